@@ -1,0 +1,73 @@
+"""Builds the package with pip and with colcon; docs/dependencies.md gives the reason of every pin."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+NAME = 'vla_prune_ros'
+
+# The wheels that stand in for a ROS distribution exist for this platform only.
+LINUX_X86 = 'sys_platform == "linux" and platform_machine == "x86_64"'
+JAZZY = {
+    'ros-rclpy[fastrtps]': '7.1.6',
+    'ros-builtin-interfaces': '2.0.3',
+    'ros-lifecycle-msgs': '2.0.3',
+    'ros-rcl-interfaces': '2.0.3',
+    'ros-rosgraph-msgs': '2.0.3',
+    'ros-diagnostic-msgs': '5.3.6',
+    'ros-geometry-msgs': '5.3.6',
+    'ros-nav-msgs': '5.3.6',
+    'ros-sensor-msgs': '5.3.6',
+    'ros-std-msgs': '5.3.6',
+    'ros-std-srvs': '5.3.6',
+    'ros-trajectory-msgs': '5.3.6',
+}
+
+CORE = [
+    'numpy>=1.26,<3',
+    'torch==2.13.0',
+    'transformers==5.23.0; python_version >= "3.11"',
+    'transformers==5.20.2; python_version < "3.11"',
+    'tokenizers>=0.23.1,<0.24',
+    'safetensors>=0.8,<0.9',
+    'sentencepiece>=0.2,<0.3',
+    'simplejpeg==1.9.0',
+    'opencv-python>=4.8,<6',
+    'pillow>=10.0.1,<15',
+    'pyyaml>=5.4,<7',
+    'rich>=13,<16',
+]
+ROS = [f'{package}=={version}; {LINUX_X86}' for package, version in JAZZY.items()]
+SIM = ['robosuite==1.4.0', 'mujoco==3.3.7', 'termcolor>=2,<4']
+# hf-libero and bddl come on top with --no-deps; see docs/dependencies.md.
+LIBERO = SIM + ['cloudpickle>=2,<4', 'easydict>=1.13,<2', 'future>=1,<2', 'gymnasium>=0.29,<2', 'matplotlib>=3.5.3,<4']
+TRAIN = ['peft>=0.21,<0.22', 'accelerate>=1.15,<2', 'tensorboard>=2.20,<3']
+DEV = ['pytest>=9,<10', 'hypothesis>=6.100,<7', 'ruff==0.17.5']
+
+setup(
+    name=NAME,
+    version='0.1.0',
+    description='Token-pruned OpenVLA-OFT for ROS 2: camera frames in, timed and checked action chunks out.',
+    license='Apache-2.0',
+    maintainer='vla_prune_ros maintainers',
+    maintainer_email='maintainers@vla-prune-ros.org',
+    packages=find_packages(exclude=['test', 'test.*']),
+    package_data={NAME: ['py.typed']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
+        (f'share/{NAME}', ['package.xml']),
+        (f'share/{NAME}/launch', sorted(glob('launch/*.launch.py'))),
+        (f'share/{NAME}/config', sorted(glob('config/*.yaml') + glob('config/*.xml'))),
+    ],
+    install_requires=CORE,
+    extras_require={'ros': ROS, 'sim': SIM, 'libero': LIBERO, 'train': TRAIN, 'dev': DEV},
+    entry_points={
+        'console_scripts': [
+            'vla-prune = vla_prune_ros.cli:main',
+            'vla_policy = vla_prune_ros.nodes.policy_node:main',
+            'chunk_executor = vla_prune_ros.nodes.executor_node:main',
+            'simulator = vla_prune_ros.nodes.simulator_node:main',
+        ],
+    },
+    zip_safe=False,
+)

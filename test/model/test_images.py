@@ -1,0 +1,99 @@
+"""Image path against the stages that TensorFlow computed (``micro/observation.safetensors``)."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.numpy import load_file
+
+from vla_prune_ros.errors import InputRefused
+from vla_prune_ros.model import images
+
+CAMERAS = (('agentview', 'raw.agentview_image', 0), ('wrist', 'raw.robot0_eye_in_hand_image', 1))
+
+
+@pytest.fixture(scope='module')
+def golden(data_dir):
+    return load_file(data_dir / 'micro' / 'observation.safetensors')
+
+
+def upright(frame):
+    """LIBERO's frames are turned by 180 degrees before anything else."""
+    return np.ascontiguousarray(frame[::-1, ::-1])
+
+
+@pytest.mark.parametrize(('name', 'raw', 'index'), CAMERAS)
+def test_every_stage_equals_tensorflow_bit_for_bit(golden, name, raw, index):
+    jpeg = images.jpeg_round_trip(upright(golden[raw]))
+    np.testing.assert_array_equal(jpeg, golden[f'stage.{name}.jpeg'])
+    resized = images.lanczos_resize(jpeg)
+    np.testing.assert_array_equal(resized, golden[f'stage.image{index}.resized224'])
+    np.testing.assert_array_equal(images.center_crop(resized), golden[f'stage.image{index}.cropped'])
+
+
+@pytest.mark.parametrize(('name', 'raw', 'index'), CAMERAS)
+def test_whole_path_equals_tensorflow_bit_for_bit(golden, name, raw, index):
+    np.testing.assert_array_equal(images.prepare_image(upright(golden[raw])),
+                                  golden[f'stage.image{index}.cropped'])
+
+
+def test_a_224_frame_counts_as_resized_and_is_only_cropped(golden):
+    np.testing.assert_array_equal(images.prepare_image(golden['stage.image0.resized224']),
+                                  golden['stage.image0.cropped'])
+
+
+def test_pixel_values_equal_the_processor(golden, data_dir):
+    cropped = [golden['stage.image0.cropped'], golden['stage.image1.cropped']]
+    want = load_file(data_dir / 'micro' / 'l1_fp32.safetensors')['pixel_values']
+    np.testing.assert_allclose(images.pixel_values(cropped).reshape(want.shape), want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('size', [(480, 640), (256, 256), (100, 120)])
+def test_resize_against_the_definition_in_float64(size):
+    """Brute force: every output pixel is the normalised Lanczos-3 sum over all source pixels."""
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    out = images.lanczos_resize(frame)
+
+    def weights(n, i):
+        stretch = max(n / 224, 1.0)
+        x = ((np.arange(n) + 0.5) - (i + 0.5) * n / 224) / stretch
+        w = np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
+        return w / w.sum()
+
+    for row, column in ((0, 0), (3, 200), (111, 97), (223, 223)):
+        exact = np.einsum('i,ijc,j->c', weights(size[0], row), frame.astype(float), weights(size[1], column))
+        np.testing.assert_allclose(out[row, column], np.clip(exact, 0, 255), atol=0.51)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 255), st.integers(40, 300), st.integers(40, 300))
+def test_a_flat_frame_stays_flat(level, height, width):
+    frame = np.full((height, width, 3), level, np.uint8)
+    out = images.center_crop(images.lanczos_resize(frame))
+    assert np.abs(out.astype(int) - level).max() <= 1
+
+
+def test_aloha_resizes_bicubic_first():
+    frame = np.random.default_rng(1).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    first = np.asarray(Image.fromarray(frame).resize((256, 256), Image.BICUBIC))
+    np.testing.assert_array_equal(images.prepare_image(frame, 256), images.prepare_image(first))
+
+
+def test_jpeg_is_quality_95_with_420_chroma():
+    """The quantisation tables and sampling that the encoder writes, read back by Pillow."""
+    frame = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, 'JPEG', quality=95, subsampling='4:2:0')
+    reference = np.asarray(Image.open(buffer)).astype(int)
+    assert np.abs(images.jpeg_round_trip(frame) - reference).mean() < 3  # decoders differ, the stream not
+
+
+@pytest.mark.parametrize('bad', [
+    np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8),
+    np.zeros((0, 4, 3), np.uint8), [[0]]])
+def test_anything_but_uint8_rgb_is_refused_by_name(bad):
+    with pytest.raises(InputRefused, match="camera 'wrist'"):
+        images.check_image(bad, 'wrist')

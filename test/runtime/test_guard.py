@@ -1,0 +1,160 @@
+"""The guard against its contract: refuse, scale a little, or pass unchanged.
+
+Expected numbers are the limits themselves and exact binary fractions at the boundaries.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from vla_prune_ros.errors import ActionRefused, ProfileError
+from vla_prune_ros.profiles import DELTA_POSE_NAMES
+from vla_prune_ros.runtime.guard import Guard, Limits
+
+LIMITS = Limits(max_step_m=0.0625, max_step_rad=0.5)  # binary fractions: boundaries are exact
+
+
+def chunk(*steps: dict[int, float]) -> np.ndarray:
+    actions = np.zeros((len(steps), 7))
+    for i, step in enumerate(steps):
+        for column, value in step.items():
+            actions[i, column] = value
+    return actions
+
+
+def reason(actions, limits: Limits = LIMITS) -> str:
+    with pytest.raises(ActionRefused) as caught:
+        Guard(limits).check(actions, DELTA_POSE_NAMES)
+    return caught.value.reason
+
+
+class TestProperties:
+    @settings(deadline=None)
+    @given(hnp.arrays(np.float64, st.tuples(st.integers(1, 8), st.just(7)),
+                      elements=st.floats(allow_nan=True, allow_infinity=True)),
+           st.floats(1e-3, 1), st.floats(1e-3, 1), st.floats(0.01, 1), st.floats(1, 2))
+    def test_whatever_goes_in_what_comes_out_is_within_limits(
+            self, actions: np.ndarray, metres: float, radians: float, speed: float,
+            tolerance: float) -> None:
+        before = actions.copy()
+        try:
+            deltas, gripper, _ = Guard(Limits(metres, radians, None, speed, tolerance)).check(
+                actions, DELTA_POSE_NAMES)
+        except ActionRefused:
+            deltas, gripper = np.zeros((1, 6)), np.zeros(1)
+        assert np.isfinite(deltas).all() and np.isfinite(gripper).all()
+        assert (np.sqrt((deltas[:, :3] ** 2).sum(1)) <= metres).all()
+        assert (np.sqrt((deltas[:, 3:] ** 2).sum(1)) <= radians).all()
+        assert (gripper >= 0).all() and (gripper <= 1).all()
+        np.testing.assert_array_equal(actions, before)
+
+    @settings(deadline=None)
+    @given(st.lists(st.tuples(*[st.floats(-1, 1)] * 3), min_size=1, max_size=8),
+           st.floats(0.01, 1.249))
+    def test_scaling_keeps_directions_and_spares_the_rest(self, directions: list,
+                                                          ratio: float) -> None:
+        """Step 0 has ``ratio`` times the limit; what is within it comes back bit for bit."""
+        vectors = np.array(directions) * 0.9 / np.sqrt(3) * LIMITS.max_step_m
+        length = np.linalg.norm(vectors[0])
+        if length > 1e-6:
+            vectors[0] *= ratio * LIMITS.max_step_m / length
+        actions = np.zeros((len(vectors), 7))
+        actions[:, :3] = vectors
+        deltas, _, report = Guard(LIMITS).check(actions, DELTA_POSE_NAMES)
+        over = np.linalg.norm(vectors, axis=1) > LIMITS.max_step_m
+        np.testing.assert_array_equal(deltas[~over, :3], vectors[~over])
+        np.testing.assert_array_equal(deltas[:, 3:], 0)
+        assert report.scaled_translation == over.sum() and report.scaled_rotation == 0
+        for got, asked in zip(deltas[over, :3], vectors[over], strict=True):
+            np.testing.assert_allclose(np.cross(got, asked), 0, atol=1e-12)
+            assert got @ asked > 0
+            assert np.linalg.norm(got) == pytest.approx(LIMITS.max_step_m, rel=1e-12)
+
+
+    def test_scaling_never_rounds_up_beyond_the_limit(self) -> None:
+        vectors = np.random.default_rng(0).normal(size=(20_000, 3))
+        actions = np.zeros((len(vectors), 7))
+        actions[:, :3] = vectors * (0.1 * 1.1 / np.linalg.norm(vectors, axis=1))[:, None]
+        deltas, _, report = Guard(Limits(0.1, 0.1)).check(actions, DELTA_POSE_NAMES)
+        assert report.scaled_translation == len(vectors)
+        assert np.sqrt((deltas[:, :3] ** 2).sum(1)).max() <= 0.1
+
+
+class TestBoundaries:
+    @pytest.mark.parametrize('column, limit, name', [(1, 0.0625, 'translation'),
+                                                     (4, 0.5, 'rotation')])
+    def test_at_the_limit_passes_and_beyond_the_tolerance_does_not(
+            self, column: int, limit: float, name: str) -> None:
+        guard = Guard(LIMITS)
+        deltas, _, report = guard.check(chunk({column: -limit}), DELTA_POSE_NAMES)
+        assert deltas[0, column] == -limit and getattr(report, f'scaled_{name}') == 0
+        deltas, _, report = guard.check(chunk({column: limit * 1.25}), DELTA_POSE_NAMES)
+        assert deltas[0, column] == pytest.approx(limit) and deltas[0, column] <= limit
+        assert getattr(report, f'scaled_{name}') == 1
+        beyond = np.nextafter(limit * 1.25, 1)
+        assert reason(chunk({}, {column: beyond})) == f'limit_{name}'
+
+    def test_translation_and_rotation_are_scaled_apart(self) -> None:
+        deltas, _, report = Guard(LIMITS).check(chunk({0: 0.07, 3: 0.1}), DELTA_POSE_NAMES)
+        assert deltas[0, 0] == pytest.approx(0.0625) and deltas[0, 3] == 0.1
+        assert (report.largest_m, report.largest_rad) == (0.07, 0.1)
+
+    def test_speed_scale_applies_before_the_check(self) -> None:
+        slow = dataclasses.replace(LIMITS, speed_scale=0.25)
+        deltas, _, report = Guard(slow).check(chunk({0: 0.25, 6: 1.0}), DELTA_POSE_NAMES)
+        assert deltas[0, 0] == 0.0625 and report.scaled_translation == 0
+
+    def test_gripper_is_clipped_and_counted(self) -> None:
+        actions = chunk({6: -0.1}, {6: 0.0}, {6: 0.5}, {6: 1.0}, {6: 1.2})
+        _, gripper, report = Guard(LIMITS).check(actions, DELTA_POSE_NAMES)
+        assert gripper.tolist() == [0, 0, 0.5, 1, 1] and report.clipped_gripper == 2
+
+    def test_a_sudden_change_between_steps(self) -> None:
+        jerky = dataclasses.replace(LIMITS, max_jerk_m=0.03125)
+        Guard(jerky).check(chunk({0: 0.03125}, {0: 0.0625}), DELTA_POSE_NAMES)
+        assert reason(chunk({0: 0.03125}, {0: 0.0}, {1: 0.04}), jerky) == 'limit_jerk'
+
+
+class TestRefusals:
+    @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize('column', range(7))
+    def test_one_bad_number_refuses_the_chunk_by_name(self, bad: float, column: int) -> None:
+        with pytest.raises(ActionRefused, match=f'step 1 {DELTA_POSE_NAMES[column]}') as caught:
+            Guard(LIMITS).check(chunk({}, {column: bad}, {}), DELTA_POSE_NAMES)
+        assert caught.value.reason == 'non_finite'
+
+    @pytest.mark.parametrize('shape', [(7,), (0, 7), (8, 6), (8, 14), (1, 8, 7)])
+    def test_shapes(self, shape: tuple[int, ...]) -> None:
+        assert reason(np.zeros(shape)) == 'shape'
+
+    def test_what_is_not_numbers(self) -> None:
+        assert reason(None) == 'shape'
+        assert reason([[0.0] * 7, [0.0]]) == 'shape'
+
+    def test_huge_values(self) -> None:
+        """Their squares overflow."""
+        assert reason(chunk({0: 1e6})) == 'limit_translation'
+        assert reason(chunk({5: 1e300})) == 'limit_rotation'
+
+    def test_the_largest_step_is_named(self) -> None:
+        with pytest.raises(ActionRefused, match='step 2: translation 0.3 m'):
+            Guard(LIMITS).check(chunk({0: 0.1}, {0: 0.2}, {0: 0.3}), DELTA_POSE_NAMES)
+
+
+class TestLimits:
+    @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf, -0.1, 0.0, '0.1', True])
+    @pytest.mark.parametrize('name', ['max_step_m', 'max_step_rad', 'speed_scale',
+                                      'scale_tolerance', 'max_jerk_m'])
+    def test_a_limit_that_would_not_limit(self, name: str, value: object) -> None:
+        with pytest.raises(ProfileError, match=name):
+            Limits(**{'max_step_m': 0.1, 'max_step_rad': 0.1, name: value})
+
+    def test_inverted(self) -> None:
+        with pytest.raises(ProfileError, match='scale_tolerance'):
+            Limits(0.1, 0.1, scale_tolerance=0.99)
+        with pytest.raises(ProfileError, match='speed_scale'):
+            Limits(0.1, 0.1, speed_scale=1.01)

@@ -1,0 +1,366 @@
+"""Pairing against a brute-force twin that tries every combination, and against the fault cases.
+
+The twin keeps every message for ever and knows only the rule: of all sets of fresh images, one per
+camera and within the slop, with a usable state sample, the one with the newest images.
+"""
+
+import itertools
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla_prune_ros.errors import InputRefused, ProfileError
+from vla_prune_ros.runtime.pairing import Pair, Pairing, Wait
+
+MS = 1_000_000
+START_MS = 1_700_000_000_000
+SLOP, AGE, FUTURE, REORDER = 40, 300, 50, 30
+CAMERAS, STREAMS = ('primary', 'wrist', 'side'), ('pose', 'joints')
+
+
+def pairing(cameras=CAMERAS[:2], streams=STREAMS[:1], **changes: float) -> Pairing:
+    values = {'slop_s': SLOP / 1e3, 'max_age_s': AGE / 1e3, 'future_s': FUTURE / 1e3,
+              'reorder_s': REORDER / 1e3, **changes}
+    return Pairing(cameras, streams, **values)
+
+
+class Clocked:
+    """Drives a pairing in milliseconds after ``START_MS`` (ROS) and after 0 (monotonic)."""
+
+    def __init__(self, pairs: Pairing) -> None:
+        self.pairs, self.now, self.mono = pairs, 0, 0
+
+    def advance(self, ms: int, mono: int | None = None) -> None:
+        self.now += ms
+        self.mono += ms if mono is None else mono
+
+    def push(self, stream: str, stamp: int | None = None) -> bool:
+        stamp = self.now if stamp is None else stamp
+        return self.pairs.push(stream, (START_MS + stamp) * MS, self.mono * MS, stamp,
+                               (START_MS + self.now) * MS)
+
+    def push_all(self, stamp: int | None = None) -> None:
+        for name in self.pairs.streams + self.pairs.cameras:
+            self.push(name, stamp)
+
+    def take(self) -> Pair | Wait:
+        return self.pairs.take((START_MS + self.now) * MS, self.mono * MS)
+
+    def refused(self, stream: str, stamp: int) -> str:
+        with pytest.raises(InputRefused) as caught:
+            self.push(stream, stamp)
+        assert self.pairs.losses[caught.value.reason] >= 1
+        return caught.value.reason
+
+
+@dataclass
+class Twin:
+    cameras: tuple[str, ...]
+    streams: tuple[str, ...]
+    heard: dict[str, dict[int, int]] = field(default_factory=dict)  # stream -> stamp -> receipt
+    last: int = -10**9
+
+    def push(self, stream: str, stamp: int, now: int, mono: int) -> str:
+        newest = max(self.heard.get(stream, ()), default=None)
+        if stamp > now + FUTURE:
+            return 'stamp_future'
+        if newest is not None and 0 < newest - stamp <= REORDER:
+            return 'out_of_order'
+        reset = newest is not None and newest - stamp > REORDER
+        if reset:
+            self.heard, self.last = {}, -10**9
+        self.heard.setdefault(stream, {})[stamp] = mono
+        return 'reset' if reset else 'stored'
+
+    def take(self, now: int, mono: int) -> dict[str, int] | None:
+        fresh = {name: [stamp for stamp, receipt in self.heard.get(name, {}).items()
+                        if now - stamp <= AGE and mono - receipt <= AGE]
+                 for name in self.cameras + self.streams}
+        best = None
+        for images in itertools.product(*(fresh[name] for name in self.cameras)):
+            newest = max(images)
+            if newest <= self.last or newest - min(images) > SLOP:
+                continue
+            states = [self.state(fresh[name], newest) for name in self.streams]
+            key = (newest, *images)
+            if None not in states and (best is None or key > best[0]):
+                best = key, dict(zip(self.cameras + self.streams, (*images, *states), strict=True))
+        if best is None:
+            return None
+        self.last = best[0][0]
+        return best[1]
+
+    @staticmethod
+    def state(stamps: list[int], anchor: int) -> int | None:
+        before = [s for s in stamps if s <= anchor]
+        after = [s for s in stamps if anchor < s <= anchor + SLOP]
+        return max(before) if before else min(after, default=None)
+
+
+scripts = st.lists(st.tuples(
+    st.integers(0, 60), st.integers(0, 60),  # ROS and monotonic milliseconds that pass
+    st.integers(0, 4), st.one_of(st.integers(-40, 20), st.integers(-400, 100)), st.booleans()),
+    max_size=80)
+
+
+@settings(deadline=None)
+@given(scripts, st.integers(1, 3), st.integers(0, 2))
+def test_against_the_twin(script: list, cameras: int, streams: int) -> None:
+    clocked = Clocked(pairing(CAMERAS[:cameras], STREAMS[:streams]))
+    twin = Twin(CAMERAS[:cameras], STREAMS[:streams])
+    names = twin.cameras + twin.streams
+    for ros, mono, which, offset, take in script:
+        clocked.advance(ros, mono)
+        stream, stamp = names[which % len(names)], clocked.now + offset
+        expected = twin.push(stream, stamp, clocked.now, clocked.mono)
+        if expected in ('stored', 'reset'):
+            assert clocked.push(stream, stamp) == (expected == 'reset')
+        else:
+            assert clocked.refused(stream, stamp) == expected
+        if take:
+            wanted, got = twin.take(clocked.now, clocked.mono), clocked.take()
+            assert isinstance(got, Wait) if wanted is None else got.items == wanted
+            if isinstance(got, Pair):
+                check_pair(got, clocked, twin)
+
+
+def check_pair(pair: Pair, clocked: Clocked, twin: Twin) -> None:
+    """What a pair says of itself, from the stamps it was made of."""
+    images = [pair.items[name] for name in twin.cameras]
+    assert pair.stamp_ns == (START_MS + max(images)) * MS
+    assert pair.skew_s == pytest.approx((max(images) - min(images)) / 1e3)
+    for name, stamp in pair.items.items():
+        assert pair.stamps[name] == (START_MS + stamp) * MS
+        assert pair.ages_s[name] == pytest.approx((clocked.now - stamp) / 1e3)
+        receipt = clocked.mono - twin.heard[name][stamp]
+        assert pair.receipt_ages_s[name] == pytest.approx(receipt / 1e3)
+
+
+@settings(deadline=None)
+@given(scripts)
+def test_every_pair_is_newer_than_the_one_before(script: list) -> None:
+    clocked, last = Clocked(pairing()), -1
+    names = clocked.pairs.cameras + clocked.pairs.streams
+    for ros, mono, which, offset, _ in script:
+        clocked.advance(ros, mono)
+        try:
+            if clocked.push(names[which % 3], clocked.now + offset):
+                last = -1
+        except InputRefused:
+            continue
+        got = clocked.take()
+        if isinstance(got, Pair):
+            assert got.stamp_ns > last
+            last = got.stamp_ns
+
+
+class TestTime:
+    @pytest.mark.parametrize('jitter', [0, 7])
+    def test_a_bag_played_four_times_gives_the_same_pairs_each_time(self, jitter: int) -> None:
+        """10 s, two cameras at 30 Hz, state at 100 Hz, stamps and /clock start over each time."""
+        messages = sorted([(k * 1000 // 30 + i * jitter, name) for k in range(300)
+                           for i, name in enumerate(CAMERAS[:2])]
+                          + [(k * 10, 'pose') for k in range(1000)])
+        clocked, loops = Clocked(pairing()), []
+        for _ in range(4):
+            stamps = []
+            for stamp, name in messages:
+                clocked.advance(stamp - clocked.now, max(0, stamp - clocked.now))
+                clocked.push(name, stamp)
+                got = clocked.take()
+                stamps += [got.stamps] if isinstance(got, Pair) else []
+            loops.append(stamps)
+        assert loops[0] == loops[1] == loops[2] == loops[3]
+        assert len({s['wrist'] for s in loops[0]}) >= 299
+        assert clocked.pairs.losses == {'time_jump': 3}
+
+    def test_a_jump_back_without_the_clock_is_a_reset_not_starvation(self) -> None:
+        """Stamps restart while the ROS clock stays: stale, with the mend."""
+        clocked = Clocked(pairing())
+        clocked.push_all()
+        assert isinstance(clocked.take(), Pair)
+        clocked.advance(50)
+        assert [clocked.push(name, -3_600_000) for name in ('primary', 'wrist', 'pose')] == [
+            True, False, False]
+        wait = clocked.take()
+        assert wait.reason == 'stale:primary' and 'use_sim_time' in wait.detail
+
+    def test_clock_forward_by_an_hour(self) -> None:
+        """No burst, and nothing from before."""
+        clocked = Clocked(pairing())
+        for _ in range(10):
+            clocked.push_all()
+            clocked.advance(33)
+        clocked.advance(3_600_000, 33)
+        assert clocked.take().reason == 'stale:primary'
+        clocked.push_all()
+        assert clocked.take().items == dict.fromkeys(('primary', 'wrist', 'pose'), clocked.now)
+        assert clocked.take().reason == 'nothing_new'
+
+    def test_a_paused_clock_is_no_error_and_resumes(self) -> None:
+        clocked = Clocked(pairing())
+        clocked.push_all()
+        clocked.take()
+        clocked.advance(0, 5000)
+        wait = clocked.take()
+        assert wait.reason == 'stale:primary' and 'no message for 5.000 s' in wait.detail
+        clocked.advance(33)
+        clocked.push_all()
+        assert isinstance(clocked.take(), Pair)
+
+    def test_clear_forgets_the_last_pair(self) -> None:
+        clocked = Clocked(pairing())
+        clocked.push_all()
+        clocked.take()
+        clocked.pairs.clear('reset')
+        assert clocked.take().reason == 'missing:primary'
+        clocked.push_all()
+        assert isinstance(clocked.take(), Pair) and clocked.pairs.losses['reset'] == 1
+
+
+class TestFaults:
+    def test_missing_names_the_stream(self) -> None:
+        clocked = Clocked(pairing())
+        for name, then in (('primary', 'wrist'), ('wrist', 'pose')):
+            clocked.push(name)
+            assert clocked.take().reason == f'missing:{then}'
+
+    def test_a_camera_that_stops_then_returns(self) -> None:
+        clocked = Clocked(pairing())
+        reasons = []
+        for k in range(60):
+            names = ('primary', 'pose') if 20 <= k < 40 else ('primary', 'wrist', 'pose')
+            for name in names:
+                clocked.push(name)
+            got = clocked.take()
+            reasons.append('pair' if isinstance(got, Pair) else got.reason)
+            clocked.advance(33)
+        assert reasons[:21] == ['pair'] * 21  # one more: the last wrist image is within the slop
+        assert reasons[21:28] == ['skew'] * 7 and reasons[29:40] == ['stale:wrist'] * 11
+        assert reasons[40:] == ['pair'] * 20
+
+    def test_an_old_header_in_a_fresh_message(self) -> None:
+        """A network that delays by more than the limit."""
+        clocked = Clocked(pairing())
+        clocked.push_all(-AGE - 1)
+        wait = clocked.take()
+        assert wait.reason == 'stale:primary' and 'header stamp is 0.301 s old' in wait.detail
+
+    def test_a_fresh_header_received_long_ago(self) -> None:
+        clocked = Clocked(pairing())
+        clocked.push_all()
+        clocked.advance(0, AGE + 1)
+        wait = clocked.take()
+        assert wait.reason == 'stale:primary' and 'no message for 0.301 s' in wait.detail
+
+    @pytest.mark.parametrize('by, works', [(SLOP, True), (SLOP + 1, False)])
+    def test_skewed_cameras(self, by: int, works: bool) -> None:
+        clocked = Clocked(pairing())
+        clocked.push('pose')
+        clocked.push('wrist')
+        clocked.advance(by)
+        clocked.push('primary')
+        got = clocked.take()
+        if works:
+            assert got.skew_s == by / 1e3
+        else:
+            assert got.reason == 'skew' and f'wrist -{by}.0 ms' in got.detail
+
+    def test_falls_back_to_the_newest_complete_set(self) -> None:
+        """primary at 0 and 50, wrist at 5: the image at 50 has no partner."""
+        clocked = Clocked(pairing())
+        clocked.push('pose', -10)
+        for name, stamp in (('primary', 0), ('wrist', 5), ('primary', 46)):
+            clocked.push(name, stamp)
+        assert clocked.take().items == {'primary': 0, 'wrist': 5, 'pose': -10}
+        assert clocked.take().reason == 'skew'
+
+    @pytest.mark.parametrize('states, chosen', [((-20, -5, 3), -5), ((0, 10), 0), ((10, 20), 10),
+                                                ((SLOP,), SLOP), ((SLOP + 1,), None)])
+    def test_state_at_or_before_the_image_else_just_after(self, states: tuple,
+                                                          chosen: int | None) -> None:
+        clocked = Clocked(pairing(CAMERAS[:1]))
+        clocked.push('primary', 0)
+        for stamp in states:
+            clocked.push('pose', stamp)
+        got = clocked.take()
+        assert got.reason == 'skew' if chosen is None else got.items['pose'] == chosen
+
+    def test_a_zero_stamp(self) -> None:
+        clocked = Clocked(pairing())
+        assert clocked.refused('primary', -START_MS) == 'stamp_zero'
+
+    def test_a_stamp_ahead_of_the_clock(self) -> None:
+        clocked = Clocked(pairing())
+        clocked.push('primary', FUTURE)
+        assert clocked.refused('wrist', FUTURE + 1) == 'stamp_future'
+        with pytest.raises(InputRefused, match='/clock'):
+            clocked.push('wrist', 10**7)
+
+    def test_late_by_little_is_refused_and_by_more_is_a_reset(self) -> None:
+        clocked = Clocked(pairing())
+        clocked.push_all()
+        assert clocked.refused('pose', -1) == clocked.refused('pose', -REORDER) == 'out_of_order'
+        assert clocked.push('pose', -REORDER - 1) is True
+        assert clocked.take().reason == 'missing:primary'
+
+    def test_the_same_stamp_again_replaces(self) -> None:
+        clocked = Clocked(pairing(CAMERAS[:1], ()))
+        clocked.push('primary')
+        clocked.pairs.push('primary', START_MS * MS, 0, 'second', START_MS * MS)
+        assert clocked.take().items == {'primary': 'second'}
+        assert clocked.pairs.losses == {'duplicate': 1}
+
+    def test_health_takes_nothing(self) -> None:
+        clocked = Clocked(pairing())
+        assert clocked.pairs.health(START_MS * MS, 0).reason == 'missing:primary'
+        clocked.push_all()
+        assert clocked.pairs.health(START_MS * MS, 0) is None
+        assert isinstance(clocked.take(), Pair)
+        for clocks in (((START_MS + AGE + 1) * MS, 0), (START_MS * MS, (AGE + 1) * MS)):
+            assert clocked.pairs.health(*clocks).reason == 'stale:primary'
+
+    def test_an_unknown_stream(self) -> None:
+        with pytest.raises(ProfileError, match="'lidar'.*primary"):
+            Clocked(pairing()).push('lidar')
+
+
+class TestMemory:
+    def test_images_are_bounded_by_depth_and_all_by_age(self) -> None:
+        clocked = Clocked(pairing(max_age_s=10.0, depth=5))
+        for _ in range(50):
+            clocked.advance(1)
+            clocked.push_all()
+        held = {name: len(buffer) for name, buffer in clocked.pairs._buffers.items()}
+        assert held == {'primary': 5, 'wrist': 5, 'pose': 50}
+        clocked.advance(20_000)
+        clocked.push_all()
+        assert all(len(buffer) == 1 for buffer in clocked.pairs._buffers.values())
+
+    def test_nothing_that_may_still_be_fresh_is_dropped(self) -> None:
+        """The newest stamp may run ahead of the clock, and must not age what is behind it."""
+        clocked = Clocked(pairing(CAMERAS[:1]))
+        for name, stamp in (('pose', -AGE), ('pose', FUTURE), ('primary', -AGE)):
+            clocked.push(name, stamp)
+        assert clocked.take().items == {'primary': -AGE, 'pose': -AGE}
+
+    def test_a_slow_camera_finds_its_state_among_fast_ones(self) -> None:
+        """Images that arrive 150 ms old need the state of then: 500 Hz must not push it out."""
+        clocked = Clocked(pairing(CAMERAS[:1], depth=3))
+        for _ in range(500):
+            clocked.advance(2)
+            clocked.push('pose')
+        clocked.push('primary', clocked.now - 150)
+        assert clocked.take().items['pose'] == clocked.now - 150
+
+
+@pytest.mark.parametrize('cameras, streams, changes', [
+    ((), ('pose',), {}), (('a', 'a'), (), {}), (('a',), ('a',), {}),
+    (('a',), (), {'slop_s': -1.0}), (('a',), (), {'slop_s': float('nan')}),
+    (('a',), (), {'max_age_s': 0.0}), (('a',), (), {'max_age_s': float('inf')}),
+    (('a',), (), {'future_s': -0.1}), (('a',), (), {'depth': 0})])
+def test_bad_configuration(cameras: tuple, streams: tuple, changes: dict) -> None:
+    with pytest.raises(ProfileError):
+        pairing(cameras, streams, **changes)

@@ -1,0 +1,249 @@
+"""The schedule against a brute-force twin that looks at every step, and against closed cases.
+
+The twin knows only the definition: step i is active in [stamp + i dt, stamp + (i + 1) dt).
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla_prune_ros.errors import ActionRefused, ProfileError
+from vla_prune_ros.records import ActionChunk
+from vla_prune_ros.runtime.schedule import ChunkSchedule, GripperLatch
+
+MS = 1_000_000
+START = 10**15
+
+
+def make(stamp_ms: int = 0, steps: int = 8, dt_ms: int = 50) -> ActionChunk:
+    """Step i moves by i + 1 in every column."""
+    deltas = np.repeat(np.arange(1.0, steps + 1)[:, None], 6, axis=1)
+    return ActionChunk(START + stamp_ms * MS, dt_ms / 1000, deltas, np.linspace(0, 1, steps))
+
+
+def due(schedule: ChunkSchedule, now_ms: int, mono_ms: int | None = None):
+    return schedule.due(START + now_ms * MS, (now_ms if mono_ms is None else mono_ms) * MS)
+
+
+@dataclass
+class Twin:
+    """One flag per step of every chunk: undecided, 'executed', 'skipped' or 'superseded'."""
+
+    max_age_ms: int
+    fate: list[list[str | None]] = field(default_factory=list)
+    stamp: int = 0
+    received: int = 0
+    dt: int = 1
+    last: int | None = None
+
+    def load(self, stamp: int, steps: int, dt: int, mono: int) -> None:
+        if self.fate:
+            self.fate[-1] = [f or 'superseded' for f in self.fate[-1]]
+        self.fate.append([None] * steps)
+        self.stamp, self.dt, self.received, self.last = stamp, dt, mono, None
+
+    def due(self, now: int, mono: int) -> tuple[str, int | None]:
+        if not self.fate:
+            return 'empty', None
+        fate = self.fate[-1]
+        stale = now - self.stamp > self.max_age_ms or mono - self.received > self.max_age_ms
+        for i in range(len(fate)):
+            past = now >= self.stamp + (i + 1) * self.dt
+            if fate[i] is None and (past or stale):
+                fate[i] = 'skipped'
+        if stale:
+            return 'stale', None
+        if now >= self.stamp + len(fate) * self.dt:
+            return 'dry', None
+        for i in range(len(fate)):
+            active = self.stamp + i * self.dt <= now < self.stamp + (i + 1) * self.dt
+            if active and (fate[i] is None or (fate[i] == 'executed' and self.last == i)):
+                fate[i], self.last = 'executed', i
+                return 'step', i
+        return 'future', None
+
+
+operations = st.lists(st.one_of(
+    st.tuples(st.just('tick'), st.integers(-80, 160)),
+    st.tuples(st.just('load'), st.integers(-2500, 200), st.integers(1, 6), st.integers(1, 60))),
+    max_size=60)
+
+
+class TestAgainstTwin:
+    @settings(deadline=None)
+    @given(operations)
+    def test_reasons_steps_and_counts(self, script: list) -> None:
+        """Random ticks, backwards too, with random chunks in between."""
+        schedule, twin = ChunkSchedule(0.3), Twin(300)
+        now = mono = 0
+        for operation, *values in script:
+            if operation == 'tick':
+                now, mono = now + values[0], mono + abs(values[0])
+                reason, step = twin.due(now, mono)
+                got = due(schedule, now, mono)
+                assert (got.reason, got.step) == (reason, step)
+            else:
+                stamp = now + values[0]
+                behind = twin.stamp - stamp if twin.fate else -1
+                chunk = make(stamp, *values[1:])
+                if 0 <= behind <= 1000:
+                    with pytest.raises(ActionRefused) as caught:
+                        schedule.load(chunk, mono * MS)
+                    assert caught.value.reason == 'not_newer'
+                else:
+                    assert schedule.load(chunk, mono * MS) == (behind > 1000)
+                    twin.load(stamp, *values[1:], mono)
+        fates = [f for chunk in twin.fate for f in chunk]
+        for fate in ('executed', 'skipped', 'superseded'):
+            assert schedule.counters[fate] == fates.count(fate)
+        assert schedule.remaining == fates.count(None)
+
+    @settings(deadline=None)
+    @given(st.lists(st.integers(0, 120), max_size=40), st.integers(1, 8), st.integers(1, 60))
+    def test_every_step_is_executed_or_skipped_once_and_never_late(
+            self, ticks: list[int], steps: int, dt_ms: int) -> None:
+        """A clock that only moves on; counts are taken from the answers, not from the counters."""
+        schedule = ChunkSchedule(100.0)
+        schedule.load(make(0, steps, dt_ms), 0)
+        now, executed, skipped = 0, [], 0
+        for tick in [*ticks, 10_000]:
+            now += tick
+            got = due(schedule, now)
+            skipped += got.skipped
+            if got.reason == 'step':
+                assert got.step * dt_ms <= now < (got.step + 1) * dt_ms
+                assert got.first == (got.step not in executed)
+                executed += [got.step] if got.first else []
+                np.testing.assert_array_equal(got.delta, np.full(6, got.step + 1.0))
+            else:
+                assert not got.delta.any() and got.gripper is None
+        assert executed == sorted(set(executed)) and len(executed) + skipped == steps
+
+
+class TestCases:
+    def test_nothing_before_the_first_chunk(self) -> None:
+        got = due(ChunkSchedule(1.0), 0)
+        assert (got.reason, got.step, got.gripper, got.dt_s) == ('empty', None, None, 0.0)
+
+    def test_a_step_begins_and_ends_at_its_time(self) -> None:
+        """Exact to the nanosecond: begun at stamp + i dt, over at stamp + (i + 1) dt."""
+        schedule = ChunkSchedule(1.0)
+        schedule.load(make(), 0)
+        steps = [schedule.due(START + ns, 0).step for ns in (-1, 0, 50 * MS - 1, 50 * MS, 100 * MS)]
+        assert steps == [None, 0, 0, 1, 2]
+
+    def test_late_arrival_skips_what_is_past(self) -> None:
+        """130 ms of inference at 50 ms per step: two steps are lost."""
+        schedule = ChunkSchedule(1.0)
+        schedule.load(make(), 130 * MS)
+        got = due(schedule, 130)
+        assert (got.step, got.skipped, got.dt_s) == (2, 2, 0.05)
+        assert got.gripper == pytest.approx(2 / 7)
+
+    def test_runs_dry_then_goes_stale(self) -> None:
+        schedule = ChunkSchedule(0.6)
+        schedule.load(make(), 0)
+        assert due(schedule, 399).reason == 'step'
+        assert due(schedule, 400).reason == 'dry'
+        assert due(schedule, 600).reason == 'dry'
+        assert due(schedule, 601).reason == 'stale'
+
+    @pytest.mark.parametrize('now_ms, mono_ms', [(201, 10), (10, 201)])
+    def test_either_clock_makes_it_stale(self, now_ms: int, mono_ms: int) -> None:
+        schedule = ChunkSchedule(0.2)
+        schedule.load(make(), 0)
+        got = due(schedule, now_ms, mono_ms)
+        assert (got.reason, got.skipped, schedule.remaining) == ('stale', 8, 0)
+
+    def test_a_paused_ros_clock_stops_motion(self) -> None:
+        schedule = ChunkSchedule(0.2)
+        schedule.load(make(), 0)
+        reasons = [due(schedule, 60, mono).reason for mono in range(60, 301, 60)]
+        assert reasons == ['step', 'step', 'step', 'stale', 'stale']
+
+    def test_a_clock_that_steps_back_repeats_nothing(self) -> None:
+        schedule = ChunkSchedule(1.0)
+        schedule.load(make(), 0)
+        answers = [due(schedule, now, 0) for now in (120, 60, 120, 160)]
+        assert [a.reason for a in answers] == ['step', 'future', 'step', 'step']
+        assert [a.first for a in answers] == [True, False, False, True]
+
+    def test_the_answer_is_a_copy(self) -> None:
+        chunk = make()
+        schedule = ChunkSchedule(1.0)
+        schedule.load(chunk, 0)
+        due(schedule, 10).delta[:] = 99
+        assert chunk.deltas[0, 0] == 1
+
+    def test_clear_forgets_and_accepts_an_older_chunk(self) -> None:
+        schedule = ChunkSchedule(1.0)
+        schedule.load(make(500), 0)
+        schedule.clear()
+        assert due(schedule, 510).reason == 'empty' and schedule.counters['superseded'] == 8
+        assert schedule.load(make(400), 0) is False
+
+
+class TestRefusals:
+    def refused(self, **changes: object) -> str:
+        schedule = ChunkSchedule(1.0)
+        schedule.load(make(), 0)
+        fields = {**vars(make(100)), **changes}
+        with pytest.raises(ActionRefused) as caught:
+            schedule.load(ActionChunk(**fields), 0)
+        assert schedule.counters['refused'] == 1
+        assert due(schedule, 10).step == 0  # the current chunk stays
+        return caught.value.reason
+
+    @pytest.mark.parametrize('bad', [np.nan, np.inf])
+    def test_not_finite(self, bad: float) -> None:
+        assert self.refused(deltas=np.full((8, 6), bad)) == 'non_finite'
+        assert self.refused(gripper=np.full(8, bad)) == 'non_finite'
+
+    @pytest.mark.parametrize('deltas, gripper', [((0, 6), 0), ((8, 7), 8), ((8,), 8), ((8, 6), 7)])
+    def test_shapes(self, deltas: tuple, gripper: int) -> None:
+        assert self.refused(deltas=np.zeros(deltas), gripper=np.zeros(gripper)) == 'shape'
+
+    @pytest.mark.parametrize('dt', [0.0, -0.05, np.nan, np.inf, 1e-12])
+    def test_dt(self, dt: float) -> None:
+        assert self.refused(dt_s=dt) == 'dt'
+
+    @pytest.mark.parametrize('behind_ms', [0, 1, 1000])
+    def test_a_chunk_that_is_not_newer(self, behind_ms: int) -> None:
+        assert self.refused(stamp_ns=START - behind_ms * MS) == 'not_newer'
+
+    def test_a_restarted_clock_is_not_refused(self) -> None:
+        schedule = ChunkSchedule(1.0)
+        schedule.load(make(5000), 0)
+        assert schedule.load(make(3999), 0) is True
+        assert schedule.counters['time_jump'] == 1 and due(schedule, 4000, 0).step == 0
+
+    @pytest.mark.parametrize('age', [0.0, -1.0, np.nan, np.inf])
+    def test_age_limit(self, age: float) -> None:
+        with pytest.raises(ProfileError, match='max_chunk_age_s'):
+            ChunkSchedule(age)
+
+
+class TestGripperLatch:
+    @settings(deadline=None)
+    @given(st.lists(st.floats(-0.5, 1.5), max_size=30))
+    def test_is_the_last_value_outside_the_band(self, values: list[float]) -> None:
+        latch = GripperLatch()
+        for i, value in enumerate(values):
+            decided = [v for v in values[:i + 1] if v < 0.4 or v > 0.6]
+            expected = None if not decided else float(decided[-1] > 0.6)
+            assert latch.update(value) == expected
+
+    def test_chatter_around_the_middle_changes_nothing(self) -> None:
+        latch = GripperLatch()
+        assert [latch.update(v) for v in (0.5, 0.9, 0.45, 0.55, 0.4, np.nan, 0.39, 0.6)] == [
+            None, 1, 1, 1, 1, 1, 0, 0]
+        latch.reset()
+        assert latch.update(0.5) is None
+
+    @pytest.mark.parametrize('close, open_', [(0.6, 0.4), (-0.1, 0.5), (0.5, 1.1), (np.nan, 0.5)])
+    def test_thresholds(self, close: float, open_: float) -> None:
+        with pytest.raises(ProfileError, match='threshold'):
+            GripperLatch(close, open_)

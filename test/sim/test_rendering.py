@@ -1,0 +1,110 @@
+"""The choice of an OpenGL backend: the order, the user's say, and what a failure tells.
+
+Trials are replaced by verdicts, but for two that run: one with a child that crashes, one real.
+"""
+
+import os
+import sys
+
+import pytest
+
+from vla_prune_ros.errors import VlaPruneError
+from vla_prune_ros.sim import rendering
+
+pytest.importorskip('mujoco', reason='the sim extra is not installed')
+
+
+@pytest.fixture
+def verdicts(monkeypatch):
+    """Backend -> reason why its trial fails; the trials that were asked for, in order."""
+    reasons, asked = {'egl': '', 'osmesa': ''}, []
+
+    def trial(backend, device):
+        asked.append(backend)
+        return reasons[backend]
+    monkeypatch.setattr(rendering, '_trial', trial)
+    monkeypatch.delenv('MUJOCO_GL', raising=False)
+    return reasons, asked
+
+
+def test_egl_comes_first_and_is_enough(verdicts):
+    assert rendering.choose_gl() == 'egl'
+    assert verdicts[1] == ['egl']
+
+
+def test_osmesa_where_egl_fails(verdicts):
+    verdicts[0]['egl'] = 'no device'
+    assert rendering.choose_gl() == 'osmesa'
+
+
+def test_nothing_renders_names_packages_and_reasons(verdicts):
+    verdicts[0].update(egl='no device', osmesa='no library')
+    with pytest.raises(VlaPruneError) as error:
+        rendering.choose_gl()
+    text = str(error.value)
+    for part in ('libegl1 libgl1-mesa-dri libgles2', 'libosmesa6', 'no device', 'no library'):
+        assert part in text
+    assert '\n' not in text
+
+
+def test_the_users_variable_is_honoured(verdicts, monkeypatch):
+    monkeypatch.setenv('MUJOCO_GL', 'OSMesa')
+    assert rendering.choose_gl() == 'osmesa'
+    assert verdicts[1] == ['osmesa']
+
+
+def test_a_failing_users_variable_is_named_and_not_replaced(verdicts, monkeypatch):
+    verdicts[0]['osmesa'] = 'no library'
+    monkeypatch.setenv('MUJOCO_GL', 'osmesa')
+    with pytest.raises(VlaPruneError, match=r'MUJOCO_GL=osmesa .*no library.*libosmesa6'):
+        rendering.choose_gl()
+
+
+def test_a_backend_that_needs_a_display_is_refused(verdicts, monkeypatch):
+    monkeypatch.setenv('MUJOCO_GL', 'glfw')
+    with pytest.raises(VlaPruneError, match='MUJOCO_GL=glfw.*display'):
+        rendering.choose_gl()
+    assert verdicts[1] == []
+
+
+def test_an_argument_beats_the_variable(verdicts, monkeypatch):
+    monkeypatch.setenv('MUJOCO_GL', 'osmesa')
+    assert rendering.choose_gl('egl') == 'egl'
+
+
+def test_opengl_loaded_for_another_backend_is_refused(verdicts, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'OpenGL', object())
+    monkeypatch.setenv('PYOPENGL_PLATFORM', 'egl')
+    with pytest.raises(VlaPruneError, match='loaded for egl, osmesa is wanted'):
+        rendering.apply_gl('osmesa')
+
+
+@pytest.mark.parametrize(('visible', 'device'), [
+    ('', '0'), ('2,3', '2'), ('GPU-0a1b', '0'), (None, '0')])
+def test_egl_device_follows_the_visible_gpu(monkeypatch, visible, device):
+    monkeypatch.delenv('MUJOCO_EGL_DEVICE_ID', raising=False)
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    if visible is not None:
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+    assert rendering._egl_device() == device
+
+
+@pytest.mark.parametrize(('script', 'reason'), [
+    ('import os; os.abort()', 'the driver crashed, signal 6'),
+    ('raise RuntimeError("no such device")', 'RuntimeError: no such device'),
+    ('raise SystemExit(3)', 'exit code 3')])
+def test_a_trial_survives_its_child(monkeypatch, script, reason):
+    monkeypatch.setattr(rendering, '_TRIAL', script)
+    rendering._trial.cache_clear()
+    try:
+        assert rendering._trial('egl', '0') == reason
+    finally:
+        rendering._trial.cache_clear()
+
+
+def test_the_choice_of_this_machine_is_applied():
+    try:
+        backend = rendering.apply_gl()
+    except VlaPruneError as error:
+        pytest.skip(str(error))
+    assert os.environ['MUJOCO_GL'] == os.environ['PYOPENGL_PLATFORM'] == backend

@@ -1,0 +1,265 @@
+"""The two-cube scene: determinism, picture convention, motion, success.
+
+Where expected numbers come from: pictures from the pinhole camera model and the camera poses that
+MuJoCo reports; motion from the closed solution of a critically damped controller; determinism from
+running the same episode twice.
+"""
+
+import math
+
+import numpy as np
+import pytest
+
+from vla_prune_ros.errors import VlaPruneError
+from vla_prune_ros.sim.rendering import apply_gl
+from vla_prune_ros.sim.scene import twist_to_action
+
+pytest.importorskip('robosuite', reason='the sim extra is not installed')
+
+SIZE = 128
+RAW_CAMERA = {'primary': 'agentview', 'wrist': 'robot0_eye_in_hand'}
+
+
+@pytest.fixture(scope='module')
+def scene():
+    try:
+        apply_gl()
+    except VlaPruneError as error:
+        pytest.skip(str(error))
+    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+    scene = TwoCubeScene(image_size=SIZE)
+    yield scene
+    scene.close()
+
+
+def drive(scene, action, steps):
+    """State after every step, the one before the first included."""
+    states = [scene.state()]
+    for _ in range(steps):
+        scene.step(np.asarray(action))
+        states.append(scene.state())
+    return states
+
+
+def project(scene, camera, point):
+    """(row, column) of a world point in a picture whose row 0 is the bottom: the pinhole model.
+
+    MuJoCo cameras look along -z, x to the right, y up; ``fovy`` is the full vertical angle.
+    """
+    sim = scene.env.sim
+    index = sim.model.camera_name2id(RAW_CAMERA[camera])
+    rotation = sim.data.cam_xmat[index].reshape(3, 3)
+    x, y, z = rotation.T @ (point - sim.data.cam_xpos[index])
+    focal = SIZE / 2 / math.tan(math.radians(sim.model.cam_fovy[index]) / 2)
+    return round(SIZE / 2 + focal * y / -z), round(SIZE / 2 + focal * x / -z)
+
+
+def dominance(image, row, column, channel):
+    """How much the channel exceeds the other two around a pixel, mean of 3x3, in grey levels."""
+    patch = image[row - 1:row + 2, column - 1:column + 2].reshape(-1, 3).mean(axis=0)
+    return patch[channel] - np.delete(patch, channel).max()
+
+
+def test_same_seed_same_episode_whatever_came_before(scene):
+    def episode():
+        scene.reset(3)
+        drive(scene, [0.3, -0.2, -0.4, 0.0, 0.0, 0.5, 1.0], 6)
+        return scene.state(), scene.images(), scene.instruction
+    first, first_images, first_words = episode()
+    scene.reset(4)
+    drive(scene, [-1.0, 1.0, -1.0, 0.5, 0.5, 0.5, 1.0], 15)
+    second, second_images, second_words = episode()
+    assert first_words == second_words
+    np.testing.assert_array_equal(first.joint_positions, second.joint_positions)
+    np.testing.assert_array_equal(first.joint_velocities, second.joint_velocities)
+    for camera in scene.cameras:
+        np.testing.assert_array_equal(first_images[camera], second_images[camera])
+
+
+def test_seeds_differ_and_share_the_tasks_out(scene):
+    seen = []
+    for seed in range(4):
+        scene.reset(seed)
+        seen.append((scene.instruction, *scene.cube_position('red').round(4)))
+    assert [s[0] for s in seen] == ['pick up the red cube', 'pick up the green cube'] * 2
+    assert len({s[1:] for s in seen}) == 4
+
+
+def test_numpys_global_generator_is_left_alone(scene):
+    np.random.seed(11)
+    expected = np.random.rand()
+    np.random.seed(11)
+    scene.reset(5)
+    assert np.random.rand() == expected
+
+
+def test_cubes_lie_apart_on_the_table_within_the_region(scene):
+    for seed in range(6):
+        scene.reset(seed)
+        red, green = scene.cube_position('red'), scene.cube_position('green')
+        for cube, half in ((red, 0.020), (green, 0.025)):
+            assert np.abs(cube[:2]).max() <= 0.101
+            assert cube[2] == pytest.approx(0.8 + half, abs=2e-3)  # the table's top is at 0.8 m
+        assert np.linalg.norm((red - green)[:2]) > 0.045
+
+
+@pytest.mark.parametrize('camera', ['primary', 'wrist'])
+def test_pictures_are_bottom_up_where_the_pinhole_model_says(scene, camera):
+    scene.reset(0)
+    sim = scene.env.sim
+    # Off the pictures' middle lines, so that a flipped picture shows something else there.
+    sim.data.set_joint_qpos('cubeA_joint0', [0.06, 0.09, 0.82, 1.0, 0.0, 0.0, 0.0])
+    sim.data.set_joint_qpos('cubeB_joint0', [0.03, -0.09, 0.825, 1.0, 0.0, 0.0, 0.0])
+    sim.forward()
+    image = scene.images()[camera]
+    assert image.shape == (SIZE, SIZE, 3) and image.dtype == np.uint8
+    for colour, channel in (('red', 0), ('green', 1)):
+        row, column = project(scene, camera, scene.cube_position(colour))
+        assert dominance(image, row, column, channel) > 25
+        for other_way in (image[::-1], image[:, ::-1], image[::-1, ::-1]):
+            assert dominance(other_way, row, column, channel) < 15
+
+
+def test_culling_changes_no_pixel(scene):
+    from vla_prune_ros.sim.culling import may_be_seen
+    sim = scene.env.sim
+    rng = np.random.default_rng(0)
+    skipped = 0
+    for seed in range(3):
+        scene.reset(seed)
+        for _ in range(4):
+            drive(scene, rng.uniform(-1.0, 1.0, 7), 5)
+            images = scene.images()
+            for name, raw in RAW_CAMERA.items():
+                whole = sim.render(width=SIZE, height=SIZE, camera_name=raw)
+                np.testing.assert_array_equal(images[name], whole)
+                skipped += np.count_nonzero(~may_be_seen(sim.model, sim.data, raw))
+    assert skipped > 0
+
+
+def test_state_follows_liberos_conventions(scene):
+    scene.reset(0)
+    state = scene.state()
+    assert state.joint_names == (*(f'panda_joint{i}' for i in range(1, 8)),
+                                 'panda_finger_joint1', 'panda_finger_joint2')
+    assert state.joint_positions.shape == state.joint_velocities.shape == (9,)
+    assert state.joint_positions[7] > 0.03 > -0.03 > state.joint_positions[8]
+    assert np.linalg.norm(state.ee_quat_xyzw) == pytest.approx(1.0)
+    # The hand points down: half a turn about x, LIBERO's training range is 2.5 .. 3.46 rad.
+    angle = 2.0 * math.acos(state.ee_quat_xyzw[3]) * state.ee_quat_xyzw[0]
+    assert 2.5 < angle < 3.46
+
+
+def critically_damped_path(delta, steps):
+    """Distance covered when each 50 ms step sets the goal ``delta`` ahead of where the arm is.
+
+    OSC_POSE with kp = 150 and damping ratio 1 makes the arm a unit mass with
+    ``e'' + 2 w e' + w**2 e = 0``, w = sqrt(150): ``e(t) = (delta + b t) exp(-w t)``, b from the
+    speed at the step's start. The joints' damping, which is not in here, costs up to 12 %.
+    """
+    w, period, speed, path = math.sqrt(150.0), 0.05, 0.0, 0.0
+    decay = math.exp(-w * period)
+    for _ in range(steps):
+        b = w * delta - speed
+        path += delta - (delta + b * period) * decay
+        speed = (w * (delta + b * period) - b) * decay
+    return path
+
+
+@pytest.mark.parametrize(('axis', 'speed'), [(2, 0.2), (2, -0.1), (0, 0.1), (1, -0.2)])
+def test_twist_moves_the_arm_as_its_controller_lags(scene, axis, speed):
+    scene.reset(0)
+    twist = np.zeros(3)
+    twist[axis] = speed
+    states = drive(scene, twist_to_action(twist, np.zeros(3), 1.0, scene.control_hz), 20)
+    moved = states[-1].ee_position - states[0].ee_position
+    expected = critically_damped_path(speed / scene.control_hz, 20)
+    assert moved[axis] == pytest.approx(expected, rel=0.15)
+    assert np.abs(np.delete(moved, axis)).max() < 0.15 * abs(expected)
+    # The lag itself: about a quarter of speed times time (0.2655 in the steady state).
+    assert 0.2 < moved[axis] / (speed * 20 / scene.control_hz) < 0.3
+
+
+def test_angular_twist_turns_about_the_worlds_axis(scene):
+    scene.reset(0)
+    hand = scene.env.robots[0].robot_model.eef_name
+    before = scene.env.sim.data.get_body_xmat(hand).copy()
+    drive(scene, twist_to_action(np.zeros(3), np.array([0.0, 0.0, 1.0]), 1.0, 20.0), 20)
+    turn = scene.env.sim.data.get_body_xmat(hand) @ before.T
+    assert math.atan2(turn[1, 0], turn[0, 0]) == pytest.approx(0.22, abs=0.05)
+    assert turn[2, 2] > 0.995
+
+
+def test_no_twist_is_no_motion(scene):
+    scene.reset(0)
+    states = drive(scene, twist_to_action(np.zeros(3), np.zeros(3), 1.0, 20.0), 20)
+    assert np.abs(states[-1].ee_position - states[0].ee_position).max() < 2e-3
+
+
+def test_velocities_are_the_slope_of_the_positions(scene):
+    scene.reset(0)
+    states = drive(scene, [0.2, 0.0, -0.2, 0.0, 0.0, 0.0, -1.0], 12)[6:]
+    slope = (states[-1].joint_positions - states[0].joint_positions)[:7] / (6 * 0.05)
+    mean = np.mean([s.joint_velocities[:7] for s in states], axis=0)
+    np.testing.assert_allclose(mean, slope, atol=0.15 * np.abs(slope).max())
+
+
+def test_gripper_closes_opens_and_is_open_after_a_reset(scene):
+    def gap():
+        return scene.state().joint_positions[7] - scene.state().joint_positions[8]
+    scene.reset(0)
+    assert gap() > 0.07
+    drive(scene, [0.0] * 6 + [1.0], 15)
+    assert gap() < 0.01
+    drive(scene, [0.0] * 6 + [-1.0], 15)
+    assert gap() > 0.07
+    drive(scene, [0.0] * 6 + [1.0], 15)
+    scene.reset(1)
+    assert gap() > 0.07
+
+
+@pytest.mark.parametrize(('body', 'lift_m', 'done'), [
+    ('cubeA_joint0', 0.06, True), ('cubeA_joint0', 0.04, False), ('cubeB_joint0', 0.06, False)])
+def test_success_is_the_named_cube_lifted_by_five_centimetres(scene, body, lift_m, done):
+    scene.reset(0)
+    assert 'red' in scene.instruction and not scene.success()
+    sim = scene.env.sim
+    pose = sim.data.get_joint_qpos(body).copy()
+    pose[2] += lift_m
+    sim.data.set_joint_qpos(body, pose)
+    sim.forward()
+    assert scene.success() is done
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_the_task_can_be_done_through_the_action_space(scene, seed):
+    scene.reset(seed)
+    cube = scene.cube_position()
+    for above, gripper_open, steps in ((0.10, 1.0, 40), (0.0, 1.0, 30), (0.0, 0.0, 12),
+                                       (0.12, 0.0, 30)):
+        for _ in range(steps):
+            error = cube + [0.0, 0.0, above] - scene.state().ee_position
+            scene.step(twist_to_action(20.0 * error, np.zeros(3), gripper_open, 20.0))
+    assert scene.success()
+
+
+def test_time_counts_from_the_reset(scene):
+    scene.reset(0)
+    assert scene.time_s == 0.0
+    drive(scene, np.zeros(7), 4)
+    assert scene.time_s == pytest.approx(0.2)
+
+
+def test_a_second_scene_leaves_the_first_alone(scene):
+    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+    scene.reset(2)
+    before = scene.images()
+    other = TwoCubeScene(image_size=64)
+    assert other.images()['wrist'].shape == (64, 64, 3)
+    during = scene.images()
+    other.close()
+    other.close()
+    after = scene.images()
+    for camera in scene.cameras:
+        np.testing.assert_array_equal(before[camera], during[camera])
+        np.testing.assert_array_equal(before[camera], after[camera])

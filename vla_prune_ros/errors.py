@@ -1,0 +1,44 @@
+"""Errors that a user reads: every one names the thing that is wrong and the mend, in one line."""
+
+
+class VlaPruneError(Exception):
+    """Base of all errors this package raises on purpose.
+
+    :param what: the thing that is wrong, named (a path, a key, a topic).
+    :param mend: what the user can do about it.
+    """
+
+    def __init__(self, what: str, mend: str) -> None:
+        self.what = what
+        self.mend = mend
+        super().__init__(f'{what}; {mend}')
+
+
+class CheckpointError(VlaPruneError):
+    """A checkpoint folder is missing, broken or contradicts the profile."""
+
+
+class ProfileError(VlaPruneError):
+    """A robot profile or a configuration value is not usable."""
+
+
+class InputRefused(VlaPruneError):
+    """One message or observation is not usable; the stream goes on.
+
+    ``reason`` is the short constant under which diagnostics count it, for example ``encoding``.
+    """
+
+    def __init__(self, reason: str, what: str, mend: str) -> None:
+        self.reason = reason
+        super().__init__(what, mend)
+
+
+class ActionRefused(VlaPruneError):
+    """The policy's output must not reach a robot (not finite, or beyond a limit).
+
+    ``reason`` is the short constant under which diagnostics count it, for example ``non_finite``.
+    """
+
+    def __init__(self, reason: str, what: str, mend: str) -> None:
+        self.reason = reason
+        super().__init__(what, mend)

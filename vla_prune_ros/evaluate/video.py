@@ -1,0 +1,49 @@
+"""Overlay pictures to a video file that browsers play."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+
+from ..errors import VlaPruneError
+
+
+class VideoWriter:
+    """VP8 in WebM, one frame per query; cameras side by side.
+
+    :param fps: frames per second of playback.
+    :raises VlaPruneError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path = path
+        self.frames = 0
+        self._fps = fps
+        self._writer: cv2.VideoWriter | None = None
+
+    def add(self, pictures: Sequence[np.ndarray]) -> None:
+        """Append one frame from uint8 (S, S, 3) RGB pictures of equal size."""
+        frame = np.concatenate(list(pictures), axis=1)
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            size = (frame.shape[1], frame.shape[0])
+            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*'VP80'), self._fps, size)
+            if not self._writer.isOpened():
+                raise VlaPruneError(f'video {self.path} cannot be written', 'check the folder and disk space')
+        self._writer.write(np.ascontiguousarray(frame[..., ::-1]))
+        self.frames += 1
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+
+    def __enter__(self) -> 'VideoWriter':
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()

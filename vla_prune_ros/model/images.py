@@ -1,0 +1,142 @@
+"""From a camera frame to the pixels the towers see, without TensorFlow.
+
+The training data went through TensorFlow's JPEG codec, Lanczos resize and crop-and-resize. Each step here
+reproduces it bit for bit: libjpeg-turbo's fast DCT with plain chroma up-sampling, and float32
+sums in the reference's order. Source: openvla-oft ``openvla_utils.py``
+(``resize_image_for_policy``, ``center_crop_image``) and the processor's constants.
+"""
+
+import io
+from functools import lru_cache
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from ..errors import InputRefused
+from .vision import IMAGE_SIZE
+
+# ImageNet constants rounded to bfloat16, as the released preprocessor_config.json froze them.
+DINO_MEAN = (0.484375, 0.455078125, 0.40625)
+DINO_STD = (0.228515625, 0.2236328125, 0.224609375)
+SIGLIP_MEAN = (0.5, 0.5, 0.5)
+SIGLIP_STD = (0.5, 0.5, 0.5)
+CROP_AREA = 0.9
+
+
+def check_image(image: np.ndarray, camera: str) -> None:
+    """Refuse anything but a uint8 (H, W, 3) array.
+
+    :raises InputRefused: wrong type, dtype or shape.
+    """
+    good = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3
+    if not good or image.shape[2] != 3 or 0 in image.shape:
+        kind = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputRefused('image', f'image of camera {camera!r} is {kind}', 'pass uint8 (H, W, 3) RGB')
+
+
+def jpeg_round_trip(image: np.ndarray) -> np.ndarray:
+    """Encode at quality 95 with 4:2:0 chroma and decode as TensorFlow does. uint8 (H, W, 3) -> same."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, 'JPEG', quality=95, subsampling='4:2:0')
+    return simplejpeg.decode_jpeg(buffer.getvalue(), 'RGB', fastdct=True, fastupsample=False)
+
+
+def _lanczos3(x: np.ndarray) -> np.ndarray:
+    """Lanczos kernel of radius 3, float32 throughout, as TensorFlow's ``LanczosKernelFunc``."""
+    angle = np.float32(np.pi) * np.abs(x)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        value = np.float32(3) * np.sin(angle) * np.sin(angle / np.float32(3)) / (angle * angle)
+    value = np.where(np.abs(x) < np.float32(1e-3), np.float32(1), value)
+    return np.where(np.abs(x) > 3, np.float32(0), value)
+
+
+@lru_cache(maxsize=16)
+def lanczos_taps(size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Source rows int64 (size_out, taps) and weights float32 (size_out, taps) of an antialiased resize.
+
+    Half-pixel centres; the kernel is stretched by in/out when shrinking; weights are renormalised at
+    the borders. Each operation is rounded to float32 in the order of TensorFlow's
+    ``ScaleAndTranslate``, which is what makes the result equal to the last bit.
+    """
+    half = np.float32(0.5)
+    step = np.float32(1) / (np.float32(size_out) / np.float32(size_in))
+    stretch = max(step, np.float32(1))
+    radius = np.float32(3) * stretch
+    centre = (np.arange(size_out, dtype=np.float32) + half) * step
+    start = np.clip(np.ceil(centre - radius - half).astype(np.int64), 0, size_in - 1)
+    stop = np.clip(np.floor(centre + radius - half).astype(np.int64), 0, size_in - 1) + 1
+    source = start[:, None] + np.arange((stop - start).max())
+    weight = _lanczos3((source.astype(np.float32) + half - centre[:, None]) * (np.float32(1) / stretch))
+    weight = np.where(source < stop[:, None], weight, np.float32(0))
+    total = np.add.accumulate(weight, axis=1, dtype=np.float32)[:, -1:]  # summed tap by tap
+    return np.minimum(source, size_in - 1), weight * (np.float32(1) / total)
+
+
+def _resample_rows(x: np.ndarray, size: int) -> np.ndarray:
+    """float32 (H, W, 3) -> float32 (size, W, 3), tap by tap so that sums round in the reference's order."""
+    source, weight = lanczos_taps(len(x), size)
+    flat = x.reshape(len(x), -1)
+    out = flat[source[:, 0]] * weight[:, 0, None]
+    for tap in range(1, source.shape[1]):
+        out += flat[source[:, tap]] * weight[:, tap, None]
+    return out.reshape(size, *x.shape[1:])
+
+
+def lanczos_resize(image: np.ndarray, size: int = IMAGE_SIZE) -> np.ndarray:
+    """uint8 (H, W, 3) -> uint8 (size, size, 3): rows, then columns; half to even, clipped."""
+    rows = _resample_rows(image.astype(np.float32), size)
+    out = _resample_rows(np.ascontiguousarray(rows.transpose(1, 0, 2)), size).transpose(1, 0, 2)
+    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=4)
+def _crop_taps(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    side = np.float32(np.sqrt(np.float32(CROP_AREA)))
+    low = (np.float32(1) - side) / np.float32(2)
+    high = low + side
+    step = (high - low) * np.float32(size - 1) / np.float32(size - 1)
+    at = low * np.float32(size - 1) + np.arange(size, dtype=np.float32) * step
+    floor = np.floor(at).astype(np.int64)
+    return floor, np.minimum(floor + 1, size - 1), (at - floor).astype(np.float32)
+
+
+def center_crop(image: np.ndarray) -> np.ndarray:
+    """The middle 90 % of the area, stretched back to the same size. uint8 (S, S, 3) -> uint8 (S, S, 3).
+
+    Corner-aligned bilinear sampling in float32 and back by floor(255.5 x), TensorFlow's conversion.
+    """
+    low, high, weight = _crop_taps(len(image))
+    x = image.astype(np.float32) * np.float32(1 / 255)  # not a division: TensorFlow multiplies
+    wide = weight[None, :, None]
+    columns = x[:, low] + (x[:, high] - x[:, low]) * wide
+    out = columns[low] + (columns[high] - columns[low]) * weight[:, None, None]
+    return np.floor(np.clip(out, 0, 1) * np.float32(255.5)).clip(0, 255).astype(np.uint8)
+
+
+def prepare_image(image: np.ndarray, pre_resize: int = 0) -> np.ndarray:
+    """A camera frame -> what the towers see, uint8 (224, 224, 3).
+
+    A frame that is 224 x 224 already counts as resized by the caller, as in the published server.
+
+    :param pre_resize: side of a bicubic resize before everything else (ALOHA: 256), 0 for none.
+    """
+    if image.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
+        if pre_resize:
+            image = np.asarray(Image.fromarray(image).resize((pre_resize, pre_resize), Image.BICUBIC))
+        image = lanczos_resize(jpeg_round_trip(np.ascontiguousarray(image)))
+    return center_crop(image)
+
+
+@lru_cache(maxsize=1)
+def _scale_and_shift() -> tuple[np.ndarray, np.ndarray]:
+    mean = np.array(DINO_MEAN + SIGLIP_MEAN, np.float32)[:, None, None]
+    std = np.array(DINO_STD + SIGLIP_STD, np.float32)[:, None, None]
+    return mean, std
+
+
+def pixel_values(images: list[np.ndarray]) -> np.ndarray:
+    """uint8 (224, 224, 3) per camera -> float32 (cameras, 6, 224, 224): DINOv2 then SigLIP channels."""
+    mean, std = _scale_and_shift()
+    x = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+    return (np.concatenate([x, x], axis=1) - mean) / std

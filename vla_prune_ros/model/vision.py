@@ -1,0 +1,180 @@
+"""The two vision towers of OpenVLA-OFT and the projector, as plain modules.
+
+Both are ViTs at 224 px with patch 14: 16 x 16 = 256 patches, row-major. ``featurizer`` is DINOv2 (channels
+0-2 of a camera), ``fused_featurizer`` is SigLIP (channels 3-5). The feature is the output of the
+second-to-last block, without the final norm; the last block is therefore never built. Module names are
+the published state dict's, so weights load by name.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IMAGE_SIZE = 224
+PATCH = 14
+PATCHES = (IMAGE_SIZE // PATCH) ** 2
+DINO_ID = 'vit_large_patch14_reg4_dinov2.lvd142m'
+SIGLIP_ID = 'vit_so400m_patch14_siglip_224'
+
+
+@dataclass(frozen=True)
+class TowerSize:
+    """Shape of one ViT.
+
+    :param depth: blocks in the published checkpoint; ``depth - 1`` are run.
+    :param prefix: class and register tokens in front of the patches.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int
+    prefix: int
+    layer_scale: bool
+
+
+def dino_size(width: int = 1024, depth: int = 24, heads: int = 16) -> TowerSize:
+    """DINOv2 ViT-L/14 with 4 registers, or a shrunken one of the same make."""
+    return TowerSize(width, depth, heads, 4 * width, prefix=5, layer_scale=True)
+
+
+def siglip_size(width: int = 1152, depth: int = 27, heads: int = 16) -> TowerSize:
+    """SigLIP SO400M/14, or a shrunken one of the same make (MLP ratio 3.7362)."""
+    return TowerSize(width, depth, heads, int(width * 3.7362), prefix=0, layer_scale=False)
+
+
+class LayerScale(nn.Module):
+    """Per-channel gain; the published files call it ``scale_factor``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale_factor = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., width)."""
+        return x * self.scale_factor
+
+
+class Attention(nn.Module):
+    """Plain multi-head self-attention with one fused qkv projection."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, width) -> (B, N, width)."""
+        b, n, width = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v)  # [B, heads, N, d]
+        return self.proj(y.transpose(1, 2).reshape(b, n, width))
+
+
+class Mlp(nn.Module):
+    """Two layers with the exact (erf) GELU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., width)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, size: TowerSize) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(size.width, eps=1e-6)
+        self.attn = Attention(size.width, size.heads)
+        self.ls1 = LayerScale(size.width) if size.layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(size.width, eps=1e-6)
+        self.mlp = Mlp(size.width, size.mlp_width)
+        self.ls2 = LayerScale(size.width) if size.layer_scale else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, width) -> (B, N, width)."""
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+class PatchEmbed(nn.Module):
+    """14 x 14 convolution to one token per patch."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, PATCH, PATCH)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, 224, 224) -> (B, 256, width), row-major."""
+        return self.proj(pixels).flatten(2).transpose(1, 2)
+
+
+class Tower(nn.Module):
+    """One ViT, up to and including its second-to-last block."""
+
+    def __init__(self, size: TowerSize) -> None:
+        super().__init__()
+        self.size = size
+        self.patch_embed = PatchEmbed(size.width)
+        self.pos_embed = nn.Parameter(torch.zeros(1, PATCHES, size.width))
+        if size.prefix:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, size.width))
+            self.reg_token = nn.Parameter(torch.zeros(1, size.prefix - 1, size.width))
+        self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth - 1))
+
+    def forward(self, pixels: Tensor, trace: list[Tensor] | None = None) -> Tensor:
+        """(B, 3, 224, 224) -> (B, 256, width) features; ``trace`` collects embedding and block outputs."""
+        x = self.patch_embed(pixels)
+        if trace is not None:
+            trace.append(x)
+        x = x + self.pos_embed
+        if self.size.prefix:  # prefix tokens carry no position embedding
+            prefix = torch.cat([self.cls_token, self.reg_token], dim=1).expand(len(x), -1, -1)
+            x = torch.cat([prefix, x], dim=1)
+        for block in self.blocks:
+            x = block(x)
+            if trace is not None:
+                trace.append(x)
+        return x[:, self.size.prefix:]
+
+
+class VisionBackbone(nn.Module):
+    """Both towers over all cameras in one batch each."""
+
+    def __init__(self, dino: TowerSize, siglip: TowerSize) -> None:
+        super().__init__()
+        self.featurizer = Tower(dino)
+        self.fused_featurizer = Tower(siglip)
+
+    @property
+    def width(self) -> int:
+        """Channels of the concatenated feature."""
+        return self.featurizer.size.width + self.fused_featurizer.size.width
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(cameras, 6, 224, 224) -> (1, cameras * 256, width), camera by camera."""
+        dino = self.featurizer(pixels[:, :3])
+        siglip = self.fused_featurizer(pixels[:, 3:])
+        return torch.cat([dino, siglip], dim=2).flatten(0, 1)[None]
+
+
+class Projector(nn.Module):
+    """Vision feature -> language-model embedding, three layers with exact GELU."""
+
+    def __init__(self, vision_width: int, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(vision_width, 4 * vision_width)
+        self.fc2 = nn.Linear(4 * vision_width, width)
+        self.fc3 = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., vision_width) -> (..., width)."""
+        return self.fc3(F.gelu(self.fc2(F.gelu(self.fc1(x)))))

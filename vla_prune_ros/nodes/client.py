@@ -1,0 +1,110 @@
+"""A small client node for tools and tests: call services and wait for what other nodes say."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool, Trigger
+
+from ..errors import VlaPruneError
+from .messages import status_values
+from .qos import latched
+
+CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
+ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
+
+
+class Client(Node):
+    """Spins itself while it waits; for one thread.
+
+    :param idle: called about ten times a second while waiting, for progress and health checks.
+    """
+
+    def __init__(self, name: str, idle: Callable[[], None] = lambda: None) -> None:
+        super().__init__(name)
+        self._executor_ = SingleThreadedExecutor()
+        self._executor_.add_node(self)
+        self._idle = idle
+        self._statuses: dict[str, DiagnosticStatus] = {}
+
+    def watch(self, node: str) -> None:
+        """Follow ``/node/status``."""
+        def keep(message: DiagnosticStatus) -> None:
+            self._statuses[node] = message
+        self.create_subscription(DiagnosticStatus, f'/{node}/status', keep, latched())
+
+    def state(self, node: str) -> str:
+        """State word of a watched node; empty before its first status."""
+        return status_values(self._statuses[node]).get('state', '') if node in self._statuses else ''
+
+    def status(self, node: str) -> DiagnosticStatus | None:
+        """Latest status of a watched node."""
+        return self._statuses.get(node)
+
+    def spin_for(self, seconds: float) -> None:
+        """Handle messages for a while."""
+        self.wait(lambda: False, seconds)
+
+    def wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        """Spin until ``done()`` or the time is over; returns ``done()``."""
+        deadline = time.monotonic() + timeout_s
+        next_idle = 0.0
+        while not (finished := done()) and time.monotonic() < deadline:
+            self._executor_.spin_once(timeout_sec=0.05)
+            if time.monotonic() >= next_idle:
+                next_idle = time.monotonic() + 0.1
+                self._idle()
+        return finished or done()
+
+    def call(self, kind: type, service: str, request: Any, timeout_s: float = 30.0) -> Any:
+        """Call a service and return its response.
+
+        :raises VlaPruneError: it is not there or does not answer in time.
+        """
+        client = self.create_client(kind, service)
+        try:
+            if not self.wait(client.service_is_ready, timeout_s):
+                raise VlaPruneError(f'service {service} is not there', 'check that its node runs')
+            future = client.call_async(request)
+            if not self.wait(future.done, timeout_s):
+                raise VlaPruneError(f'service {service} did not answer in {timeout_s:g} s', 'see the log of its node')
+            return future.result()
+        finally:
+            self.destroy_client(client)
+
+    def trigger(self, service: str, timeout_s: float = 30.0) -> str:
+        """Call a Trigger service; returns its message.
+
+        :raises VlaPruneError: it answers that it failed.
+        """
+        return self._checked(service, self.call(Trigger, service, Trigger.Request(), timeout_s))
+
+    def set_bool(self, service: str, value: bool) -> str:
+        """Call a SetBool service; returns its message.
+
+        :raises VlaPruneError: it answers that it failed.
+        """
+        return self._checked(service, self.call(SetBool, service, SetBool.Request(data=value)))
+
+    def change_state(self, node: str, transition: int, timeout_s: float = 120.0) -> bool:
+        """Ask a lifecycle node for a transition; True where it succeeded."""
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return bool(self.call(ChangeState, f'/{node}/change_state', request, timeout_s).success)
+
+    def set_parameter(self, node: str, name: str, value: Any) -> str:
+        """Set one parameter; returns why it was refused, or an empty string."""
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        result = self.call(SetParameters, f'/{node}/set_parameters', request).results[0]
+        return '' if result.successful else result.reason
+
+    def _checked(self, service: str, response: Any) -> str:
+        if not response.success:
+            raise VlaPruneError(f'{service} answered: {response.message}', 'see the log of its node')
+        return response.message

@@ -1,0 +1,146 @@
+"""Subscriptions of the policy node: callbacks store references, pairing decides when there is a query."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage, Image, JointState
+
+from ..errors import InputRefused
+from ..profiles import Profile
+from ..records import MotionHint
+from ..runtime.pairing import Pair, Pairing, Wait
+from ..runtime.state import MotionEstimator
+from ..runtime.timings import Window
+from .messages import pose_arrays, to_ns
+from .policy_params import PolicyParams
+from .qos import overridable, sensor_data
+
+CAMERA_TOPIC = '~/image/{camera}'
+POSE, JOINTS = 'ee_pose', 'joint_states'
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What arrived on one stream.
+
+    :param received: messages since the node configured.
+    :param rate_hz: median rate of the last messages by receipt, 0 before the second.
+    """
+
+    received: int
+    rate_hz: float
+
+
+class Inputs:
+    """All input streams of the policy node.
+
+    :param on_image: called after each stored image, in the executor's thread.
+    :param on_reset: called with a reason when time jumped back.
+    :param on_refused: called with the refusal of a message.
+    """
+
+    def __init__(self, node: Node, params: PolicyParams, profile: Profile, on_image: Callable[[], None],
+                 on_reset: Callable[[str], None], on_refused: Callable[[InputRefused], None]) -> None:
+        self._node, self._on_image, self._on_reset, self._on_refused = node, on_image, on_reset, on_refused
+        states = {'pose_gripper': (POSE, JOINTS), 'joints': (JOINTS,), 'none': ()}[profile.proprio_kind]
+        self.pairing = Pairing(profile.cameras, states, params.sync_slop_s, params.max_input_age_s)
+        self.motion: MotionHint | None = None
+        self._last_take: Pair | Wait | None = None
+        self._topics: dict[str, str] = {}
+        self._estimator = MotionEstimator()
+        self._last_receipt: dict[str, int] = {}
+        self._periods = {name: Window(60) for name in (*profile.cameras, *states)}
+        self._received = dict.fromkeys(self._periods, 0)
+        self._subscriptions = [self._camera(c, params.image_transport) for c in profile.cameras]
+        if POSE in states:
+            self._subscriptions.append(self._subscribe(PoseStamped, f'~/{POSE}', POSE, self._pose))
+        if JOINTS in states:
+            self._subscriptions.append(self._subscribe(JointState, f'~/{JOINTS}', JOINTS, None))
+
+    def take(self) -> Pair | Wait:
+        """The newest complete pair that was not taken yet, or why there is none."""
+        self._last_take = self.pairing.take(self._now(), time.monotonic_ns())
+        return self._last_take
+
+    def why(self) -> Wait | None:
+        """What keeps queries from happening now, with the topic and the mend; None where nothing does."""
+        wait = self.pairing.health(self._now(), time.monotonic_ns())
+        if wait is None:
+            last = self._last_take
+            return last if isinstance(last, Wait) and last.reason == 'skew' else None
+        kind, _, stream = wait.reason.partition(':')
+        if kind != 'missing':
+            return wait
+        topic = self._topics[stream]
+        publishers = self._node.count_publishers(topic)
+        return Wait(wait.reason, f'{stream}: nothing received on {topic} ({publishers} publishers); '
+                    + ('check its QoS and stamps' if publishers else 'start its driver or remap the topic'))
+
+    def counts(self) -> dict[str, Counts]:
+        """Stream -> messages received and their rate."""
+        return {name: Counts(self._received[name], 1.0 / w.p50 if w.count else 0.0)
+                for name, w in self._periods.items()}
+
+    def clear(self, reason: str) -> None:
+        """Forget what was received, for example after a jump of the clock."""
+        self.pairing.clear(reason)
+        self._estimator.reset()
+        self.motion = None
+
+    def destroy(self) -> None:
+        """Take all subscriptions down."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+
+    def _camera(self, camera: str, transport: str) -> Any:
+        topic = CAMERA_TOPIC.format(camera=camera)
+        if transport == 'compressed':
+            return self._subscribe(CompressedImage, f'{topic}/compressed', camera, self._image)
+        return self._subscribe(Image, topic, camera, self._image)
+
+    def _subscribe(self, kind: type, topic: str, stream: str, then: Callable[[Any], None] | None) -> Any:
+        def store(message: Any) -> None:
+            if self._push(stream, message) and then is not None:
+                then(message)
+        subscription = self._node.create_subscription(kind, topic, store, sensor_data(),
+                                                      qos_overriding_options=overridable())
+        self._topics[stream] = subscription.topic_name
+        return subscription
+
+    def _push(self, stream: str, message: Any) -> bool:
+        mono = time.monotonic_ns()
+        self._count(stream, mono)
+        try:
+            if self.pairing.push(stream, to_ns(message.header.stamp), mono, message, self._now()):
+                self._estimator.reset()
+                self._on_reset(f'time jumped back on {stream}')
+        except InputRefused as refusal:
+            self.pairing.losses[refusal.reason] += 1
+            self._on_refused(refusal)
+            return False
+        return True
+
+    def _count(self, stream: str, mono: int) -> None:
+        last = self._last_receipt.get(stream)
+        self._last_receipt[stream] = mono
+        self._received[stream] += 1
+        if last is not None:
+            self._periods[stream].add(max(mono - last, 1) * 1e-9)
+
+    def _pose(self, message: PoseStamped) -> None:
+        try:
+            hint = self._estimator.update(to_ns(message.header.stamp), *pose_arrays(message))
+            self.motion = hint if hint is not None else self.motion
+        except InputRefused:
+            self.motion = None  # the query itself names the bad pose when it uses it
+
+    def _image(self, message: Image | CompressedImage) -> None:
+        self._on_image()
+
+    def _now(self) -> int:
+        return self._node.get_clock().now().nanoseconds

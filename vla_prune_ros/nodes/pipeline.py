@@ -1,0 +1,162 @@
+"""What exists between configure and cleanup: inputs, worker, policy and outputs as one thing."""
+
+import time
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+
+from ..errors import ActionRefused, InputRefused, ProfileError
+from ..profiles import load_profile
+from ..runtime.pairing import Wait
+from ..runtime.worker import InferenceWorker
+from .inputs import Inputs
+from .outputs import Outputs
+from .policy_params import PolicyParams
+from .query import Answer, Job, QueryRunner
+from .status import ERROR, OK, WARN, StatusReporter
+
+
+class Pipeline:
+    """From stored messages to published chunks, with the faults that happen on the way.
+
+    The executor's thread owns it; ``_run``, ``_on_answer`` and ``_on_error`` run in the worker thread and
+    only assign plain values that the other reads.
+
+    :raises VlaPruneError: the checkpoint, the profile or a parameter is not usable.
+    """
+
+    def __init__(self, node: LifecycleNode, params: PolicyParams, status: StatusReporter) -> None:
+        import torch  # slow to import: only a node that loads a policy pays
+
+        from ..engine.policy import load_policy
+        self._node, self._params = node, params
+        profile = _check_profile(params)
+        if params.threads:
+            torch.set_num_threads(params.threads)
+        policy = load_policy(params.checkpoint, profile, params.pruning, params.device, params.dtype,
+                             params.unnorm_key or None, params.tokenizer or None,
+                             progress=lambda text: status.set('LOADING', text))
+        status.set('LOADING', 'warming up')
+        policy.warm_up()
+        self.about = policy.describe()
+        self.wanted = False
+        self.instruction = ''
+        self.answers = self.faults = 0
+        self.latched = ''
+        self.problem = ''
+        self._reset_policy = False
+        self._last_query_ns = 0
+        self._runner = QueryRunner(policy, params)
+        self.inputs = Inputs(node, params, profile, self._query, self.forget, self._on_refused)
+        self.outputs = Outputs(node, profile, policy.untrained)
+        self.worker = InferenceWorker(self._run, self._on_answer, self._on_error)
+
+    def close(self) -> None:
+        """Take all topics down and end the worker; a job that hangs on a device is left behind."""
+        self.wanted = False
+        self.inputs.destroy()
+        if not self.worker.close(2.0):
+            self._node.get_logger().error('the inference that runs does not end; its thread is left behind')
+        self.outputs.destroy()
+
+    def forget(self, reason: str) -> None:
+        """Time jumped or the task changed: nothing from before may reach the robot or the pruner."""
+        self.worker.invalidate()
+        self.inputs.clear(reason)
+        self._reset_policy = True
+        self._last_query_ns = 0
+
+    def clear_faults(self) -> None:
+        """Forget problems and a latched fault."""
+        self.faults, self.latched, self.problem = 0, '', ''
+
+    def trouble(self) -> tuple[str, str, bytes, str]:
+        """State word, reason, level and code of what the pipeline does right now."""
+        busy = self.worker.busy_s()
+        wait = self.inputs.why()
+        if self.latched:
+            return 'FAULT', self.latched, ERROR, ''
+        if busy > self._params.inference_timeout_s:
+            return ('TIMEOUT', f'an inference runs longer than {self._params.inference_timeout_s} s; check '
+                    'the device', ERROR, '')
+        if not self.wanted:
+            return 'STOPPED', '', OK, ''
+        if not self.instruction:
+            return 'WAITING', 'no instruction yet; publish ~/instruction or set the parameter', WARN, ''
+        if wait is not None:
+            return 'WAITING', wait.detail, WARN, wait.reason
+        return ('REFUSED', self.problem, WARN, '') if self.problem else ('RUNNING', '', OK, '')
+
+    def diagnoses(self, level: bytes, state: str) -> dict[str, tuple[bytes, str, dict[str, Any]]]:
+        """The pipeline's share of ``/diagnostics``: concern -> level, text, values."""
+        counts = self.inputs.counts()
+        topic = self.outputs.chunk.topic_name
+        others = self._node.count_publishers(topic) - 1
+        inputs = {**{f'{k}_rate_hz': v.rate_hz for k, v in counts.items()},
+                  **{f'{k}_received': v.received for k, v in counts.items()},
+                  **{f'lost_{k}': v for k, v in self.inputs.pairing.losses.items()}}
+        inference = {'chunks': self.answers, 'faults_in_a_row': self.faults, 'busy_s': self.worker.busy_s(),
+                     'replaced_jobs': self.worker.replaced, 'discarded_jobs': self.worker.discarded}
+        return {
+            'inputs': (level, state, inputs),
+            'inference': (ERROR if self.latched else OK, self.latched or self.problem or 'ok', inference),
+            'pruning': (OK, self._params.pruning, {'pruning': self._params.pruning}),
+            'safety': (ERROR if others else OK, f'{others} other publishers of {topic}; stop them' if others
+                       else 'ok', {'other_chunk_publishers': others})}
+
+    def _query(self) -> None:
+        """An image arrived: hand the newest pair to the worker, where one is wanted."""
+        if not (self.wanted and self.instruction) or self.latched:
+            return
+        begin = time.perf_counter()
+        pair = self.inputs.take()
+        if isinstance(pair, Wait):
+            return
+        if pair.stamp_ns - self._last_query_ns < round(1e9 * self._params.replan_period_s):
+            return
+        spent_ms = 1e3 * (time.perf_counter() - begin)
+        self.worker.submit(Job(pair, self.instruction, self.inputs.motion, time.monotonic_ns(), spent_ms))
+
+    def _run(self, job: Job) -> Answer:
+        if self._reset_policy:  # here, because only the worker may touch the policy
+            self._reset_policy = False
+            self._runner.reset()
+        self._last_query_ns = job.pair.stamp_ns
+        return self._runner.run(job)
+
+    def _on_answer(self, answer: Answer) -> None:
+        self.outputs.publish(answer)
+        self.answers += 1
+        self.faults, self.problem = 0, ''
+        for camera, count in answer.frozen.items():
+            self._node.get_logger().warning(f'camera {camera!r} repeats the same frame, {count + 1} times now; '
+                                            'check its driver', throttle_duration_sec=5.0)
+
+    def _on_error(self, error: BaseException) -> None:
+        if isinstance(error, InputRefused):
+            self.problem = str(error)
+            self.inputs.pairing.losses[error.reason] += 1
+            return
+        self.faults += 1
+        kind = 'action refused' if isinstance(error, ActionRefused) else type(error).__name__
+        self.problem = f'{kind}: {(str(error).splitlines() or [""])[0]}'
+        if self.faults >= self._params.max_faults:
+            self.latched = f'{self.faults} failed inferences in a row, last {self.problem}; call ~/reset'
+
+    def _on_refused(self, refusal: InputRefused) -> None:
+        self.problem = str(refusal)
+
+
+def _check_profile(params: PolicyParams) -> Any:
+    if not params.checkpoint:
+        raise ProfileError('parameter checkpoint is empty', 'set it to the folder of a checkpoint')
+    profile = load_profile(params.profile)
+    if profile.action_kind != 'delta_pose':
+        raise ProfileError(f'profile {profile.name!r} commands {profile.action_kind}',
+                           'vla_policy publishes end-effector deltas; use load_policy() in Python for it')
+    unknown = sorted(set(params.rotate_180) - set(profile.cameras))
+    if unknown:
+        raise ProfileError(f'rotate_180 names camera {unknown[0]!r}', f'use names of {list(profile.cameras)}')
+    if len(params.pose_offset_m) != 3:
+        raise ProfileError(f'pose_offset_m has {len(params.pose_offset_m)} numbers', 'give x, y and z in m')
+    return profile

@@ -1,0 +1,27 @@
+"""Quality of service per kind of topic; every one can be overridden from YAML (``qos_overrides.``)."""
+
+from rclpy.qos import (DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+
+def sensor_data(depth: int = 5) -> QoSProfile:
+    """Cameras and robot state: best effort, which matches both kinds of publisher."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT,
+                      durability=DurabilityPolicy.VOLATILE)
+
+
+def command() -> QoSProfile:
+    """Chunks and commands: reliable, only the latest, never replayed to a late joiner."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                      durability=DurabilityPolicy.VOLATILE)
+
+
+def latched() -> QoSProfile:
+    """Instruction and status: reliable, and a late joiner gets the last one."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                      durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def overridable() -> QoSOverridingOptions:
+    """Lets a user change history, depth and reliability of one topic in his parameter file."""
+    return QoSOverridingOptions.with_default_policies()

@@ -1,0 +1,125 @@
+"""One query, run in the worker thread: a pair of messages in, a checked chunk with its timings out."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..engine.policy import Policy
+from ..engine.stages import StageTimer
+from ..errors import InputRefused
+from ..records import ActionChunk, Inference, MotionHint, Observation
+from ..runtime.frozen import FrozenDetector
+from ..runtime.guard import Guard, GuardReport, Limits
+from ..runtime.pairing import Pair
+from ..runtime.state import GripperJoints, joints_proprio, pose_gripper_proprio
+from .inputs import JOINTS, POSE
+from .messages import image_array, pose_arrays
+from .policy_params import PolicyParams
+
+FROZEN_WARNING = 30
+
+
+@dataclass(frozen=True)
+class Job:
+    """A pair that waits for the policy.
+
+    :param submitted_ns: monotonic time at which it was handed over.
+    :param pairing_ms: time the pairing took in the executor's thread.
+    """
+
+    pair: Pair
+    instruction: str
+    motion: MotionHint | None
+    submitted_ns: int
+    pairing_ms: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a query gave: the chunk that may leave, and everything that is reported about it.
+
+    :param node_ms: stage -> milliseconds spent outside the policy.
+    """
+
+    job: Job
+    inference: Inference
+    chunk: ActionChunk
+    report: GuardReport
+    node_ms: dict[str, float]
+    position: np.ndarray | None
+    frozen: dict[str, int]
+
+
+class QueryRunner:
+    """Turns messages into an Observation, asks the policy and checks what it says.
+
+    :raises ProfileError: limits or gripper joints are not usable.
+    """
+
+    def __init__(self, policy: Policy, params: PolicyParams) -> None:
+        self.policy = policy
+        self._params = params
+        self._guard = Guard(Limits(params.max_step_m, params.max_step_rad, speed_scale=params.speed_scale))
+        self._fingers = GripperJoints(params.gripper_joints, params.gripper_signs)
+        self._frozen = FrozenDetector(params.frozen_frames)
+        proprio = policy.statistics.proprio
+        self._rotation_mean = None if proprio is None else proprio.mean[3:6]
+
+    def reset(self) -> None:
+        """Forget the policy's memory and the last frames."""
+        self.policy.reset()
+        self._frozen.reset()
+
+    def run(self, job: Job) -> Answer:
+        """Decode, infer, check.
+
+        :raises InputRefused: a message is not usable.
+        :raises ActionRefused: the policy's answer must not reach a robot.
+        """
+        timer = StageTimer()
+        wait_ms = 1e-6 * (time.monotonic_ns() - job.submitted_ns)
+        with timer.stage('decode'):
+            frozen = self._check_frozen(job.pair)
+            images = {c: self._image(c, job.pair.items[c]) for c in self.policy.profile.cameras}
+        with timer.stage('state'):
+            proprio, position = self._state(job.pair)
+        observation = Observation(images, proprio, job.instruction, job.pair.stamp_ns)
+        inference = self.policy.infer(observation, job.motion)
+        with timer.stage('guard'):
+            profile = self.policy.profile
+            deltas, gripper, report = self._guard.check(profile.to_si(inference.actions), profile.action_names)
+            chunk = ActionChunk(job.pair.stamp_ns, profile.control_period_s, deltas, gripper,
+                                self._params.frame_id)
+        stages = {k: v for k, v in timer.milliseconds().items() if k != 'total'}
+        node_ms = {'pairing': job.pairing_ms, 'queue': wait_ms, **stages}
+        return Answer(job, inference, chunk, report, node_ms, position, frozen)
+
+    def _check_frozen(self, pair: Pair) -> dict[str, int]:
+        repeats = {c: self._frozen.update(c, pair.items[c].data) for c in self.policy.profile.cameras}
+        for camera in repeats:
+            if self._frozen.frozen(camera):
+                raise InputRefused('frozen', f'camera {camera!r} sent {repeats[camera] + 1} identical frames',
+                                   'restart its driver, or raise frozen_frames')
+        return {c: n for c, n in repeats.items() if n >= FROZEN_WARNING}
+
+    def _image(self, camera: str, message: Any) -> np.ndarray:
+        try:
+            image = image_array(message)
+        except InputRefused as refusal:
+            raise InputRefused(refusal.reason, f'camera {camera!r}: {refusal.what}', refusal.mend) from None
+        return cv2.rotate(image, cv2.ROTATE_180) if camera in self._params.rotate_180 else image
+
+    def _state(self, pair: Pair) -> tuple[np.ndarray | None, np.ndarray | None]:
+        profile = self.policy.profile
+        if profile.proprio_kind == 'none' or not profile.proprio_dim:
+            return None, None
+        joints = pair.items[JOINTS]
+        if profile.proprio_kind == 'joints':
+            return joints_proprio(joints.name, joints.position, profile.action_names), None
+        position, quaternion = pose_arrays(pair.items[POSE])
+        fingers = self._fingers.pick(joints.name, joints.position)
+        moved = position + np.asarray(self._params.pose_offset_m)
+        return pose_gripper_proprio(moved, quaternion, fingers, self._rotation_mean), position

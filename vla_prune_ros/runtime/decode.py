@@ -1,0 +1,214 @@
+"""sensor_msgs image data to RGB, the pixels cv_bridge gives, without cv_bridge.
+
+The apt package of cv_bridge breaks next to NumPy 2, and pip has none. The rules are those of its
+``toCvCopy(msg, 'rgb8')``: demosaic or colour conversion in the message's own depth first, then 16
+to 8 bit by 255 / 65535, rounded. Beyond it, the semi-planar YUV formats of libcamera are taken.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from ..errors import InputRefused
+
+MAX_PIXELS = 20_000_000
+"""Images with more pixels are refused: no policy needs them, a broken header may ask for them."""
+
+
+class _Packed(NamedTuple):
+    channels: int
+    bits: int
+    code: int | None  # OpenCV conversion to RGB, None where it is RGB
+
+
+# OpenCV names a Bayer pattern by its second row, second column; ROS by its first row.
+_BAYER = {'rggb': cv2.COLOR_BayerBG2RGB, 'bggr': cv2.COLOR_BayerRG2RGB,
+          'gbrg': cv2.COLOR_BayerGR2RGB, 'grbg': cv2.COLOR_BayerGB2RGB}
+_COLOR = {'rgb': (3, None), 'bgr': (3, cv2.COLOR_BGR2RGB), 'rgba': (4, cv2.COLOR_RGBA2RGB),
+          'bgra': (4, cv2.COLOR_BGRA2RGB), 'mono': (1, cv2.COLOR_GRAY2RGB),
+          **{f'bayer_{pattern}': (1, code) for pattern, code in _BAYER.items()}}
+_PACKED = {f'{name}{bits}': _Packed(channels, bits, code)
+           for name, (channels, code) in _COLOR.items() for bits in (8, 16)}
+_UYVY, _YUYV = _Packed(2, 8, cv2.COLOR_YUV2RGB_UYVY), _Packed(2, 8, cv2.COLOR_YUV2RGB_YUY2)
+_PACKED.update({'uyvy': _UYVY, 'yuv422': _UYVY, 'yuyv': _YUYV, 'yuv422_yuy2': _YUYV})
+_PLANAR_420 = {'nv21': cv2.COLOR_YUV2RGB_NV21, 'nv12': cv2.COLOR_YUV2RGB_NV12}
+
+ENCODINGS = (*_PACKED, *_PLANAR_420, 'nv24')
+"""Every ``encoding`` of sensor_msgs/Image that :func:`decode_image` takes."""
+
+_IMREAD = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+_GENERIC = re.compile(r'(8U|8S|16U|16S|32S|32F|64F)(C\d+)?')
+_DEPTH = ('16UC1', '32FC1')
+
+
+def decode_image(encoding: str, height: int, width: int, step: int, is_bigendian: bool,
+                 data: Any) -> np.ndarray:
+    """Pixels of a sensor_msgs/Image.
+
+    An ``rgb8`` image without row padding is returned as a read-only view of ``data``: it costs
+    nothing and keeps the buffer alive, so the message must not be written to afterwards.
+    Everything else is a fresh array.
+
+    :param encoding: a name of :data:`ENCODINGS`; others are refused rather than guessed.
+    :param height: rows of the image.
+    :param width: pixels in a row.
+    :param step: bytes from one row to the next; may exceed the row (padding). For the semi-planar
+        formats, that of the luma plane.
+    :param is_bigendian: byte order of 16-bit pixels.
+    :param data: bytes-like (bytes, array.array, uint8 array) of ``height * step`` bytes, of 1.5
+        times that for nv12 and nv21, of 3 times that for nv24.
+    :returns: uint8 (height, width, 3) RGB, contiguous.
+    :raises InputRefused: ``encoding``, ``size``, ``step`` or ``truncated``.
+    """
+    if encoding not in ENCODINGS:
+        raise _unknown(encoding)
+    _require_size(height, width)
+    if encoding in _PACKED:
+        return _decode_packed(encoding, height, width, step, is_bigendian, data)
+    return _decode_planar(encoding, height, width, step, data)
+
+
+def _decode_packed(encoding: str, height: int, width: int, step: int, is_bigendian: bool,
+                   data: Any) -> np.ndarray:
+    channels, bits, code = _PACKED[encoding]
+    if channels == 2:
+        _require_even(encoding, width)
+    pixel = channels * bits // 8
+    _require_bytes(encoding, step, width * pixel, height * step, memoryview(data).nbytes)
+    dtype = np.dtype(np.uint8 if bits == 8 else '>u2' if is_bigendian else '<u2')
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    strides = (step, pixel) if channels == 1 else (step, pixel, dtype.itemsize)
+    view = np.ndarray(shape, dtype, data, strides=strides)
+    if bits == 16:  # to native order; copies rows that OpenCV could not address
+        view = np.ascontiguousarray(view, np.uint16)
+    if code is not None:
+        view = cv2.cvtColor(view, code)
+    if bits == 16:
+        return cv2.convertScaleAbs(view, alpha=255.0 / 65535.0)
+    if code is None:
+        view = np.ascontiguousarray(view)
+        view.flags.writeable = False
+    return view
+
+
+def _decode_planar(encoding: str, height: int, width: int, step: int, data: Any) -> np.ndarray:
+    rows = 3 * height if encoding == 'nv24' else height * 3 // 2
+    if encoding != 'nv24':
+        _require_even(encoding, width, height)
+    _require_bytes(encoding, step, width, rows * step, memoryview(data).nbytes)
+    planes = np.frombuffer(data, np.uint8).reshape(rows, step)
+    if encoding in _PLANAR_420:
+        return cv2.cvtColor(np.ascontiguousarray(planes[:, :width]), _PLANAR_420[encoding])
+    # OpenCV has no 4:4:4 format: each pixel becomes a UYVY pair of two equal pixels.
+    luma = np.ascontiguousarray(planes[:height, :width])
+    u, v = cv2.split(planes[height:].reshape(height, step, 2)[:, :width])
+    pairs = cv2.merge((u, luma, v, luma)).reshape(height, 2 * width, 2)
+    rgb = cv2.cvtColor(pairs, cv2.COLOR_YUV2RGB_UYVY)
+    return np.ascontiguousarray(rgb[:, ::2])
+
+
+def decode_compressed(data: Any, format: str) -> np.ndarray:
+    """Pixels of a sensor_msgs/CompressedImage with JPEG or PNG data.
+
+    The kind is read from the data itself, for drivers disagree on how to spell it in ``format``.
+    An orientation tag is ignored, as cv_bridge does: a camera's frame is what its sensor read.
+
+    :param data: bytes-like.
+    :param format: the message's field, for example ``'jpeg'`` or ``'rgb8; jpeg compressed bgr8'``.
+    :returns: uint8 (H, W, 3) RGB, contiguous.
+    :raises InputRefused: ``encoding`` (another kind, or depth), ``size``, ``truncated`` or
+        ``corrupt``.
+    """
+    if 'compressedDepth' in format or format.startswith(_DEPTH):
+        raise InputRefused('encoding', f'compressed image format {format!r} is depth',
+                           'give a colour stream')
+    buffer = np.frombuffer(data, np.uint8)
+    _require_size(*_compressed_size(memoryview(buffer), format))
+    try:
+        image = cv2.imdecode(buffer, _IMREAD)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise _corrupt()
+    if image.dtype == np.uint16:
+        image = cv2.convertScaleAbs(image, alpha=255.0 / 65535.0)
+    # image_transport may compress RGB as if it were BGR, and says so in the format.
+    return image if 'compressed rgb' in format else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _compressed_size(data: memoryview, format: str) -> tuple[int, int]:
+    """Height and width out of the headers, before memory is spent on decoding."""
+    if data[:3] == b'\xff\xd8\xff':
+        return _jpeg_size(data)
+    if data[:8] == b'\x89PNG\r\n\x1a\n':
+        if bytes(data[-12:]).find(b'IEND') < 0:
+            raise _cut('PNG')
+        return _big(data[20:24]), _big(data[16:20])
+    if re.search('jpe?g|png', format):
+        raise _corrupt()
+    raise InputRefused('encoding', f'compressed image format {format!r} is neither JPEG nor PNG',
+                       'set the transport to jpeg or png')
+
+
+def _jpeg_size(data: memoryview) -> tuple[int, int]:
+    at, size = 2, None
+    while at + 9 <= len(data) and data[at] == 0xff:
+        marker = data[at + 1]
+        if marker == 0xff:  # fill byte
+            at += 1
+            continue
+        if 0xc0 <= marker <= 0xcf and marker not in (0xc4, 0xc8, 0xcc):  # a start of frame
+            size = _big(data[at + 5:at + 7]), _big(data[at + 7:at + 9])
+        if marker == 0xda and size:  # scan: from here on only the end of image may follow
+            if bytes(data[at:]).rfind(b'\xff\xd9') < 0:
+                raise _cut('JPEG')
+            return size
+        at += 2 + _big(data[at + 2:at + 4])
+    raise _corrupt()
+
+
+def _big(field: memoryview) -> int:
+    return int.from_bytes(field, 'big')
+
+
+def _corrupt() -> InputRefused:
+    return InputRefused('corrupt', 'compressed image cannot be decoded',
+                        'check the driver and the transport')
+
+
+def _cut(kind: str) -> InputRefused:
+    return InputRefused('truncated', f'{kind} data ends before the image does',
+                        'check the transport')
+
+
+def _unknown(encoding: str) -> InputRefused:
+    if encoding in _DEPTH:
+        return InputRefused('encoding', f'image encoding {encoding!r} is depth',
+                            'give a colour stream')
+    if _GENERIC.fullmatch(encoding):
+        return InputRefused('encoding', f'image encoding {encoding!r} names no colour',
+                            "set the driver's encoding, for example to rgb8 or bgr8")
+    return InputRefused('encoding', f'unknown image encoding {encoding!r}',
+                        f'use one of {", ".join(ENCODINGS)}')
+
+
+def _require_size(height: int, width: int) -> None:
+    if not 0 < height * width <= MAX_PIXELS or height < 0:
+        raise InputRefused('size', f'image is {width} x {height}', f'use 1 to {MAX_PIXELS} pixels')
+
+
+def _require_even(encoding: str, *sides: int) -> None:
+    if any(side % 2 for side in sides):
+        raise InputRefused('size', f'{encoding} image has an odd side', 'use even image sizes')
+
+
+def _require_bytes(encoding: str, step: int, row: int, wanted: int, got: int) -> None:
+    if step < row:
+        raise InputRefused('step', f'{encoding} image has step {step}, its row {row} bytes',
+                           "check the driver's step")
+    if got != wanted:
+        raise InputRefused('truncated' if got < wanted else 'size',
+                           f'{encoding} image has {got} bytes, its header says {wanted}',
+                           "check the driver's height and step, and the transport")

@@ -1,0 +1,150 @@
+"""The last check before a chunk leaves: finite, of the right shape, and within the limits per
+step."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ActionRefused, ProfileError
+
+# A vector scaled to a limit may round to just above it; this margin keeps it at or below.
+_ROUND_DOWN = 1.0 - 8 * float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far one step may move the end effector.
+
+    :param max_step_m: largest translation of one step, m.
+    :param max_step_rad: largest rotation of one step, rad.
+    :param max_jerk_m: largest change of the translation from one step to the next, m; None for
+        none.
+    :param speed_scale: factor on every delta before the check, above 0 and at most 1.
+    :param scale_tolerance: a step up to this factor beyond its limit is scaled down to it; a step
+        beyond that refuses the chunk.
+    :raises ProfileError: a value that is not a finite number in its range, since a NaN limit would
+        silently switch a check off.
+    """
+
+    max_step_m: float
+    max_step_rad: float
+    max_jerk_m: float | None = None
+    speed_scale: float = 1.0
+    scale_tolerance: float = 1.25
+
+    def __post_init__(self) -> None:
+        for name, low, high in (('max_step_m', 0.0, math.inf), ('max_step_rad', 0.0, math.inf),
+                                ('max_jerk_m', 0.0, math.inf), ('speed_scale', 0.0, 1.0),
+                                ('scale_tolerance', 1.0, math.inf)):
+            value = getattr(self, name)
+            if value is None and name == 'max_jerk_m':
+                continue
+            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+            inside = number and math.isfinite(value) and value > 0.0 and low <= value <= high
+            if not inside:
+                span = f'{low:g} ... {high:g}' if math.isfinite(high) else f'above {low:g}'
+                raise ProfileError(f'limit {name} is {value!r}', f'use a finite number, {span}')
+
+
+@dataclass(frozen=True)
+class GuardReport:
+    """What the guard changed and saw in one chunk.
+
+    :param scaled_translation: steps whose translation was scaled down to the limit.
+    :param scaled_rotation: steps whose rotation was.
+    :param clipped_gripper: steps whose gripper value lay outside 0 ... 1.
+    :param largest_m: largest translation of a step before scaling, m.
+    :param largest_rad: largest rotation before scaling, rad.
+    """
+
+    scaled_translation: int
+    scaled_rotation: int
+    clipped_gripper: int
+    largest_m: float
+    largest_rad: float
+
+
+class Guard:
+    """Lets a chunk of end-effector deltas pass, scales it a little, or refuses it as a whole."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+
+    def check(self, actions_si: np.ndarray, names: Sequence[str]
+              ) -> tuple[np.ndarray, np.ndarray, GuardReport]:
+        """Check one chunk.
+
+        A chunk is refused as a whole because the steps after a bad one were planned from where it
+        would have led. A translation or rotation slightly beyond its limit is scaled by one
+        factor, so its direction stays.
+
+        :param actions_si: (K, 7) in m, rad and gripper fraction, as ``Profile.to_si`` gives it.
+        :param names: the 7 names, for messages.
+        :returns: deltas float64 (K, 6) within the limits, gripper float64 (K,) within 0 ... 1,
+            report.
+        :raises ActionRefused: ``shape``, ``non_finite``, ``limit_translation``, ``limit_rotation``
+            or ``limit_jerk``.
+        """
+        actions = _as_chunk(actions_si, names)
+        bad = np.argwhere(~np.isfinite(actions))
+        if len(bad):
+            step, column = (int(i) for i in bad[0])
+            raise ActionRefused(
+                'non_finite', f'action step {step} {names[column]} is {actions[step, column]}',
+                'check the checkpoint and its dtype')
+        limits = self.limits
+        deltas = actions[:, :6] * limits.speed_scale
+        largest_m, scaled_m = self._fit(deltas[:, :3], 'translation', limits.max_step_m, 'm')
+        largest_rad, scaled_rad = self._fit(deltas[:, 3:], 'rotation', limits.max_step_rad, 'rad')
+        self._check_jerk(deltas)
+        gripper = np.clip(actions[:, 6], 0.0, 1.0)
+        report = GuardReport(scaled_m, scaled_rad, int(np.sum(gripper != actions[:, 6])),
+                             largest_m, largest_rad)
+        return deltas, gripper, report
+
+    def _fit(self, vectors: np.ndarray, kind: str, limit: float, unit: str) -> tuple[float, int]:
+        """Scale the rows of ``vectors`` (K, 3) in place where they are a little beyond
+        ``limit``."""
+        sizes = _norms(vectors)
+        worst = int(np.argmax(sizes))
+        if sizes[worst] > limit * self.limits.scale_tolerance:
+            raise ActionRefused(
+                f'limit_{kind}', f'action step {worst}: {kind} {sizes[worst]:.4g} {unit} is '
+                f'beyond {self.limits.scale_tolerance:g} x max_step_{unit} {limit:g}',
+                f'check unnorm_key and action_scale, or raise max_step_{unit}')
+        over = sizes > limit
+        vectors[over] *= (limit / sizes[over] * _ROUND_DOWN)[:, None]
+        return float(sizes[worst]), int(over.sum())
+
+    def _check_jerk(self, deltas: np.ndarray) -> None:
+        limit = self.limits.max_jerk_m
+        if limit is None or len(deltas) < 2:
+            return
+        changes = _norms(np.diff(deltas[:, :3], axis=0))
+        worst = int(np.argmax(changes))
+        if changes[worst] > limit:
+            raise ActionRefused(
+                'limit_jerk', f'action step {worst + 1} changes the translation by '
+                f'{changes[worst]:.4g} m, beyond max_jerk_m {limit:g}',
+                'raise max_jerk_m, or check the checkpoint')
+
+
+def _norms(vectors: np.ndarray) -> np.ndarray:
+    """Length of each row; infinite, and so beyond any limit, where the squares overflow."""
+    with np.errstate(over='ignore'):
+        return np.sqrt(np.sum(vectors * vectors, axis=1))
+
+
+def _as_chunk(actions_si: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    try:
+        actions = np.asarray(actions_si, np.float64)
+    except (TypeError, ValueError):
+        raise ActionRefused('shape', 'the actions are not numbers',
+                            'check the action head') from None
+    if actions.ndim != 2 or not actions.shape[1] == len(names) == 7 or not len(actions):
+        raise ActionRefused('shape', f'the actions have shape {actions.shape} and {len(names)} '
+                            'names, not (K, 7)',
+                            'use a profile and checkpoint with 7 numbers per step')
+    return actions

@@ -1,0 +1,252 @@
+"""Puts images and robot state of one instant together, by header stamp.
+
+``message_filters`` evicts the smallest stamp it holds, so a bag that loops leaves it full of the
+first pass and starving. Here a stamp that jumps back clears the buffers, and ages are checked on
+both clocks: by header (a network that delays) and by receipt (a source that went silent).
+"""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..errors import InputRefused, ProfileError
+
+_STATE_DEPTH = 4096  # states are small and fast: time bounds them, and this a runaway publisher
+_ABSURD_S = 60.0  # no transport is this slow: two clocks are being compared
+
+
+class _Entry(NamedTuple):
+    stamp_ns: int
+    receipt_ns: int
+    item: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One item of every stream, of one instant.
+
+    :param stamp_ns: header stamp of the newest image in it; every other image is at most the slop
+        older.
+    :param items: stream -> what was pushed.
+    :param stamps: stream -> header stamp, ns.
+    :param ages_s: stream -> ROS time minus header stamp, s.
+    :param receipt_ages_s: stream -> monotonic time since receipt, s.
+    :param skew_s: newest minus oldest image stamp, s.
+    """
+
+    stamp_ns: int
+    items: Mapping[str, Any]
+    stamps: Mapping[str, int]
+    ages_s: Mapping[str, float]
+    receipt_ages_s: Mapping[str, float]
+    skew_s: float
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Why there is no pair now.
+
+    :param reason: ``'missing:<stream>'`` (nothing received), ``'stale:<stream>'`` (too old by
+        header or by receipt), ``'nothing_new'`` (no image since the last pair) or ``'skew'``
+        (stamps too far apart).
+    :param detail: one line with the numbers, and the mend where there is one.
+    """
+
+    reason: str
+    detail: str
+
+
+class Pairing:
+    """Buffers of all streams and the search for the newest complete pair.
+
+    Not thread-safe: the thread that runs the callbacks owns it.
+
+    :param cameras: names of the image streams.
+    :param streams: names of the state streams.
+    :param slop_s: largest difference between two images of a pair.
+    :param max_age_s: oldest item of a pair, by header and by receipt.
+    :param future_s: how far ahead of the ROS clock a stamp may be.
+    :param reorder_s: how late behind its stream's newest a message may be; beyond, time jumped.
+    :param depth: images kept per camera.
+    :raises ProfileError: no camera, a name twice, or a number that is not usable.
+    """
+
+    def __init__(self, cameras: Iterable[str], streams: Iterable[str], slop_s: float,
+                 max_age_s: float, future_s: float = 0.05, reorder_s: float = 0.05,
+                 depth: int = 60) -> None:
+        self.cameras, self.streams = tuple(cameras), tuple(streams)
+        self._names = self.cameras + self.streams
+        if not self.cameras or len(set(self._names)) != len(self._names):
+            raise ProfileError(f'streams to pair are {self._names}',
+                               'name at least one camera, each name once')
+        for name, value, low in (('slop_s', slop_s, 0), ('future_s', future_s, 0),
+                                 ('reorder_s', reorder_s, 0), ('max_age_s', max_age_s, 1e-3),
+                                 ('depth', depth, 1)):
+            if not (math.isfinite(value) and value >= low):
+                raise ProfileError(f'pairing {name} is {value}', f'use a finite number from {low}')
+        self._slop, self._max_age, self._future, self._reorder = (
+            round(s * 1e9) for s in (slop_s, max_age_s, future_s, reorder_s))
+        self._depth = {**dict.fromkeys(self.cameras, int(depth)),
+                       **dict.fromkeys(self.streams, _STATE_DEPTH)}
+        self._buffers: dict[str, list[_Entry]] = {name: [] for name in self._names}
+        self._last_ns = 0
+        self.losses: Counter[str] = Counter()
+        """Messages refused or replaced and buffers cleared, by reason."""
+
+    def push(self, stream: str, stamp_ns: int, receipt_ns: int, item: Any, now_ns: int) -> bool:
+        """Store one message.
+
+        A second message with the same stamp replaces the first (counted as ``duplicate``).
+
+        :param stamp_ns: header stamp.
+        :param receipt_ns: monotonic time of receipt.
+        :param now_ns: ROS time of receipt.
+        :returns: True where the stamp had jumped back and everything before was cleared: whoever
+            keeps state across frames (policy, motion estimate) must reset too.
+        :raises InputRefused: ``stamp_zero``, ``stamp_future`` or ``out_of_order``.
+        :raises ProfileError: unknown stream.
+        """
+        if stream not in self._buffers:
+            raise ProfileError(f'unknown stream {stream!r}',
+                               f'use one of {", ".join(self._names)}')
+        buffer = self._buffers[stream]
+        late_ns = buffer[-1].stamp_ns - stamp_ns if buffer else -1
+        self._refuse_bad(stream, stamp_ns, now_ns, late_ns)
+        reset = late_ns > self._reorder
+        if reset:
+            self.clear('time_jump')
+            buffer = self._buffers[stream]
+        elif late_ns == 0:
+            self.losses['duplicate'] += 1
+            buffer.pop()
+        buffer.append(_Entry(stamp_ns, receipt_ns, item))
+        self._trim(stream)
+        return reset
+
+    def clear(self, reason: str) -> None:
+        """Forget everything, the last pair's stamp included, and count ``reason``."""
+        self.losses[reason] += 1
+        self._last_ns = 0
+        for buffer in self._buffers.values():
+            buffer.clear()
+
+    def take(self, now_ns: int, mono_ns: int) -> Pair | Wait:
+        """The newest complete pair that is newer than the last one, or why there is none.
+
+        Its anchor is the newest image for which every other camera has an image at most the slop
+        older, and every state stream a sample: the newest at or before the anchor, or else the
+        first within the slop after it. No item older than ``max_age_s`` on either clock is used.
+
+        :param now_ns: ROS time.
+        :param mono_ns: monotonic time, the clock of ``receipt_ns``.
+        """
+        fresh = {name: [e for e in buffer if now_ns - e.stamp_ns <= self._max_age
+                        and mono_ns - e.receipt_ns <= self._max_age]
+                 for name, buffer in self._buffers.items()}
+        for anchor_ns in self._anchors(fresh):
+            found = self._match(fresh, anchor_ns)
+            if found is not None:
+                self._last_ns = anchor_ns
+                return self._pair(found, now_ns, mono_ns)
+        return self._why(fresh, now_ns, mono_ns)
+
+    def _refuse_bad(self, stream: str, stamp_ns: int, now_ns: int, late_ns: int) -> None:
+        refusal = None
+        if stamp_ns <= 0:
+            refusal = ('stamp_zero', f'{stream}: header stamp is zero',
+                       'make the driver stamp its messages')
+        elif stamp_ns - now_ns > self._future:
+            ahead = (stamp_ns - now_ns) / 1e9
+            mend = 'synchronise the clocks of camera and robot'
+            if ahead > _ABSURD_S:
+                mend = 'is /clock published? else set use_sim_time to false'
+            refusal = 'stamp_future', f'{stream}: stamp is {ahead:.3f} s ahead of the clock', mend
+        elif 0 < late_ns <= self._reorder:
+            refusal = ('out_of_order',
+                       f'{stream}: message is {late_ns / 1e6:.1f} ms behind the newest',
+                       'give each stream one publisher')
+        if refusal:
+            self.losses[refusal[0]] += 1
+            raise InputRefused(*refusal)
+
+    def _trim(self, stream: str) -> None:
+        buffer = self._buffers[stream]
+        # The clock is at most future_s behind the newest stamp: what is older stays stale.
+        oldest = buffer[-1].stamp_ns - self._max_age - self._future
+        drop = max(bisect_left(buffer, oldest, key=_stamp), len(buffer) - self._depth[stream])
+        del buffer[:drop]
+
+    def _anchors(self, fresh: Mapping[str, list[_Entry]]) -> Iterator[int]:
+        stamps = {e.stamp_ns for name in self.cameras for e in fresh[name]}
+        return (s for s in sorted(stamps, reverse=True) if s > self._last_ns)
+
+    def _match(self, fresh: Mapping[str, list[_Entry]],
+               anchor_ns: int) -> dict[str, _Entry] | None:
+        found = {}
+        for name in self._names:
+            entries = fresh[name]
+            after = bisect_right(entries, anchor_ns, key=_stamp)
+            if name in self.cameras:
+                good = after > 0 and anchor_ns - entries[after - 1].stamp_ns <= self._slop
+                at = after - 1
+            else:
+                at = max(after - 1, 0)
+                good = bool(entries) and entries[at].stamp_ns - anchor_ns <= self._slop
+            if not good:
+                return None
+            found[name] = entries[at]
+        return found
+
+    def _pair(self, found: Mapping[str, _Entry], now_ns: int, mono_ns: int) -> Pair:
+        images = [found[name].stamp_ns for name in self.cameras]
+        return Pair(stamp_ns=max(images),
+                    items={name: e.item for name, e in found.items()},
+                    stamps={name: e.stamp_ns for name, e in found.items()},
+                    ages_s={name: (now_ns - e.stamp_ns) / 1e9 for name, e in found.items()},
+                    receipt_ages_s={name: (mono_ns - e.receipt_ns) / 1e9
+                                    for name, e in found.items()},
+                    skew_s=(max(images) - min(images)) / 1e9)
+
+    def health(self, now_ns: int, mono_ns: int) -> Wait | None:
+        """The stream that is missing or stale now, without taking a pair; None where all flow.
+
+        :param now_ns: ROS time.
+        :param mono_ns: monotonic time, the clock of ``receipt_ns``.
+        """
+        for name, buffer in self._buffers.items():
+            if not buffer:
+                return Wait(f'missing:{name}', f'{name}: nothing received yet')
+        for name, buffer in self._buffers.items():
+            newest = buffer[-1]
+            if max(now_ns - newest.stamp_ns, mono_ns - newest.receipt_ns) > self._max_age:
+                return Wait(f'stale:{name}', self._age_detail(name, newest, now_ns, mono_ns))
+        return None
+
+    def _why(self, fresh: Mapping[str, list[_Entry]], now_ns: int, mono_ns: int) -> Wait:
+        sick = self.health(now_ns, mono_ns)
+        if sick is not None:
+            return sick
+        if not any(True for _ in self._anchors(fresh)):
+            return Wait('nothing_new', 'no image since the last pair')
+        newest = {name: entries[-1].stamp_ns for name, entries in fresh.items()}
+        latest = max(newest[name] for name in self.cameras)
+        offsets = ', '.join(f'{name} {(stamp - latest) / 1e6:+.1f} ms'
+                            for name, stamp in newest.items())
+        return Wait('skew', f'stamps do not meet within {self._slop / 1e6:.1f} ms: {offsets}')
+
+    def _age_detail(self, name: str, entry: _Entry, now_ns: int, mono_ns: int) -> str:
+        header, receipt = (now_ns - entry.stamp_ns) / 1e9, (mono_ns - entry.receipt_ns) / 1e9
+        limit = self._max_age / 1e9
+        if receipt > limit:
+            return f'{name}: no message for {receipt:.3f} s, limit {limit:.3f} s'
+        mend = 'reduce the delay or raise max_input_age_s'
+        if header > _ABSURD_S:
+            mend = 'for a bag, play with --clock and set use_sim_time'
+        return f'{name}: header stamp is {header:.3f} s old, limit {limit:.3f} s; {mend}'
+
+
+def _stamp(entry: _Entry) -> int:
+    return entry.stamp_ns

@@ -1,0 +1,120 @@
+"""Which OpenGL renders without a display: EGL, else OSMesa, decided by rendering a few pixels.
+
+A missing or broken driver shows itself only when a context is made, and then it may end the
+process. So the trial runs in a child process, and this one is told which library to load.
+"""
+
+import functools
+import importlib.util
+import os
+import subprocess
+import sys
+
+from ..errors import VlaPruneError
+
+PACKAGES = {'egl': 'libegl1 libgl1-mesa-dri libgles2', 'osmesa': 'libosmesa6'}
+"""Backend -> the Debian packages that bring it (Mesa's software driver, no GPU needed)."""
+
+_TRIAL_TIMEOUT_S = 60.0
+
+# No shadows and no multisampling: a software driver spends most of the start on those buffers.
+_TRIAL = '''
+import mujoco
+model = mujoco.MjModel.from_xml_string("""<mujoco>
+  <visual><quality shadowsize="0" offsamples="0"/><global offwidth="8" offheight="8"/></visual>
+  <worldbody><light pos="0 0 3"/><geom type="plane" size="1 1 .1" rgba="1 1 1 1"/></worldbody>
+</mujoco>""")
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+with mujoco.Renderer(model, 8, 8) as renderer:
+    renderer.update_scene(data)
+    if not renderer.render().any():
+        raise SystemExit("the picture is black")
+'''
+
+
+def choose_gl(wanted: str = 'auto') -> str:
+    """The OpenGL backend that renders on this machine: ``'egl'`` or ``'osmesa'``.
+
+    :param wanted: ``'egl'`` or ``'osmesa'`` to insist on one; ``'auto'`` takes the environment
+        variable ``MUJOCO_GL`` where the user set it, else EGL, else OSMesa.
+    :raises VlaPruneError: MuJoCo is not installed, or no allowed backend renders.
+    """
+    if importlib.util.find_spec('mujoco') is None:
+        raise VlaPruneError('mujoco is not installed', 'pip install "vla_prune_ros[sim]"')
+    from_user = os.environ.get('MUJOCO_GL', '').strip().lower() if wanted == 'auto' else ''
+    insisted = from_user or ('' if wanted == 'auto' else wanted)
+    if not insisted:
+        return _first_that_renders()
+    name = f'MUJOCO_GL={insisted}' if from_user else f'gl={insisted}'
+    if insisted not in PACKAGES:
+        raise VlaPruneError(f'{name} does not render without a display',
+                            "use 'egl' or 'osmesa', or leave it unset")
+    reason = _trial(insisted, _egl_device())
+    if reason:
+        raise VlaPruneError(f'{name} does not render ({reason})',
+                            f'apt-get install {PACKAGES[insisted]}, or leave it unset')
+    return insisted
+
+
+def apply_gl(wanted: str = 'auto') -> str:
+    """Choose a backend and set ``MUJOCO_GL`` and ``PYOPENGL_PLATFORM`` for it.
+
+    Call it before MuJoCo is imported.
+
+    :param wanted: as for :func:`choose_gl`.
+    :returns: the backend, ``'egl'`` or ``'osmesa'``.
+    :raises VlaPruneError: nothing renders, or this process has loaded OpenGL for another backend.
+    """
+    backend = choose_gl(wanted)
+    loaded = os.environ.get('PYOPENGL_PLATFORM', '')
+    if 'OpenGL' in sys.modules and loaded != backend:
+        raise VlaPruneError(f'OpenGL is loaded for {loaded or "a display"}, {backend} is wanted',
+                            'make the scene before anything else imports OpenGL')
+    os.environ.update(_environment(backend, _egl_device()))
+    return backend
+
+
+def _first_that_renders() -> str:
+    reasons = []
+    for backend in PACKAGES:
+        reason = _trial(backend, _egl_device())
+        if not reason:
+            return backend
+        reasons.append(f'{backend}: {reason}')
+    raise VlaPruneError('no OpenGL renders without a display (' + '; '.join(reasons) + ')',
+                        f'apt-get install {PACKAGES["egl"]} (or {PACKAGES["osmesa"]})')
+
+
+def _egl_device() -> str:
+    """The EGL device number to use, as text.
+
+    robosuite takes one device only and stops at an empty ``CUDA_VISIBLE_DEVICES``, MuJoCo tries
+    them all: naming the device keeps the trial and the scene on the same one.
+    """
+    first = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')[0].strip()
+    return os.environ.get('MUJOCO_EGL_DEVICE_ID') or (first if first.isdigit() else '0')
+
+
+def _environment(backend: str, device: str) -> dict[str, str]:
+    variables = {'MUJOCO_GL': backend, 'PYOPENGL_PLATFORM': backend}
+    return {**variables, 'MUJOCO_EGL_DEVICE_ID': device} if backend == 'egl' else variables
+
+
+@functools.cache
+def _trial(backend: str, device: str) -> str:
+    """Why ``backend`` cannot render here, in one line; empty where it can."""
+    environment = {**os.environ, **_environment(backend, device)}
+    try:
+        child = subprocess.run([sys.executable, '-c', _TRIAL], env=environment,
+                               timeout=_TRIAL_TIMEOUT_S, capture_output=True, encoding='utf-8',
+                               errors='replace')
+    except subprocess.TimeoutExpired:
+        return f'no picture within {_TRIAL_TIMEOUT_S:.0f} s'
+    if child.returncode == 0:
+        return ''
+    if child.returncode < 0:
+        return f'the driver crashed, signal {-child.returncode}'
+    # The indented lines belong to the traceback; the error itself stands at the margin.
+    said = [line.strip() for line in child.stderr.splitlines() if line[:1].strip()]
+    return said[-1] if said else f'exit code {child.returncode}'
