@@ -1,4 +1,4 @@
-"""Builds the package with pip and with colcon; docs/dependencies.md gives the reason of every pin."""
+"""Builds the package with pip and with colcon; docs/dependencies.md has the reason of each pin."""
 
 from glob import glob
 
@@ -40,14 +40,20 @@ CORE = [
 ROS = [f'{package}=={version}; {LINUX_X86}' for package, version in JAZZY.items()]
 SIM = ['robosuite==1.4.0', 'mujoco==3.3.7', 'termcolor>=2,<4']
 # hf-libero and bddl come on top with --no-deps; see docs/dependencies.md.
-LIBERO = SIM + ['cloudpickle>=2,<4', 'easydict>=1.13,<2', 'future>=1,<2', 'gymnasium>=0.29,<2', 'matplotlib>=3.5.3,<4']
+LIBERO = SIM + [
+    'cloudpickle>=2,<4',
+    'easydict>=1.13,<2',
+    'future>=1,<2',
+    'gymnasium>=0.29,<2',
+    'matplotlib>=3.5.3,<4',
+]
 TRAIN = ['peft>=0.21,<0.22', 'accelerate>=1.15,<2', 'tensorboard>=2.20,<3']
 DEV = ['pytest>=9,<10', 'hypothesis>=6.100,<7', 'ruff==0.17.5']
 
 setup(
     name=NAME,
     version='0.1.0',
-    description='Token-pruned OpenVLA-OFT for ROS 2: camera frames in, timed and checked action chunks out.',
+    description='Token-pruned OpenVLA-OFT for ROS 2: camera frames in, checked action chunks out.',
     license='Apache-2.0',
     maintainer='vla_prune_ros maintainers',
     maintainer_email='maintainers@vla-prune-ros.org',

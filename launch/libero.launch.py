@@ -19,28 +19,62 @@ PACKAGE = 'vla_prune_ros'
 SHARE = Path(get_package_share_directory(PACKAGE))
 
 # Names of the policy's and the executor's own topics -> the simulator's.
-REMAP = {f'~/{topic}': f'/simulator/{topic}' for topic in (
-    'image/primary', 'image/wrist', 'ee_pose', 'joint_states', 'instruction', 'twist', 'gripper')}
+REMAP = {
+    f'~/{topic}': f'/simulator/{topic}'
+    for topic in (
+        'image/primary',
+        'image/wrist',
+        'ee_pose',
+        'joint_states',
+        'instruction',
+        'twist',
+        'gripper',
+    )
+}
 
 ARGUMENTS = (
-    DeclareLaunchArgument('checkpoint', default_value='',
-                          description='Checkpoint folder in the published OpenVLA-OFT layout.'),
-    DeclareLaunchArgument('pruning', default_value='', description='Pruning method, for example dense.'),
-    DeclareLaunchArgument('params_file', default_value=str(SHARE / 'config' / 'libero.yaml'),
-                          description='Parameter file of policy and executor.'),
-    DeclareLaunchArgument('simulator_params_file', default_value=str(SHARE / 'config' / 'simulator.yaml'),
-                          description='Parameter file of the simulator.'),
+    DeclareLaunchArgument(
+        'checkpoint',
+        default_value='',
+        description='Checkpoint folder in the published OpenVLA-OFT layout.',
+    ),
+    DeclareLaunchArgument(
+        'pruning', default_value='', description='Pruning method, for example dense.'
+    ),
+    DeclareLaunchArgument(
+        'params_file',
+        default_value=str(SHARE / 'config' / 'libero.yaml'),
+        description='Parameter file of policy and executor.',
+    ),
+    DeclareLaunchArgument(
+        'simulator_params_file',
+        default_value=str(SHARE / 'config' / 'simulator.yaml'),
+        description='Parameter file of the simulator.',
+    ),
 )
 
 
 def generate_launch_description() -> LaunchDescription:
     """Entry point of ``ros2 launch``."""
-    simulator = Node(package=PACKAGE, executable='simulator', name='simulator', namespace='', output='screen',
-                     parameters=[LaunchConfiguration('simulator_params_file')])
-    passed_on = [(name, LaunchConfiguration(name)) for name in ('checkpoint', 'pruning', 'params_file')]
+    simulator = Node(
+        package=PACKAGE,
+        executable='simulator',
+        name='simulator',
+        namespace='',
+        output='screen',
+        parameters=[LaunchConfiguration('simulator_params_file')],
+    )
+    passed_on = [
+        (name, LaunchConfiguration(name)) for name in ('checkpoint', 'pruning', 'params_file')
+    ]
     policy = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(SHARE / 'launch' / 'policy.launch.py')),
-        launch_arguments=[*passed_on, ('use_sim_time', 'true'), ('output', 'twist'),
-                          ('remap', ' '.join(f'{source}:={target}' for source, target in REMAP.items()))])
-    # The policy's file comes first: it sets the transport profile that the simulator's images need too.
+        launch_arguments=[
+            *passed_on,
+            ('use_sim_time', 'true'),
+            ('output', 'twist'),
+            ('remap', ' '.join(f'{source}:={target}' for source, target in REMAP.items())),
+        ],
+    )
+    # The policy's file comes first: it sets the transport profile for the simulator's images too.
     return LaunchDescription([*ARGUMENTS, policy, simulator])

@@ -21,8 +21,11 @@ SHARE = Path(get_package_share_directory(PACKAGE))
 BOOLEANS = ['true', 'false']
 
 # Fast DDS 3 (Kilted) reads another name than Fast DDS 2.
-FAST_DDS_PROFILE = ('FASTRTPS_DEFAULT_PROFILES_FILE' if os.environ.get('ROS_DISTRO') in ('humble', 'jazzy')
-                    else 'FASTDDS_DEFAULT_PROFILES_FILE')
+FAST_DDS_PROFILE = (
+    'FASTRTPS_DEFAULT_PROFILES_FILE'
+    if os.environ.get('ROS_DISTRO') in ('humble', 'jazzy')
+    else 'FASTDDS_DEFAULT_PROFILES_FILE'
+)
 # The default transports drop best-effort camera images without an error.
 TRANSPORT_PROFILES = {
     FAST_DDS_PROFILE: str(SHARE / 'config' / 'fastdds_large_images.xml'),
@@ -30,32 +33,65 @@ TRANSPORT_PROFILES = {
 }
 
 ARGUMENTS = (
-    DeclareLaunchArgument('params_file', default_value=str(SHARE / 'config' / 'libero.yaml'),
-                          description='Parameter file of both nodes.'),
-    DeclareLaunchArgument('checkpoint', default_value='',
-                          description='Checkpoint folder in the published OpenVLA-OFT layout.'),
-    DeclareLaunchArgument('profile', default_value='',
-                          description='Robot profile: libero, aloha, bridge, or the path of a .yaml profile.'),
-    DeclareLaunchArgument('pruning', default_value='', description='Pruning method, for example dense.'),
+    DeclareLaunchArgument(
+        'params_file',
+        default_value=str(SHARE / 'config' / 'libero.yaml'),
+        description='Parameter file of both nodes.',
+    ),
+    DeclareLaunchArgument(
+        'checkpoint',
+        default_value='',
+        description='Checkpoint folder in the published OpenVLA-OFT layout.',
+    ),
+    DeclareLaunchArgument(
+        'profile',
+        default_value='',
+        description='Robot profile: libero, aloha, bridge, or the path of a .yaml profile.',
+    ),
+    DeclareLaunchArgument(
+        'pruning', default_value='', description='Pruning method, for example dense.'
+    ),
     DeclareLaunchArgument('instruction', default_value='', description='The task in plain words.'),
     DeclareLaunchArgument('namespace', default_value='', description='Namespace of both nodes.'),
-    DeclareLaunchArgument('remap', default_value='',
-                          description="Topics of your robot: 'from:=to' rules, separated by blanks."),
-    DeclareLaunchArgument('use_sim_time', default_value='false', choices=BOOLEANS,
-                          description='Take the time from /clock.'),
-    DeclareLaunchArgument('autostart', default_value='true', choices=BOOLEANS,
-                          description='Configure and activate the policy at start.'),
-    DeclareLaunchArgument('executor', default_value='true', choices=BOOLEANS,
-                          description='Start chunk_executor as well.'),
-    DeclareLaunchArgument('output', default_value='', choices=['', 'none', 'twist', 'pose'],
-                          description='What chunk_executor sends to the robot.'),
+    DeclareLaunchArgument(
+        'remap',
+        default_value='',
+        description="Topics of your robot: 'from:=to' rules, separated by blanks.",
+    ),
+    DeclareLaunchArgument(
+        'use_sim_time',
+        default_value='false',
+        choices=BOOLEANS,
+        description='Take the time from /clock.',
+    ),
+    DeclareLaunchArgument(
+        'autostart',
+        default_value='true',
+        choices=BOOLEANS,
+        description='Configure and activate the policy at start.',
+    ),
+    DeclareLaunchArgument(
+        'executor',
+        default_value='true',
+        choices=BOOLEANS,
+        description='Start chunk_executor as well.',
+    ),
+    DeclareLaunchArgument(
+        'output',
+        default_value='',
+        choices=['', 'none', 'twist', 'pose'],
+        description='What chunk_executor sends to the robot.',
+    ),
 )
 
 
 def transport_profiles() -> list[SetEnvironmentVariable]:
     """The shipped transport profiles, each unless the user has set his own."""
-    return [SetEnvironmentVariable(name, value) for name, value in TRANSPORT_PROFILES.items()
-            if name not in os.environ]
+    return [
+        SetEnvironmentVariable(name, value)
+        for name, value in TRANSPORT_PROFILES.items()
+        if name not in os.environ
+    ]
 
 
 def remap_rules(text: str) -> list[tuple[str, str]]:
@@ -67,17 +103,22 @@ def remap_rules(text: str) -> list[tuple[str, str]]:
     for rule in text.split():
         source, sign, target = rule.partition(':=')
         if not (source and sign and target):
-            raise RuntimeError(f"argument remap: {rule!r} is not a rule; write 'from:=to', separated by blanks")
+            raise RuntimeError(
+                f"argument remap: {rule!r} is not a rule; write 'from:=to from:=to'"
+            )
         rules.append((source, target))
     return rules
 
 
 def nodes(context: LaunchContext) -> list[Node]:
     """The two nodes, with the arguments that were given laid over the parameter file."""
+
     def given(*names: str) -> dict[str, ParameterValue]:
         values = {name: LaunchConfiguration(name).perform(context) for name in names}
         # Without a type, launch would read an instruction such as '1: lift' as YAML.
-        return {name: ParameterValue(value, value_type=str) for name, value in values.items() if value}
+        return {
+            name: ParameterValue(value, value_type=str) for name, value in values.items() if value
+        }
 
     def is_true(name: str) -> bool:
         return LaunchConfiguration(name).perform(context) == 'true'
@@ -85,18 +126,34 @@ def nodes(context: LaunchContext) -> list[Node]:
     params_file = LaunchConfiguration('params_file').perform(context)
     clock = {'use_sim_time': is_true('use_sim_time')}
     rules = remap_rules(LaunchConfiguration('remap').perform(context))
-    common = {'package': PACKAGE, 'namespace': LaunchConfiguration('namespace'), 'output': 'screen'}
+    common = {
+        'package': PACKAGE,
+        'namespace': LaunchConfiguration('namespace'),
+        'output': 'screen',
+    }
     policy = LifecycleNode(
-        executable='vla_policy', name='vla_policy', remappings=rules,
-        parameters=[params_file, {**clock, 'autostart': is_true('autostart'),
-                                  **given('checkpoint', 'profile', 'pruning', 'instruction')}],
-        **common)
+        executable='vla_policy',
+        name='vla_policy',
+        remappings=rules,
+        parameters=[
+            params_file,
+            {
+                **clock,
+                'autostart': is_true('autostart'),
+                **given('checkpoint', 'profile', 'pruning', 'instruction'),
+            },
+        ],
+        **common,
+    )
     if not is_true('executor'):
         return [policy]
     executor = Node(
-        executable='chunk_executor', name='chunk_executor',
+        executable='chunk_executor',
+        name='chunk_executor',
         remappings=[('~/action_chunk', 'vla_policy/action_chunk'), *rules],
-        parameters=[params_file, {**clock, **given('output')}], **common)
+        parameters=[params_file, {**clock, **given('output')}],
+        **common,
+    )
     return [policy, executor]
 
 

@@ -1,4 +1,4 @@
-"""What every test shares: a private ROS graph, two threads, skips with their reason, no process left behind."""
+"""What every test shares: a private ROS graph, two threads, reasoned skips, no process left."""
 
 import contextlib
 import ctypes
@@ -15,15 +15,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 3.0
 
-# Before anything imports torch or rclpy. Never the domain of the user's shell: a robot may listen there.
-os.environ.update({
-    'ROS_DOMAIN_ID': str(1 + os.getpid() % 100),
-    'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-    'FASTRTPS_DEFAULT_PROFILES_FILE': str(ROOT / 'config' / 'fastdds_large_images.xml'),
-    'HF_HUB_OFFLINE': '1',
-    'OMP_NUM_THREADS': '2',
-    'MKL_NUM_THREADS': '2',
-})
+# Before anything imports torch or rclpy. Never the domain of the user's shell: a robot may
+# listen there.
+os.environ.update(
+    {
+        'ROS_DOMAIN_ID': str(1 + os.getpid() % 100),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        'FASTRTPS_DEFAULT_PROFILES_FILE': str(ROOT / 'config' / 'fastdds_large_images.xml'),
+        'HF_HUB_OFFLINE': '1',
+        'OMP_NUM_THREADS': '2',
+        'MKL_NUM_THREADS': '2',
+    }
+)
 if os.environ.get('ROS_DISTRO') == 'humble':  # it does not know the discovery range
     os.environ['ROS_LOCALHOST_ONLY'] = '1'
 
@@ -45,6 +48,7 @@ def golden_dir() -> Path:
 
 def _has_cuda() -> bool:
     import torch
+
     return torch.cuda.is_available()
 
 
@@ -65,13 +69,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _children() -> dict[int, str]:
-    """Process id -> command line of the living children of this process, orphaned grandchildren included."""
+    """Process id -> command line of this process's living children and adopted grandchildren."""
     found = {}
     for stat in Path('/proc').glob('[0-9]*/stat'):
         with contextlib.suppress(OSError):
             state, parent = stat.read_text().rpartition(')')[2].split()[:2]
             if int(parent) == os.getpid() and state != 'Z':
-                line = (stat.parent / 'cmdline').read_bytes().replace(b'\0', b' ').decode(errors='replace')
+                line = (
+                    (stat.parent / 'cmdline')
+                    .read_bytes()
+                    .replace(b'\0', b' ')
+                    .decode(errors='replace')
+                )
                 found[int(stat.parent.name)] = line.strip()
     return found
 
@@ -84,7 +93,11 @@ def _end_new_children(before: dict[int, str]) -> list[str]:
     """Command lines of children that outlive the grace time; they are killed."""
     deadline = time.monotonic() + GRACE_S
     while True:
-        left = {pid: line for pid, line in _children().items() if pid not in before and not _helper_of_python(line)}
+        left = {
+            pid: line
+            for pid, line in _children().items()
+            if pid not in before and not _helper_of_python(line)
+        }
         if not left or time.monotonic() > deadline:
             break
         time.sleep(0.05)
@@ -107,7 +120,7 @@ def _adopt_orphans() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_process_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test that leaves a process behind fails, and the process ends. Module fixtures may keep theirs."""
+    """A test that leaves a process behind fails, and the process ends; module fixtures may."""
     before = _children()
     yield
     left = _end_new_children(before)

@@ -1,7 +1,8 @@
 """The structure of the package, read from its sources with ``ast``.
 
-The expected arrows are those of the layout in docs: nodes, evaluate, train and cli stand on runtime and sim,
-these on engine, that on model and pruning, and all on records, profiles and errors.
+The expected arrows are those of the layout in docs: nodes, evaluate, train and cli stand on
+runtime and sim, these on engine, that on model and pruning, and all on records,
+profiles and errors.
 """
 
 import ast
@@ -20,14 +21,29 @@ ENGINE = BOTTOM | {'model', 'pruning', 'engine'}
 TOP = ENGINE | {'runtime', 'sim'}
 # Part -> the parts it may import besides itself; a dotted name allows that one module only.
 MAY_IMPORT = {
-    'errors': set(), 'records': set(), 'profiles': BOTTOM,
-    'pruning': BOTTOM, 'model': BOTTOM | {'pruning.plan'}, 'engine': ENGINE,
-    'runtime': ENGINE, 'sim': ENGINE,
-    'nodes': TOP, 'evaluate': TOP, 'train': TOP,
+    'errors': set(),
+    'records': set(),
+    'profiles': BOTTOM,
+    'pruning': BOTTOM,
+    'model': BOTTOM | {'pruning.plan'},
+    'engine': ENGINE,
+    'runtime': ENGINE,
+    'sim': ENGINE,
+    'nodes': TOP,
+    'evaluate': TOP,
+    'train': TOP,
     'cli': TOP | {'nodes', 'evaluate', 'train'},
     '': {'records', 'engine.policy'},  # the package itself: the stable Python API
 }
-ROS = {'rclpy', 'rcl_interfaces', 'builtin_interfaces', 'std_srvs', 'ament_index_python', 'launch', 'launch_ros'}
+ROS = {
+    'rclpy',
+    'rcl_interfaces',
+    'builtin_interfaces',
+    'std_srvs',
+    'ament_index_python',
+    'launch',
+    'launch_ros',
+}
 HEAVY = {'torch', 'transformers', 'robosuite', 'mujoco'}
 
 
@@ -60,7 +76,7 @@ def nodes_run_at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def imports(name: str, at_import_only: bool = False) -> set[str]:
-    """Absolute dotted names that a module imports, relative ones resolved; what is imported from included."""
+    """Absolute dotted names that a module imports, and the modules that it imports names from."""
     tree = ast.parse(MODULES[name].read_text(encoding='utf-8'))
     is_package = MODULES[name].name == '__init__.py'
     here = [PACKAGE, *name.split('.')] if name else [PACKAGE]
@@ -69,7 +85,7 @@ def imports(name: str, at_import_only: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = here[:len(here) - node.level + is_package] if node.level else []
+            base = here[: len(here) - node.level + is_package] if node.level else []
             source = '.'.join(base + ([node.module] if node.module else []))
             found.add(source)
             found.update(f'{source}.{alias.name}' for alias in node.names)
@@ -78,12 +94,12 @@ def imports(name: str, at_import_only: bool = False) -> set[str]:
 
 def inside(names: set[str]) -> set[str]:
     """Those that are modules of this package, as names inside it."""
-    local = {n[len(PACKAGE) + 1:] for n in names if n == PACKAGE or n.startswith(PACKAGE + '.')}
+    local = {n[len(PACKAGE) + 1 :] for n in names if n == PACKAGE or n.startswith(PACKAGE + '.')}
     return {n for n in local if n in MODULES and n}
 
 
 def reached_at_import(name: str) -> set[str]:
-    """Top-level names of all foreign packages that importing one module brings in, transitively."""
+    """Top-level names of the foreign packages that importing a module brings in, transitively."""
     seen, foreign, queue = set(), set(), ['', name]
     while queue:
         module = queue.pop()
@@ -104,7 +120,12 @@ def test_imports_follow_the_arrows(name):
     allowed = MAY_IMPORT[part]
     for target in inside(imports(name)):
         top = target.split('.')[0]
-        ok = top == part or top in allowed or target in allowed or any(a.startswith(target + '.') for a in allowed)
+        ok = (
+            top == part
+            or top in allowed
+            or target in allowed
+            or any(a.startswith(target + '.') for a in allowed)
+        )
         assert ok, f'{name or PACKAGE} imports {target}'
 
 
@@ -126,8 +147,10 @@ def test_the_walk_sees_torch_where_it_is():
     assert 'rclpy' in reached_at_import('nodes.policy_node')
 
 
-@pytest.mark.parametrize(('name', 'never'), [('nodes.executor_node', HEAVY), ('cli', HEAVY | {'rclpy'}),
-                                             ('', HEAVY | {'rclpy'})])
+@pytest.mark.parametrize(
+    ('name', 'never'),
+    [('nodes.executor_node', HEAVY), ('cli', HEAVY | {'rclpy'}), ('', HEAVY | {'rclpy'})],
+)
 def test_light_processes_stay_light(name, never):
     assert not reached_at_import(name) & never
 
@@ -147,7 +170,9 @@ def test_files_have_one_idea(name):
 def public(body: list[ast.stmt], inside_of: str = '') -> Iterator[tuple[str, ast.AST]]:
     """Public functions and classes, with the public methods of the latter."""
     for node in body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith('_'):
+        if isinstance(
+            node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        ) and not node.name.startswith('_'):
             yield inside_of + node.name, node
             if isinstance(node, ast.ClassDef):
                 yield from public(node.body, f'{node.name}.')
@@ -162,20 +187,37 @@ def test_public_names_are_documented_and_annotated(name):
         if not ast.get_docstring(node) and not is_override(node):
             wrong.append(f'{label}: no docstring')
         if not isinstance(node, ast.ClassDef):
-            wrong.extend(f'{label}: {what} has no annotation' for what in missing_annotations(node))
+            wrong.extend(
+                f'{label}: {what} has no annotation' for what in missing_annotations(node)
+            )
     assert not wrong, f'{MODULES[name]}: ' + '; '.join(wrong)
 
 
 def is_override(node: ast.AST) -> bool:
     """Methods of torch and rclpy that the base class documents, and property setters."""
-    known = {'forward', 'on_configure', 'on_activate', 'on_deactivate', 'on_cleanup', 'on_shutdown', 'on_error'}
-    return node.name in known or any(ast.unparse(d).endswith('.setter') for d in node.decorator_list)
+    known = {
+        'forward',
+        'on_configure',
+        'on_activate',
+        'on_deactivate',
+        'on_cleanup',
+        'on_shutdown',
+        'on_error',
+    }
+    return node.name in known or any(
+        ast.unparse(d).endswith('.setter') for d in node.decorator_list
+    )
 
 
 def missing_annotations(node: ast.FunctionDef) -> list[str]:
     """Arguments without an annotation, and the return value."""
     spec = node.args
-    arguments = [*spec.posonlyargs, *spec.args, *spec.kwonlyargs, *filter(None, (spec.vararg, spec.kwarg))]
+    arguments = [
+        *spec.posonlyargs,
+        *spec.args,
+        *spec.kwonlyargs,
+        *filter(None, (spec.vararg, spec.kwarg)),
+    ]
     missing = [a.arg for a in arguments if a.annotation is None and a.arg not in ('self', 'cls')]
     return missing + ([] if node.returns is not None else ['the result'])
 

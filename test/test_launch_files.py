@@ -1,7 +1,7 @@
-"""Launch files, run against a recording stand-in for ``launch`` and ``launch_ros``, which have no wheels.
+"""Launch files, run against a recording stand-in for ``launch`` and ``launch_ros`` (no wheels).
 
-Expected values: executables are the console scripts of setup.py; parameters are the fields of the nodes' parameter
-records and topics the ``~/`` names in the nodes' sources, both read with ``ast``.
+Expected values: executables are the console scripts of setup.py; parameters are the fields of the
+nodes' parameter records and topics the ``~/`` names in the nodes' sources, both read with ``ast``.
 """
 
 import ast
@@ -15,21 +15,37 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
-RECORDS = {'vla_policy': 'PolicyParams', 'chunk_executor': 'ExecutorParams', 'simulator': 'SimulatorParameters'}
+RECORDS = {
+    'vla_policy': 'PolicyParams',
+    'chunk_executor': 'ExecutorParams',
+    'simulator': 'SimulatorParameters',
+}
 EVERY_NODE = {'use_sim_time'}
 
 # What launch and launch_ros offer in Humble already; the launch files may use no more.
 HUMBLE_API = {
     'launch': {'LaunchDescription', 'LaunchContext'},
-    'launch.actions': {'DeclareLaunchArgument', 'IncludeLaunchDescription', 'OpaqueFunction',
-                       'SetEnvironmentVariable'},
+    'launch.actions': {
+        'DeclareLaunchArgument',
+        'IncludeLaunchDescription',
+        'OpaqueFunction',
+        'SetEnvironmentVariable',
+    },
     'launch.launch_description_sources': {'PythonLaunchDescriptionSource'},
     'launch.substitutions': {'LaunchConfiguration'},
     'launch_ros.actions': {'LifecycleNode', 'Node'},
     'launch_ros.parameter_descriptions': {'ParameterValue'},
 }
 # Keywords that Humble's constructors take.
-NODE_KEYWORDS = {'package', 'executable', 'name', 'namespace', 'output', 'parameters', 'remappings'}
+NODE_KEYWORDS = {
+    'package',
+    'executable',
+    'name',
+    'namespace',
+    'output',
+    'parameters',
+    'remappings',
+}
 ARGUMENT_KEYWORDS = {'default_value', 'description', 'choices'}
 
 
@@ -47,7 +63,7 @@ def recorder(kind: str) -> Any:
 
 @pytest.fixture
 def fake_launch(monkeypatch):
-    """Recording modules in place of launch, launch_ros and the share folder of an installed package."""
+    """Recording modules in place of launch and launch_ros; the checkout as the share folder."""
     for name, members in HUMBLE_API.items():
         module = ModuleType(name)
         for member in members:
@@ -58,7 +74,12 @@ def fake_launch(monkeypatch):
     index.get_package_share_directory = lambda name: {'vla_prune_ros': str(ROOT)}[name]
     monkeypatch.setitem(sys.modules, 'ament_index_python', ModuleType('ament_index_python'))
     monkeypatch.setitem(sys.modules, 'ament_index_python.packages', index)
-    for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE', 'CYCLONEDDS_URI', 'ROS_DISTRO'):
+    for name in (
+        'FASTRTPS_DEFAULT_PROFILES_FILE',
+        'FASTDDS_DEFAULT_PROFILES_FILE',
+        'CYCLONEDDS_URI',
+        'ROS_DISTRO',
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -71,7 +92,9 @@ def entities(path: Path) -> list[Recorded]:
 
 def arguments(found: list[Recorded]) -> dict[str, str]:
     """Declared launch arguments with their defaults."""
-    return {e.args[0]: e.kwargs['default_value'] for e in found if e.kind == 'DeclareLaunchArgument'}
+    return {
+        e.args[0]: e.kwargs['default_value'] for e in found if e.kind == 'DeclareLaunchArgument'
+    }
 
 
 def launched(name: str, **given: str) -> dict[str, Recorded]:
@@ -85,7 +108,10 @@ def launched(name: str, **given: str) -> dict[str, Recorded]:
         if entity.kind == 'OpaqueFunction':
             nodes.update({n.kwargs['name']: n for n in entity.kwargs['function'](context)})
         elif entity.kind == 'IncludeLaunchDescription':
-            passed = {k: v if isinstance(v, str) else v.perform(context) for k, v in entity.kwargs['launch_arguments']}
+            passed = {
+                k: v if isinstance(v, str) else v.perform(context)
+                for k, v in entity.kwargs['launch_arguments']
+            }
             nodes.update(launched(Path(entity.args[0].args[0]).name, **passed))
         elif entity.kind in ('Node', 'LifecycleNode'):
             nodes[entity.kwargs['name']] = entity
@@ -98,7 +124,10 @@ def overrides(node: Recorded) -> dict[str, Any]:
 
 
 def sources() -> dict[str, ast.Module]:
-    return {p.stem: ast.parse(p.read_text(encoding='utf-8')) for p in (ROOT / 'vla_prune_ros/nodes').glob('*.py')}
+    return {
+        p.stem: ast.parse(p.read_text(encoding='utf-8'))
+        for p in (ROOT / 'vla_prune_ros/nodes').glob('*.py')
+    }
 
 
 def record_fields(record: str) -> set[str]:
@@ -117,7 +146,9 @@ def private_topics() -> list[str]:
         for node in ast.walk(tree):
             text = node.value if isinstance(node, ast.Constant) else ''
             if isinstance(node, ast.JoinedStr):
-                text = ''.join(str(v.value) if isinstance(v, ast.Constant) else '{}' for v in node.values)
+                text = ''.join(
+                    str(v.value) if isinstance(v, ast.Constant) else '{}' for v in node.values
+                )
             if isinstance(text, str) and text.startswith('~/') and ' ' not in text:
                 found.append(text)
             elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
@@ -128,7 +159,9 @@ def private_topics() -> list[str]:
 def console_scripts() -> set[str]:
     """Names of the entry points in setup.py."""
     tree = ast.parse((ROOT / 'setup.py').read_text(encoding='utf-8'))
-    texts = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    texts = (
+        n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    )
     return {t.split('=')[0].strip() for t in texts if t.endswith(':main')}
 
 
@@ -136,9 +169,16 @@ def console_scripts() -> set[str]:
 def test_only_the_api_of_humble_is_used(path):
     tree = ast.parse(path.read_text(encoding='utf-8'), feature_version=(3, 10))
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module.split('.')[0] in ('launch', 'launch_ros'):
+        if isinstance(node, ast.ImportFrom) and node.module.split('.')[0] in (
+            'launch',
+            'launch_ros',
+        ):
             assert {a.name for a in node.names} <= HUMBLE_API[node.module]
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'DeclareLaunchArgument':
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == 'DeclareLaunchArgument'
+        ):
             assert {k.arg for k in node.keywords} <= ARGUMENT_KEYWORDS
 
 
@@ -154,7 +194,10 @@ def test_every_argument_is_described_and_every_default_file_exists(fake_launch, 
 
 def test_policy_launch_starts_both_nodes_from_the_parameter_file(fake_launch):
     nodes = launched('policy.launch.py')
-    assert {name: n.kind for name, n in nodes.items()} == {'vla_policy': 'LifecycleNode', 'chunk_executor': 'Node'}
+    assert {name: n.kind for name, n in nodes.items()} == {
+        'vla_policy': 'LifecycleNode',
+        'chunk_executor': 'Node',
+    }
     for name, node in nodes.items():
         assert node.kwargs['executable'] == name and name in console_scripts()
         assert node.kwargs['parameters'][0] == str(ROOT / 'config/libero.yaml')
@@ -164,20 +207,32 @@ def test_policy_launch_starts_both_nodes_from_the_parameter_file(fake_launch):
 
 
 def test_policy_launch_passes_its_arguments_on(fake_launch):
-    given = {'checkpoint': '/models/a', 'profile': 'bridge', 'pruning': 'uniform:64', 'instruction': '1: lift it',
-             'autostart': 'false', 'use_sim_time': 'true', 'output': 'pose'}
+    given = {
+        'checkpoint': '/models/a',
+        'profile': 'bridge',
+        'pruning': 'uniform:64',
+        'instruction': '1: lift it',
+        'autostart': 'false',
+        'use_sim_time': 'true',
+        'output': 'pose',
+    }
     nodes = launched('policy.launch.py', **given)
     policy, executor = overrides(nodes['vla_policy']), overrides(nodes['chunk_executor'])
     assert policy.pop('autostart') is False and policy.pop('use_sim_time') is True
     # A typed value: launch would otherwise parse '1: lift it' as a YAML mapping.
     assert {k: (v.args[0], v.kwargs) for k, v in policy.items()} == {
-        k: (given[k], {'value_type': str}) for k in ('checkpoint', 'profile', 'pruning', 'instruction')}
+        k: (given[k], {'value_type': str})
+        for k in ('checkpoint', 'profile', 'pruning', 'instruction')
+    }
     assert executor['output'].args == ('pose',) and executor['use_sim_time'] is True
 
 
 def test_every_parameter_that_a_launch_file_sets_is_declared_by_its_node(fake_launch):
     given = {a: 'x' for a in ('checkpoint', 'profile', 'pruning', 'instruction')}
-    nodes = {**launched('libero.launch.py'), **launched('policy.launch.py', output='twist', **given)}
+    nodes = {
+        **launched('libero.launch.py'),
+        **launched('policy.launch.py', output='twist', **given),
+    }
     assert set(nodes) == set(RECORDS)
     for name, node in nodes.items():
         assert set(overrides(node)) <= record_fields(RECORDS[name]) | EVERY_NODE
@@ -188,10 +243,15 @@ def test_executor_can_be_left_out(fake_launch):
 
 
 def test_remap_rules_reach_both_nodes(fake_launch):
-    nodes = launched('policy.launch.py', remap='~/image/primary:=/cam/image_raw  ~/ee_pose:=/arm/pose')
+    nodes = launched(
+        'policy.launch.py', remap='~/image/primary:=/cam/image_raw  ~/ee_pose:=/arm/pose'
+    )
     rules = [('~/image/primary', '/cam/image_raw'), ('~/ee_pose', '/arm/pose')]
     assert nodes['vla_policy'].kwargs['remappings'] == rules
-    assert nodes['chunk_executor'].kwargs['remappings'] == [('~/action_chunk', 'vla_policy/action_chunk'), *rules]
+    assert nodes['chunk_executor'].kwargs['remappings'] == [
+        ('~/action_chunk', 'vla_policy/action_chunk'),
+        *rules,
+    ]
 
 
 @pytest.mark.parametrize('rule', ['~/ee_pose=/arm/pose', ':=/arm/pose', '~/ee_pose:='])
@@ -200,9 +260,14 @@ def test_a_broken_remap_rule_is_named(fake_launch, rule):
         launched('policy.launch.py', remap=rule)
 
 
-@pytest.mark.parametrize(('distro', 'name'), [('humble', 'FASTRTPS_DEFAULT_PROFILES_FILE'),
-                                              ('jazzy', 'FASTRTPS_DEFAULT_PROFILES_FILE'),
-                                              ('kilted', 'FASTDDS_DEFAULT_PROFILES_FILE')])
+@pytest.mark.parametrize(
+    ('distro', 'name'),
+    [
+        ('humble', 'FASTRTPS_DEFAULT_PROFILES_FILE'),
+        ('jazzy', 'FASTRTPS_DEFAULT_PROFILES_FILE'),
+        ('kilted', 'FASTDDS_DEFAULT_PROFILES_FILE'),
+    ],
+)
 def test_transport_profiles_are_set_for_each_distribution(fake_launch, monkeypatch, distro, name):
     monkeypatch.setenv('ROS_DISTRO', distro)
     found = entities(ROOT / 'launch/policy.launch.py')
@@ -222,11 +287,15 @@ def test_libero_launch_closes_the_loop_on_simulated_time(fake_launch):
     nodes = launched('libero.launch.py', checkpoint='/models/a')
     assert set(nodes) == {'simulator', 'vla_policy', 'chunk_executor'}
     assert nodes['simulator'].kwargs['executable'] in console_scripts()
-    assert 'use_sim_time' not in overrides(nodes['simulator'])  # it is the one that publishes /clock
+    assert 'use_sim_time' not in overrides(
+        nodes['simulator']
+    )  # it is the one that publishes /clock
     for name in ('vla_policy', 'chunk_executor'):
         assert overrides(nodes[name])['use_sim_time'] is True
         rules = dict(nodes[name].kwargs['remappings'])
-        assert all(rules[t] == t.replace('~', '/simulator') for t in rules if t != '~/action_chunk')
+        assert all(
+            rules[t] == t.replace('~', '/simulator') for t in rules if t != '~/action_chunk'
+        )
     assert overrides(nodes['chunk_executor'])['output'].args == ('twist',)
 
 

@@ -1,7 +1,7 @@
-"""The package installs with pip and with colcon, and package.xml names everything the nodes import.
+"""The package installs with pip and with colcon; package.xml names everything the nodes import.
 
-Expected values: REP-149 (package format 3), REP-127's rosdep keys as listed in rosdistro, and ament's layout of
-an installed Python package (``lib/<package>``, ``share/<package>`` and the resource index).
+Expected values: REP-149 (package format 3), the rosdep keys of rosdistro, and ament's layout of an
+installed Python package (``lib/<package>``, ``share/<package>`` and the resource index).
 """
 
 import ast
@@ -22,12 +22,28 @@ NAME = 'vla_prune_ros'
 COLCON = ROOT / '.venv-colcon' / 'bin' / 'colcon'
 
 # Import name -> rosdep key, where they differ. ROS packages have the name that is imported.
-ROSDEP = {'cv2': 'python3-opencv', 'numpy': 'python3-numpy', 'yaml': 'python3-yaml', 'PIL': 'python3-pil',
-          'torch': 'python3-pytorch-pip', 'transformers': 'python3-transformers-pip',
-          'simplejpeg': 'python3-simplejpeg-pip'}
+ROSDEP = {
+    'cv2': 'python3-opencv',
+    'numpy': 'python3-numpy',
+    'yaml': 'python3-yaml',
+    'PIL': 'python3-pil',
+    'torch': 'python3-pytorch-pip',
+    'transformers': 'python3-transformers-pip',
+    'simplejpeg': 'python3-simplejpeg-pip',
+}
 # No key exists for these; docs/dependencies.md says how they come.
 NO_KEY = {'rich', 'tokenizers', 'safetensors', 'sentencepiece', 'robosuite', 'mujoco'}
-INSTALLED = ('setup.py', 'setup.cfg', 'pyproject.toml', 'package.xml', 'LICENSE', 'resource', 'launch', 'config', NAME)
+INSTALLED = (
+    'setup.py',
+    'setup.cfg',
+    'pyproject.toml',
+    'package.xml',
+    'LICENSE',
+    'resource',
+    'launch',
+    'config',
+    NAME,
+)
 
 
 def manifest() -> xml.Element:
@@ -53,6 +69,7 @@ def imported(path: Path) -> set[str]:
 def setup_arguments() -> dict:
     """Keyword arguments of ``setup()`` in setup.py, evaluated with setuptools' part recorded."""
     import setuptools
+
     recorded = {}
     source = (ROOT / 'setup.py').read_text(encoding='utf-8')
     original, here = setuptools.setup, os.getcwd()
@@ -66,8 +83,11 @@ def setup_arguments() -> dict:
     return recorded
 
 
-@pytest.mark.parametrize('path', sorted([*(ROOT / NAME / 'nodes').glob('*.py'), *(ROOT / 'launch').glob('*.py')]),
-                         ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    'path',
+    sorted([*(ROOT / NAME / 'nodes').glob('*.py'), *(ROOT / 'launch').glob('*.py')]),
+    ids=lambda p: p.name,
+)
 def test_package_xml_names_what_nodes_and_launch_files_import(path):
     keys = {ROSDEP.get(name, name) for name in imported(path) - NO_KEY}
     assert keys <= exec_depends(), f'{path.name} imports what package.xml does not name'
@@ -82,7 +102,9 @@ def test_package_xml_is_one_that_colcon_takes_for_ament_python():
 
 
 def test_one_version_everywhere(setup_arguments):
-    assert setup_arguments['version'] == manifest().findtext('version') == vla_prune_ros.__version__
+    assert (
+        setup_arguments['version'] == manifest().findtext('version') == vla_prune_ros.__version__
+    )
 
 
 def test_setup_and_manifest_name_the_same_maintainer(setup_arguments):
@@ -93,16 +115,22 @@ def test_setup_and_manifest_name_the_same_maintainer(setup_arguments):
 
 
 def test_no_file_states_a_python_range():
-    # colcon evaluates the metadata literally and stops with a bare "invalid syntax" where one is stated.
+    # colcon evaluates the metadata literally and stops with "invalid syntax" where one is stated.
     for name in ('setup.py', 'setup.cfg', 'pyproject.toml'):
         text = (ROOT / name).read_text(encoding='utf-8')
-        assert not re.search(r'^\s*(requires-python|python_requires)\s*=', text, re.MULTILINE), name
+        assert not re.search(r'^\s*(requires-python|python_requires)\s*=', text, re.MULTILINE), (
+            name
+        )
 
 
 def test_all_launch_and_config_files_are_installed(setup_arguments):
     installed = {file for _, files in setup_arguments['data_files'] for file in files}
-    present = {str(p.relative_to(ROOT)) for folder in ('launch', 'config') for p in (ROOT / folder).iterdir()
-               if p.is_file()}
+    present = {
+        str(p.relative_to(ROOT))
+        for folder in ('launch', 'config')
+        for p in (ROOT / folder).iterdir()
+        if p.is_file()
+    }
     assert present | {'package.xml', f'resource/{NAME}'} == installed
 
 
@@ -121,25 +149,38 @@ def test_tests_are_not_installed(setup_arguments):
 def test_the_tried_set_satisfies_what_setup_py_asks_for(setup_arguments):
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
+
     locked = {}
     for line in (ROOT / 'requirements/lock.txt').read_text(encoding='utf-8').splitlines():
         if line and not line.startswith('#'):
             name, version = line.split('==')
             assert '+' not in version, f'{line}: only one index serves a local version'
             locked[canonicalize_name(name)] = version
-    wanted = [*setup_arguments['install_requires'], *sum(setup_arguments['extras_require'].values(), [])]
+    wanted = [
+        *setup_arguments['install_requires'],
+        *sum(setup_arguments['extras_require'].values(), []),
+    ]
     for requirement in map(Requirement, wanted):
-        environment = {'python_version': '3.11', 'sys_platform': 'linux', 'platform_machine': 'x86_64'}
+        environment = {
+            'python_version': '3.11',
+            'sys_platform': 'linux',
+            'platform_machine': 'x86_64',
+        }
         if requirement.marker is None or requirement.marker.evaluate(environment):
             version = locked.get(canonicalize_name(requirement.name))
-            assert version and requirement.specifier.contains(version), f'{requirement} against {version}'
+            assert version and requirement.specifier.contains(version), (
+                f'{requirement} against {version}'
+            )
 
 
 def test_one_opencv_and_one_ros_distribution(setup_arguments):
-    # Two OpenCV wheels write the same folder; wheels of two ROS distributions do not load together.
+    # Two OpenCV wheels write one folder; wheels of two ROS distributions do not load together.
     text = (ROOT / 'requirements/lock.txt').read_text(encoding='utf-8')
     assert 'opencv-python==' in text and 'opencv-python-headless' not in text
-    versions = {line.partition('==')[2].partition(';')[0] for line in setup_arguments['extras_require']['ros']}
+    versions = {
+        line.partition('==')[2].partition(';')[0]
+        for line in setup_arguments['extras_require']['ros']
+    }
     assert versions <= {'7.1.6', '5.3.6', '2.0.3'}
 
 
@@ -160,9 +201,20 @@ def workspace(tmp_path_factory) -> Path:
 def colcon(workspace: Path, *arguments: str) -> str:
     """Output of colcon, run in the workspace with no ROS and none of our variables around."""
     keep = {k: v for k, v in os.environ.items() if k in ('HOME', 'LANG', 'TMPDIR')}
-    environment = {**keep, 'PATH': f'{COLCON.parent}:/usr/bin:/bin', 'COLCON_LOG_PATH': str(workspace / 'log')}
-    done = subprocess.run([COLCON, *arguments], cwd=workspace, env=environment, capture_output=True, text=True,
-                          check=False, timeout=300)
+    environment = {
+        **keep,
+        'PATH': f'{COLCON.parent}:/usr/bin:/bin',
+        'COLCON_LOG_PATH': str(workspace / 'log'),
+    }
+    done = subprocess.run(
+        [COLCON, *arguments],
+        cwd=workspace,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -179,12 +231,13 @@ def test_colcon_build_installs_what_ros2_run_and_launch_look_for(workspace):
     for script in ('vla_policy', 'chunk_executor', 'simulator', 'vla-prune'):
         path = prefix / 'lib' / NAME / script
         assert os.access(path, os.X_OK), script
-        # The interpreter of the shell that runs the node: the environment with torch, not colcon's.
+        # The interpreter of the shell that runs it: the environment with torch, not colcon's.
         assert path.read_text(encoding='utf-8').startswith('#!/usr/bin/env python3\n')
     share = prefix / 'share'
     assert (share / 'ament_index/resource_index/packages' / NAME).is_file()
     assert (share / NAME / 'package.xml').is_file()
     for folder in ('launch', 'config'):
         assert {p.name for p in (share / NAME / folder).iterdir()} == {
-            p.name for p in (ROOT / folder).iterdir() if p.is_file()}
+            p.name for p in (ROOT / folder).iterdir() if p.is_file()
+        }
     assert (share / NAME / 'hook' / 'ament_prefix_path.sh').is_file()

@@ -1,6 +1,7 @@
 """Token-pruned OpenVLA-OFT for ROS 2: camera frames in, timed and checked action chunks out.
 
-``load_policy`` is imported on first use, so that processes which never run the model do not load torch.
+``load_policy`` is imported on first use, so that processes which never run the model do not load
+torch.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,20 @@ if TYPE_CHECKING:
     from .engine.policy import Policy, load_policy
 
 __version__ = '0.1.0'
-__all__ = ['ActionChunk', 'Inference', 'MotionHint', 'Observation', 'Policy', 'load_policy', '__version__']
+__all__ = [
+    'ActionChunk',
+    'Inference',
+    'MotionHint',
+    'Observation',
+    'Policy',
+    'load_policy',
+    '__version__',
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in ('load_policy', 'Policy'):
         from .engine import policy
+
         return getattr(policy, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,7 +1,7 @@
 """``vla-prune``: every tool of the package behind one command.
 
-Sub-commands import what they need when they run, so that ``--help`` is instant. Exit codes: 0 good, 1 the
-result is bad (one line says why), 2 wrong usage, 130 interrupted.
+Sub-commands import what they need when they run, so that ``--help`` is instant. Exit codes: 0
+good, 1 the result is bad (one line says why), 2 wrong usage, 130 interrupted.
 """
 
 import argparse
@@ -17,8 +17,11 @@ from rich.console import Console
 from . import __version__
 from .errors import VlaPruneError
 
-NO_ROS = ('rclpy is not importable', 'source a ROS 2 distribution, or install the wheels with '
-          "pip install 'vla_prune_ros[ros]' (never both)")
+NO_ROS = (
+    'rclpy is not importable',
+    'source a ROS 2 distribution, or install the wheels with '
+    "pip install 'vla_prune_ros[ros]' (never both)",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,36 +43,66 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(prog='vla-prune', description='Token-pruned OpenVLA-OFT for ROS 2.')
+    parser = argparse.ArgumentParser(
+        prog='vla-prune', description='Token-pruned OpenVLA-OFT for ROS 2.'
+    )
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    demo = _command(commands, 'demo', _demo, 'run simulator, policy and executor and print what was measured')
-    demo.add_argument('--checkpoint', type=Path, help='checkpoint folder (default: an untrained one, made here)')
-    demo.add_argument('--out', type=Path, default=Path('out/demo'), help='folder for video, JSON and logs')
+    demo = _command(
+        commands, 'demo', _demo, 'run simulator, policy and executor and print what was measured'
+    )
+    demo.add_argument(
+        '--checkpoint', type=Path, help='checkpoint folder (default: an untrained one, made here)'
+    )
+    demo.add_argument(
+        '--out', type=Path, default=Path('out/demo'), help='folder for video, JSON and logs'
+    )
     demo.add_argument('--methods', nargs='+', default=['dense', 'uniform:128'], metavar='METHOD')
     demo.add_argument('--episodes', type=_positive, default=2, help='episodes per method')
-    demo.add_argument('--steps', type=_positive, default=120, help='control steps per episode, 20 per second')
+    demo.add_argument(
+        '--steps', type=_positive, default=120, help='control steps per episode, 20 per second'
+    )
     demo.add_argument('--real-time-factor', type=float, default=1.0, help='0: as fast as possible')
     demo.add_argument('--seed', type=int, default=0)
-    make = _command(commands, 'make-checkpoint', _make_checkpoint,
-                    'write a seeded, untrained checkpoint in the published layout')
+    make = _command(
+        commands,
+        'make-checkpoint',
+        _make_checkpoint,
+        'write a seeded, untrained checkpoint in the published layout',
+    )
     make.add_argument('folder', type=Path)
     make.add_argument('--preset', default='demo', choices=('demo', 'micro'))
     make.add_argument('--seed', type=int, default=0)
-    bench = _command(commands, 'bench', _bench, 'measure; --node: the ROS 2 node with two 640x480 cameras')
-    bench.add_argument('--node', action='store_true', required=True, help='node overhead and received rates')
-    bench.add_argument('--checkpoint', type=Path, help='checkpoint folder (default: an untrained micro one)')
-    bench.add_argument('--seconds', type=float, default=15.0, help='time measured after the warm-up')
+    bench = _command(
+        commands, 'bench', _bench, 'measure; --node: the ROS 2 node with two 640x480 cameras'
+    )
+    bench.add_argument(
+        '--node', action='store_true', required=True, help='node overhead and received rates'
+    )
+    bench.add_argument(
+        '--checkpoint', type=Path, help='checkpoint folder (default: an untrained micro one)'
+    )
+    bench.add_argument(
+        '--seconds', type=float, default=15.0, help='time measured after the warm-up'
+    )
     bench.add_argument('--rate', type=float, default=30.0, help='frames per second and camera')
-    bench.add_argument('--no-transport-profile', action='store_true',
-                       help="measure with the middleware's defaults, to see what the profile is for")
+    bench.add_argument(
+        '--no-transport-profile',
+        action='store_true',
+        help="measure with the middleware's defaults, to see what the profile is for",
+    )
     return parser
 
 
-def _command(commands: Any, name: str, run: Callable[[argparse.Namespace, Console], dict[str, Any]],
-             text: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text,
-                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def _command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace, Console], dict[str, Any]],
+    text: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the result as JSON')
     parser.set_defaults(run=run)
     return parser
@@ -94,6 +127,7 @@ def _checkpoint(given: Path | None, preset: str, console: Console) -> Path:
     folder = Path.home() / '.cache' / 'vla_prune_ros' / f'untrained-{preset}-{__version__}'
     if not (folder / 'vla_prune.json').is_file():
         from .model.synthetic import make_checkpoint
+
         console.print(f'making an untrained checkpoint in {folder}')
         make_checkpoint(folder, preset)
     return folder
@@ -105,10 +139,18 @@ def _demo(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from .evaluate.video import VideoWriter
     from .nodes.demo import DemoOptions, run_demo
     from .sim.rendering import apply_gl
+
     apply_gl()  # fail here, with the mend, and not in a child's log
     checkpoint = _checkpoint(options.checkpoint, 'demo', console)
-    demo = DemoOptions(checkpoint, options.out, tuple(options.methods), options.episodes, options.steps,
-                       options.real_time_factor, options.seed)
+    demo = DemoOptions(
+        checkpoint,
+        options.out,
+        tuple(options.methods),
+        options.episodes,
+        options.steps,
+        options.real_time_factor,
+        options.seed,
+    )
     with VideoWriter(options.out / 'demo.webm', fps=5.0) as video:
         runs, about = run_demo(demo, console, video.add)
     return report_demo(runs, about, video, options.out, console)
@@ -116,18 +158,27 @@ def _demo(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def _make_checkpoint(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from .model.synthetic import make_checkpoint
+
     folder = make_checkpoint(options.folder, options.preset, options.seed)
     console.print(f'untrained checkpoint ({options.preset}, seed {options.seed}) in {folder}')
-    return {'folder': str(folder), 'preset': options.preset, 'seed': options.seed, 'trained': False}
+    return {
+        'folder': str(folder),
+        'preset': options.preset,
+        'seed': options.seed,
+        'trained': False,
+    }
 
 
 def _bench(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     _require_ros()
     from .evaluate.node_report import node_result, node_table, node_verdict
     from .nodes.node_bench import NodeBenchOptions, run_node_bench
+
     profile = not options.no_transport_profile
     checkpoint = _checkpoint(options.checkpoint, 'micro', console)
-    run = run_node_bench(NodeBenchOptions(checkpoint, options.seconds, options.rate, profile), console)
+    run = run_node_bench(
+        NodeBenchOptions(checkpoint, options.seconds, options.rate, profile), console
+    )
     result = node_result(run.records, options.rate, run.sent_hz, run.received_hz, profile)
     console.print(node_table(result))
     console.print(node_verdict(result))

@@ -1,7 +1,7 @@
 """The frozen records that cross walls between the parts of this package.
 
-They hold numpy arrays and plain values only, so that ``chunk_executor`` and tools that never run the
-model can import them without torch. Stamps are integer nanoseconds of the ROS clock.
+They hold numpy arrays and plain values only, so that ``chunk_executor`` and tools that never run
+the model can import them without torch. Stamps are integer nanoseconds of the ROS clock.
 """
 
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ class Observation:
     """What the policy sees at one instant.
 
     :param images: camera name -> uint8 (H, W, 3) RGB, upright as the profile expects it.
-    :param proprio: float64 (P,), un-normalised, in the checkpoint's units; None where the checkpoint
-        takes no proprioception.
+    :param proprio: float64 (P,), un-normalised, in the checkpoint's units; None where the
+        checkpoint takes no proprioception.
     :param instruction: the task in plain words, for example ``'pick up the red cube'``.
     :param stamp_ns: stamp of the newest image.
     """

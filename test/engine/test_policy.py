@@ -22,12 +22,44 @@ def tokenizer(data_dir, tmp_path_factory):
     """A tokenizer that gives this one prompt the ids of the golden: one piece per id."""
     cases = json.loads((data_dir / 'tokens.json').read_text())['suites']['libero_spatial']
     ids = next(c['input_ids'] for c in cases if c['task'] == TASK)
-    words = ['▁In', ':', '▁What', '▁action', '▁should', '▁the', '▁robot', '▁take', '▁to', '▁pick', '▁up', '▁the',
-             '▁black', '▁bow', 'l', '▁between', '▁the', '▁plate', '▁and', '▁the', '▁r', 'am', 'ekin', '▁and',
-             '▁place', '▁it', '▁on', '▁the', '▁plate', '?', '\n', 'Out', ':']
+    words = [
+        '▁In',
+        ':',
+        '▁What',
+        '▁action',
+        '▁should',
+        '▁the',
+        '▁robot',
+        '▁take',
+        '▁to',
+        '▁pick',
+        '▁up',
+        '▁the',
+        '▁black',
+        '▁bow',
+        'l',
+        '▁between',
+        '▁the',
+        '▁plate',
+        '▁and',
+        '▁the',
+        '▁r',
+        'am',
+        'ekin',
+        '▁and',
+        '▁place',
+        '▁it',
+        '▁on',
+        '▁the',
+        '▁plate',
+        '?',
+        '\n',
+        'Out',
+        ':',
+    ]
     assert len(words) == len(ids) - 1
     folder = tmp_path_factory.mktemp('tokenizer')
-    standin_tokenizer(dict(zip(words, ids[1:]))).save(str(folder / 'tokenizer.json'))
+    standin_tokenizer(dict(zip(words, ids[1:], strict=True))).save(str(folder / 'tokenizer.json'))
     return folder
 
 
@@ -35,14 +67,19 @@ def tokenizer(data_dir, tmp_path_factory):
 def observation(data_dir):
     golden = load_file(data_dir / 'micro' / 'observation.safetensors')
     frames = (golden['raw.agentview_image'], golden['raw.robot0_eye_in_hand_image'])
-    images = {c: np.ascontiguousarray(f[::-1, ::-1]) for c, f in zip(LIBERO.cameras, frames)}
+    images = {
+        c: np.ascontiguousarray(f[::-1, ::-1]) for c, f in zip(LIBERO.cameras, frames, strict=True)
+    }
     return Observation(images, golden['state'], TASK, stamp_ns=17)
 
 
 @pytest.fixture(scope='module')
 def load(data_dir, tokenizer):
     def make(**options):
-        return vla_prune_ros.load_policy(data_dir / 'micro' / 'checkpoint', tokenizer=tokenizer, **options)
+        return vla_prune_ros.load_policy(
+            data_dir / 'micro' / 'checkpoint', tokenizer=tokenizer, **options
+        )
+
     return make
 
 
@@ -57,14 +94,20 @@ def test_raw_frames_to_actions(policy, observation, data_dir):
     assert out.actions.dtype == np.float64 and out.normalized.dtype == np.float32
     np.testing.assert_allclose(out.normalized, golden['normalized_actions'][0], rtol=0, atol=1e-4)
     np.testing.assert_allclose(out.actions, golden['actions'], rtol=0, atol=1e-4)
-    np.testing.assert_allclose(gripper_to_env(out.actions), golden['env_actions'], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        gripper_to_env(out.actions), golden['env_actions'], rtol=0, atol=1e-4
+    )
     assert (out.mode, out.visual_tokens, out.stamp_ns) == ('dense', 512, 17)
     assert out.prompt == f'In: What action should the robot take to {TASK}?\nOut:'
 
 
 def test_the_real_tokenizer_gives_the_same(load, observation, policy, golden_dir, data_dir):
-    real = vla_prune_ros.load_policy(data_dir / 'micro' / 'checkpoint', tokenizer=golden_dir / 'tokenizer')
-    np.testing.assert_array_equal(real.infer(observation).actions, policy.infer(observation).actions)
+    real = vla_prune_ros.load_policy(
+        data_dir / 'micro' / 'checkpoint', tokenizer=golden_dir / 'tokenizer'
+    )
+    np.testing.assert_array_equal(
+        real.infer(observation).actions, policy.infer(observation).actions
+    )
 
 
 def test_bfloat16(load, observation, data_dir):
@@ -104,25 +147,34 @@ def test_timings_name_every_stage_and_their_sum_is_the_total(policy, observation
     assert 0 < stages <= ms['total']
 
 
-@pytest.mark.parametrize(('change', 'says'), [
-    ({'images': {'primary': np.zeros((8, 8, 3), np.uint8)}}, "camera 'wrist' is absent; profile 'libero' needs"),
-    ({'proprio': np.full(8, np.nan)}, 'needs 8 finite numbers'),
-    ({'proprio': np.zeros(7)}, 'needs 8 finite numbers'),
-    ({'proprio': None}, 'needs 8 finite numbers'),
-])
+@pytest.mark.parametrize(
+    ('change', 'says'),
+    [
+        (
+            {'images': {'primary': np.zeros((8, 8, 3), np.uint8)}},
+            "camera 'wrist' is absent; profile 'libero' needs",
+        ),
+        ({'proprio': np.full(8, np.nan)}, 'needs 8 finite numbers'),
+        ({'proprio': np.zeros(7)}, 'needs 8 finite numbers'),
+        ({'proprio': None}, 'needs 8 finite numbers'),
+    ],
+)
 def test_bad_observations_are_refused_by_name(policy, observation, change, says):
     with pytest.raises(InputRefused, match=says):
         policy.infer(replace(observation, **change))
 
 
-@pytest.mark.parametrize(('options', 'error', 'says'), [
-    ({'profile': 'ur5'}, ProfileError, "unknown profile 'ur5'; use one of"),
-    ({'pruning': 'magic'}, ProfileError, 'unknown pruning method'),
-    ({'dtype': 'int3'}, ProfileError, "dtype 'int3' is unknown"),
-    ({'device': 'tpu9'}, ProfileError, "device 'tpu9'"),
-    ({'head': 'psychic'}, ProfileError, "head 'psychic' is unknown"),
-    ({'unnorm_key': 'x'}, CheckpointError, "unnorm_key 'x' is not in"),
-])
+@pytest.mark.parametrize(
+    ('options', 'error', 'says'),
+    [
+        ({'profile': 'ur5'}, ProfileError, "unknown profile 'ur5'; use one of"),
+        ({'pruning': 'magic'}, ProfileError, 'unknown pruning method'),
+        ({'dtype': 'int3'}, ProfileError, "dtype 'int3' is unknown"),
+        ({'device': 'tpu9'}, ProfileError, "device 'tpu9'"),
+        ({'head': 'psychic'}, ProfileError, "head 'psychic' is unknown"),
+        ({'unnorm_key': 'x'}, CheckpointError, "unnorm_key 'x' is not in"),
+    ],
+)
 def test_wrong_options_are_named(load, options, error, says):
     with pytest.raises(error, match=says):
         load(**options)

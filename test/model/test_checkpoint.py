@@ -35,16 +35,23 @@ def edit_json(path, change):
 
 def test_weights_keep_their_values_and_the_unused_are_not_kept(folder):
     model = load(folder)
-    stored = {**load_file(folder / 'model-00001-of-00002.safetensors'),
-              **load_file(folder / 'model-00002-of-00002.safetensors')}
+    stored = {
+        **load_file(folder / 'model-00001-of-00002.safetensors'),
+        **load_file(folder / 'model-00002-of-00002.safetensors'),
+    }
     names = dict(model.named_parameters())
-    for name in ('projector.fc2.weight', 'language_model.model.norm.weight',
-                 'vision_backbone.featurizer.blocks.0.ls1.scale_factor'):
+    for name in (
+        'projector.fc2.weight',
+        'language_model.model.norm.weight',
+        'vision_backbone.featurizer.blocks.0.ls1.scale_factor',
+    ):
         torch.testing.assert_close(names[name], stored[name].float(), rtol=0, atol=0)
     unused = [n for n in stored if n not in names]
     assert 'language_model.lm_head.weight' in unused
-    assert all('attn_pool' in n or '.norm.' in n or 'lm_head' in n or 'blocks.2.' in n or 'blocks.3.' in n
-               for n in unused)
+    assert all(
+        'attn_pool' in n or '.norm.' in n or 'lm_head' in n or 'blocks.2.' in n or 'blocks.3.' in n
+        for n in unused
+    )
 
 
 def test_rms_norm_eps_is_the_llama_config_default_not_metas(folder):
@@ -75,17 +82,29 @@ def _wrong_shape(folder):
     torch.save(state, folder / HEAD)
 
 
-@pytest.mark.parametrize(('harm', 'says'), [
-    (lambda f: (f / 'config.json').unlink(), 'config.json is missing'),
-    (lambda f: (f / 'config.json').write_text('{'), 'cannot be read'),
-    (lambda f: edit_json(f / 'config.json', lambda c: c.update(model_type='llava')), 'not an OpenVLA model'),
-    (lambda f: (f / 'model-00002-of-00002.safetensors').unlink(), 'shard model-00002-of-00002.safetensors is missing'),
-    (_truncate, 'model-00002-of-00002.safetensors is broken'),
-    (lambda f: (f / HEAD).unlink(), 'exactly one action_head--N_checkpoint.pt, found none'),
-    (lambda f: shutil.copy(f / HEAD, f / 'action_head--5_checkpoint.pt'), 'exactly one action_head'),
-    (_pickle_of_code, 'not a plain state dict'),
-    (_wrong_shape, r'module|action_head.model.fc2.weight is \(3, 64\), expected \(7, 64\)'),
-])
+@pytest.mark.parametrize(
+    ('harm', 'says'),
+    [
+        (lambda f: (f / 'config.json').unlink(), 'config.json is missing'),
+        (lambda f: (f / 'config.json').write_text('{'), 'cannot be read'),
+        (
+            lambda f: edit_json(f / 'config.json', lambda c: c.update(model_type='llava')),
+            'not an OpenVLA model',
+        ),
+        (
+            lambda f: (f / 'model-00002-of-00002.safetensors').unlink(),
+            'shard model-00002-of-00002.safetensors is missing',
+        ),
+        (_truncate, 'model-00002-of-00002.safetensors is broken'),
+        (lambda f: (f / HEAD).unlink(), 'exactly one action_head--N_checkpoint.pt, found none'),
+        (
+            lambda f: shutil.copy(f / HEAD, f / 'action_head--5_checkpoint.pt'),
+            'exactly one action_head',
+        ),
+        (_pickle_of_code, 'not a plain state dict'),
+        (_wrong_shape, r'module|action_head.model.fc2.weight is \(3, 64\), expected \(7, 64\)'),
+    ],
+)
 def test_a_broken_folder_is_named_in_one_line(folder, harm, says):
     harm(folder)
     with pytest.raises(CheckpointError, match=says) as caught:
@@ -113,16 +132,21 @@ def test_unnorm_key_is_chosen_or_the_keys_are_listed(folder):
     with pytest.raises(CheckpointError, match=r"'bridge' is not in .*libero_spatial_no_noops"):
         read_statistics(folder, LIBERO, 'bridge')
     edit_json(folder / STATISTICS, lambda d: d.update(other=d['libero_spatial_no_noops']))
-    with pytest.raises(CheckpointError, match=r"set unnorm_key to one of \['libero_spatial_no_noops', 'other'\]"):
+    with pytest.raises(
+        CheckpointError, match=r"set unnorm_key to one of \['libero_spatial_no_noops', 'other'\]"
+    ):
         read_statistics(folder, LIBERO, None)
 
 
-@pytest.mark.parametrize(('change', 'says'), [
-    (lambda e: e['action']['q01'].pop(), 'dimensions'),
-    (lambda e: e['proprio']['q99'].__setitem__(0, float('nan')), 'not finite'),
-    (lambda e: e['action']['q99'].__setitem__(2, -5.0), 'not q01 < q99'),
-    (lambda e: e['action'].pop('q01'), 'no usable q01/q99'),
-])
+@pytest.mark.parametrize(
+    ('change', 'says'),
+    [
+        (lambda e: e['action']['q01'].pop(), 'dimensions'),
+        (lambda e: e['proprio']['q99'].__setitem__(0, float('nan')), 'not finite'),
+        (lambda e: e['action']['q99'].__setitem__(2, -5.0), 'not q01 < q99'),
+        (lambda e: e['action'].pop('q01'), 'no usable q01/q99'),
+    ],
+)
 def test_bad_statistics_are_named(folder, change, says):
     edit_json(folder / STATISTICS, lambda d: change(d['libero_spatial_no_noops']))
     with pytest.raises(CheckpointError, match=says):

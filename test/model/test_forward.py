@@ -1,4 +1,4 @@
-"""Every stage of the L1 forward against the original modules (``micro/l1_fp32``, ``attention_fp32``)."""
+"""The L1 forward against the original modules (``micro/l1_fp32``, ``attention_fp32``)."""
 
 import pytest
 import torch
@@ -35,8 +35,10 @@ def layout(model, golden):
     return model.layout(LIBERO.cameras, golden['input_ids_prompt'].shape[1] + 1, LIBERO.chunk)
 
 
-@pytest.mark.parametrize(('tower', 'channels', 'name', 'blocks'), [
-    ('featurizer', slice(0, 3), 'dino', 2), ('fused_featurizer', slice(3, 6), 'siglip', 3)])
+@pytest.mark.parametrize(
+    ('tower', 'channels', 'name', 'blocks'),
+    [('featurizer', slice(0, 3), 'dino', 2), ('fused_featurizer', slice(3, 6), 'siglip', 3)],
+)
 @torch.inference_mode()
 def test_towers(model, golden, pixels, tower, channels, name, blocks):
     trace = []
@@ -49,8 +51,12 @@ def test_towers(model, golden, pixels, tower, channels, name, blocks):
 
 @torch.inference_mode()
 def test_features_and_projector(model, golden, pixels):
-    torch.testing.assert_close(model.vision_backbone(pixels), golden['patch_features'], **TOLERANCE)
-    torch.testing.assert_close(model.visual_tokens(pixels), golden['projected_patches'], **TOLERANCE)
+    torch.testing.assert_close(
+        model.vision_backbone(pixels), golden['patch_features'], **TOLERANCE
+    )
+    torch.testing.assert_close(
+        model.visual_tokens(pixels), golden['projected_patches'], **TOLERANCE
+    )
 
 
 @torch.inference_mode()
@@ -62,7 +68,9 @@ def test_proprio_token(model, golden):
 @torch.inference_mode()
 def test_sequence(model, golden, layout):
     ids = torch.cat([golden['input_ids_prompt'], torch.tensor([[29871]])], dim=1)
-    got = model.embed(golden['projected_patches'], ids, golden['proprio_normalized'].float()[None], layout)
+    got = model.embed(
+        golden['projected_patches'], ids, golden['proprio_normalized'].float()[None], layout
+    )
     torch.testing.assert_close(got, golden['multimodal_embeddings'], **TOLERANCE)
     assert layout.length == got.shape[1] == golden['multimodal_attention_mask'].shape[1]
 
@@ -76,7 +84,9 @@ def test_language_model_and_head(model, golden, layout):
     norm = model.language_model.model.norm
     torch.testing.assert_close(norm(trace[2]), golden['hidden_states.3'], **TOLERANCE)
     torch.testing.assert_close(hidden, golden['action_hidden_states'], **TOLERANCE)
-    torch.testing.assert_close(model.action_head(hidden), golden['normalized_actions'], **TOLERANCE)
+    torch.testing.assert_close(
+        model.action_head(hidden), golden['normalized_actions'], **TOLERANCE
+    )
 
 
 class Watcher(Dense):
@@ -99,7 +109,7 @@ def test_attention_rows_equal_the_full_maps(model, golden, layout, data_dir):
     model.decode(golden['multimodal_embeddings'], layout, watcher)
     rows = slice(layout.slot_positions.start - first, layout.slot_positions.stop - first)
     for layer in (0, 1, 2):
-        want = maps[f'head_mean.layer{layer}'][rows, 1:1 + layout.visual]
+        want = maps[f'head_mean.layer{layer}'][rows, 1 : 1 + layout.visual]
         torch.testing.assert_close(watcher.seen[layer], want, rtol=0, atol=1e-6)
 
 
@@ -111,11 +121,13 @@ def test_bfloat16_stays_within_the_published_noise(data_dir):
     layout = model.layout(LIBERO.cameras, prompt, LIBERO.chunk)
     hidden, _ = model.decode(golden['multimodal_embeddings'], layout, Dense())
     got = model.action_head(hidden).float()
-    torch.testing.assert_close(got[0], golden['normalized_actions'].float().view(8, 7), rtol=0, atol=0.1)
+    torch.testing.assert_close(
+        got[0], golden['normalized_actions'].float().view(8, 7), rtol=0, atol=0.1
+    )
 
 
 def test_rope_angles_are_float32_whatever_the_weights():
-    """Against the closed form in float64; bfloat16 frequencies would be off by whole radians here."""
+    """Against the closed form in float64; bfloat16 frequencies would be off by radians here."""
     positions = torch.tensor([0, 1, 604])
     cos, _ = rope(positions, 128, 10000.0, torch.float32)
     exact = positions.double()[:, None] / 10000.0 ** (torch.arange(0, 128, 2).double() / 128)
@@ -128,8 +140,14 @@ def test_rope_angles_are_float32_whatever_the_weights():
 def test_the_loop_equals_transformers_with_an_open_mask():
     """An independent route to bidirectional attention: LlamaModel with a 4-D mask of zeros."""
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
-                         num_attention_heads=4, num_key_value_heads=2)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
     reference = LlamaModel(config).eval()
     ours = LanguageModel(config).eval()
     ours.model.load_state_dict(reference.state_dict())
@@ -138,4 +156,6 @@ def test_the_loop_equals_transformers_with_an_open_mask():
     walk = PruningPass(layout, Dense(), torch.arange(layout.length))
     mask = torch.zeros(1, 1, layout.length, layout.length)
     want = reference(inputs_embeds=x, attention_mask=mask, use_cache=False).last_hidden_state
-    torch.testing.assert_close(ours(x, walk), want[:, list(layout.readout_positions)], rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        ours(x, walk), want[:, list(layout.readout_positions)], rtol=0, atol=1e-5
+    )

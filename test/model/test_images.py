@@ -31,24 +31,30 @@ def test_every_stage_equals_tensorflow_bit_for_bit(golden, name, raw, index):
     np.testing.assert_array_equal(jpeg, golden[f'stage.{name}.jpeg'])
     resized = images.lanczos_resize(jpeg)
     np.testing.assert_array_equal(resized, golden[f'stage.image{index}.resized224'])
-    np.testing.assert_array_equal(images.center_crop(resized), golden[f'stage.image{index}.cropped'])
+    np.testing.assert_array_equal(
+        images.center_crop(resized), golden[f'stage.image{index}.cropped']
+    )
 
 
 @pytest.mark.parametrize(('name', 'raw', 'index'), CAMERAS)
 def test_whole_path_equals_tensorflow_bit_for_bit(golden, name, raw, index):
-    np.testing.assert_array_equal(images.prepare_image(upright(golden[raw])),
-                                  golden[f'stage.image{index}.cropped'])
+    np.testing.assert_array_equal(
+        images.prepare_image(upright(golden[raw])), golden[f'stage.image{index}.cropped']
+    )
 
 
 def test_a_224_frame_counts_as_resized_and_is_only_cropped(golden):
-    np.testing.assert_array_equal(images.prepare_image(golden['stage.image0.resized224']),
-                                  golden['stage.image0.cropped'])
+    np.testing.assert_array_equal(
+        images.prepare_image(golden['stage.image0.resized224']), golden['stage.image0.cropped']
+    )
 
 
 def test_pixel_values_equal_the_processor(golden, data_dir):
     cropped = [golden['stage.image0.cropped'], golden['stage.image1.cropped']]
     want = load_file(data_dir / 'micro' / 'l1_fp32.safetensors')['pixel_values']
-    np.testing.assert_allclose(images.pixel_values(cropped).reshape(want.shape), want, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        images.pixel_values(cropped).reshape(want.shape), want, rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize('size', [(480, 640), (256, 256), (100, 120)])
@@ -64,7 +70,9 @@ def test_resize_against_the_definition_in_float64(size):
         return w / w.sum()
 
     for row, column in ((0, 0), (3, 200), (111, 97), (223, 223)):
-        exact = np.einsum('i,ijc,j->c', weights(size[0], row), frame.astype(float), weights(size[1], column))
+        exact = np.einsum(
+            'i,ijc,j->c', weights(size[0], row), frame.astype(float), weights(size[1], column)
+        )
         np.testing.assert_allclose(out[row, column], np.clip(exact, 0, 255), atol=0.51)
 
 
@@ -88,12 +96,21 @@ def test_jpeg_is_quality_95_with_420_chroma():
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, 'JPEG', quality=95, subsampling='4:2:0')
     reference = np.asarray(Image.open(buffer)).astype(int)
-    assert np.abs(images.jpeg_round_trip(frame) - reference).mean() < 3  # decoders differ, the stream not
+    assert (
+        np.abs(images.jpeg_round_trip(frame) - reference).mean() < 3
+    )  # decoders differ, the stream not
 
 
-@pytest.mark.parametrize('bad', [
-    np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8),
-    np.zeros((0, 4, 3), np.uint8), [[0]]])
+@pytest.mark.parametrize(
+    'bad',
+    [
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        [[0]],
+    ],
+)
 def test_anything_but_uint8_rgb_is_refused_by_name(bad):
     with pytest.raises(InputRefused, match="camera 'wrist'"):
         images.check_image(bad, 'wrist')

@@ -32,7 +32,8 @@ def golden() -> dict[str, np.ndarray]:
 @pytest.fixture(scope='module')
 def statistics() -> dict:
     return json.loads((MICRO / 'checkpoint' / 'dataset_statistics.json').read_text())[
-        'libero_spatial_no_noops']
+        'libero_spatial_no_noops'
+    ]
 
 
 def test_axis_angle_is_the_published_table(golden: dict[str, np.ndarray]) -> None:
@@ -41,9 +42,13 @@ def test_axis_angle_is_the_published_table(golden: dict[str, np.ndarray]) -> Non
 
 
 def test_state_is_the_published_one(golden: dict[str, np.ndarray]) -> None:
-    ours = np.concatenate((golden['raw.robot0_eef_pos'],
-                           quaternion_to_axis_angle(golden['raw.robot0_eef_quat']),
-                           golden['raw.robot0_gripper_qpos']))
+    ours = np.concatenate(
+        (
+            golden['raw.robot0_eef_pos'],
+            quaternion_to_axis_angle(golden['raw.robot0_eef_quat']),
+            golden['raw.robot0_gripper_qpos'],
+        )
+    )
     np.testing.assert_array_equal(ours, golden['state'])
 
 
@@ -51,8 +56,9 @@ def test_opposite_quaternions_are_told_apart() -> None:
     """Closed form: 90 degrees about z, and 270 degrees about -z."""
     half = np.sqrt(0.5)
     np.testing.assert_allclose(quaternion_to_axis_angle((0, 0, half, half)), (0, 0, np.pi / 2))
-    np.testing.assert_allclose(quaternion_to_axis_angle((0, 0, -half, -half)),
-                               (0, 0, -3 * np.pi / 2))
+    np.testing.assert_allclose(
+        quaternion_to_axis_angle((0, 0, -half, -half)), (0, 0, -3 * np.pi / 2)
+    )
 
 
 def test_small_angles_are_not_rounded_to_zero() -> None:
@@ -93,8 +99,9 @@ def test_a_constant_dimension_divides() -> None:
 def test_unnormalize_is_the_published_run_to_the_last_bit(statistics: dict) -> None:
     run = load_file(MICRO / 'l1_fp32.safetensors')
     bounds = {key: np.array(value) for key, value in statistics['action'].items()}
-    got = unnormalize(run['normalized_actions'].reshape(8, 7), bounds['q01'], bounds['q99'],
-                      bounds['mask'])
+    got = unnormalize(
+        run['normalized_actions'].reshape(8, 7), bounds['q01'], bounds['q99'], bounds['mask']
+    )
     assert got.dtype == np.float64
     np.testing.assert_array_equal(got, run['actions'].reshape(8, 7))
 
@@ -119,7 +126,8 @@ def test_gripper_is_the_published_table(golden: dict[str, np.ndarray]) -> None:
     np.testing.assert_array_equal(policy, golden['table.policy_action'])
 
 
-@pytest.mark.parametrize('opening, command', [(0.0, 1.0), (0.49, 1.0), (0.5, 0.0), (0.51, -1.0),
-                                              (1.0, -1.0)])
+@pytest.mark.parametrize(
+    'opening, command', [(0.0, 1.0), (0.49, 1.0), (0.5, 0.0), (0.51, -1.0), (1.0, -1.0)]
+)
 def test_gripper_truth_table(opening: float, command: float) -> None:
     assert gripper_to_env(np.array([0.1, opening])).tolist() == [0.1, command]

@@ -39,22 +39,45 @@ from vla_prune_ros.sim.rendering import choose_gl  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAIN = int(os.environ.get('ROS_DOMAIN_ID', 1 + os.getpid() % 100))
-ENVIRONMENT = {**os.environ, 'ROS_DOMAIN_ID': str(DOMAIN), 'PYTHONPATH': str(ROOT),
-               'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+ENVIRONMENT = {
+    **os.environ,
+    'ROS_DOMAIN_ID': str(DOMAIN),
+    'PYTHONPATH': str(ROOT),
+    'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+}
 WAIT_S = 60.0
 SEED = 4
-TOPICS = {'/clock': Clock, '~/image/primary': Image, '~/image/wrist': Image,
-          '~/ee_pose': PoseStamped, '~/joint_states': JointState, '~/episode': DiagnosticArray}
+TOPICS = {
+    '/clock': Clock,
+    '~/image/primary': Image,
+    '~/image/wrist': Image,
+    '~/ee_pose': PoseStamped,
+    '~/joint_states': JointState,
+    '~/episode': DiagnosticArray,
+}
 
 
 def start(log, *parameters):
     """The node as a process, its output in the file ``log``."""
     overrides = itertools.chain.from_iterable(('-p', p) for p in parameters)
-    command = [sys.executable, '-m', 'vla_prune_ros.nodes.simulator_node', '--ros-args',
-               '--params-file', str(ROOT / 'config' / 'simulator.yaml'), *overrides]
+    command = [
+        sys.executable,
+        '-m',
+        'vla_prune_ros.nodes.simulator_node',
+        '--ros-args',
+        '--params-file',
+        str(ROOT / 'config' / 'simulator.yaml'),
+        *overrides,
+    ]
     with open(log, 'wb') as out:
-        return subprocess.Popen(command, env=ENVIRONMENT, stdout=out, stderr=subprocess.STDOUT,
-                                cwd=ROOT, start_new_session=True)
+        return subprocess.Popen(
+            command,
+            env=ENVIRONMENT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            start_new_session=True,
+        )
 
 
 def end(process, signal_number=signal.SIGINT):
@@ -84,13 +107,16 @@ class Client:
         self.executor.add_node(self.node)
         self.seen = {topic: collections.deque(maxlen=4000) for topic in TOPICS}
         for topic, kind in TOPICS.items():
-            self.node.create_subscription(kind, self.name(topic), listener(self.seen[topic]),
-                                          qos.sensor_data(100))
-        self.twist_out = self.node.create_publisher(TwistStamped, self.name('~/twist'),
-                                                    qos.command())
+            self.node.create_subscription(
+                kind, self.name(topic), listener(self.seen[topic]), qos.sensor_data(100)
+            )
+        self.twist_out = self.node.create_publisher(
+            TwistStamped, self.name('~/twist'), qos.command()
+        )
         # The other durability than the simulator's: it must accept both kinds of sender.
-        self.gripper_out = self.node.create_publisher(JointTrajectory, self.name('~/gripper'),
-                                                      qos.latched())
+        self.gripper_out = self.node.create_publisher(
+            JointTrajectory, self.name('~/gripper'), qos.latched()
+        )
 
     @staticmethod
     def name(topic):
@@ -110,7 +136,8 @@ class Client:
         """``count`` further messages of a topic."""
         got = []
         subscription = self.node.create_subscription(
-            TOPICS[topic], self.name(topic), listener(got), qos.sensor_data(100))
+            TOPICS[topic], self.name(topic), listener(got), qos.sensor_data(100)
+        )
         self.spin_until(lambda: len(got) >= count, f'{count} messages on {topic}')
         self.node.destroy_subscription(subscription)
         return got[:count]
@@ -129,7 +156,8 @@ class Client:
     def instruction(self):
         got = []
         subscription = self.node.create_subscription(
-            String, self.name('~/instruction'), listener(got), qos.latched())
+            String, self.name('~/instruction'), listener(got), qos.latched()
+        )
         self.spin_until(lambda: got, 'latched instruction')
         self.node.destroy_subscription(subscription)
         return got[-1].data
@@ -212,8 +240,11 @@ def test_one_stamp_joins_all_that_belongs_together(client):
 
 def test_joints_and_pose(client):
     joints = client.next('~/joint_states')[0]
-    assert list(joints.name) == [*(f'panda_joint{i}' for i in range(1, 8)),
-                                 'panda_finger_joint1', 'panda_finger_joint2']
+    assert list(joints.name) == [
+        *(f'panda_joint{i}' for i in range(1, 8)),
+        'panda_finger_joint1',
+        'panda_finger_joint2',
+    ]
     assert len(joints.position) == len(joints.velocity) == 9
     pose = client.next('~/ee_pose')[0]
     assert pose.header.frame_id == 'world'
@@ -268,8 +299,9 @@ def test_gripper_closes_holds_and_is_open_after_a_reset(client):
     client.reset()
     assert fingers(client) > 0.07
     client.spin_until(lambda: client.gripper_out.get_subscription_count() == 1, 'subscription')
-    client.gripper_out.publish(JointTrajectory(joint_names=['gripper'],
-                                               points=[JointTrajectoryPoint(positions=[0.0])]))
+    client.gripper_out.publish(
+        JointTrajectory(joint_names=['gripper'], points=[JointTrajectoryPoint(positions=[0.0])])
+    )
     client.spin_until(lambda: fingers(client) < 0.01, 'closed gripper')
     client.next('~/joint_states', 10)
     assert fingers(client) < 0.01
@@ -287,8 +319,9 @@ def test_pause_holds_the_clock_and_a_reset_works_meanwhile(client):
     client.call(SetBool, '~/pause', SetBool.Request(data=True))  # a step in flight is through now
     before = nanoseconds(client.seen['/clock'][-1].clock)
     client.reset()
-    client.spin_until(lambda: nanoseconds(client.seen['/clock'][-1].clock) > before,
-                      'clock of the new episode')
+    client.spin_until(
+        lambda: nanoseconds(client.seen['/clock'][-1].clock) > before, 'clock of the new episode'
+    )
     count = len(client.seen['/clock'])
     for _ in range(10):
         client.executor.spin_once(timeout_sec=0.05)
@@ -327,11 +360,15 @@ def test_shipped_parameter_file_holds_the_defaults():
     assert shipped == defaults(SimulatorParameters)
 
 
-@pytest.mark.parametrize(('message', 'reason'), [
-    (JointTrajectory(), 'joint_names'),
-    (JointTrajectory(joint_names=['gripper', 'gripper']), 'joint_names'),
-    (JointTrajectory(joint_names=['gripper']), 'points'),
-    (JointTrajectory(joint_names=['gripper'], points=[JointTrajectoryPoint()]), 'points')])
+@pytest.mark.parametrize(
+    ('message', 'reason'),
+    [
+        (JointTrajectory(), 'joint_names'),
+        (JointTrajectory(joint_names=['gripper', 'gripper']), 'joint_names'),
+        (JointTrajectory(joint_names=['gripper']), 'points'),
+        (JointTrajectory(joint_names=['gripper'], points=[JointTrajectoryPoint()]), 'points'),
+    ],
+)
 def test_gripper_goal_refuses_what_it_cannot_read(message, reason):
     with pytest.raises(InputRefused) as refusal:
         gripper_goal(message)

@@ -1,4 +1,4 @@
-"""Rule 4 on the original code: rows removed inside its own language model (``masked.safetensors``)."""
+"""Rule 4 on the original code: rows removed inside its own model (``masked.safetensors``)."""
 
 import pytest
 import torch
@@ -24,8 +24,10 @@ class Recorded:
         return kept[(kept >= 1) & (kept <= view.layout.visual)].long() - 1
 
 
-@pytest.mark.parametrize(('case', 'layers'), [
-    ('static_and_dynamic', {'after_L0': 0, 'after_L1': 1}), ('before_layer0', {'before_L0': -1})])
+@pytest.mark.parametrize(
+    ('case', 'layers'),
+    [('static_and_dynamic', {'after_L0': 0, 'after_L1': 1}), ('before_layer0', {'before_L0': -1})],
+)
 @torch.inference_mode()
 def test_pruned_hidden_states_and_actions(data_dir, case, layers):
     golden = load_file(data_dir / 'micro' / 'masked.safetensors')
@@ -37,8 +39,12 @@ def test_pruned_hidden_states_and_actions(data_dir, case, layers):
     hidden, walk = model.decode(x, layout, pruner, trace)
     for name, layer in layers.items():
         if layer >= 0:
-            torch.testing.assert_close(trace[layer][0, -58:], golden[f'{case}.hidden_tail.{name}'], rtol=0, atol=1e-4)
+            torch.testing.assert_close(
+                trace[layer][0, -58:], golden[f'{case}.hidden_tail.{name}'], rtol=0, atol=1e-4
+            )
     final = model.language_model.model.norm(trace[-1])[0]
     torch.testing.assert_close(final, golden[f'{case}.final_hidden'], rtol=0, atol=1e-4)
-    torch.testing.assert_close(model.action_head(hidden)[0], golden[f'{case}.normalized_actions'], rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        model.action_head(hidden)[0], golden[f'{case}.normalized_actions'], rtol=0, atol=1e-4
+    )
     assert walk.positions.tolist() == golden[f'{case}.keep.{list(layers)[-1]}'].tolist()

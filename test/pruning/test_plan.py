@@ -1,7 +1,7 @@
 """Rules 1 to 5 of the seam, for every pruner and for arbitrary ones, against a masked dense pass.
 
-The brute force is ``transformers``' own eager decoder layers with a 4-D mask in which removed tokens are
-minus infinity as keys from the next layer on.
+The brute force is ``transformers``' own eager decoder layers with a 4-D mask in which removed
+tokens are minus infinity as keys from the next layer on.
 """
 
 import pytest
@@ -22,8 +22,14 @@ WIDTH = 16
 
 def tiny(seed=0):
     torch.manual_seed(seed)
-    config = LlamaConfig(vocab_size=8, hidden_size=WIDTH, intermediate_size=24, num_hidden_layers=LAYERS,
-                         num_attention_heads=2, attn_implementation='eager')
+    config = LlamaConfig(
+        vocab_size=8,
+        hidden_size=WIDTH,
+        intermediate_size=24,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        attn_implementation='eager',
+    )
     reference = LlamaModel(config).eval()
     ours = LanguageModel(config).eval()
     ours.model.load_state_dict(reference.state_dict())
@@ -50,7 +56,11 @@ class Scripted:
     def keep(self, view):
         """What the script says."""
         self.views[view.site.layer] = view
-        return None if self.script[view.site.layer] is None else torch.tensor(self.script[view.site.layer])
+        return (
+            None
+            if self.script[view.site.layer] is None
+            else torch.tensor(self.script[view.site.layer])
+        )
 
     def reset(self):
         """Nothing to forget."""
@@ -87,9 +97,14 @@ def masked_dense(layout, x, script):
 @st.composite
 def cases(draw):
     """A layout of 1 to 3 cameras and a script that only ever shrinks the set."""
-    cameras = tuple('abc')[:draw(st.integers(1, 3))]
-    layout = Layout(cameras, draw(st.integers(2, 9)), draw(st.integers(0, 1)), draw(st.integers(11, 20)),
-                    draw(st.integers(1, 8)))
+    cameras = tuple('abc')[: draw(st.integers(1, 3))]
+    layout = Layout(
+        cameras,
+        draw(st.integers(2, 9)),
+        draw(st.integers(0, 1)),
+        draw(st.integers(11, 20)),
+        draw(st.integers(1, 8)),
+    )
     alive, script = list(range(layout.visual)), {}
     for layer in sorted(draw(st.sets(st.integers(-1, LAYERS - 1), max_size=3))):
         alive = sorted(draw(st.sets(st.sampled_from(alive), min_size=1)))
@@ -125,7 +140,11 @@ def test_rules_1_and_2_positions_are_original_and_the_rest_stays(case):
         rest = list(range(1 + layout.visual, layout.length))
         assert view.positions.tolist() == [0, *(1 + i for i in alive), *rest]
         alive = sorted(script[layer])
-    assert walk.positions.tolist() == [0, *(1 + i for i in alive), *range(1 + layout.visual, layout.length)]
+    assert walk.positions.tolist() == [
+        0,
+        *(1 + i for i in alive),
+        *range(1 + layout.visual, layout.length),
+    ]
 
 
 @settings(max_examples=30, deadline=None)
@@ -160,7 +179,7 @@ def test_rule_4_for_every_pruner(name, cameras):
 
 
 def test_attention_rows_after_pruning_are_a_softmax_over_all_surviving_keys():
-    """Rows asked for after a prune, against the maps that the eager layers return for the short sequence."""
+    """Rows after a prune, against the maps that the eager layers return for what is left."""
     layout = Layout(('a', 'b'), 6, 1, 19, 4)
     x = embeddings(layout, 2)
     kept = [1, 2, 7, 11]
@@ -174,9 +193,11 @@ def test_attention_rows_after_pruning_are_a_softmax_over_all_surviving_keys():
     with torch.inference_mode():
         short = REFERENCE.layers[0](short, attention_mask=mask, position_embeddings=(cos, sin))
         layer = REFERENCE.layers[1]
-        _, maps = layer.self_attn(layer.input_layernorm(short), attention_mask=mask, position_embeddings=(cos, sin))
+        _, maps = layer.self_attn(
+            layer.input_layernorm(short), attention_mask=mask, position_embeddings=(cos, sin)
+        )
     rows = [positions.tolist().index(p) for p in layout.task_positions]
-    want = maps[0].mean(0)[rows][:, 1:1 + len(kept)]
+    want = maps[0].mean(0)[rows][:, 1 : 1 + len(kept)]
     torch.testing.assert_close(pruner.views[1].attention, want, rtol=0, atol=1e-6)
 
 

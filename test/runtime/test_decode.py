@@ -24,8 +24,9 @@ from vla_prune_ros.runtime.decode import (
 
 CHANNELS = {'rgb': 'rgb', 'bgr': 'bgr', 'rgba': 'rgba', 'bgra': 'bgra', 'mono': 'g'}
 PLAIN = [f'{name}{bits}' for name in CHANNELS for bits in (8, 16)]
-BAYER = [f'bayer_{pattern}{bits}' for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')
-         for bits in (8, 16)]
+BAYER = [
+    f'bayer_{pattern}{bits}' for pattern in ('rggb', 'bggr', 'gbrg', 'grbg') for bits in (8, 16)
+]
 YUV = {'uyvy': 'uyvy', 'yuv422': 'uyvy', 'yuyv': 'yuyv', 'yuv422_yuy2': 'yuyv'}
 PLANAR = ['nv12', 'nv21', 'nv24']
 
@@ -46,14 +47,16 @@ def to_8_bit(value: int) -> int:
 
 
 def sample(data: bytes, at: int, bits: int, big: bool) -> int:
-    return data[at] if bits == 8 else int.from_bytes(data[at:at + 2], 'big' if big else 'little')
+    return data[at] if bits == 8 else int.from_bytes(data[at : at + 2], 'big' if big else 'little')
 
 
 def rgb_of_yuv(y: int, u: int, v: int) -> list[int]:
     luma = 1.164383562 * max(0, y - 16)
-    rgb = (luma + 1.596026786 * (v - 128),
-           luma - 0.812967647 * (v - 128) - 0.391762290 * (u - 128),
-           luma + 2.017232143 * (u - 128))
+    rgb = (
+        luma + 1.596026786 * (v - 128),
+        luma - 0.812967647 * (v - 128) - 0.391762290 * (u - 128),
+        luma + 2.017232143 * (u - 128),
+    )
     return [min(255, max(0, round(c))) for c in rgb]
 
 
@@ -69,7 +72,8 @@ class TestPacked:
         got = decode_image(encoding, height, width, step, big, data)
         assert got.dtype == np.uint8 and got.shape == (3, 5, 3) and got.flags.c_contiguous
         for row, column, (i, colour) in itertools.product(
-                range(height), range(width), enumerate('rgb')):
+            range(height), range(width), enumerate('rgb')
+        ):
             channel = 0 if name == 'mono' else order.index(colour)
             at = row * step + (column * len(order) + channel) * size
             value = sample(data, at, bits, big)
@@ -85,14 +89,29 @@ class TestPacked:
         view = decode_image('rgb8', 2, 4, 12, False, data)
         assert np.shares_memory(view, np.frombuffer(data, np.uint8))
         assert not view.flags.writeable
-        for encoding, height, width in (('rgb8', 2, 3), ('bgr8', 2, 4), ('mono8', 2, 12),
-                                        ('rgba8', 2, 3), ('rgb16', 2, 2), ('nv24', 2, 4)):
-            copy = decode_image(encoding, height, width, 4 if encoding == 'nv24' else 12, False,
-                                data)
+        for encoding, height, width in (
+            ('rgb8', 2, 3),
+            ('bgr8', 2, 4),
+            ('mono8', 2, 12),
+            ('rgba8', 2, 3),
+            ('rgb16', 2, 2),
+            ('nv24', 2, 4),
+        ):
+            copy = decode_image(
+                encoding, height, width, 4 if encoding == 'nv24' else 12, False, data
+            )
             assert not np.shares_memory(copy, np.frombuffer(data, np.uint8)), encoding
 
-    @pytest.mark.parametrize('kind', [bytes, bytearray, memoryview, lambda b: array('B', b),
-                                      lambda b: np.frombuffer(b, np.uint8)])
+    @pytest.mark.parametrize(
+        'kind',
+        [
+            bytes,
+            bytearray,
+            memoryview,
+            lambda b: array('B', b),
+            lambda b: np.frombuffer(b, np.uint8),
+        ],
+    )
     def test_any_buffer(self, kind) -> None:
         data = noise(24)
         got = decode_image('bgr8', 2, 4, 12, False, kind(data))
@@ -109,8 +128,10 @@ class TestBayer:
         height, width = 6, 8
         step = width * bits // 8 + padding
         data = noise(height * step)
-        raw = [[sample(data, r * step + c * bits // 8, bits, big) for c in range(width)]
-               for r in range(height)]
+        raw = [
+            [sample(data, r * step + c * bits // 8, bits, big) for c in range(width)]
+            for r in range(height)
+        ]
         got = decode_image(encoding, height, width, step, big, data)
         for r, c, (i, colour) in itertools.product(range(height), range(width), enumerate('rgb')):
             y, x = min(max(r, 1), height - 2), min(max(c, 1), width - 2)
@@ -142,8 +163,9 @@ class TestYuv:
         luma = [i for i, c in enumerate(order) if c == 'y']
         for r, c in itertools.product(range(height), range(width)):
             at = r * step + 4 * (c // 2)
-            want = rgb_of_yuv(data[at + luma[c % 2]], data[at + order.index('u')],
-                              data[at + order.index('v')])
+            want = rgb_of_yuv(
+                data[at + luma[c % 2]], data[at + order.index('u')], data[at + order.index('v')]
+            )
             np.testing.assert_allclose(got[r, c].astype(int), want, atol=1)
 
     @pytest.mark.parametrize('padding', [0, 4])
@@ -158,53 +180,80 @@ class TestYuv:
         assert got.shape == (4, 6, 3) and got.flags.c_contiguous
         for r, c in itertools.product(range(height), range(width)):
             at = height * step + (r * 2 * step + 2 * c if full else r // 2 * step + c // 2 * 2)
-            chroma = data[at:at + 2][::-1] if encoding == 'nv21' else data[at:at + 2]
+            chroma = data[at : at + 2][::-1] if encoding == 'nv21' else data[at : at + 2]
             want = rgb_of_yuv(data[r * step + c], *chroma)
             np.testing.assert_allclose(got[r, c].astype(int), want, atol=1)
 
 
 class TestRefusals:
-    @pytest.mark.parametrize('encoding, word', [
-        ('16UC1', 'depth'), ('32FC1', 'depth'), ('8UC1', 'no colour'), ('8UC3', 'no colour'),
-        ('8UC4', 'no colour'), ('64FC2', 'no colour'), ('', 'unknown'), ('RGB8', 'unknown'),
-        ('h264', 'unknown'), ('bgr8; jpeg', 'unknown')])
+    @pytest.mark.parametrize(
+        'encoding, word',
+        [
+            ('16UC1', 'depth'),
+            ('32FC1', 'depth'),
+            ('8UC1', 'no colour'),
+            ('8UC3', 'no colour'),
+            ('8UC4', 'no colour'),
+            ('64FC2', 'no colour'),
+            ('', 'unknown'),
+            ('RGB8', 'unknown'),
+            ('h264', 'unknown'),
+            ('bgr8; jpeg', 'unknown'),
+        ],
+    )
     def test_encodings_are_refused_by_name(self, encoding: str, word: str) -> None:
         with pytest.raises(InputRefused) as caught:
             decode_image(encoding, 2, 2, 32, False, bytes(64))
         assert caught.value.reason == 'encoding'
         assert word in caught.value.what and repr(encoding) in caught.value.what
 
-    @pytest.mark.parametrize('height, width', [(0, 0), (0, 640), (480, 0), (4000, 5001), (-2, -2),
-                                               (2**31, 2**31)])
+    @pytest.mark.parametrize(
+        'height, width', [(0, 0), (0, 640), (480, 0), (4000, 5001), (-2, -2), (2**31, 2**31)]
+    )
     def test_sizes(self, height: int, width: int) -> None:
         assert reason(decode_image, 'rgb8', height, width, 3 * width, False, b'') == 'size'
 
     @pytest.mark.parametrize('encoding', ENCODINGS)
     def test_wrong_amounts_of_data(self, encoding: str) -> None:
         step = 64
-        whole = next(n for n in (256, 384, 768)
-                     if decodes(encoding, 4, 4, step, bytes(n)))
+        whole = next(n for n in (256, 384, 768) if decodes(encoding, 4, 4, step, bytes(n)))
         for count in (0, 1, whole - 1):
             assert reason(decode_image, encoding, 4, 4, step, False, bytes(count)) == 'truncated'
         assert reason(decode_image, encoding, 4, 4, step, False, bytes(whole + 1)) == 'size'
 
-    @pytest.mark.parametrize('encoding, step', [('rgb8', 11), ('bgra16', 31), ('mono16', 7),
-                                                ('uyvy', 7), ('nv21', 3), ('bayer_rggb8', 3)])
+    @pytest.mark.parametrize(
+        'encoding, step',
+        [
+            ('rgb8', 11),
+            ('bgra16', 31),
+            ('mono16', 7),
+            ('uyvy', 7),
+            ('nv21', 3),
+            ('bayer_rggb8', 3),
+        ],
+    )
     def test_step_shorter_than_a_row(self, encoding: str, step: int) -> None:
         assert reason(decode_image, encoding, 4, 4, step, False, bytes(4 * step)) == 'step'
         assert reason(decode_image, encoding, 4, 4, 0, False, b'') == 'step'
 
-    @pytest.mark.parametrize('encoding, height, width', [('uyvy', 4, 3), ('yuyv', 4, 3),
-                                                         ('nv21', 3, 4), ('nv12', 4, 3)])
+    @pytest.mark.parametrize(
+        'encoding, height, width', [('uyvy', 4, 3), ('yuyv', 4, 3), ('nv21', 3, 4), ('nv12', 4, 3)]
+    )
     def test_odd_sides_of_shared_chroma(self, encoding: str, height: int, width: int) -> None:
         assert reason(decode_image, encoding, height, width, 8, False, bytes(64)) == 'size'
 
     @settings(deadline=None)
-    @given(st.sampled_from(ENCODINGS), st.integers(-2, 9), st.integers(-2, 9),
-           st.integers(0, 80), st.booleans(), st.integers(0, 800))
+    @given(
+        st.sampled_from(ENCODINGS),
+        st.integers(-2, 9),
+        st.integers(-2, 9),
+        st.integers(0, 80),
+        st.booleans(),
+        st.integers(0, 800),
+    )
     def test_any_header_gives_pixels_or_a_refusal(
-            self, encoding: str, height: int, width: int, step: int, big: bool,
-            count: int) -> None:
+        self, encoding: str, height: int, width: int, step: int, big: bool, count: int
+    ) -> None:
         try:
             got = decode_image(encoding, height, width, step, big, bytes(count))
         except InputRefused:
@@ -223,8 +272,9 @@ def decodes(encoding: str, height: int, width: int, step: int, data: bytes) -> b
 def picture(height: int = 24, width: int = 40) -> np.ndarray:
     """Smooth and coloured, so that JPEG is close to it and a swap of channels is not."""
     rows, columns = np.mgrid[:height, :width]
-    return np.stack([rows * 255 // height, columns * 255 // width, 0 * rows + 40],
-                    axis=-1).astype(np.uint8)
+    return np.stack([rows * 255 // height, columns * 255 // width, 0 * rows + 40], axis=-1).astype(
+        np.uint8
+    )
 
 
 def encoded(kind: str, image: np.ndarray | None = None, **options: object) -> bytes:
@@ -261,8 +311,9 @@ class TestCompressed:
     def test_channels_that_were_compressed_as_if_bgr(self) -> None:
         """image_transport names the order it handed to the encoder."""
         data = encoded('PNG', np.ascontiguousarray(picture()[..., ::-1]))
-        np.testing.assert_array_equal(decode_compressed(data, 'rgb8; png compressed rgb8'),
-                                      picture())
+        np.testing.assert_array_equal(
+            decode_compressed(data, 'rgb8; png compressed rgb8'), picture()
+        )
 
     def test_an_orientation_tag_does_not_turn_the_frame(self) -> None:
         exif = Image.Exif()
@@ -270,13 +321,17 @@ class TestCompressed:
         got = decode_compressed(encoded('JPEG', quality=98, exif=exif), 'jpeg')
         np.testing.assert_allclose(got.astype(int), picture(), atol=12)
 
-    @pytest.mark.parametrize('format', ['16UC1; compressedDepth png', '32FC1; compressedDepth',
-                                        '16UC1; png compressed '])
+    @pytest.mark.parametrize(
+        'format',
+        ['16UC1; compressedDepth png', '32FC1; compressedDepth', '16UC1; png compressed '],
+    )
     def test_depth_is_refused(self, format: str) -> None:
         assert reason(decode_compressed, encoded('PNG'), format) == 'encoding'
 
-    @pytest.mark.parametrize('kind, format, expected', [
-        ('GIF', 'gif', 'encoding'), ('GIF', '', 'encoding'), ('GIF', 'jpeg', 'corrupt')])
+    @pytest.mark.parametrize(
+        'kind, format, expected',
+        [('GIF', 'gif', 'encoding'), ('GIF', '', 'encoding'), ('GIF', 'jpeg', 'corrupt')],
+    )
     def test_other_kinds(self, kind: str, format: str, expected: str) -> None:
         assert reason(decode_compressed, encoded(kind, picture()[..., 0]), format) == expected
 
@@ -305,15 +360,22 @@ class TestCompressed:
         assert reason(decode_compressed, png, 'png') == 'size'
         jpeg = bytearray(encoded('JPEG'))
         at = jpeg.find(b'\xff\xc0')
-        jpeg[at + 5:at + 9] = b'\xff\xff\xff\xff'
+        jpeg[at + 5 : at + 9] = b'\xff\xff\xff\xff'
         assert reason(decode_compressed, jpeg, 'jpeg') == 'size'
 
     @settings(deadline=None)
-    @given(st.binary(max_size=200), st.sampled_from([b'', b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n']),
-           st.sampled_from(['jpeg', 'png', 'x', '']))
+    @given(
+        st.binary(max_size=200),
+        st.sampled_from([b'', b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n']),
+        st.sampled_from(['jpeg', 'png', 'x', '']),
+    )
     def test_garbage_is_refused(self, body: bytes, magic: bytes, format: str) -> None:
         assert reason(decode_compressed, magic + body, format) in (
-            'corrupt', 'truncated', 'size', 'encoding')
+            'corrupt',
+            'truncated',
+            'size',
+            'encoding',
+        )
 
 
 @pytest.mark.ros
@@ -322,9 +384,16 @@ class TestCompressed:
 def test_cv_bridge_gives_the_same_pixels(encoding: str, big: int) -> None:
     cv_bridge = pytest.importorskip('cv_bridge')
     from sensor_msgs.msg import Image as ImageMessage
+
     step = 96  # cv_bridge's Python half needs a whole number of pixels of every size
-    message = ImageMessage(height=6, width=10, encoding=encoding, is_bigendian=big, step=step,
-                           data=array('B', noise(6 * step)))
+    message = ImageMessage(
+        height=6,
+        width=10,
+        encoding=encoding,
+        is_bigendian=big,
+        step=step,
+        data=array('B', noise(6 * step)),
+    )
     ours = decode_image(encoding, 6, 10, step, bool(big), message.data)
     np.testing.assert_array_equal(ours, cv_bridge.CvBridge().imgmsg_to_cv2(message, 'rgb8'))
 
@@ -334,6 +403,7 @@ def test_cv_bridge_gives_the_same_pixels(encoding: str, big: int) -> None:
 def test_cv_bridge_refuses_what_we_refuse(encoding: str) -> None:
     cv_bridge = pytest.importorskip('cv_bridge')
     from sensor_msgs.msg import Image as ImageMessage
+
     message = ImageMessage(height=2, width=2, encoding=encoding, step=8, data=bytes(16))
     with pytest.raises((cv_bridge.CvBridgeError, KeyError, ValueError)):
         cv_bridge.CvBridge().imgmsg_to_cv2(message, 'rgb8')

@@ -34,16 +34,25 @@ def reason(actions, limits: Limits = LIMITS) -> str:
 
 class TestProperties:
     @settings(deadline=None)
-    @given(hnp.arrays(np.float64, st.tuples(st.integers(1, 8), st.just(7)),
-                      elements=st.floats(allow_nan=True, allow_infinity=True)),
-           st.floats(1e-3, 1), st.floats(1e-3, 1), st.floats(0.01, 1), st.floats(1, 2))
+    @given(
+        hnp.arrays(
+            np.float64,
+            st.tuples(st.integers(1, 8), st.just(7)),
+            elements=st.floats(allow_nan=True, allow_infinity=True),
+        ),
+        st.floats(1e-3, 1),
+        st.floats(1e-3, 1),
+        st.floats(0.01, 1),
+        st.floats(1, 2),
+    )
     def test_whatever_goes_in_what_comes_out_is_within_limits(
-            self, actions: np.ndarray, metres: float, radians: float, speed: float,
-            tolerance: float) -> None:
+        self, actions: np.ndarray, metres: float, radians: float, speed: float, tolerance: float
+    ) -> None:
         before = actions.copy()
         try:
             deltas, gripper, _ = Guard(Limits(metres, radians, None, speed, tolerance)).check(
-                actions, DELTA_POSE_NAMES)
+                actions, DELTA_POSE_NAMES
+            )
         except ActionRefused:
             deltas, gripper = np.zeros((1, 6)), np.zeros(1)
         assert np.isfinite(deltas).all() and np.isfinite(gripper).all()
@@ -53,10 +62,13 @@ class TestProperties:
         np.testing.assert_array_equal(actions, before)
 
     @settings(deadline=None)
-    @given(st.lists(st.tuples(*[st.floats(-1, 1)] * 3), min_size=1, max_size=8),
-           st.floats(0.01, 1.249))
-    def test_scaling_keeps_directions_and_spares_the_rest(self, directions: list,
-                                                          ratio: float) -> None:
+    @given(
+        st.lists(st.tuples(*[st.floats(-1, 1)] * 3), min_size=1, max_size=8),
+        st.floats(0.01, 1.249),
+    )
+    def test_scaling_keeps_directions_and_spares_the_rest(
+        self, directions: list, ratio: float
+    ) -> None:
         """Step 0 has ``ratio`` times the limit; what is within it comes back bit for bit."""
         vectors = np.array(directions) * 0.9 / np.sqrt(3) * LIMITS.max_step_m
         length = np.linalg.norm(vectors[0])
@@ -74,7 +86,6 @@ class TestProperties:
             assert got @ asked > 0
             assert np.linalg.norm(got) == pytest.approx(LIMITS.max_step_m, rel=1e-12)
 
-
     def test_scaling_never_rounds_up_beyond_the_limit(self) -> None:
         vectors = np.random.default_rng(0).normal(size=(20_000, 3))
         actions = np.zeros((len(vectors), 7))
@@ -85,10 +96,12 @@ class TestProperties:
 
 
 class TestBoundaries:
-    @pytest.mark.parametrize('column, limit, name', [(1, 0.0625, 'translation'),
-                                                     (4, 0.5, 'rotation')])
+    @pytest.mark.parametrize(
+        'column, limit, name', [(1, 0.0625, 'translation'), (4, 0.5, 'rotation')]
+    )
     def test_at_the_limit_passes_and_beyond_the_tolerance_does_not(
-            self, column: int, limit: float, name: str) -> None:
+        self, column: int, limit: float, name: str
+    ) -> None:
         guard = Guard(LIMITS)
         deltas, _, report = guard.check(chunk({column: -limit}), DELTA_POSE_NAMES)
         assert deltas[0, column] == -limit and getattr(report, f'scaled_{name}') == 0
@@ -147,8 +160,9 @@ class TestRefusals:
 
 class TestLimits:
     @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf, -0.1, 0.0, '0.1', True])
-    @pytest.mark.parametrize('name', ['max_step_m', 'max_step_rad', 'speed_scale',
-                                      'scale_tolerance', 'max_jerk_m'])
+    @pytest.mark.parametrize(
+        'name', ['max_step_m', 'max_step_rad', 'speed_scale', 'scale_tolerance', 'max_jerk_m']
+    )
     def test_a_limit_that_would_not_limit(self, name: str, value: object) -> None:
         with pytest.raises(ProfileError, match=name):
             Limits(**{'max_step_m': 0.1, 'max_step_rad': 0.1, name: value})

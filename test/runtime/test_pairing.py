@@ -21,8 +21,13 @@ CAMERAS, STREAMS = ('primary', 'wrist', 'side'), ('pose', 'joints')
 
 
 def pairing(cameras=CAMERAS[:2], streams=STREAMS[:1], **changes: float) -> Pairing:
-    values = {'slop_s': SLOP / 1e3, 'max_age_s': AGE / 1e3, 'future_s': FUTURE / 1e3,
-              'reorder_s': REORDER / 1e3, **changes}
+    values = {
+        'slop_s': SLOP / 1e3,
+        'max_age_s': AGE / 1e3,
+        'future_s': FUTURE / 1e3,
+        'reorder_s': REORDER / 1e3,
+        **changes,
+    }
     return Pairing(cameras, streams, **values)
 
 
@@ -38,8 +43,9 @@ class Clocked:
 
     def push(self, stream: str, stamp: int | None = None) -> bool:
         stamp = self.now if stamp is None else stamp
-        return self.pairs.push(stream, (START_MS + stamp) * MS, self.mono * MS, stamp,
-                               (START_MS + self.now) * MS)
+        return self.pairs.push(
+            stream, (START_MS + stamp) * MS, self.mono * MS, stamp, (START_MS + self.now) * MS
+        )
 
     def push_all(self, stamp: int | None = None) -> None:
         for name in self.pairs.streams + self.pairs.cameras:
@@ -60,7 +66,7 @@ class Twin:
     cameras: tuple[str, ...]
     streams: tuple[str, ...]
     heard: dict[str, dict[int, int]] = field(default_factory=dict)  # stream -> stamp -> receipt
-    last: int = -10**9
+    last: int = -(10**9)
 
     def push(self, stream: str, stamp: int, now: int, mono: int) -> str:
         newest = max(self.heard.get(stream, ()), default=None)
@@ -70,14 +76,19 @@ class Twin:
             return 'out_of_order'
         reset = newest is not None and newest - stamp > REORDER
         if reset:
-            self.heard, self.last = {}, -10**9
+            self.heard, self.last = {}, -(10**9)
         self.heard.setdefault(stream, {})[stamp] = mono
         return 'reset' if reset else 'stored'
 
     def take(self, now: int, mono: int) -> dict[str, int] | None:
-        fresh = {name: [stamp for stamp, receipt in self.heard.get(name, {}).items()
-                        if now - stamp <= AGE and mono - receipt <= AGE]
-                 for name in self.cameras + self.streams}
+        fresh = {
+            name: [
+                stamp
+                for stamp, receipt in self.heard.get(name, {}).items()
+                if now - stamp <= AGE and mono - receipt <= AGE
+            ]
+            for name in self.cameras + self.streams
+        }
         best = None
         for images in itertools.product(*(fresh[name] for name in self.cameras)):
             newest = max(images)
@@ -99,10 +110,16 @@ class Twin:
         return max(before) if before else min(after, default=None)
 
 
-scripts = st.lists(st.tuples(
-    st.integers(0, 60), st.integers(0, 60),  # ROS and monotonic milliseconds that pass
-    st.integers(0, 4), st.one_of(st.integers(-40, 20), st.integers(-400, 100)), st.booleans()),
-    max_size=80)
+scripts = st.lists(
+    st.tuples(
+        st.integers(0, 60),
+        st.integers(0, 60),  # ROS and monotonic milliseconds that pass
+        st.integers(0, 4),
+        st.one_of(st.integers(-40, 20), st.integers(-400, 100)),
+        st.booleans(),
+    ),
+    max_size=80,
+)
 
 
 @settings(deadline=None)
@@ -160,9 +177,14 @@ class TestTime:
     @pytest.mark.parametrize('jitter', [0, 7])
     def test_a_bag_played_four_times_gives_the_same_pairs_each_time(self, jitter: int) -> None:
         """10 s, two cameras at 30 Hz, state at 100 Hz, stamps and /clock start over each time."""
-        messages = sorted([(k * 1000 // 30 + i * jitter, name) for k in range(300)
-                           for i, name in enumerate(CAMERAS[:2])]
-                          + [(k * 10, 'pose') for k in range(1000)])
+        messages = sorted(
+            [
+                (k * 1000 // 30 + i * jitter, name)
+                for k in range(300)
+                for i, name in enumerate(CAMERAS[:2])
+            ]
+            + [(k * 10, 'pose') for k in range(1000)]
+        )
         clocked, loops = Clocked(pairing()), []
         for _ in range(4):
             stamps = []
@@ -183,7 +205,10 @@ class TestTime:
         assert isinstance(clocked.take(), Pair)
         clocked.advance(50)
         assert [clocked.push(name, -3_600_000) for name in ('primary', 'wrist', 'pose')] == [
-            True, False, False]
+            True,
+            False,
+            False,
+        ]
         wait = clocked.take()
         assert wait.reason == 'stale:primary' and 'use_sim_time' in wait.detail
 
@@ -277,10 +302,13 @@ class TestFaults:
         assert clocked.take().items == {'primary': 0, 'wrist': 5, 'pose': -10}
         assert clocked.take().reason == 'skew'
 
-    @pytest.mark.parametrize('states, chosen', [((-20, -5, 3), -5), ((0, 10), 0), ((10, 20), 10),
-                                                ((SLOP,), SLOP), ((SLOP + 1,), None)])
-    def test_state_at_or_before_the_image_else_just_after(self, states: tuple,
-                                                          chosen: int | None) -> None:
+    @pytest.mark.parametrize(
+        'states, chosen',
+        [((-20, -5, 3), -5), ((0, 10), 0), ((10, 20), 10), ((SLOP,), SLOP), ((SLOP + 1,), None)],
+    )
+    def test_state_at_or_before_the_image_else_just_after(
+        self, states: tuple, chosen: int | None
+    ) -> None:
         clocked = Clocked(pairing(CAMERAS[:1]))
         clocked.push('primary', 0)
         for stamp in states:
@@ -356,11 +384,20 @@ class TestMemory:
         assert clocked.take().items['pose'] == clocked.now - 150
 
 
-@pytest.mark.parametrize('cameras, streams, changes', [
-    ((), ('pose',), {}), (('a', 'a'), (), {}), (('a',), ('a',), {}),
-    (('a',), (), {'slop_s': -1.0}), (('a',), (), {'slop_s': float('nan')}),
-    (('a',), (), {'max_age_s': 0.0}), (('a',), (), {'max_age_s': float('inf')}),
-    (('a',), (), {'future_s': -0.1}), (('a',), (), {'depth': 0})])
+@pytest.mark.parametrize(
+    'cameras, streams, changes',
+    [
+        ((), ('pose',), {}),
+        (('a', 'a'), (), {}),
+        (('a',), ('a',), {}),
+        (('a',), (), {'slop_s': -1.0}),
+        (('a',), (), {'slop_s': float('nan')}),
+        (('a',), (), {'max_age_s': 0.0}),
+        (('a',), (), {'max_age_s': float('inf')}),
+        (('a',), (), {'future_s': -0.1}),
+        (('a',), (), {'depth': 0}),
+    ],
+)
 def test_bad_configuration(cameras: tuple, streams: tuple, changes: dict) -> None:
     with pytest.raises(ProfileError):
         pairing(cameras, streams, **changes)

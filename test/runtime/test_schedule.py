@@ -66,10 +66,13 @@ class Twin:
         return 'future', None
 
 
-operations = st.lists(st.one_of(
-    st.tuples(st.just('tick'), st.integers(-80, 160)),
-    st.tuples(st.just('load'), st.integers(-2500, 200), st.integers(1, 6), st.integers(1, 60))),
-    max_size=60)
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just('tick'), st.integers(-80, 160)),
+        st.tuples(st.just('load'), st.integers(-2500, 200), st.integers(1, 6), st.integers(1, 60)),
+    ),
+    max_size=60,
+)
 
 
 class TestAgainstTwin:
@@ -104,7 +107,8 @@ class TestAgainstTwin:
     @settings(deadline=None)
     @given(st.lists(st.integers(0, 120), max_size=40), st.integers(1, 8), st.integers(1, 60))
     def test_every_step_is_executed_or_skipped_once_and_never_late(
-            self, ticks: list[int], steps: int, dt_ms: int) -> None:
+        self, ticks: list[int], steps: int, dt_ms: int
+    ) -> None:
         """A clock that only moves on; counts are taken from the answers, not from the counters."""
         schedule = ChunkSchedule(100.0)
         schedule.load(make(0, steps, dt_ms), 0)
@@ -132,7 +136,9 @@ class TestCases:
         """Exact to the nanosecond: begun at stamp + i dt, over at stamp + (i + 1) dt."""
         schedule = ChunkSchedule(1.0)
         schedule.load(make(), 0)
-        steps = [schedule.due(START + ns, 0).step for ns in (-1, 0, 50 * MS - 1, 50 * MS, 100 * MS)]
+        steps = [
+            schedule.due(START + ns, 0).step for ns in (-1, 0, 50 * MS - 1, 50 * MS, 100 * MS)
+        ]
         assert steps == [None, 0, 0, 1, 2]
 
     def test_late_arrival_skips_what_is_past(self) -> None:
@@ -232,14 +238,22 @@ class TestGripperLatch:
     def test_is_the_last_value_outside_the_band(self, values: list[float]) -> None:
         latch = GripperLatch()
         for i, value in enumerate(values):
-            decided = [v for v in values[:i + 1] if v < 0.4 or v > 0.6]
+            decided = [v for v in values[: i + 1] if v < 0.4 or v > 0.6]
             expected = None if not decided else float(decided[-1] > 0.6)
             assert latch.update(value) == expected
 
     def test_chatter_around_the_middle_changes_nothing(self) -> None:
         latch = GripperLatch()
         assert [latch.update(v) for v in (0.5, 0.9, 0.45, 0.55, 0.4, np.nan, 0.39, 0.6)] == [
-            None, 1, 1, 1, 1, 1, 0, 0]
+            None,
+            1,
+            1,
+            1,
+            1,
+            1,
+            0,
+            0,
+        ]
         latch.reset()
         assert latch.update(0.5) is None
 

@@ -25,7 +25,8 @@ MICRO = Path(__file__).parents[1] / 'data' / 'micro'
 LIBERO_MEAN = np.array([3.0, -0.1, 0.0])
 numbers = st.floats(-1, 1)
 quaternions = st.tuples(numbers, numbers, numbers, numbers).filter(
-    lambda q: np.linalg.norm(q) > 0.1)
+    lambda q: np.linalg.norm(q) > 0.1
+)
 
 
 def refusal(call, *arguments) -> InputRefused:
@@ -46,9 +47,13 @@ def rodrigues(vector: np.ndarray) -> np.ndarray:
 def matrix(quat: np.ndarray) -> np.ndarray:
     """Rotation matrix of any quaternion x y z w that is not zero."""
     x, y, z, w = np.asarray(quat) / np.linalg.norm(quat)
-    return np.array([[1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-                     [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-                     [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]])
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
 
 
 class TestGripperJoints:
@@ -74,8 +79,10 @@ class TestGripperJoints:
     def test_names_without_positions(self) -> None:
         assert refusal(self.fingers.pick, ['finger_1', 'finger_2'], [0.0]).reason == 'length'
 
-    @pytest.mark.parametrize('names, signs', [((), ()), (('a', 'a'), (1, 1)), (('a',), (1, -1)),
-                                              (('a',), (0.5,)), (('a',), (np.nan,))])
+    @pytest.mark.parametrize(
+        'names, signs',
+        [((), ()), (('a', 'a'), (1, 1)), (('a',), (1, -1)), (('a',), (0.5,)), (('a',), (np.nan,))],
+    )
     def test_bad_configuration(self, names: tuple, signs: tuple) -> None:
         with pytest.raises(ProfileError):
             GripperJoints(names, signs)
@@ -101,8 +108,9 @@ class TestResolveAxisAngle:
 
     @settings(deadline=None)
     @given(st.tuples(*[st.floats(-1, 1)] * 3), st.floats(0.05, 2 * np.pi - 0.05), st.booleans())
-    def test_finds_the_branch_of_the_reference(self, axis: tuple, angle: float,
-                                               flip: bool) -> None:
+    def test_finds_the_branch_of_the_reference(
+        self, axis: tuple, angle: float, flip: bool
+    ) -> None:
         """A reference equal to the vector itself must give that vector, on either branch."""
         assume(np.linalg.norm(axis) > 0.1)
         unit = np.array(axis) / np.linalg.norm(axis)
@@ -111,8 +119,9 @@ class TestResolveAxisAngle:
 
     def test_a_tie_does_not_depend_on_the_sign(self) -> None:
         half_turn = np.array([0.0, 1.0, 0.0, 0.0])
-        np.testing.assert_array_equal(resolve_axis_angle(half_turn, np.zeros(3)),
-                                      resolve_axis_angle(-half_turn, np.zeros(3)))
+        np.testing.assert_array_equal(
+            resolve_axis_angle(half_turn, np.zeros(3)), resolve_axis_angle(-half_turn, np.zeros(3))
+        )
 
     @settings(deadline=None)
     @given(quaternions, st.floats(0.01, 100))
@@ -120,11 +129,13 @@ class TestResolveAxisAngle:
         assume(abs(abs(quat[3]) / np.linalg.norm(quat) - 1) > 1e-6)
         unit = np.array(quat) / np.linalg.norm(quat)
         reference = resolve_axis_angle(unit, LIBERO_MEAN)
-        np.testing.assert_allclose(resolve_axis_angle(unit * length, reference), reference,
-                                   atol=1e-6)
+        np.testing.assert_allclose(
+            resolve_axis_angle(unit * length, reference), reference, atol=1e-6
+        )
 
-    @pytest.mark.parametrize('quat', [(0, 0, 0, 0), (0, 0, np.nan, 1), (0, np.inf, 0, 1),
-                                      (0, 0, 1), (1e-9, 0, 0, 0)])
+    @pytest.mark.parametrize(
+        'quat', [(0, 0, 0, 0), (0, 0, np.nan, 1), (0, np.inf, 0, 1), (0, 0, 1), (1e-9, 0, 0, 0)]
+    )
     def test_what_is_no_rotation(self, quat: tuple) -> None:
         assert refusal(resolve_axis_angle, quat, LIBERO_MEAN).reason == 'quaternion'
 
@@ -134,35 +145,40 @@ class TestPoseGripperProprio:
         golden = load_file(MICRO / 'observation.safetensors')
         state, quat = golden['state'], golden['raw.robot0_eef_quat']
         for sign in (1, -1):
-            got = pose_gripper_proprio(golden['raw.robot0_eef_pos'], sign * quat,
-                                       golden['raw.robot0_gripper_qpos'], state[3:6] + 0.1)
+            got = pose_gripper_proprio(
+                golden['raw.robot0_eef_pos'],
+                sign * quat,
+                golden['raw.robot0_gripper_qpos'],
+                state[3:6] + 0.1,
+            )
             assert got.dtype == np.float64
             np.testing.assert_array_equal(got, state)
 
     def test_a_position_that_is_not_finite(self) -> None:
-        error = refusal(pose_gripper_proprio, (0, 0, np.nan), (0, 0, 0, 1), np.zeros(2),
-                        np.zeros(3))
+        error = refusal(
+            pose_gripper_proprio, (0, 0, np.nan), (0, 0, 0, 1), np.zeros(2), np.zeros(3)
+        )
         assert error.reason == 'non_finite' and ' z ' in error.what
 
 
 class TestMotionEstimator:
     @settings(deadline=None)
-    @given(st.tuples(*[st.floats(-2, 2)] * 3), st.floats(0, 3), st.integers(1, 500),
-           st.booleans())
+    @given(st.tuples(*[st.floats(-2, 2)] * 3), st.floats(0, 3), st.integers(1, 500), st.booleans())
     def test_uniform_motion(self, velocity: tuple, rate: float, dt_ms: int, flip: bool) -> None:
         """A constant velocity in m/s and a rotation about z in rad/s, less than half a turn."""
         dt = dt_ms / 1000
         turned = np.array([0, 0, np.sin(rate * dt / 2), np.cos(rate * dt / 2)])
         motion = MotionEstimator()
         assert motion.update(10**9, (0, 0, 0), (0, 0, 0, 1)) is None
-        hint = motion.update(10**9 + dt_ms * 10**6, np.multiply(velocity, dt),
-                             -turned if flip else turned)
+        hint = motion.update(
+            10**9 + dt_ms * 10**6, np.multiply(velocity, dt), -turned if flip else turned
+        )
         assert hint is not None and hint.source == 'pose'
         assert hint.linear_m_s == pytest.approx(np.linalg.norm(velocity), abs=1e-9)
         assert hint.angular_rad_s == pytest.approx(rate, abs=1e-9)
         assert hint.vertical_m_s == pytest.approx(velocity[2], abs=1e-9)
 
-    @pytest.mark.parametrize('step_ns', [0, -1, -10**9, 500_000_001, 10**12])
+    @pytest.mark.parametrize('step_ns', [0, -1, -(10**9), 500_000_001, 10**12])
     def test_a_step_in_time_gives_none_and_starts_anew(self, step_ns: int) -> None:
         motion = MotionEstimator()
         motion.update(10**13, (0, 0, 0), (0, 0, 0, 1))

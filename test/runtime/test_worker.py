@@ -150,16 +150,19 @@ def test_invalidate_waits_for_a_delivery_that_has_begun() -> None:
 
 def test_invalidate_from_on_result_does_not_deadlock() -> None:
     done = threading.Event()
-    worker = InferenceWorker(lambda job: job, lambda result: (worker.invalidate(), done.set()),
-                             lambda error: None)
+    worker = InferenceWorker(
+        lambda job: job, lambda result: (worker.invalidate(), done.set()), lambda error: None
+    )
     worker.submit('x')
     assert done.wait(LONG) and worker.close(LONG)
 
 
-@pytest.mark.parametrize('error', [ValueError('bad'), MemoryError(), SystemExit(3),
-                                   KeyboardInterrupt()])
-def test_an_exception_is_reported_and_the_thread_lives_on(harness: Harness,
-                                                          error: BaseException) -> None:
+@pytest.mark.parametrize(
+    'error', [ValueError('bad'), MemoryError(), SystemExit(3), KeyboardInterrupt()]
+)
+def test_an_exception_is_reported_and_the_thread_lives_on(
+    harness: Harness, error: BaseException
+) -> None:
     harness.worker.submit(error)
     harness.wait_error()
     harness.drain()
@@ -220,8 +223,9 @@ def test_close_during_a_hanging_job_returns_and_silences_it(harness: Harness) ->
 
 def test_close_from_on_result_does_not_deadlock() -> None:
     answers: list[bool] = []
-    worker = InferenceWorker(lambda job: job, lambda result: answers.append(worker.close(LONG)),
-                             lambda error: None)
+    worker = InferenceWorker(
+        lambda job: job, lambda result: answers.append(worker.close(LONG)), lambda error: None
+    )
     worker.submit('x')
     worker._thread.join(LONG)
     assert answers == [False] and worker.close(LONG)

@@ -22,6 +22,7 @@ def verdicts(monkeypatch):
     def trial(backend, device):
         asked.append(backend)
         return reasons[backend]
+
     monkeypatch.setattr(rendering, '_trial', trial)
     monkeypatch.delenv('MUJOCO_GL', raising=False)
     return reasons, asked
@@ -79,8 +80,9 @@ def test_opengl_loaded_for_another_backend_is_refused(verdicts, monkeypatch):
         rendering.apply_gl('osmesa')
 
 
-@pytest.mark.parametrize(('visible', 'device'), [
-    ('', '0'), ('2,3', '2'), ('GPU-0a1b', '0'), (None, '0')])
+@pytest.mark.parametrize(
+    ('visible', 'device'), [('', '0'), ('2,3', '2'), ('GPU-0a1b', '0'), (None, '0')]
+)
 def test_egl_device_follows_the_visible_gpu(monkeypatch, visible, device):
     monkeypatch.delenv('MUJOCO_EGL_DEVICE_ID', raising=False)
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
@@ -89,10 +91,14 @@ def test_egl_device_follows_the_visible_gpu(monkeypatch, visible, device):
     assert rendering._egl_device() == device
 
 
-@pytest.mark.parametrize(('script', 'reason'), [
-    ('import os; os.abort()', 'the driver crashed, signal 6'),
-    ('raise RuntimeError("no such device")', 'RuntimeError: no such device'),
-    ('raise SystemExit(3)', 'exit code 3')])
+@pytest.mark.parametrize(
+    ('script', 'reason'),
+    [
+        ('import os; os.abort()', 'the driver crashed, signal 6'),
+        ('raise RuntimeError("no such device")', 'RuntimeError: no such device'),
+        ('raise SystemExit(3)', 'exit code 3'),
+    ],
+)
 def test_a_trial_survives_its_child(monkeypatch, script, reason):
     monkeypatch.setattr(rendering, '_TRIAL', script)
     rendering._trial.cache_clear()

@@ -27,6 +27,7 @@ def scene():
     except VlaPruneError as error:
         pytest.skip(str(error))
     from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+
     scene = TwoCubeScene(image_size=SIZE)
     yield scene
     scene.close()
@@ -56,7 +57,7 @@ def project(scene, camera, point):
 
 def dominance(image, row, column, channel):
     """How much the channel exceeds the other two around a pixel, mean of 3x3, in grey levels."""
-    patch = image[row - 1:row + 2, column - 1:column + 2].reshape(-1, 3).mean(axis=0)
+    patch = image[row - 1 : row + 2, column - 1 : column + 2].reshape(-1, 3).mean(axis=0)
     return patch[channel] - np.delete(patch, channel).max()
 
 
@@ -65,6 +66,7 @@ def test_same_seed_same_episode_whatever_came_before(scene):
         scene.reset(3)
         drive(scene, [0.3, -0.2, -0.4, 0.0, 0.0, 0.5, 1.0], 6)
         return scene.state(), scene.images(), scene.instruction
+
     first, first_images, first_words = episode()
     scene.reset(4)
     drive(scene, [-1.0, 1.0, -1.0, 0.5, 0.5, 0.5, 1.0], 15)
@@ -122,6 +124,7 @@ def test_pictures_are_bottom_up_where_the_pinhole_model_says(scene, camera):
 
 def test_culling_changes_no_pixel(scene):
     from vla_prune_ros.sim.culling import may_be_seen
+
     sim = scene.env.sim
     rng = np.random.default_rng(0)
     skipped = 0
@@ -140,8 +143,11 @@ def test_culling_changes_no_pixel(scene):
 def test_state_follows_liberos_conventions(scene):
     scene.reset(0)
     state = scene.state()
-    assert state.joint_names == (*(f'panda_joint{i}' for i in range(1, 8)),
-                                 'panda_finger_joint1', 'panda_finger_joint2')
+    assert state.joint_names == (
+        *(f'panda_joint{i}' for i in range(1, 8)),
+        'panda_finger_joint1',
+        'panda_finger_joint2',
+    )
     assert state.joint_positions.shape == state.joint_velocities.shape == (9,)
     assert state.joint_positions[7] > 0.03 > -0.03 > state.joint_positions[8]
     assert np.linalg.norm(state.ee_quat_xyzw) == pytest.approx(1.0)
@@ -207,6 +213,7 @@ def test_velocities_are_the_slope_of_the_positions(scene):
 def test_gripper_closes_opens_and_is_open_after_a_reset(scene):
     def gap():
         return scene.state().joint_positions[7] - scene.state().joint_positions[8]
+
     scene.reset(0)
     assert gap() > 0.07
     drive(scene, [0.0] * 6 + [1.0], 15)
@@ -218,8 +225,10 @@ def test_gripper_closes_opens_and_is_open_after_a_reset(scene):
     assert gap() > 0.07
 
 
-@pytest.mark.parametrize(('body', 'lift_m', 'done'), [
-    ('cubeA_joint0', 0.06, True), ('cubeA_joint0', 0.04, False), ('cubeB_joint0', 0.06, False)])
+@pytest.mark.parametrize(
+    ('body', 'lift_m', 'done'),
+    [('cubeA_joint0', 0.06, True), ('cubeA_joint0', 0.04, False), ('cubeB_joint0', 0.06, False)],
+)
 def test_success_is_the_named_cube_lifted_by_five_centimetres(scene, body, lift_m, done):
     scene.reset(0)
     assert 'red' in scene.instruction and not scene.success()
@@ -235,8 +244,12 @@ def test_success_is_the_named_cube_lifted_by_five_centimetres(scene, body, lift_
 def test_the_task_can_be_done_through_the_action_space(scene, seed):
     scene.reset(seed)
     cube = scene.cube_position()
-    for above, gripper_open, steps in ((0.10, 1.0, 40), (0.0, 1.0, 30), (0.0, 0.0, 12),
-                                       (0.12, 0.0, 30)):
+    for above, gripper_open, steps in (
+        (0.10, 1.0, 40),
+        (0.0, 1.0, 30),
+        (0.0, 0.0, 12),
+        (0.12, 0.0, 30),
+    ):
         for _ in range(steps):
             error = cube + [0.0, 0.0, above] - scene.state().ee_position
             scene.step(twist_to_action(20.0 * error, np.zeros(3), gripper_open, 20.0))
@@ -252,6 +265,7 @@ def test_time_counts_from_the_reset(scene):
 
 def test_a_second_scene_leaves_the_first_alone(scene):
     from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+
     scene.reset(2)
     before = scene.images()
     other = TwoCubeScene(image_size=64)

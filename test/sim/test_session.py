@@ -36,8 +36,9 @@ class AddingScene:
         self.position = self.position + 0.05 * action[:3]
 
     def state(self):
-        return SceneState(self.position, np.array([0.0, 0.0, 0.0, 1.0]), (), np.zeros(0),
-                          np.zeros(0))
+        return SceneState(
+            self.position, np.array([0.0, 0.0, 0.0, 1.0]), (), np.zeros(0), np.zeros(0)
+        )
 
     def images(self):
         return {}

@@ -32,8 +32,15 @@ class Policy:
     Built by :func:`load_policy`.
     """
 
-    def __init__(self, model: OpenVLAOFT, profile: Profile, statistics: Statistics,
-                 tokenizer: PromptTokenizer, pruner: Pruner, about: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: OpenVLAOFT,
+        profile: Profile,
+        statistics: Statistics,
+        tokenizer: PromptTokenizer,
+        pruner: Pruner,
+        about: Mapping[str, Any],
+    ) -> None:
         self.model = model
         self.profile = profile
         self.statistics = statistics
@@ -42,7 +49,9 @@ class Policy:
         self._about = dict(about)
         weight = model.projector.fc1.weight
         self.device, self.dtype = weight.device, weight.dtype
-        self._sync = partial(torch.cuda.synchronize, self.device) if self.device.type == 'cuda' else None
+        self._sync = (
+            partial(torch.cuda.synchronize, self.device) if self.device.type == 'cuda' else None
+        )
         self._prompts: dict[str, Tensor] = {}
 
     @torch.inference_mode()
@@ -51,39 +60,58 @@ class Policy:
 
         :param observation: raw camera frames, state and instruction, as the profile expects them.
         :param motion: how the end effector moves; feeds action-aware pruning, None where unknown.
-        :raises InputRefused: a camera is absent, an image or state has the wrong shape or is not finite.
+        :raises InputRefused: a camera is absent, an image or state has the wrong shape or is not
+            finite.
         """
         stages = StageTimer(self._sync)
         with stages.stage('preprocess'):
             images = self._prepare(observation)
             state = self._state(observation)
-            pixels = torch.from_numpy(pixel_values(list(images.values()))).to(self.device, self.dtype)
+            pixels = torch.from_numpy(pixel_values(list(images.values()))).to(
+                self.device, self.dtype
+            )
         with stages.stage('vision'):
             visual = self.model.visual_tokens(pixels)
         with stages.stage('language'):
             ids = self._prompt_ids(observation.instruction)
             layout = self.model.layout(self.profile.cameras, ids.shape[1], self.profile.chunk)
             embeddings = self.model.embed(visual, ids, state, layout)
-            mode = self.pruner.begin(Query(layout, images, observation.instruction, observation.stamp_ns, motion))
+            mode = self.pruner.begin(
+                Query(layout, images, observation.instruction, observation.stamp_ns, motion)
+            )
             hidden, walk = self.model.decode(embeddings, layout, self.pruner)
         with stages.stage('head'):
             normalized = self.model.action_head(hidden)[0].float().cpu().numpy()
             bounds = self.statistics.action
             actions = unnormalize(normalized, bounds.low, bounds.high, bounds.mask)
         kept, by_site = _kept(layout, walk)
-        return Inference(actions, normalized, kept, by_site, mode, stages.milliseconds(), images,
-                         build_prompt(observation.instruction), observation.stamp_ns)
+        return Inference(
+            actions,
+            normalized,
+            kept,
+            by_site,
+            mode,
+            stages.milliseconds(),
+            images,
+            build_prompt(observation.instruction),
+            observation.stamp_ns,
+        )
 
     def reset(self) -> None:
         """Forget what the pruner learnt from earlier inferences."""
         self.pruner.reset()
 
     def warm_up(self, side: int = 256) -> Inference:
-        """One inference on grey frames, so that the first real one is not slower; state is reset."""
+        """Infer once on grey frames, so that the first real one is not slower; resets."""
         grey = np.full((side, side, 3), 127, np.uint8)
         bounds = self.statistics.proprio
-        out = self.infer(Observation({c: grey for c in self.profile.cameras},
-                                     None if bounds is None else bounds.mean, 'warm up'))
+        out = self.infer(
+            Observation(
+                {c: grey for c in self.profile.cameras},
+                None if bounds is None else bounds.mean,
+                'warm up',
+            )
+        )
         self.reset()
         return out
 
@@ -95,16 +123,25 @@ class Policy:
     def describe(self) -> dict[str, Any]:
         """Plain values for status, reports and bug reports."""
         parameters = sum(p.numel() for p in self.model.parameters())
-        return {**self._about, 'profile': self.profile.name, 'unnorm_key': self.statistics.key,
-                'pruning': self.pruner.name, 'parameters': parameters,
-                'dtype': str(self.dtype).removeprefix('torch.'), 'device': str(self.device)}
+        return {
+            **self._about,
+            'profile': self.profile.name,
+            'unnorm_key': self.statistics.key,
+            'pruning': self.pruner.name,
+            'parameters': parameters,
+            'dtype': str(self.dtype).removeprefix('torch.'),
+            'device': str(self.device),
+        }
 
     def _prepare(self, observation: Observation) -> dict[str, np.ndarray]:
         out = {}
         for camera in self.profile.cameras:
             if camera not in observation.images:
-                raise InputRefused('camera', f'camera {camera!r} is absent',
-                                   f'profile {self.profile.name!r} needs {list(self.profile.cameras)}')
+                raise InputRefused(
+                    'camera',
+                    f'camera {camera!r} is absent',
+                    f'profile {self.profile.name!r} needs {list(self.profile.cameras)}',
+                )
             check_image(observation.images[camera], camera)
             out[camera] = prepare_image(observation.images[camera], self.profile.pre_resize)
         return out
@@ -115,8 +152,11 @@ class Policy:
             return None
         state = np.asarray([] if observation.proprio is None else observation.proprio, np.float64)
         if state.shape != bounds.low.shape or not np.isfinite(state).all():
-            raise InputRefused('proprio', f'proprio is {state.tolist()}',
-                               f'profile {self.profile.name!r} needs {len(bounds.low)} finite numbers')
+            raise InputRefused(
+                'proprio',
+                f'proprio is {state.tolist()}',
+                f'profile {self.profile.name!r} needs {len(bounds.low)} finite numbers',
+            )
         scaled = normalize(state, bounds.low, bounds.high, bounds.mask)
         return torch.from_numpy(scaled)[None].to(self.device, self.dtype)
 
@@ -129,24 +169,34 @@ class Policy:
         return self._prompts[instruction]
 
 
-def _kept(layout: Layout, walk: PruningPass) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
+def _kept(
+    layout: Layout, walk: PruningPass
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
     by_site = {name: layout.camera_masks(ids) for name, ids in walk.kept_by_site.items()}
     return layout.camera_masks(walk.ids), by_site
 
 
-def load_policy(checkpoint_dir: str | Path, profile: str | Path | Profile = 'libero',
-                pruning: str | Mapping[str, Any] | Pruner = 'dense', device: str = 'cpu',
-                dtype: str = 'float32', unnorm_key: str | None = None,
-                tokenizer: str | Path | None = None, head: str = 'auto',
-                progress: Progress = lambda text: None) -> Policy:
+def load_policy(
+    checkpoint_dir: str | Path,
+    profile: str | Path | Profile = 'libero',
+    pruning: str | Mapping[str, Any] | Pruner = 'dense',
+    device: str = 'cpu',
+    dtype: str = 'float32',
+    unnorm_key: str | None = None,
+    tokenizer: str | Path | None = None,
+    head: str = 'auto',
+    progress: Progress = lambda text: None,
+) -> Policy:
     """Load a checkpoint folder in the published layout.
 
-    :param profile: ``'libero'``, ``'aloha'``, ``'bridge'``, the path of a YAML profile, or a Profile.
+    :param profile: ``'libero'``, ``'aloha'``, ``'bridge'``, the path of a YAML profile, or a
+        Profile.
     :param pruning: method by name (``'dense'``, ``'uniform:128'``), mapping, or an object.
     :param device: a torch device, for example ``'cpu'`` or ``'cuda'``.
     :param dtype: ``'float32'`` or ``'bfloat16'``.
     :param unnorm_key: key of ``dataset_statistics.json``; needed where there are several.
-    :param tokenizer: folder with ``tokenizer.json`` or ``tokenizer.model``; default the checkpoint's.
+    :param tokenizer: folder with ``tokenizer.json`` or ``tokenizer.model``; default the
+        checkpoint's.
     :param head: ``'l1'``, or ``'auto'``, which finds the head from the files.
     :param progress: called with a line of text at each step of loading.
     :raises CheckpointError: the folder is missing, broken or does not fit the profile.
@@ -154,8 +204,10 @@ def load_policy(checkpoint_dir: str | Path, profile: str | Path | Profile = 'lib
     """
     folder = Path(checkpoint_dir).expanduser()
     if not folder.is_dir():
-        raise CheckpointError(f'checkpoint {str(folder)!r} is not a folder',
-                              'give the folder that holds config.json and the weights')
+        raise CheckpointError(
+            f'checkpoint {str(folder)!r} is not a folder',
+            'give the folder that holds config.json and the weights',
+        )
     profile = load_profile(profile)
     torch_device, torch_dtype = _device(device), _dtype(dtype)
     if head not in ('auto', 'l1'):
@@ -164,8 +216,14 @@ def load_policy(checkpoint_dir: str | Path, profile: str | Path | Profile = 'lib
     statistics = read_statistics(folder, profile, unnorm_key)
     tokens = PromptTokenizer(tokenizer or folder)
     model = load_model(folder, profile, torch_device, torch_dtype, progress)
-    return Policy(model, profile, statistics, tokens, pruner,
-                  {'checkpoint': str(folder), 'head': 'l1', 'untrained': _untrained(folder)})
+    return Policy(
+        model,
+        profile,
+        statistics,
+        tokens,
+        pruner,
+        {'checkpoint': str(folder), 'head': 'l1', 'untrained': _untrained(folder)},
+    )
 
 
 def _device(name: str) -> str:
@@ -174,7 +232,9 @@ def _device(name: str) -> str:
     except RuntimeError:
         raise ProfileError(f'device {name!r} is unknown', "use 'cpu' or 'cuda'") from None
     if kind == 'cuda' and not torch.cuda.is_available():
-        raise ProfileError(f'device {name!r} is not available', "use 'cpu' or install a CUDA build of torch")
+        raise ProfileError(
+            f'device {name!r} is not available', "use 'cpu' or install a CUDA build of torch"
+        )
     return name
 
 

@@ -15,8 +15,11 @@ class StageTimer:
     :param clock: monotonic nanoseconds.
     """
 
-    def __init__(self, sync: Callable[[], object] | None = None,
-                 clock: Callable[[], int] = time.perf_counter_ns) -> None:
+    def __init__(
+        self,
+        sync: Callable[[], object] | None = None,
+        clock: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
         self._sync = sync
         self._clock = clock
         self._stages: dict[str, int] = {}

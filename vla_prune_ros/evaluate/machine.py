@@ -9,10 +9,16 @@ PACKAGES = ('torch', 'transformers', 'numpy', 'mujoco', 'robosuite', 'ros-rclpy'
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, system and package versions; packages that are not installed are left out."""
+    """Processor, cores, system and the versions of the packages that are installed."""
     import os
-    return {'cpu': _cpu(), 'cores': len(os.sched_getaffinity(0)), 'system': platform.platform(terse=True),
-            'python': platform.python_version(), 'packages': _packages()}
+
+    return {
+        'cpu': _cpu(),
+        'cores': len(os.sched_getaffinity(0)),
+        'system': platform.platform(terse=True),
+        'python': platform.python_version(),
+        'packages': _packages(),
+    }
 
 
 def _cpu() -> str:

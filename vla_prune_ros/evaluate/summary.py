@@ -9,9 +9,24 @@ from rich.table import Table
 
 from ..runtime.recording import MethodRun
 
-STAGE_ORDER = ('node_pairing', 'node_queue', 'node_decode', 'node_state', 'policy_preprocess', 'policy_vision',
-               'policy_language', 'policy_head', 'node_guard', 'node_publish', 'node_report')
-TOTALS = {'policy_total': 'policy total', 'overhead': 'node overhead', 'stamp_to_chunk': 'image stamp to chunk'}
+STAGE_ORDER = (
+    'node_pairing',
+    'node_queue',
+    'node_decode',
+    'node_state',
+    'policy_preprocess',
+    'policy_vision',
+    'policy_language',
+    'policy_head',
+    'node_guard',
+    'node_publish',
+    'node_report',
+)
+TOTALS = {
+    'policy_total': 'policy total',
+    'overhead': 'node overhead',
+    'stamp_to_chunk': 'image stamp to chunk',
+}
 
 
 @dataclass(frozen=True)
@@ -25,11 +40,17 @@ class Quantiles:
 def method_row(run: MethodRun) -> dict[str, Any]:
     """One run as a JSON row."""
     stages = stage_quantiles(run.records)
-    return {'method': run.method, 'episodes': run.episodes, 'successes': run.successes,
-            'queries': len(run.records), 'chunks': run.chunks, 'moved_m': round(run.moved_m, 4),
-            'visual_tokens': mean_of(run.records, 'visual_tokens'),
-            'latency_ms': asdict(stages['policy_total']) if stages else {},
-            'stages_ms': {name: asdict(q) for name, q in stages.items()}}
+    return {
+        'method': run.method,
+        'episodes': run.episodes,
+        'successes': run.successes,
+        'queries': len(run.records),
+        'chunks': run.chunks,
+        'moved_m': round(run.moved_m, 4),
+        'visual_tokens': mean_of(run.records, 'visual_tokens'),
+        'latency_ms': asdict(stages['policy_total']) if stages else {},
+        'stages_ms': {name: asdict(q) for name, q in stages.items()},
+    }
 
 
 def mean_of(records: Sequence[Mapping[str, str]], key: str) -> float:
@@ -65,11 +86,16 @@ def demo_table(runs: Sequence[MethodRun], title: str) -> Table:
         table.add_row(key, *(str(r[key]) for r in rows))
     table.add_row('visual tokens kept', *(f'{r["visual_tokens"]:.0f}' for r in rows))
     table.add_row('arm moved (m)', *(f'{r["moved_m"]:.2f}' for r in rows))
-    table.add_row('successes', *(f'{r["successes"]}/{r["episodes"]}' for r in rows), end_section=True)
+    table.add_row(
+        'successes', *(f'{r["successes"]}/{r["episodes"]}' for r in rows), end_section=True
+    )
     shown = [n for n in (*STAGE_ORDER, *TOTALS) if any(n in r['stages_ms'] for r in rows)]
     for name in shown:
         cells = (r['stages_ms'].get(name) for r in rows)
         label = f'{stage_label(name)} (ms) p50 / p95'
-        table.add_row(label, *('-' if c is None else f'{c["p50"]:.2f} / {c["p95"]:.2f}' for c in cells),
-                      end_section=name == STAGE_ORDER[-1])
+        table.add_row(
+            label,
+            *('-' if c is None else f'{c["p50"]:.2f} / {c["p95"]:.2f}' for c in cells),
+            end_section=name == STAGE_ORDER[-1],
+        )
     return table

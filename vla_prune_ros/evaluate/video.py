@@ -29,9 +29,13 @@ class VideoWriter:
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             size = (frame.shape[1], frame.shape[0])
-            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*'VP80'), self._fps, size)
+            self._writer = cv2.VideoWriter(
+                str(self.path), cv2.VideoWriter_fourcc(*'VP80'), self._fps, size
+            )
             if not self._writer.isOpened():
-                raise VlaPruneError(f'video {self.path} cannot be written', 'check the folder and disk space')
+                raise VlaPruneError(
+                    f'video {self.path} cannot be written', 'check the folder and disk space'
+                )
         self._writer.write(np.ascontiguousarray(frame[..., ::-1]))
         self.frames += 1
 
@@ -44,6 +48,10 @@ class VideoWriter:
     def __enter__(self) -> 'VideoWriter':
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()

@@ -2,7 +2,8 @@
 
 ``config.json``, sharded or single safetensors, ``action_head--N_checkpoint.pt`` and
 ``proprio_projector--N_checkpoint.pt`` (state dicts with a ``module.`` prefix) and
-``dataset_statistics.json``. Nothing is executed from the folder: pickles load with ``weights_only``.
+``dataset_statistics.json``. Nothing is executed from the folder: pickles load with
+``weights_only``.
 """
 
 import json
@@ -28,7 +29,8 @@ Progress = Callable[[str], None]
 # Tensors of the published files that never influence the L1 output, and buffers of old exports.
 _UNUSED = re.compile(
     r'language_model\.lm_head\.|.*\.rotary_emb\.inv_freq$|'
-    r'vision_backbone\.(featurizer|fused_featurizer)\.norm\.|vision_backbone\.fused_featurizer\.attn_pool\.')
+    r'vision_backbone\.(featurizer|fused_featurizer)\.norm\.|vision_backbone\.fused_featurizer\.attn_pool\.'
+)
 _BLOCK = re.compile(r'vision_backbone\.(featurizer|fused_featurizer)\.blocks\.(\d+)\.')
 
 
@@ -38,8 +40,10 @@ def read_json(path: Path) -> dict[str, Any]:
     :raises CheckpointError: missing, unreadable or not an object.
     """
     if not path.is_file():
-        raise CheckpointError(f'{path.name} is missing in {path.parent}',
-                              'point checkpoint at a folder in the published OpenVLA-OFT layout')
+        raise CheckpointError(
+            f'{path.name} is missing in {path.parent}',
+            'point checkpoint at a folder in the published OpenVLA-OFT layout',
+        )
     try:
         data = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
@@ -51,7 +55,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Normalisation limits of one quantity, float64 (n,) each, and the mask of scaled dimensions."""
+    """Normalisation limits of one quantity, float64 (n,) each, and what is scaled."""
 
     low: np.ndarray
     high: np.ndarray
@@ -71,14 +75,18 @@ class Statistics:
 def read_statistics(folder: Path, profile: Profile, unnorm_key: str | None) -> Statistics:
     """The statistics of one key of ``dataset_statistics.json``, checked against the profile.
 
-    :raises CheckpointError: key unknown or ambiguous (the keys are listed), wrong lengths, limits that
-        are not finite or not ordered.
+    :raises CheckpointError: key unknown or ambiguous (the keys are listed), wrong lengths, limits
+        that are not finite or not ordered.
     """
     path = folder / 'dataset_statistics.json'
     data = read_json(path)
     key = _choose_key(path, sorted(data), unnorm_key)
     action = _bounds(path, key, data[key], 'action', profile, profile.action_dim)
-    proprio = _bounds(path, key, data[key], 'proprio', profile, profile.proprio_dim) if profile.proprio_dim else None
+    proprio = (
+        _bounds(path, key, data[key], 'proprio', profile, profile.proprio_dim)
+        if profile.proprio_dim
+        else None
+    )
     return Statistics(key, action, proprio)
 
 
@@ -88,8 +96,10 @@ def _choose_key(path: Path, keys: list[str], wanted: str | None) -> str:
     if not wanted:
         if len(keys) == 1:
             return keys[0]
-        raise CheckpointError(f'{path} holds several keys and unnorm_key is not set',
-                              f'set unnorm_key to one of {keys}')
+        raise CheckpointError(
+            f'{path} holds several keys and unnorm_key is not set',
+            f'set unnorm_key to one of {keys}',
+        )
     for candidate in (wanted, f'{wanted}_no_noops'):
         if candidate in keys:
             return candidate
@@ -104,14 +114,20 @@ def _bounds(path: Path, key: str, entry: Any, what: str, profile: Profile, lengt
         mask = np.asarray(entry[what].get('mask', [True] * len(low)), bool)
         mean = np.asarray(entry[what].get('mean') or (low + high) / 2, np.float64)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f'{where} has no usable {names[0]}/{names[1]} ({error!r})',
-                              f'check profile {profile.name!r} and its normalization') from None
+        raise CheckpointError(
+            f'{where} has no usable {names[0]}/{names[1]} ({error!r})',
+            f'check profile {profile.name!r} and its normalization',
+        ) from None
     if not len(low) == len(high) == len(mask) == len(mean) == length:
-        raise CheckpointError(f'{where} has {len(low)} dimensions, profile {profile.name!r} has {length}',
-                              'choose the profile the checkpoint was trained with')
+        raise CheckpointError(
+            f'{where} has {len(low)} dimensions, profile {profile.name!r} has {length}',
+            'choose the profile the checkpoint was trained with',
+        )
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high)[mask].all()):
-        raise CheckpointError(f'{where}: limits are not finite or not {names[0]} < {names[1]}',
-                              'fetch dataset_statistics.json again')
+        raise CheckpointError(
+            f'{where}: limits are not finite or not {names[0]} < {names[1]}',
+            'fetch dataset_statistics.json again',
+        )
     return Bounds(low, high, mask, mean)
 
 
@@ -119,25 +135,39 @@ def read_size(folder: Path, profile: Profile) -> ModelSize:
     """Shapes of all modules from ``config.json``.
 
     The published file names the towers only; shrunken checkpoints add ``oracle_vision_overrides``.
-    The language model's missing fields take ``LlamaConfig``'s defaults (RMSNorm eps 1e-6), as published.
+    The language model's missing fields take ``LlamaConfig``'s defaults (RMSNorm eps 1e-6), as
+    published.
     """
     config = read_json(folder / 'config.json')
     text = dict(config.get('text_config') or {})
     if config.get('model_type') != 'openvla' or text.pop('model_type', 'llama') != 'llama':
-        raise CheckpointError(f'{folder}/config.json is not an OpenVLA model (model_type '
-                              f'{config.get("model_type")!r})', 'point checkpoint at an OpenVLA-OFT folder')
+        raise CheckpointError(
+            f'{folder}/config.json is not an OpenVLA model (model_type '
+            f'{config.get("model_type")!r})',
+            'point checkpoint at an OpenVLA-OFT folder',
+        )
     text.pop('torch_dtype', None)
     try:
         towers = config.get('oracle_vision_overrides') or {}
-        dino, siglip = (_tower(make, towers.get(name)) for make, name in
-                        ((dino_size, DINO_ID), (siglip_size, SIGLIP_ID)))
-        return ModelSize(dino, siglip, LlamaConfig(**text), profile.action_dim, profile.proprio_dim)
+        dino, siglip = (
+            _tower(make, towers.get(name))
+            for make, name in ((dino_size, DINO_ID), (siglip_size, SIGLIP_ID))
+        )
+        return ModelSize(
+            dino, siglip, LlamaConfig(**text), profile.action_dim, profile.proprio_dim
+        )
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f'{folder}/config.json: {str(error).splitlines()[0]}', 'fetch config.json again') from None
+        raise CheckpointError(
+            f'{folder}/config.json: {str(error).splitlines()[0]}', 'fetch config.json again'
+        ) from None
 
 
 def _tower(make: Callable[..., TowerSize], override: dict[str, int] | None) -> TowerSize:
-    return make(override['embed_dim'], override['depth'], override['num_heads']) if override else make()
+    return (
+        make(override['embed_dim'], override['depth'], override['num_heads'])
+        if override
+        else make()
+    )
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -152,15 +182,19 @@ def weight_files(folder: Path) -> list[Path]:
         files = sorted(folder.glob('*.safetensors'))
     missing = [f.name for f in files if not f.is_file()]
     if missing:
-        raise CheckpointError(f'{folder}: shard {missing[0]} is missing', 'finish the download of the checkpoint')
+        raise CheckpointError(
+            f'{folder}: shard {missing[0]} is missing', 'finish the download of the checkpoint'
+        )
     if not files:
-        raise CheckpointError(f'{folder} holds no .safetensors weights',
-                              'point checkpoint at a folder in the published OpenVLA-OFT layout')
+        raise CheckpointError(
+            f'{folder} holds no .safetensors weights',
+            'point checkpoint at a folder in the published OpenVLA-OFT layout',
+        )
     return files
 
 
 def stream_weights(folder: Path, progress: Progress) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of all shards, one at a time, so that host memory holds no second copy of the model."""
+    """Tensors of all shards, one at a time: host memory holds no second copy of the model."""
     files = weight_files(folder)
     for number, file in enumerate(files, start=1):
         progress(f'reading weights {number}/{len(files)}: {file.name}')
@@ -180,14 +214,18 @@ def read_component(folder: Path, name: str) -> dict[str, Tensor]:
     files = [f for f in sorted(folder.glob(f'*{name}*.pt')) if 'checkpoint' in f.name]
     if len(files) != 1:
         found = ', '.join(f.name for f in files) or 'none'
-        raise CheckpointError(f'{folder} needs exactly one {name}--N_checkpoint.pt, found {found}',
-                              'keep the one that belongs to the weights')
+        raise CheckpointError(
+            f'{folder} needs exactly one {name}--N_checkpoint.pt, found {found}',
+            'keep the one that belongs to the weights',
+        )
     try:
         state = torch.load(files[0], map_location='cpu', weights_only=True)
         return {k.removeprefix('module.'): v for k, v in state.items()}
     except Exception as error:  # torch and pickle raise many kinds
-        raise CheckpointError(f'{files[0]} is not a plain state dict ({str(error).splitlines()[0]})',
-                              'fetch the file again') from None
+        raise CheckpointError(
+            f'{files[0]} is not a plain state dict ({str(error).splitlines()[0]})',
+            'fetch the file again',
+        ) from None
 
 
 def _used(name: str, size: ModelSize) -> bool:
@@ -198,8 +236,13 @@ def _used(name: str, size: ModelSize) -> bool:
     return not _UNUSED.match(name)
 
 
-def load_model(folder: Path, profile: Profile, device: str, dtype: torch.dtype,
-               progress: Progress = lambda text: None) -> OpenVLAOFT:
+def load_model(
+    folder: Path,
+    profile: Profile,
+    device: str,
+    dtype: torch.dtype,
+    progress: Progress = lambda text: None,
+) -> OpenVLAOFT:
     """The network with its weights on ``device`` in ``dtype``, in evaluation mode.
 
     :raises CheckpointError: missing, surplus or wrongly shaped tensors, named.
@@ -213,20 +256,30 @@ def load_model(folder: Path, profile: Profile, device: str, dtype: torch.dtype,
         _assign(model, wanted, name, tensor.to(device, dtype), str(folder))
     for component in ('action_head', *(['proprio_projector'] if profile.proprio_dim else [])):
         for name, tensor in read_component(folder, component).items():
-            _assign(model, wanted, f'{component}.{name}', tensor.to(device, dtype), f'{component} file')
+            _assign(
+                model, wanted, f'{component}.{name}', tensor.to(device, dtype), f'{component} file'
+            )
     if wanted:
-        raise CheckpointError(f'{folder} lacks {len(wanted)} tensors, first {next(iter(wanted))}',
-                              'finish the download, or choose the profile the checkpoint was trained with')
+        raise CheckpointError(
+            f'{folder} lacks {len(wanted)} tensors, first {next(iter(wanted))}',
+            'finish the download, or choose the profile the checkpoint was trained with',
+        )
     return model.eval().requires_grad_(False)
 
 
-def _assign(model: nn.Module, wanted: dict[str, nn.Parameter], name: str, tensor: Tensor, where: str) -> None:
+def _assign(
+    model: nn.Module, wanted: dict[str, nn.Parameter], name: str, tensor: Tensor, where: str
+) -> None:
     slot = wanted.pop(name, None)
     if slot is None:
-        raise CheckpointError(f'{where}: tensor {name} does not belong to an L1 OpenVLA-OFT model',
-                              'check that the folder holds an OpenVLA-OFT checkpoint with an L1 action head')
+        raise CheckpointError(
+            f'{where}: tensor {name} does not belong to an L1 OpenVLA-OFT model',
+            'check that the folder holds an OpenVLA-OFT checkpoint with an L1 action head',
+        )
     if slot.shape != tensor.shape:
-        raise CheckpointError(f'{where}: {name} is {tuple(tensor.shape)}, expected {tuple(slot.shape)}',
-                              'choose the profile the checkpoint was trained with')
+        raise CheckpointError(
+            f'{where}: {name} is {tuple(tensor.shape)}, expected {tuple(slot.shape)}',
+            'choose the profile the checkpoint was trained with',
+        )
     parent, _, leaf = name.rpartition('.')
     setattr(model.get_submodule(parent), leaf, nn.Parameter(tensor, requires_grad=False))

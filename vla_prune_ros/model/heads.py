@@ -17,7 +17,7 @@ class ResidualBlock(nn.Module):
 
 
 class MlpResNet(nn.Module):
-    """LayerNorm, Linear, ReLU, two residual blocks, LayerNorm, Linear. LayerNorm eps is 1e-5 here."""
+    """LayerNorm, Linear, ReLU, two residual blocks, LayerNorm, Linear. Eps is 1e-5 here."""
 
     def __init__(self, in_width: int, width: int, out_width: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """From a camera frame to the pixels the towers see, without TensorFlow.
 
-The training data went through TensorFlow's JPEG codec, Lanczos resize and crop-and-resize. Each step here
-reproduces it bit for bit: libjpeg-turbo's fast DCT with plain chroma up-sampling, and float32
-sums in the reference's order. Source: openvla-oft ``openvla_utils.py``
+The training data went through TensorFlow's JPEG codec, Lanczos resize and crop-and-resize. Each
+step here reproduces it bit for bit: libjpeg-turbo's fast DCT with plain chroma up-sampling, and
+float32 sums in the reference's order. Source: openvla-oft ``openvla_utils.py``
 (``resize_image_for_policy``, ``center_crop_image``) and the processor's constants.
 """
 
@@ -31,12 +31,18 @@ def check_image(image: np.ndarray, camera: str) -> None:
     """
     good = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3
     if not good or image.shape[2] != 3 or 0 in image.shape:
-        kind = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputRefused('image', f'image of camera {camera!r} is {kind}', 'pass uint8 (H, W, 3) RGB')
+        kind = (
+            f'{image.dtype} {image.shape}'
+            if isinstance(image, np.ndarray)
+            else type(image).__name__
+        )
+        raise InputRefused(
+            'image', f'image of camera {camera!r} is {kind}', 'pass uint8 (H, W, 3) RGB'
+        )
 
 
 def jpeg_round_trip(image: np.ndarray) -> np.ndarray:
-    """Encode at quality 95 with 4:2:0 chroma and decode as TensorFlow does. uint8 (H, W, 3) -> same."""
+    """Encode at quality 95, 4:2:0, and decode as TensorFlow does. uint8 (H, W, 3) -> same."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, 'JPEG', quality=95, subsampling='4:2:0')
     return simplejpeg.decode_jpeg(buffer.getvalue(), 'RGB', fastdct=True, fastupsample=False)
@@ -53,10 +59,11 @@ def _lanczos3(x: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def lanczos_taps(size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Source rows int64 (size_out, taps) and weights float32 (size_out, taps) of an antialiased resize.
+    """Source rows int64 (size_out, taps) and weights float32 (size_out, taps) of an antialiased
+    resize.
 
-    Half-pixel centres; the kernel is stretched by in/out when shrinking; weights are renormalised at
-    the borders. Each operation is rounded to float32 in the order of TensorFlow's
+    Half-pixel centres; the kernel is stretched by in/out when shrinking; weights are renormalised
+    at the borders. Each operation is rounded to float32 in the order of TensorFlow's
     ``ScaleAndTranslate``, which is what makes the result equal to the last bit.
     """
     half = np.float32(0.5)
@@ -67,14 +74,16 @@ def lanczos_taps(size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray]:
     start = np.clip(np.ceil(centre - radius - half).astype(np.int64), 0, size_in - 1)
     stop = np.clip(np.floor(centre + radius - half).astype(np.int64), 0, size_in - 1) + 1
     source = start[:, None] + np.arange((stop - start).max())
-    weight = _lanczos3((source.astype(np.float32) + half - centre[:, None]) * (np.float32(1) / stretch))
+    weight = _lanczos3(
+        (source.astype(np.float32) + half - centre[:, None]) * (np.float32(1) / stretch)
+    )
     weight = np.where(source < stop[:, None], weight, np.float32(0))
     total = np.add.accumulate(weight, axis=1, dtype=np.float32)[:, -1:]  # summed tap by tap
     return np.minimum(source, size_in - 1), weight * (np.float32(1) / total)
 
 
 def _resample_rows(x: np.ndarray, size: int) -> np.ndarray:
-    """float32 (H, W, 3) -> float32 (size, W, 3), tap by tap so that sums round in the reference's order."""
+    """float32 (H, W, 3) -> (size, W, 3), tap by tap: sums round in the reference's order."""
     source, weight = lanczos_taps(len(x), size)
     flat = x.reshape(len(x), -1)
     out = flat[source[:, 0]] * weight[:, 0, None]
@@ -102,9 +111,11 @@ def _crop_taps(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def center_crop(image: np.ndarray) -> np.ndarray:
-    """The middle 90 % of the area, stretched back to the same size. uint8 (S, S, 3) -> uint8 (S, S, 3).
+    """The middle 90 % of the area, stretched back to the same size. uint8 (S, S, 3) -> uint8 (S,
+    S, 3).
 
-    Corner-aligned bilinear sampling in float32 and back by floor(255.5 x), TensorFlow's conversion.
+    Corner-aligned bilinear sampling in float32 and back by floor(255.5 x), TensorFlow's
+    conversion.
     """
     low, high, weight = _crop_taps(len(image))
     x = image.astype(np.float32) * np.float32(1 / 255)  # not a division: TensorFlow multiplies
@@ -123,7 +134,9 @@ def prepare_image(image: np.ndarray, pre_resize: int = 0) -> np.ndarray:
     """
     if image.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
         if pre_resize:
-            image = np.asarray(Image.fromarray(image).resize((pre_resize, pre_resize), Image.BICUBIC))
+            image = np.asarray(
+                Image.fromarray(image).resize((pre_resize, pre_resize), Image.BICUBIC)
+            )
         image = lanczos_resize(jpeg_round_trip(np.ascontiguousarray(image)))
     return center_crop(image)
 
@@ -136,7 +149,7 @@ def _scale_and_shift() -> tuple[np.ndarray, np.ndarray]:
 
 
 def pixel_values(images: list[np.ndarray]) -> np.ndarray:
-    """uint8 (224, 224, 3) per camera -> float32 (cameras, 6, 224, 224): DINOv2 then SigLIP channels."""
+    """uint8 (224, 224, 3) per camera -> float32 (cameras, 6, 224, 224), DINOv2 first."""
     mean, std = _scale_and_shift()
     x = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
     return (np.concatenate([x, x], axis=1) - mean) / std

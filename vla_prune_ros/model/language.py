@@ -1,8 +1,9 @@
 """The Llama decoder as a loop over layers that we own: bidirectional, prunable, no cache.
 
-The layers are ``transformers``' own modules (weights, norms, MLP); attention is called here, because OFT needs
-every token to see every token, and because pruners need a few attention rows beside the fused kernel.
-Reference: openvla-oft with its transformers fork, whose SDPA class drops the causal mask.
+The layers are ``transformers``' own modules (weights, norms, MLP); attention is called here,
+because OFT needs every token to see every token, and because pruners need a few attention rows
+beside the fused kernel. Reference: openvla-oft with its transformers fork, whose SDPA class drops
+the causal mask.
 """
 
 import torch
@@ -10,19 +11,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import (
-    LlamaDecoderLayer, LlamaRMSNorm, apply_rotary_pos_emb)
+    LlamaDecoderLayer,
+    LlamaRMSNorm,
+    apply_rotary_pos_emb,
+)
 
 from ..pruning.plan import PruningPass
 
 
-def rope(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rope(
+    positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine tables (1, S, head_dim) for integer positions (S,), rotate-half form.
 
-    Angles are computed in float32 and only then cast: rounding the inverse frequencies to bfloat16, as
-    ``model.to(torch.bfloat16)`` does to a buffer, moves normalised actions by up to 0.06.
+    Angles are computed in float32 and only then cast: rounding the inverse frequencies to
+    bfloat16, as ``model.to(torch.bfloat16)`` does to a buffer, moves normalised actions by up to
+    0.06.
     """
-    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-    angles = positions[None, :, None].float() * (1.0 / theta ** exponent)
+    exponent = (
+        torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+    )
+    angles = positions[None, :, None].float() * (1.0 / theta**exponent)
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
@@ -38,8 +47,9 @@ def attention_rows(q: Tensor, k: Tensor, rows: Tensor, scale: float) -> Tensor:
     return scores.float().softmax(dim=-1).mean(dim=0)
 
 
-def decoder_layer(layer: LlamaDecoderLayer, x: Tensor, cos: Tensor, sin: Tensor,
-                  rows: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+def decoder_layer(
+    layer: LlamaDecoderLayer, x: Tensor, cos: Tensor, sin: Tensor, rows: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
     """One layer, unmasked. (1, S, D) -> (1, S, D), and the asked attention rows (R, S)."""
     attn = layer.self_attn
     heads = (*x.shape[:2], -1, attn.head_dim)
@@ -48,8 +58,12 @@ def decoder_layer(layer: LlamaDecoderLayer, x: Tensor, cos: Tensor, sin: Tensor,
     k = attn.k_proj(y).view(heads).transpose(1, 2)
     v = attn.v_proj(y).view(heads).transpose(1, 2)
     q, k = apply_rotary_pos_emb(q, k, cos, sin)
-    k, v = (t.repeat_interleave(attn.num_key_value_groups, dim=1) if attn.num_key_value_groups > 1 else t
-            for t in (k, v))
+    k, v = (
+        t.repeat_interleave(attn.num_key_value_groups, dim=1)
+        if attn.num_key_value_groups > 1
+        else t
+        for t in (k, v)
+    )
     seen = None if rows is None else attention_rows(q, k, rows, attn.scaling)
     y = F.scaled_dot_product_attention(q, k, v, scale=attn.scaling)
     x = x + attn.o_proj(y.transpose(1, 2).reshape(*x.shape[:2], -1))
@@ -63,7 +77,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(LlamaDecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(
+            LlamaDecoderLayer(config, i) for i in range(config.num_hidden_layers)
+        )
         self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
 
@@ -75,23 +91,33 @@ class LanguageModel(nn.Module):
         self.model = Decoder(config)
 
     def forward(self, x: Tensor, walk: PruningPass, trace: list[Tensor] | None = None) -> Tensor:
-        """(1, S, D) embeddings -> (1, A, D) hidden states of the read-out rows, after the final norm.
+        """(1, S, D) embeddings -> (1, A, D) hidden states of the read-out rows, after the final
+        norm.
 
         :param walk: says at each site which rows stay; it holds the survivors afterwards.
         :param trace: collects the residual stream (1, S', D) behind every layer and its pruning.
         """
         config = self.model.config
         x = self._prune(walk, -1, x, None)
-        cos, sin = rope(walk.positions, config.head_dim, config.rope_parameters['rope_theta'], x.dtype)
+        cos, sin = rope(
+            walk.positions, config.head_dim, config.rope_parameters['rope_theta'], x.dtype
+        )
         for index, layer in enumerate(self.model.layers):
             site = walk.site_after(index)
-            asked = None if site is None or site.rows is None else walk.rows(site.rows(walk.layout))
+            asked = (
+                None if site is None or site.rows is None else walk.rows(site.rows(walk.layout))
+            )
             x, seen = decoder_layer(layer, x, cos, sin, asked)
             if site is not None:
                 before = walk.positions
                 x = self._prune(walk, index, x, seen)
                 if walk.positions is not before:
-                    cos, sin = rope(walk.positions, config.head_dim, config.rope_parameters['rope_theta'], x.dtype)
+                    cos, sin = rope(
+                        walk.positions,
+                        config.head_dim,
+                        config.rope_parameters['rope_theta'],
+                        x.dtype,
+                    )
             if trace is not None:
                 trace.append(x)
         return self.model.norm(x[:, walk.rows(walk.layout.readout_positions)])

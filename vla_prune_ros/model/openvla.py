@@ -41,18 +41,27 @@ class OpenVLAOFT(nn.Module):
         self.projector = Projector(self.vision_backbone.width, width)
         self.language_model = LanguageModel(size.text)
         self.action_head = L1Head(width, size.action_dim)
-        self.proprio_projector = ProprioProjector(size.proprio_dim, width) if size.proprio_dim else None
+        self.proprio_projector = (
+            ProprioProjector(size.proprio_dim, width) if size.proprio_dim else None
+        )
 
     def layout(self, cameras: tuple[str, ...], prompt_ids: int, chunk: int) -> Layout:
         """Where everything stands for this many prompt ids (BOS included) and steps."""
-        return Layout(cameras, PATCHES, int(self.proprio_projector is not None), prompt_ids,
-                      chunk * self.action_head.action_dim)
+        return Layout(
+            cameras,
+            PATCHES,
+            int(self.proprio_projector is not None),
+            prompt_ids,
+            chunk * self.action_head.action_dim,
+        )
 
     def visual_tokens(self, pixels: Tensor) -> Tensor:
         """(cameras, 6, 224, 224) -> (1, cameras * 256, D) embeddings for the language model."""
         return self.projector(self.vision_backbone(pixels))
 
-    def embed(self, visual: Tensor, prompt_ids: Tensor, proprio: Tensor | None, layout: Layout) -> Tensor:
+    def embed(
+        self, visual: Tensor, prompt_ids: Tensor, proprio: Tensor | None, layout: Layout
+    ) -> Tensor:
         """The multimodal sequence (1, S, D). Slots are zero vectors; the stop token is a real one.
 
         :param visual: (1, V, D).
@@ -66,9 +75,10 @@ class OpenVLAOFT(nn.Module):
         slots = text.new_zeros(1, layout.slots, text.shape[-1])
         return torch.cat([text[:, :1], visual, *state, text[:, 1:], slots, stop], dim=1)
 
-    def decode(self, embeddings: Tensor, layout: Layout, pruner: Pruner,
-               trace: list[Tensor] | None = None) -> tuple[Tensor, PruningPass]:
-        """(1, S, D) -> read-out hidden states (1, K * D, D) and the walk that says who survived."""
+    def decode(
+        self, embeddings: Tensor, layout: Layout, pruner: Pruner, trace: list[Tensor] | None = None
+    ) -> tuple[Tensor, PruningPass]:
+        """(1, S, D) -> read-out hidden states (1, K * D, D), and the walk: who survived."""
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)
         walk = PruningPass(layout, pruner, positions)
         return self.language_model(embeddings, walk, trace), walk

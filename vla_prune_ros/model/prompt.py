@@ -1,7 +1,7 @@
 """The published prompt and its tokens.
 
-The ids must end in 29871, the lone space that stood between ``Out:`` and the first action token when the
-model was trained (openvla-oft ``predict_action`` appends it).
+The ids must end in 29871, the lone space that stood between ``Out:`` and the first action token
+when the model was trained (openvla-oft ``predict_action`` appends it).
 """
 
 from pathlib import Path
@@ -34,13 +34,17 @@ class PromptTokenizer:
         files = [path] if path.is_file() else [path / 'tokenizer.json', path / 'tokenizer.model']
         self.path = next((f for f in files if f.is_file()), None)
         if self.path is None:
-            raise CheckpointError(f'no tokenizer.json or tokenizer.model in {path}',
-                                  'copy the tokenizer files there or pass tokenizer=FOLDER')
+            raise CheckpointError(
+                f'no tokenizer.json or tokenizer.model in {path}',
+                'copy the tokenizer files there or pass tokenizer=FOLDER',
+            )
         try:
             self._encode = _open(self.path)
         except Exception as error:  # both libraries raise bare Exceptions of many kinds
-            raise CheckpointError(f'tokenizer {self.path} cannot be read ({str(error).splitlines()[0]})',
-                                  'fetch the file again') from None
+            raise CheckpointError(
+                f'tokenizer {self.path} cannot be read ({str(error).splitlines()[0]})',
+                'fetch the file again',
+            ) from None
 
     def __call__(self, text: str) -> list[int]:
         """Ids of the text, BOS first and 29871 last."""
@@ -51,8 +55,10 @@ class PromptTokenizer:
 def _open(path: Path) -> _Encoder:
     if path.suffix == '.model':
         import sentencepiece
+
         processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         return processor.encode
     from tokenizers import Tokenizer
+
     tokenizer = Tokenizer.from_file(str(path))
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids

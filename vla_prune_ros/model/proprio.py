@@ -30,8 +30,9 @@ def quaternion_to_axis_angle(quat_xyzw: 'np.ndarray | Sequence[float]') -> np.nd
     return np.array((x, y, z)) * 2.0 * math.acos(w) / denominator
 
 
-def normalize(values: np.ndarray, low: np.ndarray, high: np.ndarray,
-              mask: np.ndarray | None = None) -> np.ndarray:
+def normalize(
+    values: np.ndarray, low: np.ndarray, high: np.ndarray, mask: np.ndarray | None = None
+) -> np.ndarray:
     """Map ``low ... high`` to -1 ... 1 and clip.
 
     :param values: (..., D) in the robot's units; left untouched.
@@ -47,8 +48,9 @@ def normalize(values: np.ndarray, low: np.ndarray, high: np.ndarray,
     return np.clip(scaled, -1.0, 1.0)
 
 
-def unnormalize(values: np.ndarray, low: np.ndarray, high: np.ndarray,
-                mask: np.ndarray | None = None) -> np.ndarray:
+def unnormalize(
+    values: np.ndarray, low: np.ndarray, high: np.ndarray, mask: np.ndarray | None = None
+) -> np.ndarray:
     """Map -1 ... 1 back to ``low ... high``, without clipping.
 
     ``0.5 * (values + 1)`` is taken in the dtype of ``values`` (the head gives float32) and only

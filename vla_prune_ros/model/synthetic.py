@@ -1,7 +1,7 @@
 """Seeded random checkpoints in the published layout, for demos and tests without the 7B weights.
 
-They move an arm, they do not know what they do: the folder says so (``vla_prune.json``), and everything
-that shows their results repeats it.
+They move an arm, they do not know what they do: the folder says so (``vla_prune.json``), and
+everything that shows their results repeats it.
 """
 
 import json
@@ -24,10 +24,50 @@ from .vision import DINO_ID, SIGLIP_ID, dino_size, siglip_size
 
 VOCABULARY = 32064
 PAD_ID = 32000
-# Pieces as Llama-2 cuts the fixed words of the prompt, so that the task words sit where they do there.
-STANDIN_PIECES = ('Out', *(f'▁{word}' for word in (
-    'In What action should the robot take to pick up the red green blue cube block bowl and place it on in '
-    'plate box drawer open close turn off stove push stack lift put').split()))
+# Pieces as Llama-2 cuts the fixed words of the prompt, so that the task words sit where they do
+# there.
+STANDIN_PIECES = (
+    'Out',
+    *(
+        f'▁{word}'
+        for word in [
+            'In',
+            'What',
+            'action',
+            'should',
+            'the',
+            'robot',
+            'take',
+            'to',
+            'pick',
+            'up',
+            'the',
+            'red',
+            'green',
+            'blue',
+            'cube',
+            'block',
+            'bowl',
+            'and',
+            'place',
+            'it',
+            'on',
+            'in',
+            'plate',
+            'box',
+            'drawer',
+            'open',
+            'close',
+            'turn',
+            'off',
+            'stove',
+            'push',
+            'stack',
+            'lift',
+            'put',
+        ]
+    ),
+)
 
 # Limits of the LIBERO-Spatial statistics: realistic ranges for a policy that has learnt nothing.
 _ACTION_Q01 = (-0.745, -0.662, -0.9375, -0.107, -0.207, -0.184, 0.0)
@@ -38,7 +78,7 @@ _PROPRIO_Q99 = (0.135, 0.363, 1.286, 3.283, 0.933, 0.633, 0.0399, -0.0017)
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of one synthetic checkpoint: (width, depth, heads) of the towers and of the decoder."""
+    """Sizes of a synthetic checkpoint; towers are (width, depth, heads)."""
 
     dino: tuple[int, int, int]
     siglip: tuple[int, int, int]
@@ -55,7 +95,8 @@ PRESETS = {
 
 
 def make_checkpoint(folder: str | Path, preset: str = 'demo', seed: int = 0) -> Path:
-    """Write an untrained LIBERO-profile checkpoint; the same arguments give the same bytes of weights.
+    """Write an untrained LIBERO-profile checkpoint; the same arguments give the same bytes of
+    weights.
 
     :raises CheckpointError: unknown preset, or the folder exists and holds something else.
     """
@@ -63,7 +104,9 @@ def make_checkpoint(folder: str | Path, preset: str = 'demo', seed: int = 0) -> 
         raise CheckpointError(f'unknown preset {preset!r}', f'use one of {sorted(PRESETS)}')
     folder = Path(folder).expanduser()
     if folder.exists() and any(folder.iterdir()) and not (folder / 'vla_prune.json').is_file():
-        raise CheckpointError(f'{folder} exists and is not a synthetic checkpoint', 'choose another folder')
+        raise CheckpointError(
+            f'{folder} exists and is not a synthetic checkpoint', 'choose another folder'
+        )
     folder.mkdir(parents=True, exist_ok=True)
     sizes = PRESETS[preset]
     model = _random_model(sizes, seed)
@@ -76,9 +119,16 @@ def make_checkpoint(folder: str | Path, preset: str = 'demo', seed: int = 0) -> 
 
 
 def _random_model(sizes: Preset, seed: int) -> OpenVLAOFT:
-    text = LlamaConfig(vocab_size=VOCABULARY, hidden_size=sizes.hidden, intermediate_size=sizes.mlp,
-                       num_hidden_layers=sizes.layers, num_attention_heads=sizes.heads)
-    size = ModelSize(dino_size(*sizes.dino), siglip_size(*sizes.siglip), text, action_dim=7, proprio_dim=8)
+    text = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.mlp,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+    )
+    size = ModelSize(
+        dino_size(*sizes.dino), siglip_size(*sizes.siglip), text, action_dim=7, proprio_dim=8
+    )
     with torch.device('meta'):
         model = OpenVLAOFT(size)
     for name, parameter in list(model.named_parameters()):
@@ -90,7 +140,9 @@ def _random_model(sizes: Preset, seed: int) -> OpenVLAOFT:
 
 def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
     """Named seeding: a tensor does not change when others are added or reordered."""
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()) ^ (seed * 0x9E3779B1 & 0xFFFFFFFF))
+    generator = torch.Generator().manual_seed(
+        zlib.crc32(name.encode()) ^ (seed * 0x9E3779B1 & 0xFFFFFFFF)
+    )
     noise = torch.randn(shape, generator=generator)
     if 'norm' in name or name.endswith('scale_factor'):
         return noise * 0.02 + (0.0 if name.endswith('bias') else 1.0)
@@ -103,71 +155,126 @@ def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
 def _write_weights(folder: Path, model: OpenVLAOFT) -> None:
     state = {k: v.to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()}
     for component in ('action_head', 'proprio_projector'):
-        part = {f'module.{k.removeprefix(component + ".")}': v for k, v in state.items() if k.startswith(component)}
+        part = {
+            f'module.{k.removeprefix(component + ".")}': v
+            for k, v in state.items()
+            if k.startswith(component)
+        }
         torch.save(part, folder / f'{component}--0_checkpoint.pt')
-    main = {k: v for k, v in state.items() if not k.startswith(('action_head', 'proprio_projector'))}
+    main = {
+        k: v for k, v in state.items() if not k.startswith(('action_head', 'proprio_projector'))
+    }
     language = {k: v for k, v in main.items() if k.startswith('language_model')}
     shards = ({k: v for k, v in main.items() if k not in language}, language)
     names = [f'model-{i:05d}-of-{len(shards):05d}.safetensors' for i in range(1, len(shards) + 1)]
-    for name, shard in zip(names, shards):
+    for name, shard in zip(names, shards, strict=True):
         save_file(shard, folder / name)
-    index = {'metadata': {'total_size': sum(v.numel() * 2 for v in main.values())},
-             'weight_map': {k: n for n, shard in zip(names, shards) for k in sorted(shard)}}
-    (folder / 'model.safetensors.index.json').write_text(json.dumps(index, indent=2), encoding='utf-8')
+    index = {
+        'metadata': {'total_size': sum(v.numel() * 2 for v in main.values())},
+        'weight_map': {
+            k: n for n, shard in zip(names, shards, strict=True) for k in sorted(shard)
+        },
+    }
+    (folder / 'model.safetensors.index.json').write_text(
+        json.dumps(index, indent=2), encoding='utf-8'
+    )
 
 
 def _json_files(sizes: Preset, preset: str, seed: int) -> dict[str, dict[str, Any]]:
     towers = {DINO_ID: sizes.dino, SIGLIP_ID: sizes.siglip}
     config = {
-        'model_type': 'openvla', 'architectures': ['OpenVLAForActionPrediction'],
-        'arch_specifier': 'no-align+fused-gelu-mlp', 'image_resize_strategy': 'resize-naive',
-        'image_sizes': [224, 224], 'llm_backbone_id': 'llama2-7b-pure', 'n_action_bins': 256, 'norm_stats': {},
-        'oracle_vision_overrides': {k: dict(zip(('embed_dim', 'depth', 'num_heads'), v)) for k, v in towers.items()},
-        'pad_to_multiple_of': 64, 'pad_token_id': PAD_ID, 'timm_model_ids': [DINO_ID, SIGLIP_ID],
-        'text_config': {'model_type': 'llama', 'vocab_size': VOCABULARY, 'hidden_size': sizes.hidden,
-                        'intermediate_size': sizes.mlp, 'num_hidden_layers': sizes.layers,
-                        'num_attention_heads': sizes.heads, 'num_key_value_heads': sizes.heads,
-                        'pad_token_id': PAD_ID, 'torch_dtype': 'bfloat16'},
-        'torch_dtype': 'bfloat16', 'use_fused_vision_backbone': True,
-        'vision_backbone_id': 'dinosiglip-vit-so-224px'}
+        'model_type': 'openvla',
+        'architectures': ['OpenVLAForActionPrediction'],
+        'arch_specifier': 'no-align+fused-gelu-mlp',
+        'image_resize_strategy': 'resize-naive',
+        'image_sizes': [224, 224],
+        'llm_backbone_id': 'llama2-7b-pure',
+        'n_action_bins': 256,
+        'norm_stats': {},
+        'oracle_vision_overrides': {
+            k: dict(zip(('embed_dim', 'depth', 'num_heads'), v, strict=True))
+            for k, v in towers.items()
+        },
+        'pad_to_multiple_of': 64,
+        'pad_token_id': PAD_ID,
+        'timm_model_ids': [DINO_ID, SIGLIP_ID],
+        'text_config': {
+            'model_type': 'llama',
+            'vocab_size': VOCABULARY,
+            'hidden_size': sizes.hidden,
+            'intermediate_size': sizes.mlp,
+            'num_hidden_layers': sizes.layers,
+            'num_attention_heads': sizes.heads,
+            'num_key_value_heads': sizes.heads,
+            'pad_token_id': PAD_ID,
+            'torch_dtype': 'bfloat16',
+        },
+        'torch_dtype': 'bfloat16',
+        'use_fused_vision_backbone': True,
+        'vision_backbone_id': 'dinosiglip-vit-so-224px',
+    }
     return {
         'config.json': config,
         'generation_config.json': {'bos_token_id': 1, 'eos_token_id': 2, 'pad_token_id': PAD_ID},
-        'dataset_statistics.json': {'untrained': {
-            'action': _limits(_ACTION_Q01, _ACTION_Q99, [True] * 6 + [False]),
-            'proprio': _limits(_PROPRIO_Q01, _PROPRIO_Q99, None), 'num_transitions': 0, 'num_trajectories': 0}},
-        'vla_prune.json': {'trained': False, 'preset': preset, 'seed': seed,
-                           'made_by': f'vla-prune make-checkpoint --preset {preset} --seed {seed}'}}
+        'dataset_statistics.json': {
+            'untrained': {
+                'action': _limits(_ACTION_Q01, _ACTION_Q99, [True] * 6 + [False]),
+                'proprio': _limits(_PROPRIO_Q01, _PROPRIO_Q99, None),
+                'num_transitions': 0,
+                'num_trajectories': 0,
+            }
+        },
+        'vla_prune.json': {
+            'trained': False,
+            'preset': preset,
+            'seed': seed,
+            'made_by': f'vla-prune make-checkpoint --preset {preset} --seed {seed}',
+        },
+    }
 
 
-def _limits(low: tuple[float, ...], high: tuple[float, ...], mask: list[bool] | None) -> dict[str, Any]:
-    middle = [(a + b) / 2 for a, b in zip(low, high)]
-    spread = [(b - a) / 4 for a, b in zip(low, high)]
+def _limits(
+    low: tuple[float, ...], high: tuple[float, ...], mask: list[bool] | None
+) -> dict[str, Any]:
+    middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
+    spread = [(b - a) / 4 for a, b in zip(low, high, strict=True)]
     out = {'q01': low, 'q99': high, 'min': low, 'max': high, 'mean': middle, 'std': spread}
     return out if mask is None else {**out, 'mask': mask}
 
 
 def standin_tokenizer(pieces: Mapping[str, int]) -> Tokenizer:
-    """A tokenizer with Llama-2's frame (BOS 1, EOS 2, bytes 3-258, 29871 for a lone space), own pieces.
+    """A tokenizer with Llama-2's frame (BOS 1, EOS 2, bytes 3-258, 29871 for a lone space), own
+    pieces.
 
-    The Llama-2 vocabulary is not ours to ship. Each given piece is reached by merging its characters from
-    the left; everything else falls back to single characters or bytes, so any text has ids.
+    The Llama-2 vocabulary is not ours to ship. Each given piece is reached by merging its
+    characters from the left; everything else falls back to single characters or bytes, so any text
+    has ids.
     """
     vocabulary = {'<unk>': 0, '<s>': 1, '</s>': 2, **{f'<0x{b:02X}>': 3 + b for b in range(256)}}
     vocabulary['▁'] = SPACE_ID
-    characters = sorted({c for piece in pieces for c in piece} | {chr(c) for c in range(33, 127)} | {'\n'})
+    characters = sorted(
+        {c for piece in pieces for c in piece} | {chr(c) for c in range(33, 127)} | {'\n'}
+    )
     taken = set(pieces.values()) | {SPACE_ID, PAD_ID}
     free = (i for i in range(29872, VOCABULARY) if i not in taken)
-    vocabulary.update({c: next(free) for c in characters if c not in vocabulary and c not in pieces})
+    vocabulary.update(
+        {c: next(free) for c in characters if c not in vocabulary and c not in pieces}
+    )
     vocabulary.update(pieces)
     merges = []
     for piece in sorted(pieces, key=len):
         for end in range(2, len(piece) + 1):
-            left, right = piece[:end - 1], piece[end - 1]
+            left, right = piece[: end - 1], piece[end - 1]
             if (left, right) not in merges:
                 merges.append((left, right))
                 vocabulary.setdefault(piece[:end], next(free))
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token='<unk>', byte_fallback=True))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend('▁'), normalizers.Replace(' ', '▁')])
-    tokenizer.decoder = decoders.Sequence([decoders.Replace('▁', ' '), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=merges, unk_token='<unk>', byte_fallback=True)
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend('▁'), normalizers.Replace(' ', '▁')]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace('▁', ' '), decoders.ByteFallback(), decoders.Fuse()]
+    )
     return tokenizer

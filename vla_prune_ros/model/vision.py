@@ -1,9 +1,9 @@
 """The two vision towers of OpenVLA-OFT and the projector, as plain modules.
 
-Both are ViTs at 224 px with patch 14: 16 x 16 = 256 patches, row-major. ``featurizer`` is DINOv2 (channels
-0-2 of a camera), ``fused_featurizer`` is SigLIP (channels 3-5). The feature is the output of the
-second-to-last block, without the final norm; the last block is therefore never built. Module names are
-the published state dict's, so weights load by name.
+Both are ViTs at 224 px with patch 14: 16 x 16 = 256 patches, row-major. ``featurizer`` is DINOv2
+(channels 0-2 of a camera), ``fused_featurizer`` is SigLIP (channels 3-5). The feature is the
+output of the second-to-last block, without the final norm; the last block is therefore never
+built. Module names are the published state dict's, so weights load by name.
 """
 
 from dataclasses import dataclass
@@ -131,7 +131,7 @@ class Tower(nn.Module):
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth - 1))
 
     def forward(self, pixels: Tensor, trace: list[Tensor] | None = None) -> Tensor:
-        """(B, 3, 224, 224) -> (B, 256, width) features; ``trace`` collects embedding and block outputs."""
+        """(B, 3, 224, 224) -> (B, 256, width); ``trace`` collects embedding and block outputs."""
         x = self.patch_embed(pixels)
         if trace is not None:
             trace.append(x)
@@ -143,7 +143,7 @@ class Tower(nn.Module):
             x = block(x)
             if trace is not None:
                 trace.append(x)
-        return x[:, self.size.prefix:]
+        return x[:, self.size.prefix :]
 
 
 class VisionBackbone(nn.Module):

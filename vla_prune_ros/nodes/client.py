@@ -36,13 +36,17 @@ class Client(Node):
 
     def watch(self, node: str) -> None:
         """Follow ``/node/status``."""
+
         def keep(message: DiagnosticStatus) -> None:
             self._statuses[node] = message
+
         self.create_subscription(DiagnosticStatus, f'/{node}/status', keep, latched())
 
     def state(self, node: str) -> str:
         """State word of a watched node; empty before its first status."""
-        return status_values(self._statuses[node]).get('state', '') if node in self._statuses else ''
+        return (
+            status_values(self._statuses[node]).get('state', '') if node in self._statuses else ''
+        )
 
     def status(self, node: str) -> DiagnosticStatus | None:
         """Latest status of a watched node."""
@@ -74,7 +78,10 @@ class Client(Node):
                 raise VlaPruneError(f'service {service} is not there', 'check that its node runs')
             future = client.call_async(request)
             if not self.wait(future.done, timeout_s):
-                raise VlaPruneError(f'service {service} did not answer in {timeout_s:g} s', 'see the log of its node')
+                raise VlaPruneError(
+                    f'service {service} did not answer in {timeout_s:g} s',
+                    'see the log of its node',
+                )
             return future.result()
         finally:
             self.destroy_client(client)
@@ -100,11 +107,15 @@ class Client(Node):
 
     def set_parameter(self, node: str, name: str, value: Any) -> str:
         """Set one parameter; returns why it was refused, or an empty string."""
-        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg()]
+        )
         result = self.call(SetParameters, f'/{node}/set_parameters', request).results[0]
         return '' if result.successful else result.reason
 
     def _checked(self, service: str, response: Any) -> str:
         if not response.success:
-            raise VlaPruneError(f'{service} answered: {response.message}', 'see the log of its node')
+            raise VlaPruneError(
+                f'{service} answered: {response.message}', 'see the log of its node'
+            )
         return response.message

@@ -1,10 +1,9 @@
-"""``vla-prune demo``: simulator, policy and executor as three ROS 2 processes, run and measured."""
+"""``vla-prune demo``: simulator, policy and executor as three processes, measured."""
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -25,6 +24,7 @@ from .qos import command, sensor_data
 
 CAMERAS = ('primary', 'wrist')
 Pictures = list[np.ndarray]
+Show = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,22 @@ class Recorder(Client):
         self.about: dict[str, str] = {}
         self._on_pictures = on_pictures
         self._pictures: dict[int, dict[str, np.ndarray]] = {}
-        self.create_subscription(DiagnosticArray, '/vla_policy/inference', self._on_inference, sensor_data(50))
-        self.create_subscription(JointTrajectory, '/vla_policy/action_chunk', self._on_chunk, command())
-        self.create_subscription(DiagnosticArray, '/simulator/episode', self._on_episode, sensor_data(10))
+        self.create_subscription(
+            DiagnosticArray, '/vla_policy/inference', self._on_inference, sensor_data(50)
+        )
+        self.create_subscription(
+            JointTrajectory, '/vla_policy/action_chunk', self._on_chunk, command()
+        )
+        self.create_subscription(
+            DiagnosticArray, '/simulator/episode', self._on_episode, sensor_data(10)
+        )
         for camera in CAMERAS:
-            self.create_subscription(CompressedImage, f'/vla_policy/overlay/{camera}',
-                                     lambda m, c=camera: self._on_overlay(m, c), sensor_data(10))
+            self.create_subscription(
+                CompressedImage,
+                f'/vla_policy/overlay/{camera}',
+                lambda m, c=camera: self._on_overlay(m, c),
+                sensor_data(10),
+            )
         for node in ('vla_policy', 'chunk_executor'):
             self.watch(node)
 
@@ -76,14 +86,17 @@ class Recorder(Client):
     def _on_overlay(self, message: CompressedImage, camera: str) -> None:
         stamp = to_ns(message.header.stamp)
         pictures = self._pictures.setdefault(stamp, {})
-        pictures[camera] = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        pictures[camera] = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)[
+            ..., ::-1
+        ]
         if len(pictures) == len(CAMERAS):
             self._on_pictures([pictures[c] for c in CAMERAS])
             self._pictures = {s: p for s, p in self._pictures.items() if s > stamp}
 
 
-def run_demo(options: DemoOptions, console: Console, on_pictures: Callable[[Pictures], None]
-             ) -> tuple[list[MethodRun], dict[str, str]]:
+def run_demo(
+    options: DemoOptions, console: Console, on_pictures: Callable[[Pictures], None]
+) -> tuple[list[MethodRun], dict[str, str]]:
     """Run all methods; returns what was recorded of each and what the policy says of itself.
 
     :param on_pictures: takes the overlays of each query, uint8 (224, 224, 3) RGB per camera.
@@ -107,51 +120,89 @@ def run_demo(options: DemoOptions, console: Console, on_pictures: Callable[[Pict
 
 def _start(processes: Processes, options: DemoOptions) -> None:
     nodes = 'vla_prune_ros.nodes'
-    processes.start('simulator', f'{nodes}.simulator_node', ros_arguments(
-        'simulator.yaml', {'seed': options.seed, 'real_time_factor': options.real_time_factor}))
+    processes.start(
+        'simulator',
+        f'{nodes}.simulator_node',
+        ros_arguments(
+            'simulator.yaml', {'seed': options.seed, 'real_time_factor': options.real_time_factor}
+        ),
+    )
     remaps = [f'~/image/{c}:=/simulator/image/{c}' for c in CAMERAS]
-    remaps += [f'~/{topic}:=/simulator/{topic}' for topic in ('ee_pose', 'joint_states', 'instruction')]
-    processes.start('vla_policy', f'{nodes}.policy_node', ros_arguments(
-        'libero.yaml', {'checkpoint': str(options.checkpoint), 'use_sim_time': True}, remaps))
-    processes.start('chunk_executor', f'{nodes}.executor_node', ros_arguments(
-        'libero.yaml', {'output': 'twist', 'use_sim_time': True},
-        ['~/action_chunk:=/vla_policy/action_chunk', '~/ee_pose:=/simulator/ee_pose',
-         '~/twist:=/simulator/twist', '~/gripper:=/simulator/gripper']))
+    remaps += [
+        f'~/{topic}:=/simulator/{topic}' for topic in ('ee_pose', 'joint_states', 'instruction')
+    ]
+    processes.start(
+        'vla_policy',
+        f'{nodes}.policy_node',
+        ros_arguments(
+            'libero.yaml', {'checkpoint': str(options.checkpoint), 'use_sim_time': True}, remaps
+        ),
+    )
+    processes.start(
+        'chunk_executor',
+        f'{nodes}.executor_node',
+        ros_arguments(
+            'libero.yaml',
+            {'output': 'twist', 'use_sim_time': True},
+            [
+                '~/action_chunk:=/vla_policy/action_chunk',
+                '~/ee_pose:=/simulator/ee_pose',
+                '~/twist:=/simulator/twist',
+                '~/gripper:=/simulator/gripper',
+            ],
+        ),
+    )
 
 
 def _progress(console: Console) -> Progress:
-    return Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                    console=console)
+    return Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
 
 
 def _drive(recorder: Recorder, options: DemoOptions, progress: Progress) -> list[MethodRun]:
     bar = progress.add_task('starting simulator, policy and executor', total=None)
-    _expect(recorder, lambda: bool(recorder.episode), 60.0, 'the simulator does not publish', 'simulator.log')
-    _expect(recorder, lambda: recorder.state('vla_policy') != '', 60.0, 'vla_policy says nothing', 'vla_policy.log')
-    runs = []
-    for method in options.methods:
-        progress.update(bar, description=f'{method}: loading the checkpoint', total=None, completed=0)
-        _load(recorder, method)
-        run = MethodRun(method)
-        runs.append(run)
-        progress.update(bar, total=options.episodes * options.steps)
-        for episode in range(options.episodes):
-            def show(step: int, base: int = episode * options.steps, name: str = method) -> None:
-                state = recorder.state('vla_policy').lower()
-                progress.update(bar, completed=base + step, description=f'{name}: {state}, '
-                                f'{len(run.records)} queries, {run.moved_m:.2f} m')
-            _episode(recorder, run, options.steps, show)
-        for transition in (DEACTIVATE, CLEANUP):
-            recorder.change_state('vla_policy', transition)
-    progress.update(bar, description='done')
+    _expect(recorder, lambda: bool(recorder.episode), 60.0, 'simulator')
+    _expect(recorder, lambda: recorder.state('vla_policy') != '', 60.0, 'vla_policy')
+    total = options.episodes * options.steps
+
+    def show(text: str, done: int) -> None:
+        progress.update(bar, description=text, completed=done, total=total)
+
+    runs = [_run_method(recorder, options, method, show) for method in options.methods]
+    show('done', total)
     return runs
 
 
-def _expect(recorder: Recorder, done: Callable[[], bool], seconds: float, what: str, log: str) -> None:
+def _run_method(recorder: Recorder, options: DemoOptions, method: str, show: Show) -> MethodRun:
+    """All episodes of one pruning method, from loading the checkpoint to giving it back."""
+    show(f'{method}: loading the checkpoint', 0)
+    _load(recorder, method)
+    run = MethodRun(method)
+    for episode in range(options.episodes):
+
+        def at_step(step: int, before: int = episode * options.steps) -> None:
+            state = recorder.state('vla_policy').lower()
+            done = f'{len(run.records)} queries, {run.moved_m:.2f} m'
+            show(f'{method}: {state}, {done}', before + step)
+
+        _episode(recorder, run, options.steps, at_step)
+    for transition in (DEACTIVATE, CLEANUP):
+        recorder.change_state('vla_policy', transition)
+    return run
+
+
+def _expect(recorder: Recorder, done: Callable[[], bool], seconds: float, node: str) -> None:
     if not recorder.wait(done, seconds):
         status = recorder.status('vla_policy')
         said = f' (vla_policy: {status.message})' if status is not None else ''
-        raise VlaPruneError(f'{what} within {seconds:g} s{said}', f'see logs/{log}')
+        raise VlaPruneError(
+            f'{node} gave no sign within {seconds:g} s{said}', f'see logs/{node}.log'
+        )
 
 
 def _load(recorder: Recorder, method: str) -> None:
@@ -162,32 +213,37 @@ def _load(recorder: Recorder, method: str) -> None:
         return
     recorder.spin_for(0.5)  # the status that says why
     status = recorder.status('vla_policy')
-    raise VlaPruneError(refused or (status.message if status else 'vla_policy did not configure'),
-                        'see logs/vla_policy.log')
+    raise VlaPruneError(
+        refused or (status.message if status else 'vla_policy did not configure'),
+        'see logs/vla_policy.log',
+    )
 
 
-def _episode(recorder: Recorder, run: MethodRun, steps: int, show: Callable[[int], None]) -> None:
+def _episode(
+    recorder: Recorder, run: MethodRun, steps: int, at_step: Callable[[int], None]
+) -> None:
     """One episode: a fresh scene, the arm armed, until success or the last step."""
-    recorder.trigger('/simulator/reset')
+    number = recorder.trigger('/simulator/reset').split()[1]
     recorder.trigger('/vla_policy/reset')
     recorder.set_bool('/chunk_executor/arm', True)
-    run_before, run.moved_m = run.moved_m, run.moved_m
     recorder.run = run
-    number = recorder.episode.get('episode')
+    before = run.moved_m
 
     def over() -> bool:
         step = int(recorder.episode['step'])
-        run.moved_m = run_before + float(recorder.episode['moved_m'])
-        show(min(step, steps))
+        run.moved_m = before + float(recorder.episode['moved_m'])
+        at_step(min(step, steps))
         return step >= steps or recorder.episode['success'] == 'true'
 
-    recorder.wait(lambda: recorder.episode.get('step') == '0' or recorder.episode.get('episode') != number, 2.0)
-    _expect(recorder, over, 60.0 + steps, 'the episode does not end', 'simulator.log')
+    _expect(recorder, lambda: recorder.episode['episode'] == number, 10.0, 'simulator')
+    _expect(recorder, over, 60.0 + steps, 'simulator')
     recorder.set_bool('/chunk_executor/arm', False)
     recorder.run = None
     if not run.chunks:
         status = recorder.status('vla_policy')
-        raise VlaPruneError(f'{run.method}: no chunk came (vla_policy: {status.message if status else "silent"})',
-                            'see logs/vla_policy.log')
+        raise VlaPruneError(
+            f'{run.method}: no chunk came (vla_policy: {status.message if status else "silent"})',
+            'see logs/vla_policy.log',
+        )
     run.episodes += 1
     run.successes += recorder.episode['success'] == 'true'

@@ -23,7 +23,10 @@ def config_file(name: str) -> Path:
 
     :raises VlaPruneError: the package was installed without its data files.
     """
-    folders = [Path(vla_prune_ros.__file__).parents[1], Path(sys.prefix) / 'share' / 'vla_prune_ros']
+    folders = [
+        Path(vla_prune_ros.__file__).parents[1],
+        Path(sys.prefix) / 'share' / 'vla_prune_ros',
+    ]
     with contextlib.suppress(LookupError, OSError):  # no ament prefix, or not installed there
         folders.insert(1, Path(get_package_share_directory('vla_prune_ros')))
     for folder in folders:
@@ -32,9 +35,13 @@ def config_file(name: str) -> Path:
     raise VlaPruneError(f'config/{name} is not installed', 'install the package again')
 
 
-def ros_arguments(file: str | None, parameters: Mapping[str, Any], remaps: Sequence[str] = ()) -> list[str]:
-    """Command-line arguments of a node: a parameter file of ``config/``, single parameters and remaps."""
-    out = ['--ros-args'] if file is None else ['--ros-args', '--params-file', str(config_file(file))]
+def ros_arguments(
+    file: str | None, parameters: Mapping[str, Any], remaps: Sequence[str] = ()
+) -> list[str]:
+    """Arguments of a node: a parameter file of ``config/``, single parameters and remaps."""
+    out = (
+        ['--ros-args'] if file is None else ['--ros-args', '--params-file', str(config_file(file))]
+    )
     for name, value in parameters.items():
         out += ['-p', f'{name}:={json.dumps(value)}']
     for remap in remaps:
@@ -45,8 +52,8 @@ def ros_arguments(file: str | None, parameters: Mapping[str, Any], remaps: Seque
 def local_environment(transport_profile: bool = True) -> dict[str, str]:
     """This process's environment, completed for processes that talk on this machine only.
 
-    Without the transport profile Fast DDS silently drops best-effort images: a frame is larger than its
-    default shared-memory segment. A user's own settings win.
+    Without the transport profile Fast DDS silently drops best-effort images: a frame is larger
+    than its default shared-memory segment. A user's own settings win.
     """
     env = dict(os.environ)
     if transport_profile and 'FASTRTPS_DEFAULT_PROFILES_FILE' not in env:

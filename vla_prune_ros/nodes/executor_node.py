@@ -1,8 +1,8 @@
 """``chunk_executor``: streams the due step of the newest chunk as velocity or pose commands.
 
-A process of its own that never loads torch, so that no GPU stall or crash can take the watchdog with it.
-It moves nothing until ``~/arm`` is called with true, drops steps whose time is past, and sends zero
-motion and then nothing when the chunk runs dry, grows old, or the arm is disarmed.
+A process of its own that never loads torch, so that no GPU stall or crash can take the watchdog
+with it. It moves nothing until ``~/arm`` is called with true, drops steps whose time is past, and
+sends zero motion and then nothing when the chunk runs dry, grows old, or the arm is disarmed.
 """
 
 import sys
@@ -47,18 +47,21 @@ class ExecutorNode(Node):
         self._twist = self.create_publisher(TwistStamped, '~/twist', command(), **options)
         self._pose = self.create_publisher(PoseStamped, '~/pose_target', command(), **options)
         self._gripper = self.create_publisher(JointTrajectory, '~/gripper', command(), **options)
-        self.create_subscription(JointTrajectory, '~/action_chunk', self._on_chunk, command(), **options)
+        self.create_subscription(
+            JointTrajectory, '~/action_chunk', self._on_chunk, command(), **options
+        )
         self.create_subscription(PoseStamped, '~/ee_pose', self._on_pose, sensor_data(), **options)
         self.create_service(SetBool, '~/arm', self._arm)
         self.create_service(Trigger, '~/stop', self._stop)
-        # Ticks by the steady clock: a paused /clock must not stop the watchdog. What is due is decided
-        # by the ROS clock, the one the chunks are stamped with.
+        # Ticks by the steady clock: a paused /clock must not stop the watchdog. What is due is
+        # decided by the ROS clock, the one the chunks are stamped with.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / self._params.rate_hz, self._tick, clock=steady)
         self.create_timer(1.0, self._diagnose, clock=steady)
         self._jump = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=Duration(seconds=1), min_backward=Duration(nanoseconds=-1)),
-            post_callback=lambda jump: self._halt())
+            post_callback=lambda jump: self._halt(),
+        )
         self._status.set('DISARMED', armed=False, output=self._params.output)
 
     def destroy_node(self) -> None:
@@ -72,11 +75,18 @@ class ExecutorNode(Node):
             chunk = chunk_record(message)
             fastest = np.abs(chunk.deltas).reshape(len(chunk), 2, 3)
             speeds = np.linalg.norm(fastest, axis=2).max(axis=0) / chunk.dt_s
-            for speed, limit, unit in zip(speeds, (self._params.max_linear_m_s, self._params.max_angular_rad_s),
-                                          ('linear_m_s', 'angular_rad_s')):
+            for speed, limit, unit in zip(
+                speeds,
+                (self._params.max_linear_m_s, self._params.max_angular_rad_s),
+                ('linear_m_s', 'angular_rad_s'),
+                strict=True,
+            ):
                 if not speed <= limit:  # refuses nan as well
-                    raise ActionRefused('limit', f'chunk moves at {speed:.3g}, beyond max_{unit} {limit:g}',
-                                        f"lower the policy's limits or raise max_{unit}")
+                    raise ActionRefused(
+                        'limit',
+                        f'chunk moves at {speed:.3g}, beyond max_{unit} {limit:g}',
+                        f"lower the policy's limits or raise max_{unit}",
+                    )
             if self._schedule.load(chunk, time.monotonic_ns()):
                 self._latch.reset()
         except (InputRefused, ActionRefused) as refusal:
@@ -120,8 +130,10 @@ class ExecutorNode(Node):
 
     def _send_pose(self, due: Due) -> bool:
         if due.first and not self._target.advance(due.delta, time.monotonic_ns()):
-            self.get_logger().warning('no fresh ~/ee_pose to start a pose target from; remap it or check its '
-                                      'publisher', throttle_duration_sec=2.0)
+            self.get_logger().warning(
+                'no fresh ~/ee_pose to start a pose target from; remap it or check its publisher',
+                throttle_duration_sec=2.0,
+            )
             return False
         if self._target.pose is None:
             return False
@@ -134,7 +146,9 @@ class ExecutorNode(Node):
         if self._params.output == 'twist':
             self._send_twist(np.zeros(6))
         elif self._params.output == 'pose' and self._target.hold(time.monotonic_ns()):
-            self._pose.publish(pose_message(*self._target.pose, self.get_clock().now().to_msg(), self._frame_id))
+            self._pose.publish(
+                pose_message(*self._target.pose, self.get_clock().now().to_msg(), self._frame_id)
+            )
 
     def _halt(self) -> None:
         self._schedule.clear()
@@ -144,7 +158,9 @@ class ExecutorNode(Node):
         others = self.count_publishers(self._twist.topic_name) - 1
         if request.data and self._params.output == 'twist' and others:
             response.success = False
-            response.message = f'{others} other publishers of {self._twist.topic_name}; stop them first'
+            response.message = (
+                f'{others} other publishers of {self._twist.topic_name}; stop them first'
+            )
             return response
         self._armed = bool(request.data)
         self._halt()  # arming never continues an old chunk
@@ -168,14 +184,22 @@ class ExecutorNode(Node):
         elif due.step is not None:
             self._status.set('MOVING', **values)
         else:
-            text = {'empty': 'no chunk yet', 'dry': 'the chunk is used up', 'stale': 'the chunk is too old',
-                    'future': 'the chunk has not begun'}[due.reason]
-            self._status.set('HOLDING', f'{text}; check that the policy runs', WARN, due.reason, **values)
+            text = {
+                'empty': 'no chunk yet',
+                'dry': 'the chunk is used up',
+                'stale': 'the chunk is too old',
+                'future': 'the chunk has not begun',
+            }[due.reason]
+            self._status.set(
+                'HOLDING', f'{text}; check that the policy runs', WARN, due.reason, **values
+            )
 
     def _diagnose(self) -> None:
         counters = {**self._schedule.counters, 'commands': self._sent}
         level = self._status.level if self._armed else OK
-        self._status.diagnose('', {'execution': (level, self._status.state, {'armed': self._armed, **counters})})
+        self._status.diagnose(
+            '', {'execution': (level, self._status.state, {'armed': self._armed, **counters})}
+        )
 
 
 def main(args: list[str] | None = None) -> int:

@@ -43,13 +43,22 @@ class FakeRobotNode(Node):
         random = np.random.default_rng(0)
         shape = (params.height, params.width, 3)
         # A few frames in turn: making noise at camera rate would cost more than sending it.
-        self._frames = [image_message(random.integers(0, 256, shape, np.uint8), self.get_clock().now().to_msg(), '')
-                        for _ in range(4)]
+        self._frames = [
+            image_message(
+                random.integers(0, 256, shape, np.uint8), self.get_clock().now().to_msg(), ''
+            )
+            for _ in range(4)
+        ]
         self._sent = dict.fromkeys(CAMERAS, 0)
         options = {'qos_overriding_options': overridable()}
-        self._cameras = {c: self.create_publisher(Image, f'~/image/{c}', sensor_data(), **options) for c in CAMERAS}
+        self._cameras = {
+            c: self.create_publisher(Image, f'~/image/{c}', sensor_data(), **options)
+            for c in CAMERAS
+        }
         self._pose = self.create_publisher(PoseStamped, '~/ee_pose', sensor_data(), **options)
-        self._joints = self.create_publisher(JointState, '~/joint_states', sensor_data(), **options)
+        self._joints = self.create_publisher(
+            JointState, '~/joint_states', sensor_data(), **options
+        )
         self._published = self.create_publisher(DiagnosticArray, '~/published', 10)
         self._instruction = self.create_publisher(String, '~/instruction', latched())
         self._instruction.publish(String(data=params.instruction))
@@ -68,8 +77,11 @@ class FakeRobotNode(Node):
     def _state(self) -> None:
         stamp = self.get_clock().now().to_msg()
         self._pose.publish(pose_message(np.array([0.0, 0.0, 1.1]), _DOWN, stamp, 'world'))
-        joints = JointState(name=list(JOINTS), position=array.array('d', [0.0] * 7 + [0.02, -0.02]),
-                            velocity=array.array('d', [0.0] * len(JOINTS)))
+        joints = JointState(
+            name=list(JOINTS),
+            position=array.array('d', [0.0] * 7 + [0.02, -0.02]),
+            velocity=array.array('d', [0.0] * len(JOINTS)),
+        )
         joints.header.stamp = stamp
         self._joints.publish(joints)
 

@@ -1,4 +1,4 @@
-"""Subscriptions of the policy node: callbacks store references, pairing decides when there is a query."""
+"""Subscriptions of the policy node: callbacks store, pairing decides when there is a query."""
 
 import time
 from collections.abc import Callable
@@ -43,10 +43,24 @@ class Inputs:
     :param on_refused: called with the refusal of a message.
     """
 
-    def __init__(self, node: Node, params: PolicyParams, profile: Profile, on_image: Callable[[], None],
-                 on_reset: Callable[[str], None], on_refused: Callable[[InputRefused], None]) -> None:
-        self._node, self._on_image, self._on_reset, self._on_refused = node, on_image, on_reset, on_refused
-        states = {'pose_gripper': (POSE, JOINTS), 'joints': (JOINTS,), 'none': ()}[profile.proprio_kind]
+    def __init__(
+        self,
+        node: Node,
+        params: PolicyParams,
+        profile: Profile,
+        on_image: Callable[[], None],
+        on_reset: Callable[[str], None],
+        on_refused: Callable[[InputRefused], None],
+    ) -> None:
+        self._node, self._on_image, self._on_reset, self._on_refused = (
+            node,
+            on_image,
+            on_reset,
+            on_refused,
+        )
+        states = {'pose_gripper': (POSE, JOINTS), 'joints': (JOINTS,), 'none': ()}[
+            profile.proprio_kind
+        ]
         self.pairing = Pairing(profile.cameras, states, params.sync_slop_s, params.max_input_age_s)
         self.motion: MotionHint | None = None
         self._last_take: Pair | Wait | None = None
@@ -67,7 +81,7 @@ class Inputs:
         return self._last_take
 
     def why(self) -> Wait | None:
-        """What keeps queries from happening now, with the topic and the mend; None where nothing does."""
+        """What keeps queries from happening, with topic and mend; None where nothing does."""
         wait = self.pairing.health(self._now(), time.monotonic_ns())
         if wait is None:
             last = self._last_take
@@ -77,13 +91,20 @@ class Inputs:
             return wait
         topic = self._topics[stream]
         publishers = self._node.count_publishers(topic)
-        return Wait(wait.reason, f'{stream}: nothing received on {topic} ({publishers} publishers); '
-                    + ('check its QoS and stamps' if publishers else 'start its driver or remap the topic'))
+        return Wait(
+            wait.reason,
+            f'{stream}: nothing received on {topic} ({publishers} publishers); '
+            + (
+                'check its QoS and stamps' if publishers else 'start its driver or remap the topic'
+            ),
+        )
 
     def counts(self) -> dict[str, Counts]:
         """Stream -> messages received and their rate."""
-        return {name: Counts(self._received[name], 1.0 / w.p50 if w.count else 0.0)
-                for name, w in self._periods.items()}
+        return {
+            name: Counts(self._received[name], 1.0 / w.p50 if w.count else 0.0)
+            for name, w in self._periods.items()
+        }
 
     def clear(self, reason: str) -> None:
         """Forget what was received, for example after a jump of the clock."""
@@ -103,12 +124,16 @@ class Inputs:
             return self._subscribe(CompressedImage, f'{topic}/compressed', camera, self._image)
         return self._subscribe(Image, topic, camera, self._image)
 
-    def _subscribe(self, kind: type, topic: str, stream: str, then: Callable[[Any], None] | None) -> Any:
+    def _subscribe(
+        self, kind: type, topic: str, stream: str, then: Callable[[Any], None] | None
+    ) -> Any:
         def store(message: Any) -> None:
             if self._push(stream, message) and then is not None:
                 then(message)
-        subscription = self._node.create_subscription(kind, topic, store, sensor_data(),
-                                                      qos_overriding_options=overridable())
+
+        subscription = self._node.create_subscription(
+            kind, topic, store, sensor_data(), qos_overriding_options=overridable()
+        )
         self._topics[stream] = subscription.topic_name
         return subscription
 

@@ -40,13 +40,21 @@ def image_array(message: Image | CompressedImage) -> np.ndarray:
     """
     if isinstance(message, CompressedImage):
         return decode_compressed(message.data, message.format)
-    return decode_image(message.encoding, message.height, message.width, message.step,
-                        bool(message.is_bigendian), message.data)
+    return decode_image(
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        bool(message.is_bigendian),
+        message.data,
+    )
 
 
 def image_message(image: np.ndarray, stamp: Time, frame_id: str) -> Image:
-    """uint8 (H, W, 3) RGB -> Image. ``data`` is an array.array, which the setter takes without a check."""
-    out = Image(height=image.shape[0], width=image.shape[1], encoding='rgb8', step=3 * image.shape[1])
+    """uint8 (H, W, 3) RGB -> Image; ``data`` is an array.array: its setter does not check."""
+    out = Image(
+        height=image.shape[0], width=image.shape[1], encoding='rgb8', step=3 * image.shape[1]
+    )
     out.header.stamp, out.header.frame_id = stamp, frame_id
     out.data = array.array('B', image.tobytes())
     return out
@@ -57,10 +65,14 @@ def chunk_message(chunk: ActionChunk) -> JointTrajectory:
     out = JointTrajectory(joint_names=list(DELTA_POSE_NAMES))
     out.header.stamp, out.header.frame_id = to_stamp(chunk.stamp_ns), chunk.frame_id
     step_ns = round(chunk.dt_s * 1e9)
-    for i, (delta, gripper) in enumerate(zip(chunk.deltas, chunk.gripper)):
-        out.points.append(JointTrajectoryPoint(
-            positions=array.array('d', [*delta, gripper]), velocities=array.array('d', [*(delta / chunk.dt_s), 0.0]),
-            time_from_start=to_duration((i + 1) * step_ns)))
+    for i, (delta, gripper) in enumerate(zip(chunk.deltas, chunk.gripper, strict=True)):
+        out.points.append(
+            JointTrajectoryPoint(
+                positions=array.array('d', [*delta, gripper]),
+                velocities=array.array('d', [*(delta / chunk.dt_s), 0.0]),
+                time_from_start=to_duration((i + 1) * step_ns),
+            )
+        )
     return out
 
 
@@ -70,19 +82,34 @@ def chunk_record(message: JointTrajectory) -> ActionChunk:
     :raises InputRefused: other joint names, no points, wrong lengths, uneven times.
     """
     if tuple(message.joint_names) != DELTA_POSE_NAMES:
-        raise InputRefused('joint_names', f'chunk has joint_names {list(message.joint_names)}',
-                           f'publish {list(DELTA_POSE_NAMES)}')
-    times = [p.time_from_start.sec * 1_000_000_000 + p.time_from_start.nanosec for p in message.points]
+        raise InputRefused(
+            'joint_names',
+            f'chunk has joint_names {list(message.joint_names)}',
+            f'publish {list(DELTA_POSE_NAMES)}',
+        )
+    times = [
+        p.time_from_start.sec * 1_000_000_000 + p.time_from_start.nanosec for p in message.points
+    ]
     rows = [list(p.positions) for p in message.points]
     if not rows or any(len(row) != len(DELTA_POSE_NAMES) for row in rows):
-        raise InputRefused('points', f'chunk has {len(rows)} points of lengths {sorted({len(r) for r in rows})}',
-                           f'give each point {len(DELTA_POSE_NAMES)} positions')
+        raise InputRefused(
+            'points',
+            f'chunk has {len(rows)} points of lengths {sorted({len(r) for r in rows})}',
+            f'give each point {len(DELTA_POSE_NAMES)} positions',
+        )
     steps = np.diff([0, *times])
     if times[0] <= 0 or np.abs(steps - times[0]).max() > 1000:  # 1 us of rounding
-        raise InputRefused('times', 'time_from_start of the chunk is not (i + 1) * dt', 'space the points evenly')
+        raise InputRefused(
+            'times', 'time_from_start of the chunk is not (i + 1) * dt', 'space the points evenly'
+        )
     values = np.asarray(rows, np.float64)
-    return ActionChunk(to_ns(message.header.stamp), times[0] * 1e-9, values[:, :6], values[:, 6],
-                       message.header.frame_id)
+    return ActionChunk(
+        to_ns(message.header.stamp),
+        times[0] * 1e-9,
+        values[:, :6],
+        values[:, 6],
+        message.header.frame_id,
+    )
 
 
 def gripper_message(value: float, stamp: Time) -> JointTrajectory:
@@ -115,11 +142,17 @@ def pose_arrays(message: PoseStamped) -> tuple[np.ndarray, np.ndarray]:
     return np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
 
 
-def status_message(name: str, level: bytes, text: str, values: Mapping[str, Any],
-                   hardware_id: str = '') -> DiagnosticStatus:
+def status_message(
+    name: str, level: bytes, text: str, values: Mapping[str, Any], hardware_id: str = ''
+) -> DiagnosticStatus:
     """One diagnostic status with plain values."""
-    pairs = [KeyValue(key=k, value=f'{v:.4g}' if isinstance(v, float) else str(v)) for k, v in values.items()]
-    return DiagnosticStatus(name=name, level=level, message=text, hardware_id=hardware_id, values=pairs)
+    pairs = [
+        KeyValue(key=k, value=f'{v:.4g}' if isinstance(v, float) else str(v))
+        for k, v in values.items()
+    ]
+    return DiagnosticStatus(
+        name=name, level=level, message=text, hardware_id=hardware_id, values=pairs
+    )
 
 
 def status_values(status: DiagnosticStatus) -> dict[str, str]:
@@ -127,7 +160,9 @@ def status_values(status: DiagnosticStatus) -> dict[str, str]:
     return {pair.key: pair.value for pair in status.values}
 
 
-def pose_message(position: np.ndarray, quat_xyzw: np.ndarray, stamp: Time, frame_id: str) -> PoseStamped:
+def pose_message(
+    position: np.ndarray, quat_xyzw: np.ndarray, stamp: Time, frame_id: str
+) -> PoseStamped:
     """Position (3,) in m and quaternion (4,) x y z w as a pose message."""
     out = PoseStamped()
     out.header.stamp, out.header.frame_id = stamp, frame_id

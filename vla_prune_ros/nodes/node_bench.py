@@ -1,4 +1,4 @@
-"""``vla-prune bench --node``: what the node costs beside the policy, and whether all images arrive."""
+"""``vla-prune bench --node``: the node's cost beside the policy, and whether images arrive."""
 
 import os
 import tempfile
@@ -27,7 +27,8 @@ class NodeBenchOptions:
     """What is measured.
 
     :param rate_hz: frames per second and camera, 640 x 480 x 3.
-    :param transport_profile: use the shipped transport profile; False shows the middleware's defaults.
+    :param transport_profile: use the shipped transport profile; False shows the middleware's
+        defaults.
     """
 
     checkpoint: Path
@@ -37,7 +38,7 @@ class NodeBenchOptions:
 
 
 class _Counter:
-    """First and last count of messages with their stamps: a mean rate without a clock of its own."""
+    """First and last count of messages with their stamps: a mean rate without an own clock."""
 
     def __init__(self) -> None:
         self._first: tuple[int, dict[str, int]] | None = None
@@ -63,7 +64,9 @@ class _Listener(Client):
         self.measuring = False
         self.sent, self.received = _Counter(), _Counter()
         self.watch('vla_policy')
-        self.create_subscription(DiagnosticArray, '/vla_policy/inference', self._on_inference, sensor_data(50))
+        self.create_subscription(
+            DiagnosticArray, '/vla_policy/inference', self._on_inference, sensor_data(50)
+        )
         self.create_subscription(DiagnosticArray, '/fake_robot/published', self._on_published, 10)
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
@@ -80,7 +83,9 @@ class _Listener(Client):
         status = next((s for s in message.status if s.name == 'vla_policy: inputs'), None)
         if self.measuring and status is not None:
             values = status_values(status)
-            self.received.add(to_ns(message.header.stamp), {c: int(values[f'{c}_received']) for c in CAMERAS})
+            self.received.add(
+                to_ns(message.header.stamp), {c: int(values[f'{c}_received']) for c in CAMERAS}
+            )
 
 
 @dataclass(frozen=True)
@@ -117,11 +122,24 @@ def run_node_bench(options: NodeBenchOptions, console: Console) -> NodeBenchRun:
 
 def _start(processes: Processes, options: NodeBenchOptions) -> None:
     nodes = 'vla_prune_ros.nodes'
-    processes.start('fake_robot', f'{nodes}.fake_robot', ros_arguments(None, {'rate_hz': float(options.rate_hz)}))
-    remaps = [f'~/{t}:=/fake_robot/{t}' for t in (*(f'image/{c}' for c in CAMERAS), 'ee_pose', 'joint_states',
-                                                  'instruction')]
-    processes.start('vla_policy', f'{nodes}.policy_node', ros_arguments(
-        'libero.yaml', {'checkpoint': str(options.checkpoint), 'autostart': True, 'threads': 1}, remaps))
+    processes.start(
+        'fake_robot',
+        f'{nodes}.fake_robot',
+        ros_arguments(None, {'rate_hz': float(options.rate_hz)}),
+    )
+    remaps = [
+        f'~/{t}:=/fake_robot/{t}'
+        for t in (*(f'image/{c}' for c in CAMERAS), 'ee_pose', 'joint_states', 'instruction')
+    ]
+    processes.start(
+        'vla_policy',
+        f'{nodes}.policy_node',
+        ros_arguments(
+            'libero.yaml',
+            {'checkpoint': str(options.checkpoint), 'autostart': True, 'threads': 1},
+            remaps,
+        ),
+    )
 
 
 def _measure(listener: _Listener, options: NodeBenchOptions, console: Console) -> None:
@@ -129,8 +147,10 @@ def _measure(listener: _Listener, options: NodeBenchOptions, console: Console) -
         bar = progress.add_task('loading', total=None)
         if not listener.wait(lambda: listener.state('vla_policy') == 'RUNNING', 60.0):
             status = listener.status('vla_policy')
-            raise VlaPruneError('vla_policy does not run: ' + (status.message if status else 'it says nothing'),
-                                'see the message')
+            raise VlaPruneError(
+                'vla_policy does not run: ' + (status.message if status else 'it says nothing'),
+                'see the message',
+            )
         progress.update(bar, description='warming up')
         listener.spin_for(WARM_UP_S)
         listener.measuring = True

@@ -27,8 +27,10 @@ class Outputs:
         self.chunk = self._publisher(JointTrajectory, '~/action_chunk', command())
         self._path = self._publisher(Path, '~/chunk_path', command())
         self._inference = self._publisher(DiagnosticArray, '~/inference', sensor_data(10))
-        self._overlays = {c: self._publisher(CompressedImage, f'~/overlay/{c}', sensor_data(1))
-                          for c in profile.cameras}
+        self._overlays = {
+            c: self._publisher(CompressedImage, f'~/overlay/{c}', sensor_data(1))
+            for c in profile.cameras
+        }
 
     def publish(self, answer: Answer) -> None:
         """Send the chunk first, then what describes it; pictures only where somebody watches."""
@@ -36,7 +38,9 @@ class Outputs:
         self.chunk.publish(chunk_message(answer.chunk))
         publish_ms = 1e3 * (time.perf_counter() - begin)
         age_ms = 1e-6 * (self._node.get_clock().now().nanoseconds - answer.chunk.stamp_ns)
-        self._inference.publish(inference_message(answer, publish_ms, self._report_ms, age_ms, self._label))
+        self._inference.publish(
+            inference_message(answer, publish_ms, self._report_ms, age_ms, self._label)
+        )
         if answer.position is not None and self._path.get_subscription_count():
             self._path.publish(path_message(answer.chunk, answer.position))
         for camera, publisher in self._overlays.items():
@@ -50,15 +54,19 @@ class Outputs:
             self._node.destroy_lifecycle_publisher(publisher)
 
     def _publisher(self, kind: type, topic: str, qos: Any) -> Any:
-        return self._node.create_lifecycle_publisher(kind, topic, qos, qos_overriding_options=overridable())
+        return self._node.create_lifecycle_publisher(
+            kind, topic, qos, qos_overriding_options=overridable()
+        )
 
 
-def inference_values(answer: Answer, publish_ms: float, report_ms: float, age_ms: float) -> dict[str, Any]:
+def inference_values(
+    answer: Answer, publish_ms: float, report_ms: float, age_ms: float
+) -> dict[str, Any]:
     """Everything measured about one query, as plain values with the unit in the key.
 
-    ``node_report_ms``, the time for this record, the path and the overlays, is the previous query's: its
-    own is not over when it is written. ``overhead_ms`` is all of the node's time but the wait for the
-    worker, which is the time of the query before.
+    ``node_report_ms``, the time for this record, the path and the overlays, is the previous
+    query's: its own is not over when it is written. ``overhead_ms`` is all of the node's time but
+    the wait for the worker, which is the time of the query before.
     """
     node_ms = {**answer.node_ms, 'publish': publish_ms, 'report': report_ms}
     policy_ms = answer.inference.timings_ms
@@ -67,32 +75,45 @@ def inference_values(answer: Answer, publish_ms: float, report_ms: float, age_ms
         **{f'node_{k}_ms': v for k, v in node_ms.items()},
         **{f'policy_{k}_ms': v for k, v in policy_ms.items()},
         'overhead_ms': sum(v for k, v in node_ms.items() if k != 'queue'),
-        'stamp_to_chunk_ms': age_ms, 'skew_ms': 1e3 * pair.skew_s,
+        'stamp_to_chunk_ms': age_ms,
+        'skew_ms': 1e3 * pair.skew_s,
         **{f'age_{k}_ms': 1e3 * v for k, v in pair.ages_s.items()},
         'visual_tokens': answer.inference.visual_tokens,
         **{f'kept_{camera}': int(mask.sum()) for camera, mask in answer.inference.kept.items()},
-        'mode': answer.inference.mode, 'steps': len(answer.chunk),
+        'mode': answer.inference.mode,
+        'steps': len(answer.chunk),
         'motion': 'unknown' if answer.job.motion is None else answer.job.motion.source,
         'scaled_steps': answer.report.scaled_translation + answer.report.scaled_rotation,
-        'largest_step_m': answer.report.largest_m, 'largest_step_rad': answer.report.largest_rad,
-        'prompt': answer.inference.prompt.replace('\n', ' ')}
+        'largest_step_m': answer.report.largest_m,
+        'largest_step_rad': answer.report.largest_rad,
+        'prompt': answer.inference.prompt.replace('\n', ' '),
+    }
 
 
-def inference_message(answer: Answer, publish_ms: float, report_ms: float, age_ms: float,
-                      label: str) -> DiagnosticArray:
+def inference_message(
+    answer: Answer, publish_ms: float, report_ms: float, age_ms: float, label: str
+) -> DiagnosticArray:
     """The record of one query; its stamp joins it to the chunk."""
     out = DiagnosticArray()
     out.header.stamp = to_stamp(answer.chunk.stamp_ns)
-    out.status = [status_message('vla_policy: inference', DiagnosticStatus.OK, f'{label}chunk published',
-                                 inference_values(answer, publish_ms, report_ms, age_ms))]
+    out.status = [
+        status_message(
+            'vla_policy: inference',
+            DiagnosticStatus.OK,
+            f'{label}chunk published',
+            inference_values(answer, publish_ms, report_ms, age_ms),
+        )
+    ]
     return out
 
 
 def overlay_message(answer: Answer, camera: str, label: str) -> CompressedImage:
     """What the model saw of one camera, pruned patches dimmed, as JPEG."""
     kept = answer.inference.kept[camera]
-    text = (f'{label}{camera} {answer.inference.mode}',
-            f'{int(kept.sum())}/{len(kept)} tokens  {answer.inference.timings_ms["total"]:.0f} ms')
+    text = (
+        f'{label}{camera} {answer.inference.mode}',
+        f'{int(kept.sum())}/{len(kept)} tokens  {answer.inference.timings_ms["total"]:.0f} ms',
+    )
     picture = draw_overlay(answer.inference.model_images[camera], kept, text)
     _, data = cv2.imencode('.jpg', picture[..., ::-1])
     out = CompressedImage(format='jpeg')

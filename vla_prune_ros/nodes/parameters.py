@@ -1,7 +1,8 @@
 """Parameters as frozen dataclasses: one record is the declaration, the range check and the docs.
 
-A field's metadata carries its description, range and whether it may change at run time. :func:`declare`
-turns the record into ROS parameters with descriptors and returns it filled with the values in force.
+A field's metadata carries its description, range and whether it may change at run time.
+:func:`declare` turns the record into ROS parameters with descriptors and returns it filled with
+the values in force.
 """
 
 from dataclasses import field, fields
@@ -16,17 +17,26 @@ from ..errors import ProfileError
 Record = TypeVar('Record')
 
 
-def param(default: Any, doc: str, *, low: float | None = None, high: float | None = None,
-          choices: tuple[str, ...] = (), live: bool = False) -> Any:
+def param(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    live: bool = False,
+) -> Any:
     """One parameter of a record.
 
     :param doc: one sentence with the unit.
     :param low: lowest allowed number (each element, for arrays).
     :param high: highest allowed number.
     :param choices: the allowed strings.
-    :param live: may be set while the node runs; others are read when the node starts or configures.
+    :param live: may be set while the node runs; others are read when the node starts or
+        configures.
 
-    ROS cannot type an empty array, so an array's default holds at least one item; ``('',)`` is none.
+    ROS cannot type an empty array, so an array's default holds at least one item; ``('',)`` is
+    none.
     """
     metadata = {'doc': doc, 'low': low, 'high': high, 'choices': choices, 'live': live}
     if isinstance(default, tuple):
@@ -34,10 +44,18 @@ def param(default: Any, doc: str, *, low: float | None = None, high: float | Non
     return field(default=default, metadata=metadata)
 
 
-_TYPES = {bool: Parameter.Type.BOOL, int: Parameter.Type.INTEGER, float: Parameter.Type.DOUBLE,
-          str: Parameter.Type.STRING}
-_ARRAYS = {bool: Parameter.Type.BOOL_ARRAY, int: Parameter.Type.INTEGER_ARRAY, float: Parameter.Type.DOUBLE_ARRAY,
-           str: Parameter.Type.STRING_ARRAY}
+_TYPES = {
+    bool: Parameter.Type.BOOL,
+    int: Parameter.Type.INTEGER,
+    float: Parameter.Type.DOUBLE,
+    str: Parameter.Type.STRING,
+}
+_ARRAYS = {
+    bool: Parameter.Type.BOOL_ARRAY,
+    int: Parameter.Type.INTEGER_ARRAY,
+    float: Parameter.Type.DOUBLE_ARRAY,
+    str: Parameter.Type.STRING_ARRAY,
+}
 
 
 def ros_type(hint: Any) -> Parameter.Type:
@@ -60,14 +78,19 @@ def _descriptor(f: Any) -> ParameterDescriptor:
     # Ranges of arrays are not expressible in a descriptor; check_value holds them.
     if meta['low'] is not None and meta['high'] is not None:
         if f.type in (float, 'float'):
-            out.floating_point_range = [FloatingPointRange(from_value=float(meta['low']), to_value=float(meta['high']))]
+            out.floating_point_range = [
+                FloatingPointRange(from_value=float(meta['low']), to_value=float(meta['high']))
+            ]
         elif f.type in (int, 'int'):
-            out.integer_range = [IntegerRange(from_value=int(meta['low']), to_value=int(meta['high']), step=1)]
+            out.integer_range = [
+                IntegerRange(from_value=int(meta['low']), to_value=int(meta['high']), step=1)
+            ]
     return out
 
 
 def declare(node: Node, record: type[Record]) -> Record:
-    """Declare every field of ``record`` on ``node`` and return the record with the values in force.
+    """Declare every field of ``record`` on ``node`` and return the record with the values in
+    force.
 
     Values from the command line or a parameter file override the defaults.
 
@@ -78,11 +101,13 @@ def declare(node: Node, record: type[Record]) -> Record:
             continue
         default = getattr(record(), f.name)
         try:
-            node.declare_parameter(f.name, list(default) if isinstance(default, tuple) else default,
-                                   _descriptor(f))
+            node.declare_parameter(
+                f.name, list(default) if isinstance(default, tuple) else default, _descriptor(f)
+            )
         except Exception as error:  # rclpy raises several classes, each with a readable text
-            raise ProfileError(f'parameter {f.name}: {str(error).splitlines()[0]}',
-                               f'it is: {f.metadata["doc"]}') from None
+            raise ProfileError(
+                f'parameter {f.name}: {str(error).splitlines()[0]}', f'it is: {f.metadata["doc"]}'
+            ) from None
     return read(node, record)
 
 
@@ -116,4 +141,3 @@ def check_value(f: Any, value: Any) -> str:
         if meta['high'] is not None and item > meta['high']:
             return f'{item} is above {meta["high"]}'
     return ''
-

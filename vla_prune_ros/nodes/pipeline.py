@@ -19,8 +19,8 @@ from .status import ERROR, OK, WARN, StatusReporter
 class Pipeline:
     """From stored messages to published chunks, with the faults that happen on the way.
 
-    The executor's thread owns it; ``_run``, ``_on_answer`` and ``_on_error`` run in the worker thread and
-    only assign plain values that the other reads.
+    The executor's thread owns it; ``_run``, ``_on_answer`` and ``_on_error`` run in the worker
+    thread and only assign plain values that the other reads.
 
     :raises VlaPruneError: the checkpoint, the profile or a parameter is not usable.
     """
@@ -29,13 +29,21 @@ class Pipeline:
         import torch  # slow to import: only a node that loads a policy pays
 
         from ..engine.policy import load_policy
+
         self._node, self._params = node, params
         profile = _check_profile(params)
         if params.threads:
             torch.set_num_threads(params.threads)
-        policy = load_policy(params.checkpoint, profile, params.pruning, params.device, params.dtype,
-                             params.unnorm_key or None, params.tokenizer or None,
-                             progress=lambda text: status.set('LOADING', text))
+        policy = load_policy(
+            params.checkpoint,
+            profile,
+            params.pruning,
+            params.device,
+            params.dtype,
+            params.unnorm_key or None,
+            params.tokenizer or None,
+            progress=lambda text: status.set('LOADING', text),
+        )
         status.set('LOADING', 'warming up')
         policy.warm_up()
         self.about = policy.describe()
@@ -56,11 +64,13 @@ class Pipeline:
         self.wanted = False
         self.inputs.destroy()
         if not self.worker.close(2.0):
-            self._node.get_logger().error('the inference that runs does not end; its thread is left behind')
+            self._node.get_logger().error(
+                'the inference that runs does not end; its thread is left behind'
+            )
         self.outputs.destroy()
 
     def forget(self, reason: str) -> None:
-        """Time jumped or the task changed: nothing from before may reach the robot or the pruner."""
+        """Time jumped or the task changed: nothing from before may reach robot or pruner."""
         self.worker.invalidate()
         self.inputs.clear(reason)
         self._reset_policy = True
@@ -77,12 +87,22 @@ class Pipeline:
         if self.latched:
             return 'FAULT', self.latched, ERROR, ''
         if busy > self._params.inference_timeout_s:
-            return ('TIMEOUT', f'an inference runs longer than {self._params.inference_timeout_s} s; check '
-                    'the device', ERROR, '')
+            return (
+                'TIMEOUT',
+                f'an inference runs longer than {self._params.inference_timeout_s} s; check '
+                'the device',
+                ERROR,
+                '',
+            )
         if not self.wanted:
             return 'STOPPED', '', OK, ''
         if not self.instruction:
-            return 'WAITING', 'no instruction yet; publish ~/instruction or set the parameter', WARN, ''
+            return (
+                'WAITING',
+                'no instruction yet; publish ~/instruction or set the parameter',
+                WARN,
+                '',
+            )
         if wait is not None:
             return 'WAITING', wait.detail, WARN, wait.reason
         return ('REFUSED', self.problem, WARN, '') if self.problem else ('RUNNING', '', OK, '')
@@ -92,17 +112,32 @@ class Pipeline:
         counts = self.inputs.counts()
         topic = self.outputs.chunk.topic_name
         others = self._node.count_publishers(topic) - 1
-        inputs = {**{f'{k}_rate_hz': v.rate_hz for k, v in counts.items()},
-                  **{f'{k}_received': v.received for k, v in counts.items()},
-                  **{f'lost_{k}': v for k, v in self.inputs.pairing.losses.items()}}
-        inference = {'chunks': self.answers, 'faults_in_a_row': self.faults, 'busy_s': self.worker.busy_s(),
-                     'replaced_jobs': self.worker.replaced, 'discarded_jobs': self.worker.discarded}
+        inputs = {
+            **{f'{k}_rate_hz': v.rate_hz for k, v in counts.items()},
+            **{f'{k}_received': v.received for k, v in counts.items()},
+            **{f'lost_{k}': v for k, v in self.inputs.pairing.losses.items()},
+        }
+        inference = {
+            'chunks': self.answers,
+            'faults_in_a_row': self.faults,
+            'busy_s': self.worker.busy_s(),
+            'replaced_jobs': self.worker.replaced,
+            'discarded_jobs': self.worker.discarded,
+        }
         return {
             'inputs': (level, state, inputs),
-            'inference': (ERROR if self.latched else OK, self.latched or self.problem or 'ok', inference),
+            'inference': (
+                ERROR if self.latched else OK,
+                self.latched or self.problem or 'ok',
+                inference,
+            ),
             'pruning': (OK, self._params.pruning, {'pruning': self._params.pruning}),
-            'safety': (ERROR if others else OK, f'{others} other publishers of {topic}; stop them' if others
-                       else 'ok', {'other_chunk_publishers': others})}
+            'safety': (
+                ERROR if others else OK,
+                f'{others} other publishers of {topic}; stop them' if others else 'ok',
+                {'other_chunk_publishers': others},
+            ),
+        }
 
     def _query(self) -> None:
         """An image arrived: hand the newest pair to the worker, where one is wanted."""
@@ -115,7 +150,9 @@ class Pipeline:
         if pair.stamp_ns - self._last_query_ns < round(1e9 * self._params.replan_period_s):
             return
         spent_ms = 1e3 * (time.perf_counter() - begin)
-        self.worker.submit(Job(pair, self.instruction, self.inputs.motion, time.monotonic_ns(), spent_ms))
+        self.worker.submit(
+            Job(pair, self.instruction, self.inputs.motion, time.monotonic_ns(), spent_ms)
+        )
 
     def _run(self, job: Job) -> Answer:
         if self._reset_policy:  # here, because only the worker may touch the policy
@@ -129,8 +166,11 @@ class Pipeline:
         self.answers += 1
         self.faults, self.problem = 0, ''
         for camera, count in answer.frozen.items():
-            self._node.get_logger().warning(f'camera {camera!r} repeats the same frame, {count + 1} times now; '
-                                            'check its driver', throttle_duration_sec=5.0)
+            self._node.get_logger().warning(
+                f'camera {camera!r} repeats the same frame, {count + 1} times now; '
+                'check its driver',
+                throttle_duration_sec=5.0,
+            )
 
     def _on_error(self, error: BaseException) -> None:
         if isinstance(error, InputRefused):
@@ -141,7 +181,9 @@ class Pipeline:
         kind = 'action refused' if isinstance(error, ActionRefused) else type(error).__name__
         self.problem = f'{kind}: {(str(error).splitlines() or [""])[0]}'
         if self.faults >= self._params.max_faults:
-            self.latched = f'{self.faults} failed inferences in a row, last {self.problem}; call ~/reset'
+            self.latched = (
+                f'{self.faults} failed inferences in a row, last {self.problem}; call ~/reset'
+            )
 
     def _on_refused(self, refusal: InputRefused) -> None:
         self.problem = str(refusal)
@@ -152,11 +194,17 @@ def _check_profile(params: PolicyParams) -> Any:
         raise ProfileError('parameter checkpoint is empty', 'set it to the folder of a checkpoint')
     profile = load_profile(params.profile)
     if profile.action_kind != 'delta_pose':
-        raise ProfileError(f'profile {profile.name!r} commands {profile.action_kind}',
-                           'vla_policy publishes end-effector deltas; use load_policy() in Python for it')
+        raise ProfileError(
+            f'profile {profile.name!r} commands {profile.action_kind}',
+            'vla_policy publishes end-effector deltas; use load_policy() in Python for it',
+        )
     unknown = sorted(set(params.rotate_180) - set(profile.cameras))
     if unknown:
-        raise ProfileError(f'rotate_180 names camera {unknown[0]!r}', f'use names of {list(profile.cameras)}')
+        raise ProfileError(
+            f'rotate_180 names camera {unknown[0]!r}', f'use names of {list(profile.cameras)}'
+        )
     if len(params.pose_offset_m) != 3:
-        raise ProfileError(f'pose_offset_m has {len(params.pose_offset_m)} numbers', 'give x, y and z in m')
+        raise ProfileError(
+            f'pose_offset_m has {len(params.pose_offset_m)} numbers', 'give x, y and z in m'
+        )
     return profile

@@ -1,8 +1,8 @@
 """``vla_policy``: cameras and robot state in, checked action chunks out.
 
-A lifecycle node. ``configure`` loads the checkpoint and warms it up, ``activate`` lets chunks out. Callbacks
-only store messages; one worker thread infers, always on the newest pair. It proposes motion and never
-executes it: that is ``chunk_executor``, in a process of its own.
+A lifecycle node. ``configure`` loads the checkpoint and warms it up, ``activate`` lets chunks out.
+Callbacks only store messages; one worker thread infers, always on the newest pair. It proposes
+motion and never executes it: that is ``chunk_executor``, in a process of its own.
 """
 
 import sys
@@ -23,7 +23,7 @@ from .pipeline import Pipeline
 from .policy_params import PolicyParams
 from .process import run_node
 from .qos import latched, overridable
-from .status import ERROR, WARN, StatusReporter
+from .status import ERROR, StatusReporter
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -39,16 +39,24 @@ class PolicyNode(LifecycleNode):
         self._active = False
         self._instruction = ''
         self.add_on_set_parameters_callback(self._on_parameters)
-        self.create_subscription(String, '~/instruction', lambda m: self._instruct(m.data), latched(),
-                                 qos_overriding_options=overridable())
+        self.create_subscription(
+            String,
+            '~/instruction',
+            lambda m: self._instruct(m.data),
+            latched(),
+            qos_overriding_options=overridable(),
+        )
         for name, serve in (('start', self._start), ('stop', self._stop), ('reset', self._reset)):
             self.create_service(Trigger, f'~/{name}', serve)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused /clock must not silence the watch
+        steady = Clock(
+            clock_type=ClockType.STEADY_TIME
+        )  # a paused /clock must not silence the watch
         self.create_timer(0.1, self._watch, clock=steady)
         self.create_timer(1.0, self._diagnose, clock=steady)
         self._jump = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=Duration(seconds=1), min_backward=Duration(nanoseconds=-1)),
-            post_callback=lambda jump: self._forget('clock_jump'))
+            post_callback=lambda jump: self._forget('clock_jump'),
+        )
         self._status.set('UNCONFIGURED')
         if self._params.instruction:
             self._instruct(self._params.instruction)
@@ -61,7 +69,7 @@ class PolicyNode(LifecycleNode):
             self.trigger_activate()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the checkpoint, warm it up and subscribe; FAILURE with one line where that is impossible."""
+        """Load the checkpoint, warm it up and subscribe; FAILURE with one line if that fails."""
         self._status.set('LOADING')
         try:
             self._params = read(self, PolicyParams)
@@ -70,8 +78,12 @@ class PolicyNode(LifecycleNode):
             self._status.set('UNCONFIGURED', str(error), ERROR)
             return _FAILURE
         except (RuntimeError, MemoryError) as error:  # out of memory, a device that fails
-            self._status.set('UNCONFIGURED', f'loading failed: {(str(error).splitlines() or [""])[0]}; '
-                             'choose a smaller dtype or another device', ERROR)
+            self._status.set(
+                'UNCONFIGURED',
+                f'loading failed: {(str(error).splitlines() or [""])[0]}; '
+                'choose a smaller dtype or another device',
+                ERROR,
+            )
             return _FAILURE
         self._pipeline.instruction = self._instruction
         self._status.set('INACTIVE', **self._about())
@@ -138,15 +150,22 @@ class PolicyNode(LifecycleNode):
             record = PolicyParams.__dataclass_fields__.get(p.name)
             if record is not None and not record.metadata['live'] and self._pipeline is not None:
                 return SetParametersResult(
-                    successful=False, reason=f'{p.name} is read when the node configures; clean it up first')
-        refused = [self._instruct(p.value) for p in parameters if p.name == 'instruction' and p.value]
+                    successful=False,
+                    reason=f'{p.name} is read when the node configures; clean it up first',
+                )
+        refused = [
+            self._instruct(p.value) for p in parameters if p.name == 'instruction' and p.value
+        ]
         return SetParametersResult(successful=not any(refused), reason=''.join(refused))
 
     def _start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._active:
             self._pipeline.wanted = True
-        return self._reply(response, self._active, 'started' if self._active else
-                           'not active; activate the node first')
+        return self._reply(
+            response,
+            self._active,
+            'started' if self._active else 'not active; activate the node first',
+        )
 
     def _stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._pipeline is not None:

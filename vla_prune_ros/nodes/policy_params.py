@@ -1,4 +1,4 @@
-"""Parameters of the policy node: the declaration, the ranges and the documentation in one record."""
+"""Parameters of the policy node: declaration, ranges and documentation in one record."""
 
 from dataclasses import dataclass
 
@@ -10,35 +10,81 @@ class PolicyParams:
     """What a user sets for ``vla_policy``."""
 
     checkpoint: str = param('', 'Folder of the checkpoint in the published OpenVLA-OFT layout.')
-    profile: str = param('libero', 'Robot profile: libero, aloha, bridge, or the path of a .yaml profile.')
-    unnorm_key: str = param('', 'Key of dataset_statistics.json; empty where the file holds only one.')
+    profile: str = param(
+        'libero', 'Robot profile: libero, aloha, bridge, or the path of a .yaml profile.'
+    )
+    unnorm_key: str = param(
+        '', 'Key of dataset_statistics.json; empty where the file holds only one.'
+    )
     tokenizer: str = param('', "Folder of the tokenizer; empty for the checkpoint's own.")
-    pruning: str = param('dense', "Pruning method: 'dense', or 'uniform:128' with a budget per camera.")
+    pruning: str = param(
+        'dense', "Pruning method: 'dense', or 'uniform:128' with a budget per camera."
+    )
     device: str = param('cpu', "Torch device: 'cpu', 'cuda' or 'cuda:1'.")
-    dtype: str = param('float32', 'Type of weights and activations.', choices=('float32', 'bfloat16'))
+    dtype: str = param(
+        'float32', 'Type of weights and activations.', choices=('float32', 'bfloat16')
+    )
     threads: int = param(0, 'CPU threads of torch; 0 leaves its own choice.', low=0, high=256)
-    instruction: str = param('', 'The task in plain words; the topic ~/instruction sets it as well.', live=True)
+    instruction: str = param(
+        '', 'The task in plain words; the topic ~/instruction sets it as well.', live=True
+    )
     autostart: bool = param(False, 'Configure and activate at start, without a lifecycle manager.')
-    start_on_activate: bool = param(True, 'Infer as soon as the node is active; else wait for ~/start.')
-    image_transport: str = param('raw', 'raw: sensor_msgs/Image; compressed: the topic with /compressed.',
-                                 choices=('raw', 'compressed'))
-    rotate_180: tuple[str, ...] = param(('',), 'Cameras whose frames are turned by 180 degrees first.')
-    gripper_joints: tuple[str, ...] = param(('panda_finger_joint1', 'panda_finger_joint2'),
-                                            'Finger joints in ~/joint_states, in the order of the state.')
-    gripper_signs: tuple[float, ...] = param((1.0, 1.0), 'Factor of +1 or -1 per finger joint.', low=-1, high=1)
-    pose_offset_m: tuple[float, ...] = param((0.0, 0.0, 0.0), 'Added to the position of ~/ee_pose, in m: from the '
-                                             "robot's base to the frame the checkpoint was trained in.",
-                                             low=-100, high=100)
+    start_on_activate: bool = param(
+        True, 'Infer as soon as the node is active; else wait for ~/start.'
+    )
+    image_transport: str = param(
+        'raw',
+        'raw: sensor_msgs/Image; compressed: the topic with /compressed.',
+        choices=('raw', 'compressed'),
+    )
+    rotate_180: tuple[str, ...] = param(
+        ('',), 'Cameras whose frames are turned by 180 degrees first.'
+    )
+    gripper_joints: tuple[str, ...] = param(
+        ('panda_finger_joint1', 'panda_finger_joint2'),
+        'Finger joints in ~/joint_states, in the order of the state.',
+    )
+    gripper_signs: tuple[float, ...] = param(
+        (1.0, 1.0), 'Factor of +1 or -1 per finger joint.', low=-1, high=1
+    )
+    pose_offset_m: tuple[float, ...] = param(
+        (0.0, 0.0, 0.0),
+        'Added to the position of ~/ee_pose, in m: from the '
+        "robot's base to the frame the checkpoint was trained in.",
+        low=-100,
+        high=100,
+    )
     frame_id: str = param('base_link', 'Frame of the published deltas.')
-    sync_slop_s: float = param(0.05, 'Largest difference between two images of a pair, in s.', low=0.0, high=1.0)
-    max_input_age_s: float = param(0.5, 'Oldest input, by header and by receipt, in s.', low=0.01, high=10.0)
-    replan_period_s: float = param(0.2, 'Least time between two queries by image stamp, in s; 0: every image.',
-                                   low=0.0, high=10.0)
-    frozen_frames: int = param(0, 'Identical frames in a row after which a camera counts as frozen and inference '
-                               'stops; 0: only warn, after 30.', low=0, high=10000)
+    sync_slop_s: float = param(
+        0.05, 'Largest difference between two images of a pair, in s.', low=0.0, high=1.0
+    )
+    max_input_age_s: float = param(
+        0.5, 'Oldest input, by header and by receipt, in s.', low=0.01, high=10.0
+    )
+    replan_period_s: float = param(
+        0.2,
+        'Least time between two queries by image stamp, in s; 0: every image.',
+        low=0.0,
+        high=10.0,
+    )
+    frozen_frames: int = param(
+        0,
+        'Identical frames in a row after which a camera counts as frozen and inference '
+        'stops; 0: only warn, after 30.',
+        low=0,
+        high=10000,
+    )
     max_step_m: float = param(0.06, 'Largest translation of one step, in m.', low=1e-6, high=1.0)
     max_step_rad: float = param(0.35, 'Largest rotation of one step, in rad.', low=1e-6, high=3.1)
-    speed_scale: float = param(1.0, 'Factor on every step before the limits are checked.', low=0.01, high=1.0)
-    inference_timeout_s: float = param(10.0, 'Time after which a running inference is reported as hung, in s.',
-                                       low=0.1, high=600.0)
-    max_faults: int = param(3, 'Failed inferences in a row that latch a fault until ~/reset.', low=1, high=100)
+    speed_scale: float = param(
+        1.0, 'Factor on every step before the limits are checked.', low=0.01, high=1.0
+    )
+    inference_timeout_s: float = param(
+        10.0,
+        'Time after which a running inference is reported as hung, in s.',
+        low=0.1,
+        high=600.0,
+    )
+    max_faults: int = param(
+        3, 'Failed inferences in a row that latch a fault until ~/reset.', low=1, high=100
+    )

@@ -1,4 +1,4 @@
-"""One query, run in the worker thread: a pair of messages in, a checked chunk with its timings out."""
+"""One query, run in the worker thread: a pair of messages in, a checked chunk out."""
 
 import time
 from dataclasses import dataclass
@@ -62,7 +62,9 @@ class QueryRunner:
     def __init__(self, policy: Policy, params: PolicyParams) -> None:
         self.policy = policy
         self._params = params
-        self._guard = Guard(Limits(params.max_step_m, params.max_step_rad, speed_scale=params.speed_scale))
+        self._guard = Guard(
+            Limits(params.max_step_m, params.max_step_rad, speed_scale=params.speed_scale)
+        )
         self._fingers = GripperJoints(params.gripper_joints, params.gripper_signs)
         self._frozen = FrozenDetector(params.frozen_frames)
         proprio = policy.statistics.proprio
@@ -90,26 +92,36 @@ class QueryRunner:
         inference = self.policy.infer(observation, job.motion)
         with timer.stage('guard'):
             profile = self.policy.profile
-            deltas, gripper, report = self._guard.check(profile.to_si(inference.actions), profile.action_names)
-            chunk = ActionChunk(job.pair.stamp_ns, profile.control_period_s, deltas, gripper,
-                                self._params.frame_id)
+            deltas, gripper, report = self._guard.check(
+                profile.to_si(inference.actions), profile.action_names
+            )
+            chunk = ActionChunk(
+                job.pair.stamp_ns, profile.control_period_s, deltas, gripper, self._params.frame_id
+            )
         stages = {k: v for k, v in timer.milliseconds().items() if k != 'total'}
         node_ms = {'pairing': job.pairing_ms, 'queue': wait_ms, **stages}
         return Answer(job, inference, chunk, report, node_ms, position, frozen)
 
     def _check_frozen(self, pair: Pair) -> dict[str, int]:
-        repeats = {c: self._frozen.update(c, pair.items[c].data) for c in self.policy.profile.cameras}
+        repeats = {
+            c: self._frozen.update(c, pair.items[c].data) for c in self.policy.profile.cameras
+        }
         for camera in repeats:
             if self._frozen.frozen(camera):
-                raise InputRefused('frozen', f'camera {camera!r} sent {repeats[camera] + 1} identical frames',
-                                   'restart its driver, or raise frozen_frames')
+                raise InputRefused(
+                    'frozen',
+                    f'camera {camera!r} sent {repeats[camera] + 1} identical frames',
+                    'restart its driver, or raise frozen_frames',
+                )
         return {c: n for c, n in repeats.items() if n >= FROZEN_WARNING}
 
     def _image(self, camera: str, message: Any) -> np.ndarray:
         try:
             image = image_array(message)
         except InputRefused as refusal:
-            raise InputRefused(refusal.reason, f'camera {camera!r}: {refusal.what}', refusal.mend) from None
+            raise InputRefused(
+                refusal.reason, f'camera {camera!r}: {refusal.what}', refusal.mend
+            ) from None
         return cv2.rotate(image, cv2.ROTATE_180) if camera in self._params.rotate_180 else image
 
     def _state(self, pair: Pair) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -40,15 +40,23 @@ def pose_message(state: SceneState, stamp: Time) -> PoseStamped:
 
 def joint_message(state: SceneState, stamp: Time) -> JointState:
     """Positions and velocities of arm and fingers."""
-    return JointState(header=Header(stamp=stamp), name=list(state.joint_names),
-                      position=state.joint_positions.tolist(),
-                      velocity=state.joint_velocities.tolist())
+    return JointState(
+        header=Header(stamp=stamp),
+        name=list(state.joint_names),
+        position=state.joint_positions.tolist(),
+        velocity=state.joint_velocities.tolist(),
+    )
 
 
-def episode_message(node: str, values: Mapping[str, Any], success: bool,
-                    stamp: Time) -> DiagnosticArray:
+def episode_message(
+    node: str, values: Mapping[str, Any], success: bool, stamp: Time
+) -> DiagnosticArray:
     """How the episode stands: ``values`` and ``success`` as one status."""
-    status = status_message(f'{node}: episode', DiagnosticStatus.OK,
-                            'success' if success else 'running',
-                            {**values, 'success': str(success).lower()}, 'simulation')
+    status = status_message(
+        f'{node}: episode',
+        DiagnosticStatus.OK,
+        'success' if success else 'running',
+        {**values, 'success': str(success).lower()},
+        'simulation',
+    )
     return DiagnosticArray(header=Header(stamp=stamp, frame_id=WORLD_FRAME), status=[status])

@@ -43,22 +43,37 @@ _LONGEST_NAP_S = 0.05  # SIGTERM ends the context without waking the main thread
 class SimulatorParameters:
     """Parameters of the node ``simulator``."""
 
-    seed: int = param(0, 'Seed of episode 0; episode n has seed + n. Even seeds ask for the red '
-                         'cube, odd ones for the green cube.', low=0, high=1_000_000_000)
-    image_hz: float = param(20.0, 'Images per camera and simulated second; at most one per '
-                                  'control step, 20 Hz.', low=0.1, high=20.0)
-    real_time_factor: float = param(1.0, 'Simulated seconds per wall second; 0 for as fast as '
-                                         'possible.', low=0.0, high=10.0)
+    seed: int = param(
+        0,
+        'Seed of episode 0; episode n has seed + n. Even seeds ask for the red '
+        'cube, odd ones for the green cube.',
+        low=0,
+        high=1_000_000_000,
+    )
+    image_hz: float = param(
+        20.0,
+        'Images per camera and simulated second; at most one per control step, 20 Hz.',
+        low=0.1,
+        high=20.0,
+    )
+    real_time_factor: float = param(
+        1.0, 'Simulated seconds per wall second; 0 for as fast as possible.', low=0.0, high=10.0
+    )
     image_size: int = param(256, 'Side of the square pictures in pixels.', low=16, high=1024)
-    gl: str = param('auto', 'OpenGL backend; auto takes MUJOCO_GL where it is set, else the first '
-                            'that renders.', choices=('auto', 'egl', 'osmesa'))
-    command_timeout_s: float = param(0.2, 'Simulated seconds after which a twist no longer moves '
-                                          'the arm.', low=0.0, high=10.0)
+    gl: str = param(
+        'auto',
+        'OpenGL backend; auto takes MUJOCO_GL where it is set, else the first that renders.',
+        choices=('auto', 'egl', 'osmesa'),
+    )
+    command_timeout_s: float = param(
+        0.2, 'Simulated seconds after which a twist no longer moves the arm.', low=0.0, high=10.0
+    )
 
 
 def two_cube_scene(parameters: SimulatorParameters) -> Scene:
     """The scene that the node shows; MuJoCo and robosuite are imported here."""
     from ..sim.robosuite_scene import TwoCubeScene
+
     return TwoCubeScene(image_size=parameters.image_size, gl=parameters.gl)
 
 
@@ -76,12 +91,14 @@ class SimulatorNode(Node):
     """
 
     def __init__(
-            self, make_scene: Callable[[SimulatorParameters], Scene] = two_cube_scene) -> None:
+        self, make_scene: Callable[[SimulatorParameters], Scene] = two_cube_scene
+    ) -> None:
         super().__init__('simulator')
         self.parameters = declare(self, SimulatorParameters)
         self._scene = make_scene(self.parameters)
-        self._session = Session(self._scene, self.parameters.seed,
-                                self.parameters.command_timeout_s)
+        self._session = Session(
+            self._scene, self.parameters.seed, self.parameters.command_timeout_s
+        )
         self._pacer = Pacer(self._session.period_ns / 1e9, self.parameters.real_time_factor)
         self._requests: queue.SimpleQueue[_ResetRequest] = queue.SimpleQueue()
         self._paused = False
@@ -91,10 +108,14 @@ class SimulatorNode(Node):
 
     def _advertise(self) -> None:
         def publisher(kind: type, topic: str, profile: qos.QoSProfile) -> Publisher:
-            return self.create_publisher(kind, topic, profile,
-                                         qos_overriding_options=qos.overridable())
-        self._images_out = {camera: publisher(Image, f'~/image/{camera}', qos.sensor_data())
-                            for camera in self._scene.cameras}
+            return self.create_publisher(
+                kind, topic, profile, qos_overriding_options=qos.overridable()
+            )
+
+        self._images_out = {
+            camera: publisher(Image, f'~/image/{camera}', qos.sensor_data())
+            for camera in self._scene.cameras
+        }
         self._pose_out = publisher(PoseStamped, '~/ee_pose', qos.sensor_data())
         self._joints_out = publisher(JointState, '~/joint_states', qos.sensor_data())
         self._clock_out = publisher(Clock, '/clock', qos.command())
@@ -103,30 +124,39 @@ class SimulatorNode(Node):
 
     def _listen(self) -> None:
         # Volatile on purpose: what was commanded before this node came up must not move the arm.
-        for kind, topic, callback in ((TwistStamped, '~/twist', self._on_twist),
-                                      (JointTrajectory, '~/gripper', self._on_gripper)):
-            self.create_subscription(kind, topic, callback, qos.command(),
-                                     qos_overriding_options=qos.overridable())
+        for kind, topic, callback in (
+            (TwistStamped, '~/twist', self._on_twist),
+            (JointTrajectory, '~/gripper', self._on_gripper),
+        ):
+            self.create_subscription(
+                kind, topic, callback, qos.command(), qos_overriding_options=qos.overridable()
+            )
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(SetBool, '~/pause', self._on_pause)
 
     def _on_twist(self, message: TwistStamped) -> None:
         linear, angular = message.twist.linear, message.twist.angular
         try:
-            self._session.commands.set_twist(np.array([linear.x, linear.y, linear.z]),
-                                             np.array([angular.x, angular.y, angular.z]),
-                                             self._session.now_ns)
+            self._session.commands.set_twist(
+                np.array([linear.x, linear.y, linear.z]),
+                np.array([angular.x, angular.y, angular.z]),
+                self._session.now_ns,
+            )
         except InputRefused as error:
             # rclpy throttles by calling line: were it shared, one topic would mute the other.
-            self.get_logger().warning(f'{self.resolve_topic_name("~/twist")}: {error}',
-                                      throttle_duration_sec=_WARN_EVERY_S)
+            self.get_logger().warning(
+                f'{self.resolve_topic_name("~/twist")}: {error}',
+                throttle_duration_sec=_WARN_EVERY_S,
+            )
 
     def _on_gripper(self, message: JointTrajectory) -> None:
         try:
             self._session.commands.set_gripper(gripper_goal(message))
         except InputRefused as error:
-            self.get_logger().warning(f'{self.resolve_topic_name("~/gripper")}: {error}',
-                                      throttle_duration_sec=_WARN_EVERY_S)
+            self.get_logger().warning(
+                f'{self.resolve_topic_name("~/gripper")}: {error}',
+                throttle_duration_sec=_WARN_EVERY_S,
+            )
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         request = _ResetRequest()
@@ -136,8 +166,7 @@ class SimulatorNode(Node):
         response.success, response.message = request.done.is_set(), request.reply
         return response
 
-    def _on_pause(self, request: SetBool.Request,
-                  response: SetBool.Response) -> SetBool.Response:
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._paused = request.data
         response.success, response.message = True, 'paused' if request.data else 'running'
         return response
@@ -175,8 +204,7 @@ class SimulatorNode(Node):
     def _start_next_episode(self, request: _ResetRequest) -> None:
         session = self._session
         session.next_episode()
-        request.reply = (f'episode {session.episode} seed {session.seed} '
-                         f'{self._scene.instruction}')
+        request.reply = f'episode {session.episode} seed {session.seed} {self._scene.instruction}'
         self._publish_instruction()
         self._publish()
         request.done.set()
@@ -198,14 +226,17 @@ class SimulatorNode(Node):
                 self._images_out[camera].publish(message)
         values = {**session.report(), 'real_time_factor': self._pacer.measured()}
         self._episode_out.publish(
-            episode_message(self.get_name(), values, self._scene.success(), stamp))
+            episode_message(self.get_name(), values, self._scene.success(), stamp)
+        )
 
     def _warn_if_slow(self) -> None:
         asked, measured = self.parameters.real_time_factor, self._pacer.measured()
         if self._session.step >= 40 and measured < 0.9 * asked:
             self.get_logger().warning(
                 f'simulation runs at {measured:.2f} of real time, {asked:.2f} is asked; lower '
-                'image_hz, image_size or real_time_factor', throttle_duration_sec=30.0)
+                'image_hz, image_size or real_time_factor',
+                throttle_duration_sec=30.0,
+            )
 
     def close(self) -> None:
         """Free the scene and the node, in the thread that made them."""

@@ -15,14 +15,15 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 class StatusReporter:
     """Publishes the node's state when it changes, and logs each change once.
 
-    ``~/status`` is latched and has the node's name, a state word and a reason; ``/diagnostics`` carries the
-    details once a second.
+    ``~/status`` is latched and has the node's name, a state word and a reason; ``/diagnostics``
+    carries the details once a second.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._status = node.create_publisher(DiagnosticStatus, '~/status', latched(),
-                                             qos_overriding_options=overridable())
+        self._status = node.create_publisher(
+            DiagnosticStatus, '~/status', latched(), qos_overriding_options=overridable()
+        )
         self._diagnostics = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._current: tuple[str, str] = ('', '')
         self._published: tuple[str, str, dict[str, Any]] | None = None
@@ -33,19 +34,25 @@ class StatusReporter:
         """The state word in force."""
         return self._current[0]
 
-    def set(self, state: str, reason: str = '', level: bytes = OK, code: str = '', **values: Any) -> None:
+    def set(
+        self, state: str, reason: str = '', level: bytes = OK, code: str = '', **values: Any
+    ) -> None:
         """Announce a state; publishes where anything changed and logs where state or reason did.
 
         :param state: one word in capitals, for example ``RUNNING``.
         :param reason: one line that names the thing and the mend; empty where all is well.
-        :param code: what the reason is about, where its text holds numbers that change all the time.
+        :param code: what the reason is about, where its text holds numbers that change all the
+            time.
         """
         if (state, code or reason, values) == self._published:
             return
         self._published = (state, code or reason, dict(values))
         self.level = level
-        self._status.publish(status_message(self._node.get_name(), level, reason or state,
-                                            {'state': state, **values}))
+        self._status.publish(
+            status_message(
+                self._node.get_name(), level, reason or state, {'state': state, **values}
+            )
+        )
         if (state, code or reason) != self._current:
             self._current = (state, code or reason)
             text = f'{state}: {reason}' if reason else state
@@ -57,11 +64,15 @@ class StatusReporter:
             else:
                 logger.info(text)
 
-    def diagnose(self, hardware_id: str, concerns: Mapping[str, tuple[bytes, str, Mapping[str, Any]]]) -> None:
+    def diagnose(
+        self, hardware_id: str, concerns: Mapping[str, tuple[bytes, str, Mapping[str, Any]]]
+    ) -> None:
         """Publish one status per concern: name -> (level, text, values)."""
         out = DiagnosticArray()
         out.header.stamp = self._node.get_clock().now().to_msg()
         name = self._node.get_name()
-        out.status = [status_message(f'{name}: {k}', level, text, values, hardware_id)
-                      for k, (level, text, values) in concerns.items()]
+        out.status = [
+            status_message(f'{name}: {k}', level, text, values, hardware_id)
+            for k, (level, text, values) in concerns.items()
+        ]
         self._diagnostics.publish(out)

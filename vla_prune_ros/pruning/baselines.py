@@ -31,8 +31,8 @@ class Dense:
 def stratified(patches: int, budget: int) -> Tensor:
     """``budget`` of ``patches`` ids of one camera, one from the middle of each equal stratum.
 
-    Row-major ids are cut into ``budget`` equal intervals and the token at the centre of each stays:
-    id_i = floor((i + 1/2) * patches / budget). int64 (budget,), ascending, no id twice.
+    Row-major ids are cut into ``budget`` equal intervals and the token at the centre of each
+    stays: id_i = floor((i + 1/2) * patches / budget). int64 (budget,), ascending, no id twice.
     """
     i = torch.arange(budget)
     return ((2 * i + 1) * patches) // (2 * budget)
@@ -42,8 +42,8 @@ def stratified(patches: int, budget: int) -> Tensor:
 class Uniform:
     """A fixed, evenly spread subset of each camera's tokens, chosen before layer 0.
 
-    The stratified baseline that any selection must beat (reference study: 384 and 256 of 512 tokens with
-    original position ids kept nearly all success).
+    The stratified baseline that any selection must beat (reference study: 384 and 256 of 512
+    tokens with original position ids kept nearly all success).
 
     :param budget: visual tokens per camera that stay; the last number serves further cameras.
     """
@@ -54,7 +54,9 @@ class Uniform:
 
     def __post_init__(self) -> None:
         if not self.budget or any(int(b) != b or b < 1 for b in self.budget):
-            raise ProfileError(f'uniform: budget is {list(self.budget)}', 'use whole numbers of 1 or more')
+            raise ProfileError(
+                f'uniform: budget is {list(self.budget)}', 'use whole numbers of 1 or more'
+            )
 
     def begin(self, query: Query) -> str:
         """``'coarse'``: the budget does not depend on the motion."""

@@ -1,9 +1,10 @@
 """The seam between model and pruning: who is asked where, and what is gathered.
 
-The language model walks its layers with a :class:`PruningPass`. At each :class:`Site` the pruner sees the
-visual tokens that are still there (a :class:`SiteView`) and answers with the ids that stay. Ids are
-always original ids: 0 .. V-1, camera by camera, row-major over the patches of a camera. Positions are
-original positions in the un-pruned sequence; survivors keep theirs, so RoPE sees the gaps.
+The language model walks its layers with a :class:`PruningPass`. At each :class:`Site` the pruner
+sees the visual tokens that are still there (a :class:`SiteView`) and answers with the ids that
+stay. Ids are always original ids: 0 .. V-1, camera by camera, row-major over the patches of a
+camera. Positions are original positions in the un-pruned sequence; survivors keep theirs, so RoPE
+sees the gaps.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,8 @@ SUFFIX_TOKENS = 5
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything is in the un-pruned sequence ``[BOS | visual | proprio | prompt | slots | stop]``.
+    """Where everything is in the un-pruned sequence ``[BOS | visual | proprio | prompt | slots |
+    stop]``.
 
     :param cameras: camera names in model order.
     :param patches: visual tokens per camera.
@@ -77,7 +79,9 @@ class Layout:
         """Camera -> bool (patches,) that marks the given original ids."""
         mask = np.zeros(self.visual, dtype=bool)
         mask[ids.cpu().numpy()] = True
-        return {c: mask[i * self.patches:(i + 1) * self.patches] for i, c in enumerate(self.cameras)}
+        return {
+            c: mask[i * self.patches : (i + 1) * self.patches] for i, c in enumerate(self.cameras)
+        }
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,9 @@ class Site:
     """A place where a pruner acts.
 
     :param layer: -1 is before layer 0; l >= 0 is after layer l.
-    :param rows: the original positions of the attention rows that must be seen there, as a function of
-        the layout (only for ``layer`` >= 0); None where no attention is needed. Rows are never visual.
+    :param rows: the original positions of the attention rows that must be seen there, as a
+        function of the layout (only for ``layer`` >= 0); None where no attention is needed. Rows
+        are never visual.
     """
 
     layer: int
@@ -105,8 +110,8 @@ class SiteView:
     :param ids: int64 (n,), ascending: original ids of the visual tokens that are still there.
     :param hidden: (S', D) residual stream of every surviving token at this site.
     :param positions: int64 (S',) original positions of the rows of ``hidden``.
-    :param attention: float32 (R, n), mean over heads of the layer's attention from the asked rows to the
-        surviving visual tokens (softmax over all keys); None where the site asks for none.
+    :param attention: float32 (R, n), mean over heads of the layer's attention from the asked rows
+        to the surviving visual tokens (softmax over all keys); None where the site asks for none.
     """
 
     site: Site
@@ -133,7 +138,7 @@ class Query:
 
 
 class Pruner(Protocol):
-    """Decides which visual tokens stay. State, where there is any, lives between ``reset`` calls."""
+    """Decides which visual tokens stay. State, if any, lives between ``reset`` calls."""
 
     name: str
     sites: tuple[Site, ...]
@@ -156,8 +161,10 @@ def check_survivors(ids: Tensor, alive: Tensor, site: Site) -> Tensor:
     ordered = ids.sort().values
     repeated = bool((ordered[1:] == ordered[:-1]).any()) if len(ordered) > 1 else False
     if repeated or not bool(torch.isin(ordered, alive).all()):
-        raise ProfileError(f'pruner answered ids at {site.name} that repeat or are gone',
-                           'a pruner returns a subset of view.ids, each once')
+        raise ProfileError(
+            f'pruner answered ids at {site.name} that repeat or are gone',
+            'a pruner returns a subset of view.ids, each once',
+        )
     return ordered
 
 
@@ -195,13 +202,14 @@ class PruningPass:
         return torch.tensor(rows, dtype=torch.long, device=self.positions.device)
 
     def decide(self, site: Site, hidden: Tensor, attention: Tensor | None = None) -> Tensor | None:
-        """Ask the pruner at ``site``; returns the rows (S'',) of the sequence that stay, None for all.
+        """Ask the pruner at ``site``; returns the rows (S'',) of the sequence that stay, None for
+        all.
 
         :param hidden: (1, S', D).
         :param attention: float32 (R, S') or None.
         """
         n = len(self._ids)
-        seen = None if attention is None else attention[:, 1:1 + n]
+        seen = None if attention is None else attention[:, 1 : 1 + n]
         view = SiteView(site, self.layout, self._ids, hidden[0], self.positions, seen)
         answer = self.pruner.keep(view)
         if answer is None:

@@ -29,7 +29,9 @@ def build_pruner(spec: 'str | Mapping[str, Any] | Pruner') -> Pruner:
     try:
         return PRUNERS[name](**knobs)
     except TypeError as error:
-        raise ProfileError(f'pruning method {name!r}: {error}', 'see docs/methods.md for its knobs') from None
+        raise ProfileError(
+            f'pruning method {name!r}: {error}', 'see docs/methods.md for its knobs'
+        ) from None
 
 
 def _parse(text: str) -> dict[str, Any]:
@@ -39,5 +41,7 @@ def _parse(text: str) -> dict[str, Any]:
     try:
         return {'name': name, 'budget': tuple(int(b) for b in budget.split(','))}
     except ValueError:
-        raise ProfileError(f'pruning {text!r}: the budget is not a list of whole numbers',
-                           "write it like 'uniform:128' or 'uniform:128,64'") from None
+        raise ProfileError(
+            f'pruning {text!r}: the budget is not a list of whole numbers',
+            "write it like 'uniform:128' or 'uniform:128,64'",
+        ) from None

@@ -24,13 +24,25 @@ class _Packed(NamedTuple):
 
 
 # OpenCV names a Bayer pattern by its second row, second column; ROS by its first row.
-_BAYER = {'rggb': cv2.COLOR_BayerBG2RGB, 'bggr': cv2.COLOR_BayerRG2RGB,
-          'gbrg': cv2.COLOR_BayerGR2RGB, 'grbg': cv2.COLOR_BayerGB2RGB}
-_COLOR = {'rgb': (3, None), 'bgr': (3, cv2.COLOR_BGR2RGB), 'rgba': (4, cv2.COLOR_RGBA2RGB),
-          'bgra': (4, cv2.COLOR_BGRA2RGB), 'mono': (1, cv2.COLOR_GRAY2RGB),
-          **{f'bayer_{pattern}': (1, code) for pattern, code in _BAYER.items()}}
-_PACKED = {f'{name}{bits}': _Packed(channels, bits, code)
-           for name, (channels, code) in _COLOR.items() for bits in (8, 16)}
+_BAYER = {
+    'rggb': cv2.COLOR_BayerBG2RGB,
+    'bggr': cv2.COLOR_BayerRG2RGB,
+    'gbrg': cv2.COLOR_BayerGR2RGB,
+    'grbg': cv2.COLOR_BayerGB2RGB,
+}
+_COLOR = {
+    'rgb': (3, None),
+    'bgr': (3, cv2.COLOR_BGR2RGB),
+    'rgba': (4, cv2.COLOR_RGBA2RGB),
+    'bgra': (4, cv2.COLOR_BGRA2RGB),
+    'mono': (1, cv2.COLOR_GRAY2RGB),
+    **{f'bayer_{pattern}': (1, code) for pattern, code in _BAYER.items()},
+}
+_PACKED = {
+    f'{name}{bits}': _Packed(channels, bits, code)
+    for name, (channels, code) in _COLOR.items()
+    for bits in (8, 16)
+}
 _UYVY, _YUYV = _Packed(2, 8, cv2.COLOR_YUV2RGB_UYVY), _Packed(2, 8, cv2.COLOR_YUV2RGB_YUY2)
 _PACKED.update({'uyvy': _UYVY, 'yuv422': _UYVY, 'yuyv': _YUYV, 'yuv422_yuy2': _YUYV})
 _PLANAR_420 = {'nv21': cv2.COLOR_YUV2RGB_NV21, 'nv12': cv2.COLOR_YUV2RGB_NV12}
@@ -43,8 +55,9 @@ _GENERIC = re.compile(r'(8U|8S|16U|16S|32S|32F|64F)(C\d+)?')
 _DEPTH = ('16UC1', '32FC1')
 
 
-def decode_image(encoding: str, height: int, width: int, step: int, is_bigendian: bool,
-                 data: Any) -> np.ndarray:
+def decode_image(
+    encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Any
+) -> np.ndarray:
     """Pixels of a sensor_msgs/Image.
 
     An ``rgb8`` image without row padding is returned as a read-only view of ``data``: it costs
@@ -70,8 +83,9 @@ def decode_image(encoding: str, height: int, width: int, step: int, is_bigendian
     return _decode_planar(encoding, height, width, step, data)
 
 
-def _decode_packed(encoding: str, height: int, width: int, step: int, is_bigendian: bool,
-                   data: Any) -> np.ndarray:
+def _decode_packed(
+    encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Any
+) -> np.ndarray:
     channels, bits, code = _PACKED[encoding]
     if channels == 2:
         _require_even(encoding, width)
@@ -122,8 +136,9 @@ def decode_compressed(data: Any, format: str) -> np.ndarray:
         ``corrupt``.
     """
     if 'compressedDepth' in format or format.startswith(_DEPTH):
-        raise InputRefused('encoding', f'compressed image format {format!r} is depth',
-                           'give a colour stream')
+        raise InputRefused(
+            'encoding', f'compressed image format {format!r} is depth', 'give a colour stream'
+        )
     buffer = np.frombuffer(data, np.uint8)
     _require_size(*_compressed_size(memoryview(buffer), format))
     try:
@@ -148,24 +163,27 @@ def _compressed_size(data: memoryview, format: str) -> tuple[int, int]:
         return _big(data[20:24]), _big(data[16:20])
     if re.search('jpe?g|png', format):
         raise _corrupt()
-    raise InputRefused('encoding', f'compressed image format {format!r} is neither JPEG nor PNG',
-                       'set the transport to jpeg or png')
+    raise InputRefused(
+        'encoding',
+        f'compressed image format {format!r} is neither JPEG nor PNG',
+        'set the transport to jpeg or png',
+    )
 
 
 def _jpeg_size(data: memoryview) -> tuple[int, int]:
     at, size = 2, None
-    while at + 9 <= len(data) and data[at] == 0xff:
+    while at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
-        if marker == 0xff:  # fill byte
+        if marker == 0xFF:  # fill byte
             at += 1
             continue
-        if 0xc0 <= marker <= 0xcf and marker not in (0xc4, 0xc8, 0xcc):  # a start of frame
-            size = _big(data[at + 5:at + 7]), _big(data[at + 7:at + 9])
-        if marker == 0xda and size:  # scan: from here on only the end of image may follow
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            size = _big(data[at + 5 : at + 7]), _big(data[at + 7 : at + 9])
+        if marker == 0xDA and size:  # scan: from here on only the end of image may follow
             if bytes(data[at:]).rfind(b'\xff\xd9') < 0:
                 raise _cut('JPEG')
             return size
-        at += 2 + _big(data[at + 2:at + 4])
+        at += 2 + _big(data[at + 2 : at + 4])
     raise _corrupt()
 
 
@@ -174,24 +192,31 @@ def _big(field: memoryview) -> int:
 
 
 def _corrupt() -> InputRefused:
-    return InputRefused('corrupt', 'compressed image cannot be decoded',
-                        'check the driver and the transport')
+    return InputRefused(
+        'corrupt', 'compressed image cannot be decoded', 'check the driver and the transport'
+    )
 
 
 def _cut(kind: str) -> InputRefused:
-    return InputRefused('truncated', f'{kind} data ends before the image does',
-                        'check the transport')
+    return InputRefused(
+        'truncated', f'{kind} data ends before the image does', 'check the transport'
+    )
 
 
 def _unknown(encoding: str) -> InputRefused:
     if encoding in _DEPTH:
-        return InputRefused('encoding', f'image encoding {encoding!r} is depth',
-                            'give a colour stream')
+        return InputRefused(
+            'encoding', f'image encoding {encoding!r} is depth', 'give a colour stream'
+        )
     if _GENERIC.fullmatch(encoding):
-        return InputRefused('encoding', f'image encoding {encoding!r} names no colour',
-                            "set the driver's encoding, for example to rgb8 or bgr8")
-    return InputRefused('encoding', f'unknown image encoding {encoding!r}',
-                        f'use one of {", ".join(ENCODINGS)}')
+        return InputRefused(
+            'encoding',
+            f'image encoding {encoding!r} names no colour',
+            "set the driver's encoding, for example to rgb8 or bgr8",
+        )
+    return InputRefused(
+        'encoding', f'unknown image encoding {encoding!r}', f'use one of {", ".join(ENCODINGS)}'
+    )
 
 
 def _require_size(height: int, width: int) -> None:
@@ -206,9 +231,14 @@ def _require_even(encoding: str, *sides: int) -> None:
 
 def _require_bytes(encoding: str, step: int, row: int, wanted: int, got: int) -> None:
     if step < row:
-        raise InputRefused('step', f'{encoding} image has step {step}, its row {row} bytes',
-                           "check the driver's step")
+        raise InputRefused(
+            'step',
+            f'{encoding} image has step {step}, its row {row} bytes',
+            "check the driver's step",
+        )
     if got != wanted:
-        raise InputRefused('truncated' if got < wanted else 'size',
-                           f'{encoding} image has {got} bytes, its header says {wanted}',
-                           "check the driver's height and step, and the transport")
+        raise InputRefused(
+            'truncated' if got < wanted else 'size',
+            f'{encoding} image has {got} bytes, its header says {wanted}',
+            "check the driver's height and step, and the transport",
+        )

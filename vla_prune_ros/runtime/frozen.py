@@ -52,5 +52,8 @@ class FrozenDetector:
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    return (a.shape == b.shape and np.array_equal(a[:_HEAD], b[:_HEAD])
-            and np.array_equal(a[_HEAD:], b[_HEAD:]))
+    return (
+        a.shape == b.shape
+        and np.array_equal(a[:_HEAD], b[:_HEAD])
+        and np.array_equal(a[_HEAD:], b[_HEAD:])
+    )

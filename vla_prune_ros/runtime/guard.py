@@ -35,9 +35,13 @@ class Limits:
     scale_tolerance: float = 1.25
 
     def __post_init__(self) -> None:
-        for name, low, high in (('max_step_m', 0.0, math.inf), ('max_step_rad', 0.0, math.inf),
-                                ('max_jerk_m', 0.0, math.inf), ('speed_scale', 0.0, 1.0),
-                                ('scale_tolerance', 1.0, math.inf)):
+        for name, low, high in (
+            ('max_step_m', 0.0, math.inf),
+            ('max_step_rad', 0.0, math.inf),
+            ('max_jerk_m', 0.0, math.inf),
+            ('speed_scale', 0.0, 1.0),
+            ('scale_tolerance', 1.0, math.inf),
+        ):
             value = getattr(self, name)
             if value is None and name == 'max_jerk_m':
                 continue
@@ -72,8 +76,9 @@ class Guard:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
 
-    def check(self, actions_si: np.ndarray, names: Sequence[str]
-              ) -> tuple[np.ndarray, np.ndarray, GuardReport]:
+    def check(
+        self, actions_si: np.ndarray, names: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray, GuardReport]:
         """Check one chunk.
 
         A chunk is refused as a whole because the steps after a bad one were planned from where it
@@ -92,16 +97,19 @@ class Guard:
         if len(bad):
             step, column = (int(i) for i in bad[0])
             raise ActionRefused(
-                'non_finite', f'action step {step} {names[column]} is {actions[step, column]}',
-                'check the checkpoint and its dtype')
+                'non_finite',
+                f'action step {step} {names[column]} is {actions[step, column]}',
+                'check the checkpoint and its dtype',
+            )
         limits = self.limits
         deltas = actions[:, :6] * limits.speed_scale
         largest_m, scaled_m = self._fit(deltas[:, :3], 'translation', limits.max_step_m, 'm')
         largest_rad, scaled_rad = self._fit(deltas[:, 3:], 'rotation', limits.max_step_rad, 'rad')
         self._check_jerk(deltas)
         gripper = np.clip(actions[:, 6], 0.0, 1.0)
-        report = GuardReport(scaled_m, scaled_rad, int(np.sum(gripper != actions[:, 6])),
-                             largest_m, largest_rad)
+        report = GuardReport(
+            scaled_m, scaled_rad, int(np.sum(gripper != actions[:, 6])), largest_m, largest_rad
+        )
         return deltas, gripper, report
 
     def _fit(self, vectors: np.ndarray, kind: str, limit: float, unit: str) -> tuple[float, int]:
@@ -111,9 +119,11 @@ class Guard:
         worst = int(np.argmax(sizes))
         if sizes[worst] > limit * self.limits.scale_tolerance:
             raise ActionRefused(
-                f'limit_{kind}', f'action step {worst}: {kind} {sizes[worst]:.4g} {unit} is '
+                f'limit_{kind}',
+                f'action step {worst}: {kind} {sizes[worst]:.4g} {unit} is '
                 f'beyond {self.limits.scale_tolerance:g} x max_step_{unit} {limit:g}',
-                f'check unnorm_key and action_scale, or raise max_step_{unit}')
+                f'check unnorm_key and action_scale, or raise max_step_{unit}',
+            )
         over = sizes > limit
         vectors[over] *= (limit / sizes[over] * _ROUND_DOWN)[:, None]
         return float(sizes[worst]), int(over.sum())
@@ -126,9 +136,11 @@ class Guard:
         worst = int(np.argmax(changes))
         if changes[worst] > limit:
             raise ActionRefused(
-                'limit_jerk', f'action step {worst + 1} changes the translation by '
+                'limit_jerk',
+                f'action step {worst + 1} changes the translation by '
                 f'{changes[worst]:.4g} m, beyond max_jerk_m {limit:g}',
-                'raise max_jerk_m, or check the checkpoint')
+                'raise max_jerk_m, or check the checkpoint',
+            )
 
 
 def _norms(vectors: np.ndarray) -> np.ndarray:
@@ -141,10 +153,13 @@ def _as_chunk(actions_si: np.ndarray, names: Sequence[str]) -> np.ndarray:
     try:
         actions = np.asarray(actions_si, np.float64)
     except (TypeError, ValueError):
-        raise ActionRefused('shape', 'the actions are not numbers',
-                            'check the action head') from None
+        raise ActionRefused(
+            'shape', 'the actions are not numbers', 'check the action head'
+        ) from None
     if actions.ndim != 2 or not actions.shape[1] == len(names) == 7 or not len(actions):
-        raise ActionRefused('shape', f'the actions have shape {actions.shape} and {len(names)} '
-                            'names, not (K, 7)',
-                            'use a profile and checkpoint with 7 numbers per step')
+        raise ActionRefused(
+            'shape',
+            f'the actions have shape {actions.shape} and {len(names)} names, not (K, 7)',
+            'use a profile and checkpoint with 7 numbers per step',
+        )
     return actions

@@ -74,23 +74,38 @@ class Pairing:
     :raises ProfileError: no camera, a name twice, or a number that is not usable.
     """
 
-    def __init__(self, cameras: Iterable[str], streams: Iterable[str], slop_s: float,
-                 max_age_s: float, future_s: float = 0.05, reorder_s: float = 0.05,
-                 depth: int = 60) -> None:
+    def __init__(
+        self,
+        cameras: Iterable[str],
+        streams: Iterable[str],
+        slop_s: float,
+        max_age_s: float,
+        future_s: float = 0.05,
+        reorder_s: float = 0.05,
+        depth: int = 60,
+    ) -> None:
         self.cameras, self.streams = tuple(cameras), tuple(streams)
         self._names = self.cameras + self.streams
         if not self.cameras or len(set(self._names)) != len(self._names):
-            raise ProfileError(f'streams to pair are {self._names}',
-                               'name at least one camera, each name once')
-        for name, value, low in (('slop_s', slop_s, 0), ('future_s', future_s, 0),
-                                 ('reorder_s', reorder_s, 0), ('max_age_s', max_age_s, 1e-3),
-                                 ('depth', depth, 1)):
+            raise ProfileError(
+                f'streams to pair are {self._names}', 'name at least one camera, each name once'
+            )
+        for name, value, low in (
+            ('slop_s', slop_s, 0),
+            ('future_s', future_s, 0),
+            ('reorder_s', reorder_s, 0),
+            ('max_age_s', max_age_s, 1e-3),
+            ('depth', depth, 1),
+        ):
             if not (math.isfinite(value) and value >= low):
                 raise ProfileError(f'pairing {name} is {value}', f'use a finite number from {low}')
         self._slop, self._max_age, self._future, self._reorder = (
-            round(s * 1e9) for s in (slop_s, max_age_s, future_s, reorder_s))
-        self._depth = {**dict.fromkeys(self.cameras, int(depth)),
-                       **dict.fromkeys(self.streams, _STATE_DEPTH)}
+            round(s * 1e9) for s in (slop_s, max_age_s, future_s, reorder_s)
+        )
+        self._depth = {
+            **dict.fromkeys(self.cameras, int(depth)),
+            **dict.fromkeys(self.streams, _STATE_DEPTH),
+        }
         self._buffers: dict[str, list[_Entry]] = {name: [] for name in self._names}
         self._last_ns = 0
         self.losses: Counter[str] = Counter()
@@ -110,8 +125,9 @@ class Pairing:
         :raises ProfileError: unknown stream.
         """
         if stream not in self._buffers:
-            raise ProfileError(f'unknown stream {stream!r}',
-                               f'use one of {", ".join(self._names)}')
+            raise ProfileError(
+                f'unknown stream {stream!r}', f'use one of {", ".join(self._names)}'
+            )
         buffer = self._buffers[stream]
         late_ns = buffer[-1].stamp_ns - stamp_ns if buffer else -1
         self._refuse_bad(stream, stamp_ns, now_ns, late_ns)
@@ -143,9 +159,14 @@ class Pairing:
         :param now_ns: ROS time.
         :param mono_ns: monotonic time, the clock of ``receipt_ns``.
         """
-        fresh = {name: [e for e in buffer if now_ns - e.stamp_ns <= self._max_age
-                        and mono_ns - e.receipt_ns <= self._max_age]
-                 for name, buffer in self._buffers.items()}
+        fresh = {
+            name: [
+                e
+                for e in buffer
+                if now_ns - e.stamp_ns <= self._max_age and mono_ns - e.receipt_ns <= self._max_age
+            ]
+            for name, buffer in self._buffers.items()
+        }
         for anchor_ns in self._anchors(fresh):
             found = self._match(fresh, anchor_ns)
             if found is not None:
@@ -156,8 +177,11 @@ class Pairing:
     def _refuse_bad(self, stream: str, stamp_ns: int, now_ns: int, late_ns: int) -> None:
         refusal = None
         if stamp_ns <= 0:
-            refusal = ('stamp_zero', f'{stream}: header stamp is zero',
-                       'make the driver stamp its messages')
+            refusal = (
+                'stamp_zero',
+                f'{stream}: header stamp is zero',
+                'make the driver stamp its messages',
+            )
         elif stamp_ns - now_ns > self._future:
             ahead = (stamp_ns - now_ns) / 1e9
             mend = 'synchronise the clocks of camera and robot'
@@ -165,9 +189,11 @@ class Pairing:
                 mend = 'is /clock published? else set use_sim_time to false'
             refusal = 'stamp_future', f'{stream}: stamp is {ahead:.3f} s ahead of the clock', mend
         elif 0 < late_ns <= self._reorder:
-            refusal = ('out_of_order',
-                       f'{stream}: message is {late_ns / 1e6:.1f} ms behind the newest',
-                       'give each stream one publisher')
+            refusal = (
+                'out_of_order',
+                f'{stream}: message is {late_ns / 1e6:.1f} ms behind the newest',
+                'give each stream one publisher',
+            )
         if refusal:
             self.losses[refusal[0]] += 1
             raise InputRefused(*refusal)
@@ -183,8 +209,9 @@ class Pairing:
         stamps = {e.stamp_ns for name in self.cameras for e in fresh[name]}
         return (s for s in sorted(stamps, reverse=True) if s > self._last_ns)
 
-    def _match(self, fresh: Mapping[str, list[_Entry]],
-               anchor_ns: int) -> dict[str, _Entry] | None:
+    def _match(
+        self, fresh: Mapping[str, list[_Entry]], anchor_ns: int
+    ) -> dict[str, _Entry] | None:
         found = {}
         for name in self._names:
             entries = fresh[name]
@@ -202,13 +229,14 @@ class Pairing:
 
     def _pair(self, found: Mapping[str, _Entry], now_ns: int, mono_ns: int) -> Pair:
         images = [found[name].stamp_ns for name in self.cameras]
-        return Pair(stamp_ns=max(images),
-                    items={name: e.item for name, e in found.items()},
-                    stamps={name: e.stamp_ns for name, e in found.items()},
-                    ages_s={name: (now_ns - e.stamp_ns) / 1e9 for name, e in found.items()},
-                    receipt_ages_s={name: (mono_ns - e.receipt_ns) / 1e9
-                                    for name, e in found.items()},
-                    skew_s=(max(images) - min(images)) / 1e9)
+        return Pair(
+            stamp_ns=max(images),
+            items={name: e.item for name, e in found.items()},
+            stamps={name: e.stamp_ns for name, e in found.items()},
+            ages_s={name: (now_ns - e.stamp_ns) / 1e9 for name, e in found.items()},
+            receipt_ages_s={name: (mono_ns - e.receipt_ns) / 1e9 for name, e in found.items()},
+            skew_s=(max(images) - min(images)) / 1e9,
+        )
 
     def health(self, now_ns: int, mono_ns: int) -> Wait | None:
         """The stream that is missing or stale now, without taking a pair; None where all flow.
@@ -233,8 +261,9 @@ class Pairing:
             return Wait('nothing_new', 'no image since the last pair')
         newest = {name: entries[-1].stamp_ns for name, entries in fresh.items()}
         latest = max(newest[name] for name in self.cameras)
-        offsets = ', '.join(f'{name} {(stamp - latest) / 1e6:+.1f} ms'
-                            for name, stamp in newest.items())
+        offsets = ', '.join(
+            f'{name} {(stamp - latest) / 1e6:+.1f} ms' for name, stamp in newest.items()
+        )
         return Wait('skew', f'stamps do not meet within {self._slop / 1e6:.1f} ms: {offsets}')
 
     def _age_detail(self, name: str, entry: _Entry, now_ns: int, mono_ns: int) -> str:

@@ -36,8 +36,8 @@ class PoseTarget:
     def advance(self, delta: np.ndarray, mono_ns: int) -> bool:
         """Move the target by one step.
 
-        :param delta: (6,) translation m and rotation vector rad in the base frame, rotation applied
-            from the left.
+        :param delta: (6,) translation m and rotation vector rad in the base frame, rotation
+            applied from the left.
         :returns: False where a new chunk has no fresh measured pose to start from.
         """
         if self._anchor and not self.hold(mono_ns):

@@ -25,7 +25,8 @@ def _die_with_parent() -> None:
 class Processes:
     """A group of named child processes with a log file each.
 
-    Leaving the ``with`` block, by whatever way, ends them all: SIGINT first, SIGKILL after a grace.
+    Leaving the ``with`` block, by whatever way, ends them all: SIGINT first, SIGKILL after a
+    grace.
 
     :param log_dir: folder for ``<name>.log``; made where missing.
     :param env: environment of the children.
@@ -49,8 +50,14 @@ class Processes:
             # Its own session: Ctrl-C in the terminal reaches the parent alone, which ends the
             # children in order.
             self._children[name] = subprocess.Popen(
-                [sys.executable, '-m', module, *arguments], env=self._env, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_die_with_parent)
+                [sys.executable, '-m', module, *arguments],
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
 
     def log_path(self, name: str) -> Path:
         """Where the output of ``name`` goes."""
@@ -63,9 +70,13 @@ class Processes:
         """
         for name, child in self._children.items():
             if child.poll() is not None:
-                lines = self.log_path(name).read_text(errors='replace').strip().splitlines() or ['']
-                raise VlaPruneError(f'process {name} ended with code {child.returncode}: {lines[-1]}',
-                                    f'see {self.log_path(name)}')
+                lines = self.log_path(name).read_text(errors='replace').strip().splitlines() or [
+                    ''
+                ]
+                raise VlaPruneError(
+                    f'process {name} ended with code {child.returncode}: {lines[-1]}',
+                    f'see {self.log_path(name)}',
+                )
 
     def stop(self) -> None:
         """End all children and wait for them."""

@@ -42,8 +42,8 @@ class Due:
 class ChunkSchedule:
     """Holds the latest chunk and says which of its steps is due.
 
-    Step ``i`` is active while ``stamp + i dt <= now < stamp + (i + 1) dt``, in whole nanoseconds, so
-    that under a clock which ticks once per control period each step has a tick of its own.
+    Step ``i`` is active while ``stamp + i dt <= now < stamp + (i + 1) dt``, in whole nanoseconds,
+    so that under a clock which ticks once per control period each step has a tick of its own.
     A step is decided once: executed when it is first returned, else skipped, or superseded by the
     next chunk. Not thread-safe; the executor's thread owns it.
 
@@ -121,8 +121,15 @@ class ChunkSchedule:
         if first:
             self._next, self._current = active + 1, active
             self.counters['executed'] += 1
-        return Due('step', active, np.array(chunk.deltas[active], np.float64),
-                   float(chunk.gripper[active]), skipped, first, chunk.dt_s)
+        return Due(
+            'step',
+            active,
+            np.array(chunk.deltas[active], np.float64),
+            float(chunk.gripper[active]),
+            skipped,
+            first,
+            chunk.dt_s,
+        )
 
     def _skip_to(self, end: int) -> int:
         """Give up the undecided steps before ``end``; return how many."""
@@ -140,21 +147,26 @@ class ChunkSchedule:
             return False
         behind_ns = self._chunk.stamp_ns - stamp_ns
         if behind_ns <= _RESET_NS:
-            raise ActionRefused('not_newer',
-                                f'chunk is {behind_ns / 1e6:.1f} ms behind the current one',
-                                'let one policy node publish chunks')
+            raise ActionRefused(
+                'not_newer',
+                f'chunk is {behind_ns / 1e6:.1f} ms behind the current one',
+                'let one policy node publish chunks',
+            )
         return True
 
 
 def _require_usable(chunk: ActionChunk) -> None:
     deltas, gripper = np.asarray(chunk.deltas), np.asarray(chunk.gripper)
     if not len(deltas) or deltas.shape != (len(deltas), 6) or gripper.shape != (len(deltas),):
-        raise ActionRefused('shape',
-                            f'chunk has deltas {deltas.shape} and gripper {gripper.shape}',
-                            'publish 6 deltas and a gripper value for each step')
+        raise ActionRefused(
+            'shape',
+            f'chunk has deltas {deltas.shape} and gripper {gripper.shape}',
+            'publish 6 deltas and a gripper value for each step',
+        )
     if not (np.isfinite(deltas).all() and np.isfinite(gripper).all()):
-        raise ActionRefused('non_finite', 'chunk has a value that is not finite',
-                            'check its publisher')
+        raise ActionRefused(
+            'non_finite', 'chunk has a value that is not finite', 'check its publisher'
+        )
     if not (np.isfinite(chunk.dt_s) and round(chunk.dt_s * 1e9) >= 1):
         raise ActionRefused('dt', f'chunk dt is {chunk.dt_s} s', 'publish rising time_from_start')
 
@@ -172,8 +184,10 @@ class GripperLatch:
 
     def __init__(self, close_below: float = 0.4, open_above: float = 0.6) -> None:
         if not 0.0 <= close_below <= open_above <= 1.0:  # False for NaN as well
-            raise ProfileError(f'gripper thresholds are {close_below} and {open_above}',
-                               'use 0 <= close_below <= open_above <= 1')
+            raise ProfileError(
+                f'gripper thresholds are {close_below} and {open_above}',
+                'use 0 <= close_below <= open_above <= 1',
+            )
         self.close_below = close_below
         self.open_above = open_above
         self.command: float | None = None

@@ -36,8 +36,10 @@ class GripperJoints:
         if not self.names or len(set(self.names)) != len(self.names):
             raise ProfileError(f'gripper joints are {self.names}', 'name each finger joint once')
         if len(self.signs) != len(self.names) or any(abs(sign) != 1 for sign in self.signs):
-            raise ProfileError(f'gripper signs are {self.signs} for {len(self.names)} joints',
-                               'give 1 or -1 for each joint')
+            raise ProfileError(
+                f'gripper signs are {self.signs} for {len(self.names)} joints',
+                'give 1 or -1 for each joint',
+            )
 
     def pick(self, names: Sequence[str], positions: Sequence[float]) -> np.ndarray:
         """Finger positions out of a joint state, whatever the order of its joints.
@@ -48,8 +50,9 @@ class GripperJoints:
         return joints_proprio(names, positions, self.names) * np.asarray(self.signs)
 
 
-def joints_proprio(names: Sequence[str], positions: Sequence[float],
-                   wanted: Sequence[str]) -> np.ndarray:
+def joints_proprio(
+    names: Sequence[str], positions: Sequence[float], wanted: Sequence[str]
+) -> np.ndarray:
     """Positions of the ``wanted`` joints, by name.
 
     :param names: joint names of the message.
@@ -59,13 +62,19 @@ def joints_proprio(names: Sequence[str], positions: Sequence[float],
         ``non_finite``.
     """
     if len(names) != len(positions):
-        raise InputRefused('length', f'joint state has {len(names)} names and {len(positions)} '
-                           'positions', 'make the driver fill both')
+        raise InputRefused(
+            'length',
+            f'joint state has {len(names)} names and {len(positions)} positions',
+            'make the driver fill both',
+        )
     index = {name: i for i, name in enumerate(names)}
     missing = [name for name in wanted if name not in index]
     if missing:
-        raise InputRefused('missing_joint', f'joint state lacks {", ".join(map(repr, missing))}',
-                           f'it has: {", ".join(names) or "none"}; set the joint names to match')
+        raise InputRefused(
+            'missing_joint',
+            f'joint state lacks {", ".join(map(repr, missing))}',
+            f'it has: {", ".join(names) or "none"}; set the joint names to match',
+        )
     out = np.array([positions[index[name]] for name in wanted], np.float64)
     _require_finite(out, 'joint position', wanted)
     return out
@@ -93,8 +102,9 @@ def resolve_axis_angle(quat_xyzw: Vector, reference: Vector) -> np.ndarray:
     return min(vectors, key=lambda vector: float(np.linalg.norm(vector - reference)))
 
 
-def pose_gripper_proprio(position: Vector, quat_xyzw: Vector, fingers: np.ndarray,
-                         reference: Vector) -> np.ndarray:
+def pose_gripper_proprio(
+    position: Vector, quat_xyzw: Vector, fingers: np.ndarray, reference: Vector
+) -> np.ndarray:
     """LIBERO's state vector: position, rotation vector, finger positions.
 
     :param position: (3,) of the end effector in the base frame, m.
@@ -141,9 +151,12 @@ class MotionEstimator:
             return None
         dt_s = (stamp_ns - last[0]) * 1e-9
         velocity = (position - last[1]) / dt_s
-        return MotionHint(linear_m_s=float(np.linalg.norm(velocity)),
-                          angular_rad_s=_angle_between(last[2], quat) / dt_s,
-                          vertical_m_s=float(velocity[2]), source='pose')
+        return MotionHint(
+            linear_m_s=float(np.linalg.norm(velocity)),
+            angular_rad_s=_angle_between(last[2], quat) / dt_s,
+            vertical_m_s=float(velocity[2]),
+            source='pose',
+        )
 
 
 def _angle_between(a: np.ndarray, b: np.ndarray) -> float:
@@ -158,13 +171,19 @@ def _unit(quat_xyzw: Vector) -> np.ndarray:
     quat = np.asarray(quat_xyzw, np.float64)
     norm = float(np.linalg.norm(quat)) if quat.shape == (4,) else 0.0
     if not np.isfinite(norm) or norm < 1e-6:
-        raise InputRefused('quaternion', f'orientation {quat.tolist()} is no rotation',
-                           'make the driver send a unit quaternion x y z w')
+        raise InputRefused(
+            'quaternion',
+            f'orientation {quat.tolist()} is no rotation',
+            'make the driver send a unit quaternion x y z w',
+        )
     return quat if abs(norm - 1.0) <= _UNIT_TOLERANCE else quat / norm
 
 
 def _require_finite(values: np.ndarray, what: str, names: Sequence[str]) -> None:
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
-        raise InputRefused('non_finite', f'{what} {names[int(bad[0])]} is {values[bad[0]]}',
-                           'check the driver: a state must be finite')
+        raise InputRefused(
+            'non_finite',
+            f'{what} {names[int(bad[0])]} is {values[bad[0]]}',
+            'check the driver: a state must be finite',
+        )

@@ -31,9 +31,13 @@ class InferenceWorker:
     :param clock: monotonic seconds.
     """
 
-    def __init__(self, run: Callable[[Any], Any], on_result: Callable[[Any], None],
-                 on_error: Callable[[BaseException], None],
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        run: Callable[[Any], Any],
+        on_result: Callable[[Any], None],
+        on_error: Callable[[BaseException], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._run, self._on_result, self._on_error, self._clock = run, on_result, on_error, clock
         # Lock order: _delivery, then _state. submit() takes only _state, which nobody holds for
         # long.

@@ -48,8 +48,9 @@ class CommandHold:
         linear = np.array(linear_m_s, dtype=np.float64)
         angular = np.array(angular_rad_s, dtype=np.float64)
         if not (np.isfinite(linear).all() and np.isfinite(angular).all()):
-            raise InputRefused('non_finite', 'twist holds NaN or infinity',
-                               'send finite m/s and rad/s')
+            raise InputRefused(
+                'non_finite', 'twist holds NaN or infinity', 'send finite m/s and rad/s'
+            )
         self._twist = _Twist(linear, angular, now_ns)
 
     def set_gripper(self, fraction_open: float) -> None:
@@ -58,8 +59,9 @@ class CommandHold:
         :raises InputRefused: ``non_finite``; the goal held before stays.
         """
         if not np.isfinite(fraction_open):
-            raise InputRefused('non_finite', 'gripper position is NaN or infinity',
-                               'send 0 (closed) to 1 (open)')
+            raise InputRefused(
+                'non_finite', 'gripper position is NaN or infinity', 'send 0 (closed) to 1 (open)'
+            )
         self._open = float(np.clip(fraction_open, 0.0, 1.0))
 
     def action(self, now_ns: int) -> np.ndarray:

@@ -48,12 +48,15 @@ def choose_gl(wanted: str = 'auto') -> str:
         return _first_that_renders()
     name = f'MUJOCO_GL={insisted}' if from_user else f'gl={insisted}'
     if insisted not in PACKAGES:
-        raise VlaPruneError(f'{name} does not render without a display',
-                            "use 'egl' or 'osmesa', or leave it unset")
+        raise VlaPruneError(
+            f'{name} does not render without a display', "use 'egl' or 'osmesa', or leave it unset"
+        )
     reason = _trial(insisted, _egl_device())
     if reason:
-        raise VlaPruneError(f'{name} does not render ({reason})',
-                            f'apt-get install {PACKAGES[insisted]}, or leave it unset')
+        raise VlaPruneError(
+            f'{name} does not render ({reason})',
+            f'apt-get install {PACKAGES[insisted]}, or leave it unset',
+        )
     return insisted
 
 
@@ -69,8 +72,10 @@ def apply_gl(wanted: str = 'auto') -> str:
     backend = choose_gl(wanted)
     loaded = os.environ.get('PYOPENGL_PLATFORM', '')
     if 'OpenGL' in sys.modules and loaded != backend:
-        raise VlaPruneError(f'OpenGL is loaded for {loaded or "a display"}, {backend} is wanted',
-                            'make the scene before anything else imports OpenGL')
+        raise VlaPruneError(
+            f'OpenGL is loaded for {loaded or "a display"}, {backend} is wanted',
+            'make the scene before anything else imports OpenGL',
+        )
     os.environ.update(_environment(backend, _egl_device()))
     return backend
 
@@ -82,8 +87,10 @@ def _first_that_renders() -> str:
         if not reason:
             return backend
         reasons.append(f'{backend}: {reason}')
-    raise VlaPruneError('no OpenGL renders without a display (' + '; '.join(reasons) + ')',
-                        f'apt-get install {PACKAGES["egl"]} (or {PACKAGES["osmesa"]})')
+    raise VlaPruneError(
+        'no OpenGL renders without a display (' + '; '.join(reasons) + ')',
+        f'apt-get install {PACKAGES["egl"]} (or {PACKAGES["osmesa"]})',
+    )
 
 
 def _egl_device() -> str:
@@ -106,9 +113,14 @@ def _trial(backend: str, device: str) -> str:
     """Why ``backend`` cannot render here, in one line; empty where it can."""
     environment = {**os.environ, **_environment(backend, device)}
     try:
-        child = subprocess.run([sys.executable, '-c', _TRIAL], env=environment,
-                               timeout=_TRIAL_TIMEOUT_S, capture_output=True, encoding='utf-8',
-                               errors='replace')
+        child = subprocess.run(
+            [sys.executable, '-c', _TRIAL],
+            env=environment,
+            timeout=_TRIAL_TIMEOUT_S,
+            capture_output=True,
+            encoding='utf-8',
+            errors='replace',
+        )
     except subprocess.TimeoutExpired:
         return f'no picture within {_TRIAL_TIMEOUT_S:.0f} s'
     if child.returncode == 0:

@@ -27,8 +27,10 @@ SETTLING_STEPS = 10
 _BODIES = {'red': 'cubeA_main', 'green': 'cubeB_main'}
 _TASKS = tuple((f'pick up the {colour} cube', body) for colour, body in _BODIES.items())
 _CAMERAS = {'primary': 'agentview', 'wrist': 'robot0_eye_in_hand'}
-_JOINTS = {**{f'panda_joint{i}': f'robot0_joint{i}' for i in range(1, 8)},
-           **{f'panda_finger_joint{i}': f'gripper0_finger_joint{i}' for i in (1, 2)}}
+_JOINTS = {
+    **{f'panda_joint{i}': f'robot0_joint{i}' for i in range(1, 8)},
+    **{f'panda_finger_joint{i}': f'gripper0_finger_joint{i}' for i in (1, 2)},
+}
 _OPEN_AND_STILL = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
 
 
@@ -50,11 +52,18 @@ class TwoCubeScene:
     control_hz = 20.0
     cameras = tuple(_CAMERAS)
 
-    def __init__(self, image_size: int = 256, region_m: float = 0.10, yaw_rad: float = 0.0,
-                 fast_visuals: bool = True, gl: str = 'auto') -> None:
+    def __init__(
+        self,
+        image_size: int = 256,
+        region_m: float = 0.10,
+        yaw_rad: float = 0.0,
+        fast_visuals: bool = True,
+        gl: str = 'auto',
+    ) -> None:
         backend = apply_gl(gl)
         robosuite = _import_robosuite()
         import mujoco
+
         self.image_size, self._fast_visuals = image_size, fast_visuals
         with _seeded(0):
             self.env = _make_env(robosuite, region_m, yaw_rad)
@@ -67,7 +76,8 @@ class TwoCubeScene:
         self._qvel = [model.get_joint_qvel_addr(name) for name in _JOINTS.values()]
         self.description = (
             f'robosuite {robosuite.__version__}, MuJoCo {mujoco.__version__}, {backend}, '
-            f'{len(_CAMERAS)} cameras of {image_size}x{image_size}')
+            f'{len(_CAMERAS)} cameras of {image_size}x{image_size}'
+        )
         self.reset(0)
 
     @property
@@ -123,7 +133,8 @@ class TwoCubeScene:
             ee_quat_xyzw=np.roll(np.array(quat_wxyz, dtype=np.float64), -1),
             joint_names=tuple(_JOINTS),
             joint_positions=np.array(data.qpos[self._qpos], dtype=np.float64),
-            joint_velocities=np.array(data.qvel[self._qvel], dtype=np.float64))
+            joint_velocities=np.array(data.qvel[self._qvel], dtype=np.float64),
+        )
 
     def success(self) -> bool:
         """Whether the named cube is more than 5 cm above where it rested after the reset."""
@@ -154,33 +165,52 @@ def _import_robosuite() -> ModuleType:
     except ImportError as error:
         raise VlaPruneError(f'robosuite cannot be imported ({error})', mend) from None
     except PermissionError as error:
-        raise VlaPruneError(f'robosuite cannot write its log {error.filename}',
-                            'delete that file') from None
+        raise VlaPruneError(
+            f'robosuite cannot write its log {error.filename}', 'delete that file'
+        ) from None
     if not robosuite.__version__.startswith('1.4.'):
-        raise VlaPruneError(f'robosuite {robosuite.__version__} is installed, 1.4.x is needed',
-                            mend)
+        raise VlaPruneError(
+            f'robosuite {robosuite.__version__} is installed, 1.4.x is needed', mend
+        )
     return robosuite
 
 
 def _make_env(robosuite: ModuleType, region_m: float, yaw_rad: float) -> Any:
     import mujoco
     from robosuite.utils.placement_samplers import UniformRandomSampler
+
     placement = UniformRandomSampler(
-        name='cubes', x_range=[-region_m, region_m], y_range=[-region_m, region_m],
-        rotation=(-yaw_rad, yaw_rad), ensure_object_boundary_in_range=False,
-        ensure_valid_placement=True, reference_pos=np.array([0.0, 0.0, 0.8]), z_offset=0.01)
+        name='cubes',
+        x_range=[-region_m, region_m],
+        y_range=[-region_m, region_m],
+        rotation=(-yaw_rad, yaw_rad),
+        ensure_object_boundary_in_range=False,
+        ensure_valid_placement=True,
+        reference_pos=np.array([0.0, 0.0, 0.8]),
+        z_offset=0.01,
+    )
     controller = robosuite.load_controller_config(default_controller='OSC_POSE')
     try:
         # A soft reset keeps model and OpenGL context: 1 ms in place of seconds.
         return robosuite.make(
-            'Stack', robots='Panda', controller_configs=controller, hard_reset=False,
-            placement_initializer=placement, control_freq=int(TwoCubeScene.control_hz),
-            has_renderer=False, has_offscreen_renderer=True, use_camera_obs=False,
-            use_object_obs=False, ignore_done=True)
+            'Stack',
+            robots='Panda',
+            controller_configs=controller,
+            hard_reset=False,
+            placement_initializer=placement,
+            control_freq=int(TwoCubeScene.control_hz),
+            has_renderer=False,
+            has_offscreen_renderer=True,
+            use_camera_obs=False,
+            use_object_obs=False,
+            ignore_done=True,
+        )
     except AssertionError as error:
-        raise VlaPruneError(f'robosuite {robosuite.__version__} does not run with MuJoCo '
-                            f'{mujoco.__version__} ({error or "assertion failed"})',
-                            'pip install "vla_prune_ros[sim]"') from None
+        raise VlaPruneError(
+            f'robosuite {robosuite.__version__} does not run with MuJoCo '
+            f'{mujoco.__version__} ({error or "assertion failed"})',
+            'pip install "vla_prune_ros[sim]"',
+        ) from None
 
 
 def _use_fast_visuals(sim: Any, image_size: int) -> None:

@@ -87,8 +87,9 @@ class Scene(Protocol):
         """Free the renderer; the scene is unusable afterwards. May be called twice."""
 
 
-def twist_to_action(linear_m_s: np.ndarray, angular_rad_s: np.ndarray, gripper_open: float,
-                    control_hz: float) -> np.ndarray:
+def twist_to_action(
+    linear_m_s: np.ndarray, angular_rad_s: np.ndarray, gripper_open: float, control_hz: float
+) -> np.ndarray:
     """A twist in SI units as one OSC_POSE action.
 
     The result sets the controller's goal ``twist / control_hz`` ahead of where the arm is. Within

@@ -54,8 +54,10 @@ class Session:
 
         True for step 0, then whenever ``step * rate_hz / control_hz`` passes a whole number.
         """
-        before, now = (int(step * rate_hz / self.scene.control_hz + 1e-9)
-                       for step in (self.step - 1, self.step))
+        before, now = (
+            int(step * rate_hz / self.scene.control_hz + 1e-9)
+            for step in (self.step - 1, self.step)
+        )
         return self.step == 0 or now > before
 
     def report(self) -> dict[str, int | str]:
@@ -64,9 +66,14 @@ class Session:
         ``moved_m`` is the length of the end effector's path since the reset, ``commands`` counts
         the twists that moved it.
         """
-        return {'episode': self.episode, 'step': self.step, 'seed': self.seed,
-                'instruction': self.scene.instruction, 'moved_m': f'{self.moved_m:.6f}',
-                'commands': self.commands.applied}
+        return {
+            'episode': self.episode,
+            'step': self.step,
+            'seed': self.seed,
+            'instruction': self.scene.instruction,
+            'moved_m': f'{self.moved_m:.6f}',
+            'commands': self.commands.applied,
+        }
 
     def _begin(self) -> None:
         self.scene.reset(self.seed)
@@ -84,8 +91,9 @@ class Pacer:
     :param clock: monotonic seconds.
     """
 
-    def __init__(self, period_s: float, factor: float,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, period_s: float, factor: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._period_s = period_s
         self._wall_s = period_s / factor if factor > 0 else 0.0
         self._clock = clock
