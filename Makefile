@@ -34,6 +34,7 @@ colcon-env: $(COLCON_ENV)/.stamp ## a private colcon for the packaging test
 
 $(COLCON_ENV)/.stamp: Makefile
 	@$(BOOTSTRAP) python -m venv $(COLCON_ENV)
+	@echo '*' >$(COLCON_ENV)/.gitignore
 	@echo '==> installing colcon into $(COLCON_ENV)' >&2
 	@$(COLCON_ENV)/bin/pip --disable-pip-version-check install $(COLCON) >$(COLCON_ENV)/install.log 2>&1 || \
 	  { echo 'pip could not install colcon; log: $(COLCON_ENV)/install.log' >&2; exit 1; }

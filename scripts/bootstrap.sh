@@ -46,7 +46,9 @@ stop() {
     die 'stopped; run the same command again to go on'
 }
 
-last_error() { grep -aE '^ *(E:|ERROR|error|OSError)' "$log" | tail -n 1 | cut -c1-160; }
+last_error() {
+    grep -aE '^ *(E:|ERROR:|OSError)' "$log" | grep -av 'subprocess' | tail -n 1 | sed 's/^ *//' | cut -c1-160
+}
 
 # logged NAME COMMAND...: output to the log, and every 15 s one line about what is going on.
 logged() {
@@ -163,7 +165,10 @@ install() {
     : >"$log"
     [[ $ros == wheels ]] && extras=ros,$extras
     mapfile -t packages < <(missing_libraries)
-    find_python >/dev/null || packages+=(python3 python3-venv)
+    if ! find_python >/dev/null; then
+        [[ -z ${PYTHON:-} ]] || die "PYTHON=$PYTHON is not a Python from 3.10 to 3.12 with venv and ensurepip; name another"
+        packages+=(python3 python3-venv)
+    fi
     ((${#packages[@]})) && install_packages "${packages[@]}"
     python=$(find_python) || die 'no Python from 3.10 to 3.12 with venv; install one and name it: make PYTHON=/path/to/python3 setup'
     make_venv
@@ -181,6 +186,7 @@ install() {
 choose_ros
 if ! ready; then
     mkdir -p "$venv"
+    echo '*' >"$venv/.gitignore"
     log=$venv/install.log
     trap stop INT TERM
     exec 9>"$venv/.lock"

@@ -151,7 +151,7 @@ def _demo(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         options.real_time_factor,
         options.seed,
     )
-    with VideoWriter(options.out / 'demo.webm', fps=5.0) as video:
+    with VideoWriter(options.out / 'demo.mp4', fps=5.0) as video:
         runs, about = run_demo(demo, console, video.add)
     return report_demo(runs, about, video, options.out, console)
 

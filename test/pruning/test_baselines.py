@@ -1,6 +1,4 @@
-"""``uniform`` against a brute-force stratification, and pruners by name."""
-
-from fractions import Fraction
+"""``uniform`` against its definition, and pruners by name."""
 
 import pytest
 import torch
@@ -8,21 +6,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.pruning.baselines import Dense, Uniform, stratified
+from vla_prune_ros.pruning.baselines import Dense, Uniform, bayer_matrix, stratified
 from vla_prune_ros.pruning.plan import Layout, Site, SiteView
 from vla_prune_ros.pruning.registry import build_pruner
 
 
+def test_the_index_matrix_of_ordered_dithering():
+    """The 4 x 4 matrix as printed in textbooks on ordered dithering."""
+    want = [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]
+    assert bayer_matrix(4).tolist() == want
+
+
+def test_half_of_a_camera_is_a_checkerboard():
+    kept = torch.zeros(256, dtype=torch.bool)
+    kept[stratified(256, 128)] = True
+    row, column = torch.meshgrid(torch.arange(16), torch.arange(16), indexing='ij')
+    assert torch.equal(kept.view(16, 16), (row + column) % 2 == 0)
+
+
+@given(st.integers(1, 256))
+def test_every_block_holds_the_same_number_give_or_take_one(budget):
+    """Brute force over all aligned blocks of a 16 x 16 camera."""
+    kept = torch.zeros(256, dtype=torch.long)
+    kept[stratified(256, budget)] = 1
+    for size in (2, 4, 8):
+        counts = kept.view(16 // size, size, 16 // size, size).sum((1, 3))
+        assert counts.max() - counts.min() <= 1
+
+
 @given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n))))
-def test_one_token_from_the_middle_of_each_stratum(case):
+def test_ids_are_ascending_unique_and_nested(case):
     patches, budget = case
     ids = stratified(patches, budget).tolist()
-    want = [
-        int((Fraction(2 * i + 1, 2) * Fraction(patches, budget)).__floor__())
-        for i in range(budget)
-    ]
-    assert ids == want == sorted(set(ids))
-    assert ids[0] >= 0 and ids[-1] < patches
+    assert len(ids) == budget and ids == sorted(set(ids))
+    assert 0 <= ids[0] and ids[-1] < patches
+    assert set(stratified(patches, max(1, budget - 1)).tolist()) <= set(ids)
 
 
 def view(cameras=2, patches=256):

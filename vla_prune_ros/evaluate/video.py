@@ -11,7 +11,7 @@ from ..errors import VlaPruneError
 
 
 class VideoWriter:
-    """VP8 in WebM, one frame per query; cameras side by side.
+    """VP9 in MP4, one frame per query; cameras side by side.
 
     :param fps: frames per second of playback.
     :raises VlaPruneError: the file cannot be written.
@@ -30,7 +30,7 @@ class VideoWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             size = (frame.shape[1], frame.shape[0])
             self._writer = cv2.VideoWriter(
-                str(self.path), cv2.VideoWriter_fourcc(*'VP80'), self._fps, size
+                str(self.path), cv2.VideoWriter_fourcc(*'vp09'), self._fps, size
             )
             if not self._writer.isOpened():
                 raise VlaPruneError(

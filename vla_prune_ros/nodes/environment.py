@@ -56,8 +56,10 @@ def local_environment(transport_profile: bool = True) -> dict[str, str]:
     than its default shared-memory segment. A user's own settings win.
     """
     env = dict(os.environ)
-    if transport_profile and 'FASTRTPS_DEFAULT_PROFILES_FILE' not in env:
-        env['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(config_file(_PROFILE))
+    if transport_profile:  # Fast DDS 2 (Humble, Jazzy) and 3 (Kilted) read different names
+        for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
+            if variable not in env:
+                env[variable] = str(config_file(_PROFILE))
     env.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     env.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 100)))
     source = str(Path(vla_prune_ros.__file__).parents[1])

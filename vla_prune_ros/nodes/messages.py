@@ -2,6 +2,7 @@
 
 import array
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -36,18 +37,36 @@ def to_duration(ns: int) -> Duration:
 def image_array(message: Image | CompressedImage) -> np.ndarray:
     """Pixels as uint8 (H, W, 3) RGB.
 
+    Encodings that are not known here go through cv_bridge where a distribution has it.
+
     :raises InputRefused: unknown encoding, truncated or corrupt data.
     """
     if isinstance(message, CompressedImage):
         return decode_compressed(message.data, message.format)
-    return decode_image(
-        message.encoding,
-        message.height,
-        message.width,
-        message.step,
-        bool(message.is_bigendian),
-        message.data,
-    )
+    try:
+        return decode_image(
+            message.encoding,
+            message.height,
+            message.width,
+            message.step,
+            bool(message.is_bigendian),
+            message.data,
+        )
+    except InputRefused as refusal:
+        if refusal.reason != 'encoding' or find_spec('cv_bridge') is None:
+            raise
+        return _through_cv_bridge(message, refusal)
+
+
+def _through_cv_bridge(message: Image, refusal: InputRefused) -> np.ndarray:
+    try:
+        from cv_bridge import (
+            CvBridge,
+        )  # with NumPy 2 in the environment, the import itself may fail
+
+        return np.asarray(CvBridge().imgmsg_to_cv2(message, 'rgb8'))
+    except Exception:  # its own exceptions, and whatever a broken binary raises
+        raise refusal from None
 
 
 def image_message(image: np.ndarray, stamp: Time, frame_id: str) -> Image:

@@ -1,7 +1,7 @@
 """What exists between configure and cleanup: inputs, worker, policy and outputs as one thing."""
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from rclpy.lifecycle import LifecycleNode
 
@@ -14,6 +14,16 @@ from .outputs import Outputs
 from .policy_params import PolicyParams
 from .query import Answer, Job, QueryRunner
 from .status import ERROR, OK, WARN, StatusReporter
+
+
+class Problem(NamedTuple):
+    """Why the last query gave no usable chunk; the code stays the same while numbers change."""
+
+    code: str
+    text: str
+
+
+_NONE = Problem('', '')
 
 
 class Pipeline:
@@ -51,7 +61,7 @@ class Pipeline:
         self.instruction = ''
         self.answers = self.faults = 0
         self.latched = ''
-        self.problem = ''
+        self.problem = _NONE
         self._reset_policy = False
         self._last_query_ns = 0
         self._runner = QueryRunner(policy, params)
@@ -78,7 +88,7 @@ class Pipeline:
 
     def clear_faults(self) -> None:
         """Forget problems and a latched fault."""
-        self.faults, self.latched, self.problem = 0, '', ''
+        self.faults, self.latched, self.problem = 0, '', _NONE
 
     def trouble(self) -> tuple[str, str, bytes, str]:
         """State word, reason, level and code of what the pipeline does right now."""
@@ -103,9 +113,12 @@ class Pipeline:
                 WARN,
                 '',
             )
-        if wait is not None:
+        code, text = self.problem
+        if wait is not None and not code.startswith('stamp_'):  # a bad stamp is why nothing flows
             return 'WAITING', wait.detail, WARN, wait.reason
-        return ('REFUSED', self.problem, WARN, '') if self.problem else ('RUNNING', '', OK, '')
+        if code == 'late':
+            return 'LATE', text, WARN, code
+        return ('REFUSED', text, WARN, code) if code else ('RUNNING', '', OK, '')
 
     def diagnoses(self, level: bytes, state: str) -> dict[str, tuple[bytes, str, dict[str, Any]]]:
         """The pipeline's share of ``/diagnostics``: concern -> level, text, values."""
@@ -128,7 +141,7 @@ class Pipeline:
             'inputs': (level, state, inputs),
             'inference': (
                 ERROR if self.latched else OK,
-                self.latched or self.problem or 'ok',
+                self.latched or self.problem.text or 'ok',
                 inference,
             ),
             'pruning': (OK, self._params.pruning, {'pruning': self._params.pruning}),
@@ -164,7 +177,7 @@ class Pipeline:
     def _on_answer(self, answer: Answer) -> None:
         self.outputs.publish(answer)
         self.answers += 1
-        self.faults, self.problem = 0, ''
+        self.faults, self.problem = 0, self._lateness(answer)
         for camera, count in answer.frozen.items():
             self._node.get_logger().warning(
                 f'camera {camera!r} repeats the same frame, {count + 1} times now; '
@@ -172,21 +185,33 @@ class Pipeline:
                 throttle_duration_sec=5.0,
             )
 
+    def _lateness(self, answer: Answer) -> Problem:
+        """Why the executor will drop all of this chunk; none where some is still to come."""
+        age_s = 1e-9 * (self._node.get_clock().now().nanoseconds - answer.chunk.stamp_ns)
+        lasts_s = len(answer.chunk) * answer.chunk.dt_s
+        if age_s < lasts_s:
+            return _NONE
+        return Problem(
+            'late',
+            f'a chunk is out {age_s:.2f} s after its image and lasts {lasts_s:.2f} s: no step '
+            'of it is left to execute; use a faster device, more pruning or a smaller dtype',
+        )
+
     def _on_error(self, error: BaseException) -> None:
         if isinstance(error, InputRefused):
-            self.problem = str(error)
             self.inputs.pairing.losses[error.reason] += 1
+            self._on_refused(error)
             return
         self.faults += 1
-        kind = 'action refused' if isinstance(error, ActionRefused) else type(error).__name__
-        self.problem = f'{kind}: {(str(error).splitlines() or [""])[0]}'
+        code = error.reason if isinstance(error, ActionRefused) else type(error).__name__
+        self.problem = Problem(code, f'{code}: {(str(error).splitlines() or [""])[0]}')
         if self.faults >= self._params.max_faults:
             self.latched = (
-                f'{self.faults} failed inferences in a row, last {self.problem}; call ~/reset'
+                f'{self.faults} failed inferences in a row, last {self.problem.text}; call ~/reset'
             )
 
     def _on_refused(self, refusal: InputRefused) -> None:
-        self.problem = str(refusal)
+        self.problem = Problem(refusal.reason, str(refusal))
 
 
 def _check_profile(params: PolicyParams) -> Any:

@@ -83,6 +83,7 @@ class QueryRunner:
         """
         timer = StageTimer()
         wait_ms = 1e-6 * (time.monotonic_ns() - job.submitted_ns)
+        self._check_age(job.pair, 1e-3 * wait_ms)
         with timer.stage('decode'):
             frozen = self._check_frozen(job.pair)
             images = {c: self._image(c, job.pair.items[c]) for c in self.policy.profile.cameras}
@@ -101,6 +102,17 @@ class QueryRunner:
         stages = {k: v for k, v in timer.milliseconds().items() if k != 'total'}
         node_ms = {'pairing': job.pairing_ms, 'queue': wait_ms, **stages}
         return Answer(job, inference, chunk, report, node_ms, position, frozen)
+
+    def _check_age(self, pair: Pair, waited_s: float) -> None:
+        """A pair was fresh when it was handed over; behind a slow query it may not be any more."""
+        limit = self._params.max_input_age_s
+        for stream, age in pair.ages_s.items():
+            if age + waited_s > limit:
+                raise InputRefused(
+                    'stale',
+                    f'{stream} grew older than {limit:g} s while another query ran',
+                    'use a faster policy or raise max_input_age_s',
+                )
 
     def _check_frozen(self, pair: Pair) -> dict[str, int]:
         repeats = {

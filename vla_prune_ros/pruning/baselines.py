@@ -1,5 +1,6 @@
 """Baselines behind the seam: ``dense`` keeps everything, ``uniform`` keeps an even grid."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -28,14 +29,32 @@ class Dense:
         """Nothing to forget."""
 
 
-def stratified(patches: int, budget: int) -> Tensor:
-    """``budget`` of ``patches`` ids of one camera, one from the middle of each equal stratum.
+def bayer_matrix(side: int) -> Tensor:
+    """Order in which a square grid is filled most evenly: ranks, int64 (side, side).
 
-    Row-major ids are cut into ``budget`` equal intervals and the token at the centre of each
-    stays: id_i = floor((i + 1/2) * patches / budget). int64 (budget,), ascending, no id twice.
+    The index matrix of ordered dithering (Bayer 1973) for a power of two: M(1) = 0 and
+    M(2n) = [[4 M(n), 4 M(n) + 2], [4 M(n) + 3, 4 M(n) + 1]].
     """
-    i = torch.arange(budget)
-    return ((2 * i + 1) * patches) // (2 * budget)
+    matrix = torch.zeros(1, 1, dtype=torch.long)
+    while len(matrix) < side:
+        four = 4 * matrix
+        matrix = torch.cat([torch.cat([four, four + 2], 1), torch.cat([four + 3, four + 1], 1)], 0)
+    return matrix
+
+
+def stratified(patches: int, budget: int) -> Tensor:
+    """``budget`` of ``patches`` ids of one camera, spread evenly over the picture.
+
+    The first ``budget`` patches in the order of :func:`bayer_matrix`: every block of 2 x 2
+    patches, of 4 x 4 and so on holds the same number, give or take one. Smaller budgets are
+    subsets of larger ones. A grid whose side is no power of two takes the top left of the next
+    larger matrix.
+
+    :returns: int64 (budget,), ascending.
+    """
+    side = math.isqrt(patches - 1) + 1
+    order = bayer_matrix(side)[:side, :side].flatten()[:patches].argsort(stable=True)
+    return order[:budget].sort().values
 
 
 @dataclass(frozen=True)
