@@ -32,6 +32,7 @@ CORE = [
     'safetensors>=0.8,<0.9',
     'sentencepiece>=0.2,<0.3',
     'simplejpeg==1.9.0',
+    'scipy>=1.8,<2',
     'opencv-python>=4.8,<6',
     'pillow>=10.0.1,<15',
     'pyyaml>=5.4,<7',

@@ -39,7 +39,7 @@ def test_ids_are_ascending_unique_and_nested(case):
     patches, budget = case
     ids = stratified(patches, budget).tolist()
     assert len(ids) == budget and ids == sorted(set(ids))
-    assert 0 <= ids[0] and ids[-1] < patches
+    assert ids[0] >= 0 and ids[-1] < patches
     assert set(stratified(patches, max(1, budget - 1)).tolist()) <= set(ids)
 
 
