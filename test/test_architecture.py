@@ -33,7 +33,7 @@ MAY_IMPORT = {
     'evaluate': TOP,
     'train': TOP,
     'cli': TOP | {'nodes', 'evaluate', 'train'},
-    '': {'records', 'engine.policy'},  # the package itself: the stable Python API
+    '': {'records', 'engine.load', 'engine.policy'},  # the package itself: the stable Python API
 }
 ROS = {
     'rclpy',

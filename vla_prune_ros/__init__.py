@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from .records import ActionChunk, Inference, MotionHint, Observation
 
 if TYPE_CHECKING:
-    from .engine.policy import Policy, load_policy
+    from .engine.load import load_policy
+    from .engine.policy import Policy
 
 __version__ = '0.1.0'
 __all__ = [
@@ -25,7 +26,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ('load_policy', 'Policy'):
-        from .engine import policy
+        from .engine import load
 
-        return getattr(policy, name)
+        return getattr(load, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

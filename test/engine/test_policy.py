@@ -1,6 +1,5 @@
 """``load_policy`` to un-normalised actions, from raw frames, against the original code."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,69 +7,12 @@ import pytest
 from safetensors.numpy import load_file
 
 import vla_prune_ros
-from vla_prune_ros import MotionHint, Observation
+from vla_prune_ros import MotionHint
 from vla_prune_ros.errors import CheckpointError, InputRefused, ProfileError
 from vla_prune_ros.model.proprio import gripper_to_env
-from vla_prune_ros.model.synthetic import make_checkpoint, standin_tokenizer
-from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.model.synthetic import make_checkpoint
 
 TASK = 'pick up the black bowl between the plate and the ramekin and place it on the plate'
-
-
-@pytest.fixture(scope='module')
-def tokenizer(data_dir, tmp_path_factory):
-    """A tokenizer that gives this one prompt the ids of the golden: one piece per id."""
-    cases = json.loads((data_dir / 'tokens.json').read_text())['suites']['libero_spatial']
-    ids = next(c['input_ids'] for c in cases if c['task'] == TASK)
-    words = [
-        '▁In',
-        ':',
-        '▁What',
-        '▁action',
-        '▁should',
-        '▁the',
-        '▁robot',
-        '▁take',
-        '▁to',
-        '▁pick',
-        '▁up',
-        '▁the',
-        '▁black',
-        '▁bow',
-        'l',
-        '▁between',
-        '▁the',
-        '▁plate',
-        '▁and',
-        '▁the',
-        '▁r',
-        'am',
-        'ekin',
-        '▁and',
-        '▁place',
-        '▁it',
-        '▁on',
-        '▁the',
-        '▁plate',
-        '?',
-        '\n',
-        'Out',
-        ':',
-    ]
-    assert len(words) == len(ids) - 1
-    folder = tmp_path_factory.mktemp('tokenizer')
-    standin_tokenizer(dict(zip(words, ids[1:], strict=True))).save(str(folder / 'tokenizer.json'))
-    return folder
-
-
-@pytest.fixture(scope='module')
-def observation(data_dir):
-    golden = load_file(data_dir / 'micro' / 'observation.safetensors')
-    frames = (golden['raw.agentview_image'], golden['raw.robot0_eye_in_hand_image'])
-    images = {
-        c: np.ascontiguousarray(f[::-1, ::-1]) for c, f in zip(LIBERO.cameras, frames, strict=True)
-    }
-    return Observation(images, golden['state'], TASK, stamp_ns=17)
 
 
 @pytest.fixture(scope='module')

@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vla_prune_ros.errors import CheckpointError
-from vla_prune_ros.model.checkpoint import load_model, read_size, read_statistics
+from vla_prune_ros.model.checkpoint import load_model, read_size
+from vla_prune_ros.model.statistics import read_statistics
 from vla_prune_ros.model.synthetic import make_checkpoint
+from vla_prune_ros.model.variant import find_variant
 from vla_prune_ros.profiles import ALOHA, LIBERO
 
 HEAD = 'action_head--150000_checkpoint.pt'
@@ -24,7 +26,8 @@ def folder(data_dir, tmp_path):
 
 
 def load(folder, profile=LIBERO):
-    return load_model(folder, profile, 'cpu', torch.float32)
+    variant = find_variant(folder, profile)
+    return load_model(folder, profile, variant, 'cpu', torch.float32)
 
 
 def edit_json(path, change):
@@ -55,7 +58,7 @@ def test_weights_keep_their_values_and_the_unused_are_not_kept(folder):
 
 
 def test_rms_norm_eps_is_the_llama_config_default_not_metas(folder):
-    assert read_size(folder, LIBERO).text.rms_norm_eps == 1e-6
+    assert read_size(folder, LIBERO, find_variant(folder, LIBERO)).text.rms_norm_eps == 1e-6
 
 
 def test_a_single_safetensors_file_loads_too(folder):

@@ -7,11 +7,15 @@ from transformers import LlamaConfig, LlamaModel
 
 from vla_prune_ros.model.checkpoint import load_model
 from vla_prune_ros.model.language import LanguageModel, rope
+from vla_prune_ros.model.variant import Variant
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.pruning.baselines import Dense
 from vla_prune_ros.pruning.plan import Layout, PruningPass, Site
 
 TOLERANCE = {'rtol': 0, 'atol': 1e-4}
+
+
+L1 = Variant('l1', proprio=True, film=False)
 
 
 @pytest.fixture(scope='module')
@@ -21,7 +25,7 @@ def golden(data_dir):
 
 @pytest.fixture(scope='module')
 def model(data_dir):
-    return load_model(data_dir / 'micro' / 'checkpoint', LIBERO, 'cpu', torch.float32)
+    return load_model(data_dir / 'micro' / 'checkpoint', LIBERO, L1, 'cpu', torch.float32)
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +46,7 @@ def layout(model, golden):
 @torch.inference_mode()
 def test_towers(model, golden, pixels, tower, channels, name, blocks):
     trace = []
-    getattr(model.vision_backbone, tower)(pixels[:1, channels], trace)
+    getattr(model.vision_backbone, tower)(pixels[:1, channels], trace=trace)
     assert len(trace) == 1 + blocks
     torch.testing.assert_close(trace[0], golden[f'image0.{name}.patch_embed'], **TOLERANCE)
     for i in range(blocks):
@@ -55,7 +59,9 @@ def test_features_and_projector(model, golden, pixels):
         model.vision_backbone(pixels), golden['patch_features'], **TOLERANCE
     )
     torch.testing.assert_close(
-        model.visual_tokens(pixels), golden['projected_patches'], **TOLERANCE
+        model.visual_tokens(pixels, golden['input_ids_prompt']),
+        golden['projected_patches'],
+        **TOLERANCE,
     )
 
 
@@ -116,7 +122,7 @@ def test_attention_rows_equal_the_full_maps(model, golden, layout, data_dir):
 @torch.inference_mode()
 def test_bfloat16_stays_within_the_published_noise(data_dir):
     golden = load_file(data_dir / 'micro' / 'l1_bf16.safetensors')
-    model = load_model(data_dir / 'micro' / 'checkpoint', LIBERO, 'cpu', torch.bfloat16)
+    model = load_model(data_dir / 'micro' / 'checkpoint', LIBERO, L1, 'cpu', torch.bfloat16)
     prompt = golden['input_ids_full'].shape[1] - 57
     layout = model.layout(LIBERO.cameras, prompt, LIBERO.chunk)
     hidden, _ = model.decode(golden['multimodal_embeddings'], layout, Dense())

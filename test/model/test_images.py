@@ -84,10 +84,21 @@ def test_a_flat_frame_stays_flat(level, height, width):
     assert np.abs(out.astype(int) - level).max() <= 1
 
 
-def test_aloha_resizes_bicubic_first():
-    frame = np.random.default_rng(1).integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    first = np.asarray(Image.fromarray(frame).resize((256, 256), Image.BICUBIC))
-    np.testing.assert_array_equal(images.prepare_image(frame, 256), images.prepare_image(first))
+@pytest.mark.parametrize('index', [0, 1, 2])
+def test_aloha_frames_bit_for_bit(data_dir, index):
+    frames = load_file(data_dir / 'micro_aloha' / 'observation.safetensors')
+    camera = ('cam_high', 'cam_left_wrist', 'cam_right_wrist')[index]
+    np.testing.assert_array_equal(
+        images.prepare_image(frames[f'pre256.{camera}'], 256),
+        frames[f'stage.image{index}.cropped'],
+    )
+
+
+def test_aloha_resizes_bicubic_to_256_first(data_dir):
+    frames = load_file(data_dir / 'micro_aloha' / 'observation.safetensors')
+    np.testing.assert_array_equal(
+        images.prepare_image(frames['raw.cam_high'], 256), frames['stage.image0.cropped']
+    )
 
 
 def test_jpeg_is_quality_95_with_420_chroma():

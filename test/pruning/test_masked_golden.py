@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from vla_prune_ros.model.checkpoint import load_model
+from vla_prune_ros.model.variant import Variant
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.pruning.plan import Site
 
@@ -24,6 +25,9 @@ class Recorded:
         return kept[(kept >= 1) & (kept <= view.layout.visual)].long() - 1
 
 
+L1 = Variant('l1', proprio=True, film=False)
+
+
 @pytest.mark.parametrize(
     ('case', 'layers'),
     [('static_and_dynamic', {'after_L0': 0, 'after_L1': 1}), ('before_layer0', {'before_L0': -1})],
@@ -31,7 +35,7 @@ class Recorded:
 @torch.inference_mode()
 def test_pruned_hidden_states_and_actions(data_dir, case, layers):
     golden = load_file(data_dir / 'micro' / 'masked.safetensors')
-    model = load_model(data_dir / 'micro' / 'checkpoint', LIBERO, 'cpu', torch.float32)
+    model = load_model(data_dir / 'micro' / 'checkpoint', LIBERO, L1, 'cpu', torch.float32)
     x = golden['input.multimodal_embeddings'][None]
     layout = model.layout(LIBERO.cameras, x.shape[1] - 512 - 1 - 57, LIBERO.chunk)
     pruner = Recorded({layer: golden[f'{case}.keep.{name}'] for name, layer in layers.items()})

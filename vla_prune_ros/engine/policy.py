@@ -1,35 +1,32 @@
-"""``load_policy`` and ``Policy``: a checkpoint folder in, timed and pruned inferences out."""
+"""``Policy``: observations in, timed and pruned inferences out."""
 
-import json
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, InputRefused, ProfileError
-from ..model.checkpoint import Progress, Statistics, load_model, read_statistics
+from ..errors import InputRefused
 from ..model.images import check_image, pixel_values, prepare_image
 from ..model.openvla import OpenVLAOFT
 from ..model.prompt import PromptTokenizer, build_prompt
 from ..model.proprio import normalize, unnormalize
-from ..profiles import Profile, load_profile
+from ..model.statistics import Statistics
+from ..profiles import Profile
 from ..pruning.plan import Layout, Pruner, PruningPass, Query
-from ..pruning.registry import build_pruner
 from ..records import Inference, MotionHint, Observation
 from .stages import StageTimer
-
-DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
-UNTRAINED_NOTE = 'vla_prune.json'
 
 
 class Policy:
     """A loaded checkpoint with a pruning method. Not thread-safe: one thread infers.
 
-    Built by :func:`load_policy`.
+    Built by :func:`vla_prune_ros.load_policy`.
+
+    :param diffusion_steps: denoising steps of a diffusion head.
+    :param seed: of the noise that a diffusion head starts from; ``reset`` starts it anew.
     """
 
     def __init__(
@@ -40,6 +37,8 @@ class Policy:
         tokenizer: PromptTokenizer,
         pruner: Pruner,
         about: Mapping[str, Any],
+        diffusion_steps: int = 10,
+        seed: int = 0,
     ) -> None:
         self.model = model
         self.profile = profile
@@ -47,6 +46,9 @@ class Policy:
         self.pruner = pruner
         self._tokenizer = tokenizer
         self._about = dict(about)
+        self._diffusion_steps = diffusion_steps
+        self._seed = seed
+        self._generator = torch.Generator().manual_seed(seed)
         weight = model.projector.fc1.weight
         self.device, self.dtype = weight.device, weight.dtype
         self._sync = (
@@ -55,11 +57,17 @@ class Policy:
         self._prompts: dict[str, Tensor] = {}
 
     @torch.inference_mode()
-    def infer(self, observation: Observation, motion: MotionHint | None = None) -> Inference:
+    def infer(
+        self,
+        observation: Observation,
+        motion: MotionHint | None = None,
+        noise: np.ndarray | None = None,
+    ) -> Inference:
         """One action chunk from one observation.
 
         :param observation: raw camera frames, state and instruction, as the profile expects them.
         :param motion: how the end effector moves; feeds action-aware pruning, None where unknown.
+        :param noise: float32 (K, D) that a diffusion head starts from; None draws it.
         :raises InputRefused: a camera is absent, an image or state has the wrong shape or is not
             finite.
         """
@@ -71,17 +79,25 @@ class Policy:
                 self.device, self.dtype
             )
         with stages.stage('vision'):
-            visual = self.model.visual_tokens(pixels)
-        with stages.stage('language'):
             ids = self._prompt_ids(observation.instruction)
-            layout = self.model.layout(self.profile.cameras, ids.shape[1], self.profile.chunk)
-            embeddings = self.model.embed(visual, ids, state, layout)
-            mode = self.pruner.begin(
-                Query(layout, images, observation.instruction, observation.stamp_ns, motion)
-            )
-            hidden, walk = self.model.decode(embeddings, layout, self.pruner)
+            visual = self.model.visual_tokens(pixels, ids)
+        layout = self.model.layout(self.profile.cameras, ids.shape[1], self.profile.chunk)
+        mode = self.pruner.begin(
+            Query(layout, images, observation.instruction, observation.stamp_ns, motion)
+        )
+        start = self._noise(noise)
+        output, walk = self.model.act(
+            visual,
+            ids,
+            state,
+            layout,
+            self.pruner,
+            start,
+            self._diffusion_steps,
+            stages.stage,
+        )
         with stages.stage('head'):
-            normalized = self.model.action_head(hidden)[0].float().cpu().numpy()
+            normalized = output[0].float().cpu().numpy()
             bounds = self.statistics.action
             actions = unnormalize(normalized, bounds.low, bounds.high, bounds.mask)
         kept, by_site = _kept(layout, walk)
@@ -100,6 +116,7 @@ class Policy:
     def reset(self) -> None:
         """Forget what the pruner learnt from earlier inferences."""
         self.pruner.reset()
+        self._generator.manual_seed(self._seed)
 
     def warm_up(self, side: int = 256) -> Inference:
         """Infer once on grey frames, so that the first real one is not slower; resets."""
@@ -160,6 +177,14 @@ class Policy:
         scaled = normalize(state, bounds.low, bounds.high, bounds.mask)
         return torch.from_numpy(scaled)[None].to(self.device, self.dtype)
 
+    def _noise(self, given: np.ndarray | None) -> Tensor | None:
+        if self.model.size.head != 'diffusion':
+            return None
+        shape = (1, self.profile.chunk, self.profile.action_dim)
+        if given is None:
+            return torch.randn(shape, generator=self._generator).to(self.device)
+        return torch.as_tensor(given, dtype=torch.float32, device=self.device).view(shape)
+
     def _prompt_ids(self, instruction: str) -> Tensor:
         if instruction not in self._prompts:
             if len(self._prompts) >= 64:  # an instruction flood must not grow memory
@@ -174,76 +199,3 @@ def _kept(
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
     by_site = {name: layout.camera_masks(ids) for name, ids in walk.kept_by_site.items()}
     return layout.camera_masks(walk.ids), by_site
-
-
-def load_policy(
-    checkpoint_dir: str | Path,
-    profile: str | Path | Profile = 'libero',
-    pruning: str | Mapping[str, Any] | Pruner = 'dense',
-    device: str = 'cpu',
-    dtype: str = 'float32',
-    unnorm_key: str | None = None,
-    tokenizer: str | Path | None = None,
-    head: str = 'auto',
-    progress: Progress = lambda text: None,
-) -> Policy:
-    """Load a checkpoint folder in the published layout.
-
-    :param profile: ``'libero'``, ``'aloha'``, ``'bridge'``, the path of a YAML profile, or a
-        Profile.
-    :param pruning: method by name (``'dense'``, ``'uniform:128'``), mapping, or an object.
-    :param device: a torch device, for example ``'cpu'`` or ``'cuda'``.
-    :param dtype: ``'float32'`` or ``'bfloat16'``.
-    :param unnorm_key: key of ``dataset_statistics.json``; needed where there are several.
-    :param tokenizer: folder with ``tokenizer.json`` or ``tokenizer.model``; default the
-        checkpoint's.
-    :param head: ``'l1'``, or ``'auto'``, which finds the head from the files.
-    :param progress: called with a line of text at each step of loading.
-    :raises CheckpointError: the folder is missing, broken or does not fit the profile.
-    :raises ProfileError: a name or knob is unknown.
-    """
-    folder = Path(checkpoint_dir).expanduser()
-    if not folder.is_dir():
-        raise CheckpointError(
-            f'checkpoint {str(folder)!r} is not a folder',
-            'give the folder that holds config.json and the weights',
-        )
-    profile = load_profile(profile)
-    torch_device, torch_dtype = _device(device), _dtype(dtype)
-    if head not in ('auto', 'l1'):
-        raise ProfileError(f'head {head!r} is unknown', "use 'auto' or 'l1'")
-    pruner = build_pruner(pruning)
-    statistics = read_statistics(folder, profile, unnorm_key)
-    tokens = PromptTokenizer(tokenizer or folder)
-    model = load_model(folder, profile, torch_device, torch_dtype, progress)
-    return Policy(
-        model,
-        profile,
-        statistics,
-        tokens,
-        pruner,
-        {'checkpoint': str(folder), 'head': 'l1', 'untrained': _untrained(folder)},
-    )
-
-
-def _device(name: str) -> str:
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        raise ProfileError(f'device {name!r} is unknown', "use 'cpu' or 'cuda'") from None
-    if kind == 'cuda' and not torch.cuda.is_available():
-        raise ProfileError(
-            f'device {name!r} is not available', "use 'cpu' or install a CUDA build of torch"
-        )
-    return name
-
-
-def _dtype(name: str) -> torch.dtype:
-    if name not in DTYPES:
-        raise ProfileError(f'dtype {name!r} is unknown', f'use one of {sorted(DTYPES)}')
-    return DTYPES[name]
-
-
-def _untrained(folder: Path) -> bool:
-    note = folder / UNTRAINED_NOTE
-    return note.is_file() and json.loads(note.read_text(encoding='utf-8')).get('trained') is False

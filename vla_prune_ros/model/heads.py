@@ -1,5 +1,8 @@
-"""The L1 action head and the proprio projector, under the published component names."""
+"""Action heads and small projectors, under the published component names."""
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -60,3 +63,60 @@ class ProprioProjector(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(1, proprio_dim) -> (1, 1, width)."""
         return self.fc2(F.gelu(self.fc1(x)))[:, None]
+
+
+class NoisePredictor(nn.Module):
+    """Holds the MLP-ResNet under the name that the diffusion head's file uses."""
+
+    def __init__(self, width: int, action_dim: int) -> None:
+        super().__init__()
+        self.mlp_resnet = MlpResNet(action_dim * width, width, action_dim)
+
+
+class DiffusionHead(nn.Module):
+    """Hidden states of the slots -> predicted noise; the same network as the L1 head."""
+
+    def __init__(self, width: int, action_dim: int) -> None:
+        super().__init__()
+        self.action_dim = action_dim
+        self.noise_predictor = NoisePredictor(width, action_dim)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(1, K * D, width), step-major -> (1, K, D)."""
+        steps = hidden.shape[1] // self.action_dim
+        return self.noise_predictor.mlp_resnet(hidden.reshape(len(hidden), steps, -1))
+
+
+class NoisyActionProjector(nn.Module):
+    """One noisy scalar -> one slot: Linear, exact GELU, Linear."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(1, width)
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        """(1, K, D) -> (1, K * D, width)."""
+        return self.fc2(F.gelu(self.fc1(noisy.reshape(1, -1, 1))))
+
+
+def time_embedding(step: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Sinusoidal embedding of a diffusion step, (1, 1, width): sines, then cosines.
+
+    Frequencies exp(-i ln(10000) / (width / 2 - 1)), i = 0 ... width / 2 - 1.
+    """
+    half = width // 2
+    i = torch.arange(half, device=device, dtype=torch.float32)
+    angle = step * torch.exp(-math.log(10000) * i / (half - 1))
+    return torch.cat([angle.sin(), angle.cos()])[None, None].to(dtype)
+
+
+def bins_to_actions(token_ids: Tensor, vocabulary: int) -> Tensor:
+    """Action tokens -> normalised values: centres of 255 intervals of linspace(-1, 1, 256).
+
+    :param token_ids: int64 token ids of the discrete variant.
+    :param vocabulary: size without padding, 32000: bin b has the id ``vocabulary - 1 - b``.
+    """
+    edges = torch.linspace(-1, 1, 256, dtype=torch.float64, device=token_ids.device)
+    centres = (edges[:-1] + edges[1:]) / 2
+    return centres[(vocabulary - token_ids - 1).clamp(0, 254)]

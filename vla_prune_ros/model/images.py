@@ -49,12 +49,13 @@ def jpeg_round_trip(image: np.ndarray) -> np.ndarray:
 
 
 def _lanczos3(x: np.ndarray) -> np.ndarray:
-    """Lanczos kernel of radius 3, float32 throughout, as TensorFlow's ``LanczosKernelFunc``."""
-    angle = np.float32(np.pi) * np.abs(x)
+    """Lanczos kernel of radius 3, float32 (...), in the operations of TensorFlow's kernel."""
+    x = np.abs(x)
+    pi, three = np.float32(np.pi), np.float32(3)
     with np.errstate(divide='ignore', invalid='ignore'):
-        value = np.float32(3) * np.sin(angle) * np.sin(angle / np.float32(3)) / (angle * angle)
-    value = np.where(np.abs(x) < np.float32(1e-3), np.float32(1), value)
-    return np.where(np.abs(x) > 3, np.float32(0), value)
+        value = three * np.sin(pi * x) * np.sin(pi * x / three) / (pi * pi * x * x)
+    value = np.where(x < np.float32(1e-3), np.float32(1), value)
+    return np.where(x > three, np.float32(0), value)
 
 
 @lru_cache(maxsize=16)

@@ -84,11 +84,16 @@ class Decoder(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """The decoder, run from multimodal embeddings to the hidden states that the head reads."""
+    """The decoder, run from multimodal embeddings to the hidden states that the head reads.
 
-    def __init__(self, config: LlamaConfig) -> None:
+    :param with_logits: keep ``lm_head``, which only the discrete variant reads.
+    """
+
+    def __init__(self, config: LlamaConfig, with_logits: bool = False) -> None:
         super().__init__()
         self.model = Decoder(config)
+        if with_logits:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def forward(self, x: Tensor, walk: PruningPass, trace: list[Tensor] | None = None) -> Tensor:
         """(1, S, D) embeddings -> (1, A, D) hidden states of the read-out rows, after the final

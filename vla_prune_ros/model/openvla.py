@@ -1,11 +1,15 @@
-"""OpenVLA-OFT with the L1 head: pixels, prompt ids and state in, a normalised action chunk out.
+"""OpenVLA-OFT: pixels, prompt ids and state in, a normalised action chunk out.
 
     pixels -> two towers -> projector -+
-    [BOS | visual | proprio | prompt | zero slots | stop] -> decoder -> read-out rows -> L1 head
+    [BOS | visual | proprio | time | prompt | slots | stop] -> decoder -> read-out rows -> head
 
-Sequence layout and read-out: openvla-oft's ``modeling_prismatic.py`` (``predict_action``).
+Sequence layout and read-out: openvla-oft's ``modeling_prismatic.py`` (``predict_action``). The
+three heads share everything before them: ``l1`` regresses, ``diffusion`` denoises in several
+passes of the decoder, ``discrete`` takes the most likely action tokens.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,22 +17,42 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 
 from ..pruning.plan import Layout, Pruner, PruningPass
-from .heads import L1Head, ProprioProjector
+from .diffusion import denoise
+from .film import language_mean
+from .heads import (
+    DiffusionHead,
+    L1Head,
+    NoisyActionProjector,
+    ProprioProjector,
+    bins_to_actions,
+    time_embedding,
+)
 from .language import LanguageModel
 from .vision import PATCHES, Projector, TowerSize, VisionBackbone
 
 STOP_ID = 2
+Stage = Callable[[str], AbstractContextManager[object]]
+HEADS = ('l1', 'diffusion', 'discrete')
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Everything that fixes the shapes of the modules."""
+    """Everything that fixes the shapes of the modules.
+
+    :param proprio_dim: 0 without proprioception.
+    :param head: ``'l1'``, ``'diffusion'`` or ``'discrete'``.
+    :param film: the towers are modulated by the instruction (OFT+).
+    :param action_vocabulary: token ids below it, counted down, are the discrete action bins.
+    """
 
     dino: TowerSize
     siglip: TowerSize
     text: LlamaConfig
     action_dim: int
     proprio_dim: int
+    head: str = 'l1'
+    film: bool = False
+    action_vocabulary: int = 32000
 
 
 class OpenVLAOFT(nn.Module):
@@ -37,13 +61,18 @@ class OpenVLAOFT(nn.Module):
     def __init__(self, size: ModelSize) -> None:
         super().__init__()
         width = size.text.hidden_size
-        self.vision_backbone = VisionBackbone(size.dino, size.siglip)
+        self.size = size
+        self.vision_backbone = VisionBackbone(size.dino, size.siglip, width if size.film else 0)
         self.projector = Projector(self.vision_backbone.width, width)
-        self.language_model = LanguageModel(size.text)
-        self.action_head = L1Head(width, size.action_dim)
+        self.language_model = LanguageModel(size.text, with_logits=size.head == 'discrete')
         self.proprio_projector = (
             ProprioProjector(size.proprio_dim, width) if size.proprio_dim else None
         )
+        if size.head == 'l1':
+            self.action_head = L1Head(width, size.action_dim)
+        elif size.head == 'diffusion':
+            self.action_head = DiffusionHead(width, size.action_dim)
+            self.noisy_action_projector = NoisyActionProjector(width)
 
     def layout(self, cameras: tuple[str, ...], prompt_ids: int, chunk: int) -> Layout:
         """Where everything stands for this many prompt ids (BOS included) and steps."""
@@ -52,28 +81,51 @@ class OpenVLAOFT(nn.Module):
             PATCHES,
             int(self.proprio_projector is not None),
             prompt_ids,
-            chunk * self.action_head.action_dim,
+            chunk * self.size.action_dim,
+            time=int(self.size.head == 'diffusion'),
         )
 
-    def visual_tokens(self, pixels: Tensor) -> Tensor:
-        """(cameras, 6, 224, 224) -> (1, cameras * 256, D) embeddings for the language model."""
-        return self.projector(self.vision_backbone(pixels))
+    def visual_tokens(self, pixels: Tensor, prompt_ids: Tensor) -> Tensor:
+        """Embeddings of all patches for the language model.
+
+        :param pixels: (cameras, 6, 224, 224).
+        :param prompt_ids: int64 (1, P); conditions the towers where the checkpoint has FiLM.
+        :returns: (1, cameras * 256, D).
+        """
+        condition = None
+        if self.size.film:
+            table = self.language_model.model.embed_tokens
+            condition = language_mean(table(prompt_ids), table(self._stop(prompt_ids)))
+        return self.projector(self.vision_backbone(pixels, condition))
 
     def embed(
-        self, visual: Tensor, prompt_ids: Tensor, proprio: Tensor | None, layout: Layout
+        self,
+        visual: Tensor,
+        prompt_ids: Tensor,
+        proprio: Tensor | None,
+        layout: Layout,
+        noisy: Tensor | None = None,
+        step: int = 0,
     ) -> Tensor:
-        """The multimodal sequence (1, S, D). Slots are zero vectors; the stop token is a real one.
+        """The multimodal sequence (1, S, D). The stop token is a real one.
 
         :param visual: (1, V, D).
         :param prompt_ids: int64 (1, P), BOS first.
         :param proprio: (1, proprio_dim), normalised, or None.
+        :param noisy: (1, K, D_action) noisy actions at diffusion step ``step``; slots are zero
+            vectors without it.
         """
         table = self.language_model.model.embed_tokens
-        text = table(prompt_ids)
-        stop = table(prompt_ids.new_full((1, 1), STOP_ID))
-        state = [] if proprio is None else [self.proprio_projector(proprio)]
-        slots = text.new_zeros(1, layout.slots, text.shape[-1])
-        return torch.cat([text[:, :1], visual, *state, text[:, 1:], slots, stop], dim=1)
+        text, stop = table(prompt_ids), table(self._stop(prompt_ids))
+        parts = [text[:, :1], visual]
+        if proprio is not None:
+            parts.append(self.proprio_projector(proprio))
+        if noisy is None:
+            slots = text.new_zeros(1, layout.slots, text.shape[-1])
+        else:
+            parts.append(time_embedding(step, text.shape[-1], text.device, text.dtype))
+            slots = self.noisy_action_projector(noisy.to(text.dtype))
+        return torch.cat([*parts, text[:, 1:], slots, stop], dim=1)
 
     def decode(
         self, embeddings: Tensor, layout: Layout, pruner: Pruner, trace: list[Tensor] | None = None
@@ -82,3 +134,44 @@ class OpenVLAOFT(nn.Module):
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)
         walk = PruningPass(layout, pruner, positions)
         return self.language_model(embeddings, walk, trace), walk
+
+    def act(
+        self,
+        visual: Tensor,
+        prompt_ids: Tensor,
+        proprio: Tensor | None,
+        layout: Layout,
+        pruner: Pruner,
+        noise: Tensor | None = None,
+        steps: int = 10,
+        stage: Stage = nullcontext,
+    ) -> tuple[Tensor, PruningPass]:
+        """The normalised chunk float (1, K, D), and the last walk through the decoder.
+
+        :param noise: float32 (1, K, D) to start a diffusion from.
+        :param steps: denoising steps; each is one pass of the decoder.
+        :param stage: times ``'language'`` and ``'head'``.
+        """
+        walks: list[PruningPass] = []
+
+        def run(noisy: Tensor | None = None, step: int = 0) -> Tensor:
+            with stage('language'):
+                x = self.embed(visual, prompt_ids, proprio, layout, noisy, step)
+                hidden, walk = self.decode(x, layout, pruner)
+                walks.append(walk)
+            with stage('head'):
+                return self._head(hidden)
+
+        if self.size.head == 'diffusion':
+            return denoise(noise, lambda x, step: run(x, step).float(), steps), walks[-1]
+        return run(), walks[-1]
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        if self.size.head != 'discrete':
+            return self.action_head(hidden)
+        ids = self.language_model.lm_head(hidden).argmax(dim=-1)  # only the rows that are read
+        actions = bins_to_actions(ids, self.size.action_vocabulary)
+        return actions.view(1, -1, self.size.action_dim)
+
+    def _stop(self, like: Tensor) -> Tensor:
+        return like.new_full((1, 1), STOP_ID)

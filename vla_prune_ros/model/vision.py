@@ -88,9 +88,12 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block; with ``film_width``, FiLM between attention and MLP.
 
-    def __init__(self, size: TowerSize) -> None:
+    FiLM (OFT+): x (1 + scale(c)) + shift(c), with c the mean embedding of the instruction.
+    """
+
+    def __init__(self, size: TowerSize, film_width: int = 0) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(size.width, eps=1e-6)
         self.attn = Attention(size.width, size.heads)
@@ -98,10 +101,15 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(size.width, eps=1e-6)
         self.mlp = Mlp(size.width, size.mlp_width)
         self.ls2 = LayerScale(size.width) if size.layer_scale else nn.Identity()
+        if film_width:
+            self.scale = nn.Linear(film_width, size.width)
+            self.shift = nn.Linear(film_width, size.width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, width) -> (B, N, width)."""
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(B, N, width) -> (B, N, width); ``condition`` (1, 1, film_width) for FiLM."""
         x = x + self.ls1(self.attn(self.norm1(x)))
+        if condition is not None:
+            x = x * (1 + self.scale(condition)) + self.shift(condition)
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
@@ -120,7 +128,7 @@ class PatchEmbed(nn.Module):
 class Tower(nn.Module):
     """One ViT, up to and including its second-to-last block."""
 
-    def __init__(self, size: TowerSize) -> None:
+    def __init__(self, size: TowerSize, film_width: int = 0) -> None:
         super().__init__()
         self.size = size
         self.patch_embed = PatchEmbed(size.width)
@@ -128,9 +136,11 @@ class Tower(nn.Module):
         if size.prefix:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, size.width))
             self.reg_token = nn.Parameter(torch.zeros(1, size.prefix - 1, size.width))
-        self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth - 1))
+        self.blocks = nn.ModuleList(Block(size, film_width) for _ in range(size.depth - 1))
 
-    def forward(self, pixels: Tensor, trace: list[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, pixels: Tensor, condition: Tensor | None = None, trace: list[Tensor] | None = None
+    ) -> Tensor:
         """(B, 3, 224, 224) -> (B, 256, width); ``trace`` collects embedding and block outputs."""
         x = self.patch_embed(pixels)
         if trace is not None:
@@ -140,7 +150,7 @@ class Tower(nn.Module):
             prefix = torch.cat([self.cls_token, self.reg_token], dim=1).expand(len(x), -1, -1)
             x = torch.cat([prefix, x], dim=1)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, condition)
             if trace is not None:
                 trace.append(x)
         return x[:, self.size.prefix :]
@@ -149,20 +159,24 @@ class Tower(nn.Module):
 class VisionBackbone(nn.Module):
     """Both towers over all cameras in one batch each."""
 
-    def __init__(self, dino: TowerSize, siglip: TowerSize) -> None:
+    def __init__(self, dino: TowerSize, siglip: TowerSize, film_width: int = 0) -> None:
         super().__init__()
-        self.featurizer = Tower(dino)
-        self.fused_featurizer = Tower(siglip)
+        self.featurizer = Tower(dino, film_width)
+        self.fused_featurizer = Tower(siglip, film_width)
 
     @property
     def width(self) -> int:
         """Channels of the concatenated feature."""
         return self.featurizer.size.width + self.fused_featurizer.size.width
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(cameras, 6, 224, 224) -> (1, cameras * 256, width), camera by camera."""
-        dino = self.featurizer(pixels[:, :3])
-        siglip = self.fused_featurizer(pixels[:, 3:])
+    def forward(self, pixels: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(cameras, 6, 224, 224) -> (1, cameras * 256, width), camera by camera.
+
+        :param condition: (1, 1, D) mean embedding of the instruction, for FiLM; the same for all
+            cameras.
+        """
+        dino = self.featurizer(pixels[:, :3], condition)
+        siglip = self.fused_featurizer(pixels[:, 3:], condition)
         return torch.cat([dino, siglip], dim=2).flatten(0, 1)[None]
 
 

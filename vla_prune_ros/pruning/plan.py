@@ -26,14 +26,14 @@ SUFFIX_TOKENS = 5
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything is in the un-pruned sequence ``[BOS | visual | proprio | prompt | slots |
-    stop]``.
+    """Where everything is: ``[BOS | visual | proprio | time | prompt | slots | stop]``.
 
     :param cameras: camera names in model order.
     :param patches: visual tokens per camera.
     :param proprio: 1 with a proprioception token, else 0.
     :param prompt: number of prompt ids, BOS included.
     :param slots: action slots, K * D.
+    :param time: 1 with the time token of a diffusion head, else 0.
     """
 
     cameras: tuple[str, ...]
@@ -41,6 +41,7 @@ class Layout:
     proprio: int
     prompt: int
     slots: int
+    time: int = 0
 
     @property
     def visual(self) -> int:
@@ -50,18 +51,18 @@ class Layout:
     @property
     def length(self) -> int:
         """Length S of the un-pruned sequence."""
-        return self.visual + self.proprio + self.prompt + self.slots + 1
+        return self.visual + self.proprio + self.time + self.prompt + self.slots + 1
 
     @property
     def prompt_positions(self) -> range:
         """Positions of the prompt ids behind BOS."""
-        start = 1 + self.visual + self.proprio
+        start = 1 + self.visual + self.proprio + self.time
         return range(start, start + self.prompt - 1)
 
     @property
     def task_positions(self) -> range:
         """Positions of the words of the task, without the fixed words of the prompt."""
-        start = self.visual + self.proprio + PREFIX_TOKENS
+        start = self.visual + self.proprio + self.time + PREFIX_TOKENS
         return range(start, start + max(0, self.prompt - PREFIX_TOKENS - SUFFIX_TOKENS))
 
     @property

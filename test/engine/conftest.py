@@ -1,0 +1,43 @@
+"""The observations of the goldens, and a tokenizer that gives their prompts the golden's ids."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from vla_prune_ros import Observation
+from vla_prune_ros.model.synthetic import standin_tokenizer
+
+FRAME = ['▁In', ':', '▁What', '▁action', '▁should', '▁the', '▁robot', '▁take', '▁to']
+END = ['?', '\n', 'Out', ':']
+BOWL = (
+    '▁pick ▁up ▁the ▁black ▁bow l ▁between ▁the ▁plate ▁and ▁the ▁r am ekin ▁and ▁place ▁it '
+    '▁on ▁the ▁plate'
+)
+PEPPER = '▁put ▁the ▁green ▁pe pper ▁into ▁the ▁pot'
+
+
+@pytest.fixture(scope='session')
+def tokenizer(data_dir, tmp_path_factory):
+    """A folder with a tokenizer that has one piece for each id of the two golden prompts."""
+    pieces = {}
+    for words, name in ((BOWL, 'micro/film_fp32'), (PEPPER, 'micro_aloha/aloha_film_fp32')):
+        ids = load_file(data_dir / f'{name}.safetensors')['input_ids_prompt'][0].tolist()
+        parts = [*FRAME, *words.split(), *END]
+        assert len(parts) == len(ids) - 1
+        pieces.update(zip(parts, ids[1:], strict=True))
+    folder = tmp_path_factory.mktemp('tokenizer')
+    standin_tokenizer(pieces).save(str(folder / 'tokenizer.json'))
+    return folder
+
+
+@pytest.fixture(scope='session')
+def observation(data_dir):
+    """LIBERO frames as the simulator renders them, turned upright by 180 degrees."""
+    golden = load_file(data_dir / 'micro' / 'observation.safetensors')
+    frames = {
+        'primary': golden['raw.agentview_image'],
+        'wrist': golden['raw.robot0_eye_in_hand_image'],
+    }
+    images = {c: np.ascontiguousarray(f[::-1, ::-1]) for c, f in frames.items()}
+    task = 'pick up the black bowl between the plate and the ramekin and place it on the plate'
+    return Observation(images, golden['state'], task, stamp_ns=17)

@@ -1,0 +1,105 @@
+"""``load_policy``: a checkpoint folder in, a :class:`Policy` out."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import CheckpointError, ProfileError
+from ..model.checkpoint import load_model
+from ..model.diffusion import TRAIN_STEPS
+from ..model.files import Progress
+from ..model.prompt import PromptTokenizer
+from ..model.statistics import read_statistics
+from ..model.variant import find_variant
+from ..profiles import Profile, load_profile
+from ..pruning.plan import Pruner
+from ..pruning.registry import build_pruner
+from .policy import Policy
+
+DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
+UNTRAINED_NOTE = 'vla_prune.json'
+
+
+def load_policy(
+    checkpoint_dir: str | Path,
+    profile: str | Path | Profile = 'libero',
+    pruning: str | Mapping[str, Any] | Pruner = 'dense',
+    device: str = 'cpu',
+    dtype: str = 'float32',
+    unnorm_key: str | None = None,
+    tokenizer: str | Path | None = None,
+    head: str = 'auto',
+    diffusion_steps: int = 10,
+    progress: Progress = lambda text: None,
+) -> Policy:
+    """Load a checkpoint folder in the published layout.
+
+    :param profile: ``'libero'``, ``'aloha'``, ``'bridge'``, the path of a YAML profile, or a
+        Profile.
+    :param pruning: method by name (``'dense'``, ``'uniform:128'``), mapping, or an object.
+    :param device: a torch device, for example ``'cpu'`` or ``'cuda'``.
+    :param dtype: ``'float32'`` or ``'bfloat16'``.
+    :param unnorm_key: key of ``dataset_statistics.json``; needed where there are several.
+    :param tokenizer: folder with ``tokenizer.json`` or ``tokenizer.model``; default the
+        checkpoint's.
+    :param head: ``'l1'``, ``'diffusion'``, ``'discrete'``, or ``'auto'``, which finds it from the
+        files.
+    :param diffusion_steps: denoising steps of a diffusion head, 1 ... 50.
+    :param progress: called with a line of text at each step of loading.
+    :raises CheckpointError: the folder is missing, broken or does not fit the profile.
+    :raises ProfileError: a name or knob is unknown.
+    """
+    folder = Path(checkpoint_dir).expanduser()
+    if not folder.is_dir():
+        raise CheckpointError(
+            f'checkpoint {str(folder)!r} is not a folder',
+            'give the folder that holds config.json and the weights',
+        )
+    profile = load_profile(profile)
+    torch_device, torch_dtype = _device(device), _dtype(dtype)
+    if not 1 <= diffusion_steps <= TRAIN_STEPS:
+        raise ProfileError(
+            f'diffusion_steps is {diffusion_steps}', f'use 1 to {TRAIN_STEPS}, the training steps'
+        )
+    pruner = build_pruner(pruning)
+    variant = find_variant(folder, profile, head)
+    if not variant.proprio:
+        profile = replace(profile, proprio_dim=0, proprio_kind='none')
+    statistics = read_statistics(folder, profile, unnorm_key)
+    tokens = PromptTokenizer(tokenizer or folder)
+    model = load_model(folder, profile, variant, torch_device, torch_dtype, progress)
+    about = {
+        'checkpoint': str(folder),
+        'head': variant.head,
+        'film': variant.film,
+        'proprio': variant.proprio,
+        'untrained': _untrained(folder),
+    }
+    return Policy(model, profile, statistics, tokens, pruner, about, diffusion_steps)
+
+
+def _device(name: str) -> str:
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise ProfileError(f'device {name!r} is unknown', "use 'cpu' or 'cuda'") from None
+    if kind == 'cuda' and not torch.cuda.is_available():
+        raise ProfileError(
+            f'device {name!r} is not available', "use 'cpu' or install a CUDA build of torch"
+        )
+    return name
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise ProfileError(f'dtype {name!r} is unknown', f'use one of {sorted(DTYPES)}')
+    return DTYPES[name]
+
+
+def _untrained(folder: Path) -> bool:
+    note = folder / UNTRAINED_NOTE
+    return note.is_file() and json.loads(note.read_text(encoding='utf-8')).get('trained') is False

@@ -1,0 +1,89 @@
+"""Normalisation statistics of a checkpoint: which key, and whether they fit the profile."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointError
+from ..profiles import Profile
+from .files import read_json
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Normalisation limits of one quantity, float64 (n,) each, and what is scaled."""
+
+    low: np.ndarray
+    high: np.ndarray
+    mask: np.ndarray
+    mean: np.ndarray
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The limits of actions and state for one ``unnorm_key``."""
+
+    key: str
+    action: Bounds
+    proprio: Bounds | None
+
+
+def read_statistics(folder: Path, profile: Profile, unnorm_key: str | None) -> Statistics:
+    """The statistics of one key of ``dataset_statistics.json``, checked against the profile.
+
+    :raises CheckpointError: key unknown or ambiguous (the keys are listed), wrong lengths, limits
+        that are not finite or not ordered.
+    """
+    path = folder / 'dataset_statistics.json'
+    data = read_json(path)
+    key = _choose_key(path, sorted(data), unnorm_key)
+    action = _bounds(path, key, data[key], 'action', profile, profile.action_dim)
+    proprio = (
+        _bounds(path, key, data[key], 'proprio', profile, profile.proprio_dim)
+        if profile.proprio_dim
+        else None
+    )
+    return Statistics(key, action, proprio)
+
+
+def _choose_key(path: Path, keys: list[str], wanted: str | None) -> str:
+    if not keys:
+        raise CheckpointError(f'{path} holds no statistics', 'fetch the file again')
+    if not wanted:
+        if len(keys) == 1:
+            return keys[0]
+        raise CheckpointError(
+            f'{path} holds several keys and unnorm_key is not set',
+            f'set unnorm_key to one of {keys}',
+        )
+    for candidate in (wanted, f'{wanted}_no_noops'):
+        if candidate in keys:
+            return candidate
+    raise CheckpointError(f'unnorm_key {wanted!r} is not in {path}', f'use one of {keys}')
+
+
+def _bounds(path: Path, key: str, entry: Any, what: str, profile: Profile, length: int) -> Bounds:
+    names = ('q01', 'q99') if profile.normalization == 'bounds_q99' else ('min', 'max')
+    where = f'{path.name}: {key}.{what}'
+    try:
+        low, high = (np.asarray(entry[what][n], np.float64) for n in names)
+        mask = np.asarray(entry[what].get('mask', [True] * len(low)), bool)
+        mean = np.asarray(entry[what].get('mean') or (low + high) / 2, np.float64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f'{where} has no usable {names[0]}/{names[1]} ({error!r})',
+            f'check profile {profile.name!r} and its normalization',
+        ) from None
+    if not len(low) == len(high) == len(mask) == len(mean) == length:
+        raise CheckpointError(
+            f'{where} has {len(low)} dimensions, profile {profile.name!r} has {length}',
+            'choose the profile the checkpoint was trained with',
+        )
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high)[mask].all()):
+        raise CheckpointError(
+            f'{where}: limits are not finite or not {names[0]} < {names[1]}',
+            'fetch dataset_statistics.json again',
+        )
+    return Bounds(low, high, mask, mean)
