@@ -35,7 +35,7 @@ TRANSPORT_PROFILES = {
 ARGUMENTS = (
     DeclareLaunchArgument(
         'params_file',
-        default_value=str(SHARE / 'config' / 'libero.yaml'),
+        default_value=str(SHARE / 'config' / 'robot.yaml'),
         description='Parameter file of both nodes.',
     ),
     DeclareLaunchArgument(

@@ -200,7 +200,7 @@ def test_policy_launch_starts_both_nodes_from_the_parameter_file(fake_launch):
     }
     for name, node in nodes.items():
         assert node.kwargs['executable'] == name and name in console_scripts()
-        assert node.kwargs['parameters'][0] == str(ROOT / 'config/libero.yaml')
+        assert node.kwargs['parameters'][0] == str(ROOT / 'config/robot.yaml')
         assert set(node.kwargs) <= NODE_KEYWORDS
     assert overrides(nodes['vla_policy']) == {'use_sim_time': False, 'autostart': True}
     assert overrides(nodes['chunk_executor']) == {'use_sim_time': False}

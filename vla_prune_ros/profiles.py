@@ -9,7 +9,7 @@ scaling (``osc_pose.json``: 0.05 m and 0.5 rad per unit and step).
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import numpy as np
 import yaml
@@ -213,20 +213,37 @@ def _from_yaml(path: Path) -> Profile:
             f'profile file {path} is not a mapping of fields', "start it with 'base: libero'"
         )
     base = data.pop('base', None)
-    if base not in PROFILES:
+    if not isinstance(base, str) or base not in PROFILES:
         raise ProfileError(
             f'profile file {path}: base is {base!r}', f'use one of {sorted(PROFILES)}'
         )
-    known = {f.name for f in fields(Profile)}
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise ProfileError(
-            f'profile file {path}: unknown field {unknown[0]!r}', f'use one of {sorted(known)}'
-        )
+    known = {f.name: f.type for f in fields(Profile)}
+    for name, value in data.items():
+        if name not in known:
+            raise ProfileError(
+                f'profile file {path}: unknown field {name!r}', f'use one of {sorted(known)}'
+            )
+        if not _fits(value, known[name]):
+            raise ProfileError(
+                f'profile file {path}: {name} is {value!r}', f'give {_KINDS[known[name]]}'
+            )
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    try:
-        return replace(PROFILES[base], **{'name': path.stem, **values})
-    except TypeError as error:
-        raise ProfileError(
-            f'profile file {path}: {error}', 'check the type of each field'
-        ) from None
+    return replace(PROFILES[base], **{'name': path.stem, **values})
+
+
+_KINDS = {
+    str: 'a word',
+    int: 'a whole number',
+    float: 'a number',
+    tuple[str, ...]: 'a list of words',
+    tuple[float, ...]: 'a list of numbers',
+}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """YAML is untyped: without this, ``cameras: wrist`` would be five cameras of one letter."""
+    if get_origin(hint) is tuple:
+        return isinstance(value, list) and all(_fits(v, get_args(hint)[0]) for v in value)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if hint is float else hint)

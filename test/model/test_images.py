@@ -112,6 +112,13 @@ def test_jpeg_is_quality_95_with_420_chroma():
     )  # decoders differ, the stream not
 
 
+@pytest.mark.parametrize(('name', 'raw', 'index'), CAMERAS)
+def test_the_fast_path_is_within_one_level_on_average(golden, name, raw, index):
+    fast = images.prepare_image(upright(golden[raw]), fast=True).astype(int)
+    gap = np.abs(fast - golden[f'stage.image{index}.cropped'])
+    assert 0 < gap.mean() < 1 and gap.max() <= 3
+
+
 @pytest.mark.parametrize(
     'bad',
     [

@@ -73,6 +73,16 @@ def test_time_rises_across_episodes_and_seeds_count_up():
     assert s.scene.seeds == [7, 8]
 
 
+def test_seeds_can_start_anew():
+    """Two methods then see the same scenes."""
+    s = session(seed=7)
+    s.next_episode()
+    s.restart_seeds(7)
+    for _ in range(2):
+        s.next_episode()
+    assert s.scene.seeds == [7, 8, 7, 8]
+
+
 def test_twist_is_held_until_it_is_older_than_the_timeout():
     s = session(timeout_s=0.2)
     s.commands.set_twist([0.1, 0.0, 0.0], np.zeros(3), s.now_ns)

@@ -126,20 +126,32 @@ def center_crop(image: np.ndarray) -> np.ndarray:
     return np.floor(np.clip(out, 0, 1) * np.float32(255.5)).clip(0, 255).astype(np.uint8)
 
 
-def prepare_image(image: np.ndarray, pre_resize: int = 0) -> np.ndarray:
+def fast_resize_and_crop(image: np.ndarray) -> np.ndarray:
+    """Resize and crop in Pillow, about half the time of the exact path.
+
+    uint8 (H, W, 3) -> uint8 (224, 224, 3), at most one level off on average: Pillow rounds its
+    weights to 8 bits, and its box is bilinear with other sample points than TensorFlow's.
+    """
+    small = Image.fromarray(image).resize((IMAGE_SIZE, IMAGE_SIZE), Image.LANCZOS)
+    margin = (1 - CROP_AREA**0.5) / 2 * IMAGE_SIZE
+    box = (margin, margin, IMAGE_SIZE - margin, IMAGE_SIZE - margin)
+    return np.asarray(small.resize((IMAGE_SIZE, IMAGE_SIZE), Image.BILINEAR, box=box))
+
+
+def prepare_image(image: np.ndarray, pre_resize: int = 0, fast: bool = False) -> np.ndarray:
     """A camera frame -> what the towers see, uint8 (224, 224, 3).
 
     A frame that is 224 x 224 already counts as resized by the caller, as in the published server.
 
     :param pre_resize: side of a bicubic resize before everything else (ALOHA: 256), 0 for none.
+    :param fast: resize and crop with :func:`fast_resize_and_crop` instead of bit for bit.
     """
-    if image.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
-        if pre_resize:
-            image = np.asarray(
-                Image.fromarray(image).resize((pre_resize, pre_resize), Image.BICUBIC)
-            )
-        image = lanczos_resize(jpeg_round_trip(np.ascontiguousarray(image)))
-    return center_crop(image)
+    if image.shape == (IMAGE_SIZE, IMAGE_SIZE, 3):
+        return center_crop(image)
+    if pre_resize:
+        image = np.asarray(Image.fromarray(image).resize((pre_resize, pre_resize), Image.BICUBIC))
+    image = jpeg_round_trip(np.ascontiguousarray(image))
+    return fast_resize_and_crop(image) if fast else center_crop(lanczos_resize(image))
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -21,6 +20,7 @@ from ..runtime.recording import MethodRun
 from .client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Client
 from .environment import local_environment, ros_arguments
 from .messages import status_values, to_ns
+from .process import ros_context
 from .qos import command, sensor_data
 
 CAMERAS = ('primary', 'wrist')
@@ -107,15 +107,12 @@ def run_demo(
     os.environ.update(env)  # this process talks to the others
     with Processes(options.out / 'logs', env) as processes:
         _start(processes, options)
-        rclpy.init()
-        try:
+        with ros_context():
             recorder = Recorder(processes.check, on_pictures)
             with _progress(console) as progress:
                 runs = _drive(recorder, options, progress)
             about = recorder.about
             recorder.destroy_node()
-        finally:
-            rclpy.try_shutdown()
     return runs, about
 
 
@@ -200,6 +197,7 @@ def _run_method(recorder: Recorder, options: DemoOptions, method: str, show: Sho
     """All episodes of one pruning method, from loading the checkpoint to giving it back."""
     show(f'{method}: loading the checkpoint', 0)
     _load(recorder, method)
+    recorder.set_parameter('simulator', 'seed', options.seed)  # the same scenes for each method
     run = MethodRun(method)
     for episode in range(options.episodes):
 

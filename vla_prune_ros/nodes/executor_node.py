@@ -47,6 +47,7 @@ class ExecutorNode(Node):
         self._twist = self.create_publisher(TwistStamped, '~/twist', command(), **options)
         self._pose = self.create_publisher(PoseStamped, '~/pose_target', command(), **options)
         self._gripper = self.create_publisher(JointTrajectory, '~/gripper', command(), **options)
+        self._out = {'twist': self._twist, 'pose': self._pose}.get(self._params.output)
         self.create_subscription(
             JointTrajectory, '~/action_chunk', self._on_chunk, command(), **options
         )
@@ -68,6 +69,7 @@ class ExecutorNode(Node):
         """Send a last zero where the arm was moving."""
         if self._zeros_left and self.context.ok():
             self._send_zero()
+            self._out.wait_for_all_acked(Duration(seconds=0.2))
         super().destroy_node()
 
     def _on_chunk(self, message: JointTrajectory) -> None:
@@ -120,7 +122,13 @@ class ExecutorNode(Node):
         before = self._latch.command
         wanted = self._latch.update(due.gripper)
         if wanted is not None and wanted != before:
-            self._gripper.publish(gripper_message(wanted, self.get_clock().now().to_msg()))
+            self._gripper.publish(self._gripper_command(wanted))
+
+    def _gripper_command(self, opening: float) -> JointTrajectory:
+        params = self._params
+        position = params.gripper_closed + opening * (params.gripper_open - params.gripper_closed)
+        stamp = self.get_clock().now().to_msg()
+        return gripper_message(position, stamp, params.gripper_joint, params.gripper_time_s)
 
     def _send_twist(self, velocity: np.ndarray) -> None:
         out = TwistStamped()
@@ -150,17 +158,21 @@ class ExecutorNode(Node):
                 pose_message(*self._target.pose, self.get_clock().now().to_msg(), self._frame_id)
             )
 
+    def _rivals(self) -> str:
+        """Who else commands the arm and the mend; empty where nobody does."""
+        if self._out is None:
+            return ''
+        others = self.count_publishers(self._out.topic_name) - 1
+        return f'{others} other publishers of {self._out.topic_name}; stop them' if others else ''
+
     def _halt(self) -> None:
         self._schedule.clear()
         self._latch.reset()
 
     def _arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        others = self.count_publishers(self._twist.topic_name) - 1
-        if request.data and self._params.output == 'twist' and others:
-            response.success = False
-            response.message = (
-                f'{others} other publishers of {self._twist.topic_name}; stop them first'
-            )
+        rivals = self._rivals()
+        if request.data and rivals:
+            response.success, response.message = False, f'{rivals} first'
             return response
         self._armed = bool(request.data)
         self._halt()  # arming never continues an old chunk
@@ -197,8 +209,13 @@ class ExecutorNode(Node):
     def _diagnose(self) -> None:
         counters = {**self._schedule.counters, 'commands': self._sent}
         level = self._status.level if self._armed else OK
+        rivals = self._rivals()
         self._status.diagnose(
-            '', {'execution': (level, self._status.state, {'armed': self._armed, **counters})}
+            '',
+            {
+                'execution': (level, self._status.state, {'armed': self._armed, **counters}),
+                'safety': (ERROR if rivals else OK, rivals or 'ok', {}),
+            },
         )
 
 

@@ -33,6 +33,16 @@ class ExecutorParams:
     open_above: float = param(
         0.6, 'Gripper values above open it; in between the last command holds.', low=0.0, high=1.0
     )
+    gripper_joint: str = param('gripper', 'Joint name in the commands on ~/gripper.')
+    gripper_closed: float = param(
+        0.0, "Position of that joint when closed, in the driver's unit.", low=-100.0, high=100.0
+    )
+    gripper_open: float = param(
+        1.0, "Position of that joint when open, in the driver's unit.", low=-100.0, high=100.0
+    )
+    gripper_time_s: float = param(
+        0.3, 'time_from_start of a gripper command, in s.', low=0.0, high=10.0
+    )
     max_pose_age_s: float = param(
         0.5, 'Oldest ~/ee_pose to start a pose target from, in s.', low=0.01, high=10.0
     )

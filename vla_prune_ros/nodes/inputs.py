@@ -39,7 +39,7 @@ class Inputs:
     """All input streams of the policy node.
 
     :param on_image: called after each stored image, in the executor's thread.
-    :param on_reset: called with a reason when time jumped back.
+    :param on_reset: called when time jumped back on a stream; the buffers are cleared already.
     :param on_refused: called with the refusal of a message.
     """
 
@@ -49,7 +49,7 @@ class Inputs:
         params: PolicyParams,
         profile: Profile,
         on_image: Callable[[], None],
-        on_reset: Callable[[str], None],
+        on_reset: Callable[[], None],
         on_refused: Callable[[InputRefused], None],
     ) -> None:
         self._node, self._on_image, self._on_reset, self._on_refused = (
@@ -67,6 +67,8 @@ class Inputs:
         self._topics: dict[str, str] = {}
         self._estimator = MotionEstimator()
         self._last_receipt: dict[str, int] = {}
+        self._refusals: dict[str, InputRefused] = {}  # of the newest message, where it was bad
+        self._max_age_ns = round(1e9 * params.max_input_age_s)
         self._periods = {name: Window(60) for name in (*profile.cameras, *states)}
         self._received = dict.fromkeys(self._periods, 0)
         self._subscriptions = [self._camera(c, params.image_transport) for c in profile.cameras]
@@ -87,6 +89,9 @@ class Inputs:
             last = self._last_take
             return last if isinstance(last, Wait) and last.reason == 'skew' else None
         kind, _, stream = wait.reason.partition(':')
+        refusal = self._refusals.get(stream)
+        if refusal is not None and self._talks(stream):
+            return Wait(f'{refusal.reason}:{stream}', str(refusal))
         if kind != 'missing':
             return wait
         topic = self._topics[stream]
@@ -109,6 +114,7 @@ class Inputs:
     def clear(self, reason: str) -> None:
         """Forget what was received, for example after a jump of the clock."""
         self.pairing.clear(reason)
+        self._refusals.clear()
         self._estimator.reset()
         self.motion = None
 
@@ -143,12 +149,17 @@ class Inputs:
         try:
             if self.pairing.push(stream, to_ns(message.header.stamp), mono, message, self._now()):
                 self._estimator.reset()
-                self._on_reset(f'time jumped back on {stream}')
+                self._on_reset()
         except InputRefused as refusal:
-            self.pairing.losses[refusal.reason] += 1
+            self._refusals[stream] = refusal
             self._on_refused(refusal)
             return False
+        self._refusals.pop(stream, None)
         return True
+
+    def _talks(self, stream: str) -> bool:
+        """Messages arrive, of whatever use they are."""
+        return time.monotonic_ns() - self._last_receipt[stream] <= self._max_age_ns
 
     def _count(self, stream: str, mono: int) -> None:
         last = self._last_receipt.get(stream)

@@ -131,11 +131,17 @@ def chunk_record(message: JointTrajectory) -> ActionChunk:
     )
 
 
-def gripper_message(value: float, stamp: Time) -> JointTrajectory:
-    """One point for the gripper: 0 closed ... 1 open."""
-    out = JointTrajectory(joint_names=['gripper'])
+def gripper_message(
+    position: float, stamp: Time, joint: str = 'gripper', time_s: float = 0.0
+) -> JointTrajectory:
+    """One point for the gripper's joint, in its driver's unit, to be reached after ``time_s``."""
+    out = JointTrajectory(joint_names=[joint])
     out.header.stamp = stamp
-    out.points = [JointTrajectoryPoint(positions=array.array('d', [float(value)]))]
+    point = JointTrajectoryPoint(
+        positions=array.array('d', [float(position)]),
+        time_from_start=to_duration(round(1e9 * time_s)),
+    )
+    out.points = [point]
     return out
 
 

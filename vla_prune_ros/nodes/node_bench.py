@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rich.console import Console
 from rich.progress import Progress
@@ -17,7 +16,9 @@ from .client import Client
 from .environment import local_environment, ros_arguments
 from .fake_robot import CAMERAS
 from .messages import status_values, to_ns
+from .process import ros_context
 from .qos import sensor_data
+from .status import ERROR
 
 WARM_UP_S = 3.0
 
@@ -110,13 +111,10 @@ def run_node_bench(options: NodeBenchOptions, console: Console) -> NodeBenchRun:
     os.environ.update(env)
     with tempfile.TemporaryDirectory() as logs, Processes(Path(logs), env) as processes:
         _start(processes, options)
-        rclpy.init()
-        try:
+        with ros_context():
             listener = _Listener(processes.check)
             _measure(listener, options, console)
             listener.destroy_node()
-        finally:
-            rclpy.try_shutdown()
     return NodeBenchRun(listener.records, listener.sent.rates(), listener.received.rates())
 
 
@@ -145,7 +143,8 @@ def _start(processes: Processes, options: NodeBenchOptions) -> None:
 def _measure(listener: _Listener, options: NodeBenchOptions, console: Console) -> None:
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task('loading', total=None)
-        if not listener.wait(lambda: listener.state('vla_policy') == 'RUNNING', 60.0):
+        listener.wait(lambda: _settled(listener), 60.0)
+        if listener.state('vla_policy') != 'RUNNING':
             status = listener.status('vla_policy')
             raise VlaPruneError(
                 'vla_policy does not run: ' + (status.message if status else 'it says nothing'),
@@ -161,3 +160,10 @@ def _measure(listener: _Listener, options: NodeBenchOptions, console: Console) -
         listener.measuring = False
     if not listener.records:
         raise VlaPruneError('no inference was reported', 'measure longer with --seconds')
+
+
+def _settled(listener: _Listener) -> bool:
+    status = listener.status('vla_policy')
+    return status is not None and (
+        status.level == ERROR or listener.state('vla_policy') == 'RUNNING'
+    )

@@ -70,9 +70,9 @@ def defaults(record: type) -> dict[str, Any]:
     return {f.name: getattr(record(), f.name) for f in fields(record)}
 
 
-def _descriptor(f: Any) -> ParameterDescriptor:
+def _descriptor(f: Any, fixed: bool) -> ParameterDescriptor:
     meta = f.metadata
-    out = ParameterDescriptor(description=meta['doc'])
+    out = ParameterDescriptor(description=meta['doc'], read_only=fixed and not meta['live'])
     if meta['choices']:
         out.additional_constraints = 'one of: ' + ', '.join(meta['choices'])
     # Ranges of arrays are not expressible in a descriptor; check_value holds them.
@@ -88,12 +88,14 @@ def _descriptor(f: Any) -> ParameterDescriptor:
     return out
 
 
-def declare(node: Node, record: type[Record]) -> Record:
+def declare(node: Node, record: type[Record], configures: bool = False) -> Record:
     """Declare every field of ``record`` on ``node`` and return the record with the values in
     force.
 
     Values from the command line or a parameter file override the defaults.
 
+    :param configures: the node reads the record again whenever it configures. Otherwise what is
+        not live is read-only: a change that has no effect must not look accepted.
     :raises ProfileError: a value is out of range or of the wrong type.
     """
     for f in fields(record):
@@ -102,7 +104,9 @@ def declare(node: Node, record: type[Record]) -> Record:
         default = getattr(record(), f.name)
         try:
             node.declare_parameter(
-                f.name, list(default) if isinstance(default, tuple) else default, _descriptor(f)
+                f.name,
+                list(default) if isinstance(default, tuple) else default,
+                _descriptor(f, fixed=not configures),
             )
         except Exception as error:  # rclpy raises several classes, each with a readable text
             raise ProfileError(

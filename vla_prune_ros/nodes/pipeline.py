@@ -38,7 +38,7 @@ class Pipeline:
     def __init__(self, node: LifecycleNode, params: PolicyParams, status: StatusReporter) -> None:
         import torch  # slow to import: only a node that loads a policy pays
 
-        from ..engine.policy import load_policy
+        from ..engine.load import load_policy
 
         self._node, self._params = node, params
         profile = _check_profile(params)
@@ -62,10 +62,12 @@ class Pipeline:
         self.answers = self.faults = 0
         self.latched = ''
         self.problem = _NONE
-        self._reset_policy = False
-        self._last_query_ns = 0
+        self._epoch = self._policy_epoch = 0  # grows with everything that must be forgotten
+        self._last_query = (0, 0)  # epoch and image stamp
         self._runner = QueryRunner(policy, params)
-        self.inputs = Inputs(node, params, profile, self._query, self.forget, self._on_refused)
+        self.inputs = Inputs(
+            node, params, profile, self._query, self._start_afresh, self._on_refused
+        )
         self.outputs = Outputs(node, profile, policy.untrained)
         self.worker = InferenceWorker(self._run, self._on_answer, self._on_error)
 
@@ -81,10 +83,13 @@ class Pipeline:
 
     def forget(self, reason: str) -> None:
         """Time jumped or the task changed: nothing from before may reach robot or pruner."""
-        self.worker.invalidate()
         self.inputs.clear(reason)
-        self._reset_policy = True
-        self._last_query_ns = 0
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """Discard the running query, and let the next one find an empty memory."""
+        self._epoch += 1
+        self.worker.invalidate()
 
     def clear_faults(self) -> None:
         """Forget problems and a latched fault."""
@@ -113,9 +118,9 @@ class Pipeline:
                 WARN,
                 '',
             )
-        code, text = self.problem
-        if wait is not None and not code.startswith('stamp_'):  # a bad stamp is why nothing flows
+        if wait is not None:
             return 'WAITING', wait.detail, WARN, wait.reason
+        code, text = self.problem
         if code == 'late':
             return 'LATE', text, WARN, code
         return ('REFUSED', text, WARN, code) if code else ('RUNNING', '', OK, '')
@@ -160,18 +165,27 @@ class Pipeline:
         pair = self.inputs.take()
         if isinstance(pair, Wait):
             return
-        if pair.stamp_ns - self._last_query_ns < round(1e9 * self._params.replan_period_s):
+        epoch, last_ns = self._last_query
+        period_ns = round(1e9 * self._params.replan_period_s)
+        if epoch == self._epoch and pair.stamp_ns - last_ns < period_ns:
             return
         spent_ms = 1e3 * (time.perf_counter() - begin)
         self.worker.submit(
-            Job(pair, self.instruction, self.inputs.motion, time.monotonic_ns(), spent_ms)
+            Job(
+                pair,
+                self.instruction,
+                self.inputs.motion,
+                time.monotonic_ns(),
+                spent_ms,
+                self._epoch,
+            )
         )
 
     def _run(self, job: Job) -> Answer:
-        if self._reset_policy:  # here, because only the worker may touch the policy
-            self._reset_policy = False
+        if job.epoch != self._policy_epoch:  # here: only the worker may touch the policy
+            self._policy_epoch = job.epoch
             self._runner.reset()
-        self._last_query_ns = job.pair.stamp_ns
+        self._last_query = (job.epoch, job.pair.stamp_ns)
         return self._runner.run(job)
 
     def _on_answer(self, answer: Answer) -> None:

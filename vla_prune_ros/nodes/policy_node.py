@@ -6,6 +6,7 @@ motion and never executes it: that is ``chunk_executor``, in a process of its ow
 """
 
 import sys
+import traceback
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -33,7 +34,7 @@ class PolicyNode(LifecycleNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('vla_policy', **kwargs)
-        self._params = declare(self, PolicyParams)
+        self._params = declare(self, PolicyParams, configures=True)
         self._status = StatusReporter(self)
         self._pipeline: Pipeline | None = None
         self._active = False
@@ -78,16 +79,19 @@ class PolicyNode(LifecycleNode):
             self._status.set('UNCONFIGURED', str(error), ERROR)
             return _FAILURE
         except (RuntimeError, MemoryError) as error:  # out of memory, a device that fails
-            self._status.set(
-                'UNCONFIGURED',
-                f'loading failed: {(str(error).splitlines() or [""])[0]}; '
-                'choose a smaller dtype or another device',
-                ERROR,
-            )
-            return _FAILURE
+            return self._not_loaded(error, 'choose a smaller dtype or another device')
+        except Exception as error:  # rclpy would swallow it, and the status would say LOADING
+            self.get_logger().debug(traceback.format_exc())
+            return self._not_loaded(error, 'check the files of the checkpoint')
         self._pipeline.instruction = self._instruction
         self._status.set('INACTIVE', **self._about())
         return _SUCCESS
+
+    def _not_loaded(self, error: Exception, mend: str) -> TransitionCallbackReturn:
+        line = (str(error).splitlines() or [''])[0]
+        text = f'loading failed: {type(error).__name__}: {line}; {mend}'
+        self._status.set('UNCONFIGURED', text, ERROR)
+        return _FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let chunks out."""
@@ -153,8 +157,10 @@ class PolicyNode(LifecycleNode):
                     successful=False,
                     reason=f'{p.name} is read when the node configures; clean it up first',
                 )
-        refused = [
-            self._instruct(p.value) for p in parameters if p.name == 'instruction' and p.value
+        refused = [  # an empty one says nothing at start, and is no task later
+            self._instruct(p.value)
+            for p in parameters
+            if p.name == 'instruction' and (p.value or self._instruction)
         ]
         return SetParametersResult(successful=not any(refused), reason=''.join(refused))
 

@@ -56,7 +56,10 @@ class PolicyParams:
     )
     frame_id: str = param('base_link', 'Frame of the published deltas.')
     sync_slop_s: float = param(
-        0.05, 'Largest difference between two images of a pair, in s.', low=0.0, high=1.0
+        0.02,
+        'Largest difference between two images of a pair, in s: less than a frame period.',
+        low=0.0,
+        high=1.0,
     )
     max_input_age_s: float = param(
         0.5, 'Oldest input, by header and by receipt, in s.', low=0.01, high=10.0

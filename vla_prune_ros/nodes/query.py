@@ -28,6 +28,8 @@ class Job:
 
     :param submitted_ns: monotonic time at which it was handed over.
     :param pairing_ms: time the pairing took in the executor's thread.
+    :param epoch: number of resets before it; a job with another one than the policy's starts
+        afresh.
     """
 
     pair: Pair
@@ -35,6 +37,7 @@ class Job:
     motion: MotionHint | None
     submitted_ns: int
     pairing_ms: float
+    epoch: int
 
 
 @dataclass(frozen=True)

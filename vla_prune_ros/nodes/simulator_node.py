@@ -17,9 +17,11 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
@@ -45,10 +47,11 @@ class SimulatorParameters:
 
     seed: int = param(
         0,
-        'Seed of episode 0; episode n has seed + n. Even seeds ask for the red '
-        'cube, odd ones for the green cube.',
+        'Seed of the next episode; those after it count on. Even seeds ask for the red cube, '
+        'odd ones for the green cube.',
         low=0,
         high=1_000_000_000,
+        live=True,
     )
     image_hz: float = param(
         20.0,
@@ -133,6 +136,7 @@ class SimulatorNode(Node):
             )
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(SetBool, '~/pause', self._on_pause)
+        self.add_on_set_parameters_callback(self._on_parameters)
 
     def _on_twist(self, message: TwistStamped) -> None:
         linear, angular = message.twist.linear, message.twist.angular
@@ -157,6 +161,12 @@ class SimulatorNode(Node):
                 f'{self.resolve_topic_name("~/gripper")}: {error}',
                 throttle_duration_sec=_WARN_EVERY_S,
             )
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == 'seed':
+                self._session.restart_seeds(parameter.value)
+        return SetParametersResult(successful=True)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         request = _ResetRequest()

@@ -20,8 +20,8 @@ def draw_overlay(image: np.ndarray, kept: np.ndarray, lines: Sequence[str] = ())
     side = int(round(len(kept) ** 0.5))
     mask = np.kron(kept.reshape(side, side), np.ones((len(image) // side,) * 2, bool))
     out = np.where(mask[..., None], image, (image * _DIM).astype(np.uint8))
+    if lines:
+        out[: 6 + 14 * len(lines)] //= 3  # a dark strip: readable on any picture
     for i, line in enumerate(lines):
-        at = (4, 14 + 14 * i)
-        cv2.putText(out, line, at, _FONT, 0.4, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(out, line, at, _FONT, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+        cv2.putText(out, line, (4, 14 + 14 * i), _FONT, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
     return out

@@ -35,6 +35,10 @@ class Session:
         """Seed of the present episode."""
         return self._first_seed + self.episode
 
+    def restart_seeds(self, seed: int) -> None:
+        """The next episode has ``seed``, the one after it ``seed + 1``, and so on."""
+        self._first_seed = seed - (self.episode + 1)
+
     def next_episode(self) -> None:
         """Reset the scene with the next seed; time goes on by one control step."""
         self.episode += 1

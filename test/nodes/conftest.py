@@ -1,0 +1,287 @@
+"""Nodes under test in this process, and a robot whose messages a test can spoil."""
+
+import array
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+if find_spec('rclpy') is not None:  # else every test here is skipped
+    import rclpy
+    from diagnostic_msgs.msg import DiagnosticArray
+    from geometry_msgs.msg import PoseStamped
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.parameter import Parameter
+    from rclpy.signals import SignalHandlerOptions
+    from sensor_msgs.msg import Image, JointState
+    from std_msgs.msg import String
+    from trajectory_msgs.msg import JointTrajectory
+
+    from vla_prune_ros.nodes import qos
+    from vla_prune_ros.nodes.client import ACTIVATE, CONFIGURE, Client
+    from vla_prune_ros.nodes.messages import (
+        image_message,
+        pose_message,
+        status_values,
+        to_ns,
+        to_stamp,
+    )
+
+CAMERAS = ('primary', 'wrist')
+SIDE = 64
+PERIOD_S = 0.1
+POSITION = np.array([0.05, 0.1, 1.1])
+QUATERNION = np.array([0.995, -0.05, 0.03, 0.08])
+FINGERS = (0.02, -0.02)
+TASK = 'pick up the red cube'
+# The slop is below the period: only images of one tick make a pair.
+PARAMETERS = {'instruction': TASK, 'replan_period_s': 0.0, 'sync_slop_s': 0.02}
+WAIT_S = 20.0
+
+
+class Spinning:
+    """A node that is spun by a thread of its own."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.node = make()
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._executor.spin, name='spinning', daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self._thread.join(10.0)
+        self.node.destroy_node()
+
+
+class Robot:
+    """Sends one whole observation about ten times a second while it waits.
+
+    ``spoil`` may change, or delete, any of the messages before they leave; ``now_ns`` is the time
+    they are stamped with.
+    """
+
+    def __init__(self, policy: str = '/vla_policy') -> None:
+        self.client = Client('robot', idle=self.tick)
+        self.spoil: Callable[[dict[str, Any]], None] = lambda messages: None
+        self.silent = False
+        self.ticks = 0
+        self._next_tick = 0.0
+        self.now_ns: Callable[[], int] = time.time_ns
+        self.frames: dict[int, dict[str, np.ndarray]] = {}
+        self.chunks: list[Any] = []
+        self.inferences: list[Any] = []
+        self.diagnostics: dict[str, Any] = {}
+        self._random = np.random.default_rng(0)
+        node = self.client
+        node.watch(policy.strip('/'))
+        self._policy = policy
+        self._out = {c: self._sensor(Image, f'image/{c}') for c in CAMERAS}
+        self._out['ee_pose'] = self._sensor(PoseStamped, 'ee_pose')
+        self._out['joint_states'] = self._sensor(JointState, 'joint_states')
+        self._task = node.create_publisher(String, f'{policy}/instruction', qos.latched())
+        self.listen(JointTrajectory, 'action_chunk', self.chunks.append, qos.command())
+        self.listen(DiagnosticArray, 'inference', self.inferences.append, qos.sensor_data(10))
+        node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+
+    def publisher(self, kind: type, topic: str, profile: Any) -> Any:
+        return self.client.create_publisher(kind, f'{self._policy}/{topic}', profile)
+
+    def _sensor(self, kind: type, topic: str) -> Any:
+        return self.publisher(kind, topic, qos.sensor_data())
+
+    def listen(self, kind: type, topic: str, take: Callable[[Any], None], profile: Any) -> Any:
+        return self.client.create_subscription(
+            kind, f'{self._policy}/{topic}', lambda message: take(message), profile
+        )
+
+    def _on_diagnostics(self, message: Any) -> None:
+        self.diagnostics.update({status.name: status for status in message.status})
+
+    def tick(self) -> None:
+        """State first, then the cameras, all of one stamp unless the test changes it."""
+        if self.silent or time.monotonic() < self._next_tick:
+            return
+        self._next_tick = time.monotonic() + PERIOD_S
+        self.ticks += 1
+        messages = self._messages()
+        self.spoil(messages)
+        for name in ('ee_pose', 'joint_states', *CAMERAS):
+            if name in messages:
+                self._out[name].publish(messages[name])
+
+    def _messages(self) -> dict[str, Any]:
+        now_ns = self.now_ns()
+        stamp = to_stamp(now_ns)
+        frames = {c: self._random.integers(0, 256, (SIDE, SIDE, 3), np.uint8) for c in CAMERAS}
+        self.frames[now_ns] = frames
+        joints = JointState(
+            name=['panda_finger_joint2', 'panda_joint1', 'panda_finger_joint1'],
+            position=array.array('d', [FINGERS[1], 0.3, FINGERS[0]]),
+        )
+        joints.header.stamp = stamp
+        return {
+            **{c: image_message(frame, stamp, c) for c, frame in frames.items()},
+            'ee_pose': pose_message(POSITION, QUATERNION, stamp, 'world'),
+            'joint_states': joints,
+        }
+
+    def replace_camera(self, camera: str, publisher: Any) -> None:
+        self.client.destroy_publisher(self._out[camera])
+        self._out[camera] = publisher
+
+    def say(self, task: str) -> None:
+        self._task.publish(String(data=task))
+
+    def until(self, done: Callable[[], bool], what: str) -> None:
+        """Send observations until ``done``; fail with the node's own words otherwise."""
+        if not self.client.wait(done, WAIT_S):
+            pytest.fail(f'no {what}; the node says: {self.text}')
+
+    def until_says(self, *words: str) -> None:
+        self.until(lambda: all(w in self.text for w in words), f'status with {words}')
+
+    def until_state(self, *states: str) -> None:
+        self.until(lambda: self.state in states, f'state {states}')
+
+    def next_chunk(self) -> Any:
+        count = len(self.chunks)
+        self.until(lambda: len(self.chunks) > count, 'chunk')
+        return self.chunks[-1]
+
+    def no_chunk_for(self, ticks: int) -> None:
+        """Send that many more observations and see that nothing comes of them."""
+        self.client.spin_for(0.2)  # what is under way arrives
+        count, end = len(self.chunks), self.ticks + ticks
+        assert self.client.wait(lambda: self.ticks >= end, WAIT_S)
+        self.client.spin_for(0.2)
+        assert len(self.chunks) == count, f'a chunk came; the node says: {self.text}'
+
+    @property
+    def status(self) -> Any:
+        return self.client.status(self._policy.strip('/'))
+
+    @property
+    def state(self) -> str:
+        return self.client.state(self._policy.strip('/'))
+
+    @property
+    def text(self) -> str:
+        return f'{self.state}: {self.status.message}' if self.status is not None else ''
+
+    def inference_of(self, chunk: Any) -> dict[str, str]:
+        """Values of ~/inference with the chunk's stamp."""
+        stamp = to_ns(chunk.header.stamp)
+
+        def found() -> list[Any]:
+            return [m for m in self.inferences if to_ns(m.header.stamp) == stamp]
+
+        self.until(lambda: bool(found()), 'inference record')
+        return status_values(found()[0].status[0])
+
+
+@pytest.fixture(scope='module')
+def ros() -> Iterator[None]:
+    """rclpy for one test module; Ctrl-C stays pytest's."""
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def spinning(ros: None) -> Iterator[Callable[..., Any]]:
+    """Makes a node and spins it in a thread until the test is over."""
+    made = []
+
+    def make(build: Callable[[], Any]) -> Any:
+        made.append(Spinning(build))
+        return made[-1].node
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture(scope='session')
+def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in the published layout that infers in some ten milliseconds."""
+    from vla_prune_ros.model.synthetic import make_checkpoint
+
+    return make_checkpoint(tmp_path_factory.mktemp('checkpoint') / 'micro', 'micro')
+
+
+class PolicyRig:
+    """A policy node and the robot it listens to."""
+
+    def __init__(self, **parameters: Any) -> None:
+        from vla_prune_ros.nodes.policy_node import PolicyNode
+
+        overrides = [Parameter(k, value=v) for k, v in parameters.items()]
+        self.spinning = Spinning(lambda: PolicyNode(parameter_overrides=overrides))
+        self.node = self.spinning.node
+        self.robot = Robot()
+        self.robot.silent = True
+        self.robot.until(lambda: self.robot.state != '', 'first status')
+        self.robot.silent = False
+
+    @property
+    def pipeline(self) -> Any:
+        return self.node._pipeline
+
+    @property
+    def policy(self) -> Any:
+        return self.pipeline._runner.policy
+
+    def change(self, transition: int) -> bool:
+        return self.robot.client.change_state('vla_policy', transition)
+
+    def bring_up(self) -> 'PolicyRig':
+        assert self.change(CONFIGURE), self.robot.text
+        assert self.change(ACTIVATE), self.robot.text
+        return self
+
+    def set(self, name: str, value: Any) -> str:
+        return self.robot.client.set_parameter('vla_policy', name, value)
+
+    def close(self) -> None:
+        self.spinning.close()
+        self.robot.client.destroy_node()
+
+
+@pytest.fixture
+def rig(ros: None, micro: Path) -> Iterator[Callable[..., PolicyRig]]:
+    """Makes a policy node of the micro checkpoint, with an instruction and no pause between
+    queries."""
+    made = []
+
+    def make(**parameters: Any) -> PolicyRig:
+        made.append(PolicyRig(**{'checkpoint': str(micro), **PARAMETERS, **parameters}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture(scope='module')
+def idle_rig(ros: None, micro: Path) -> Iterator[PolicyRig]:
+    """One policy node for all tests of a module: it has to live through everything."""
+    rig = PolicyRig(checkpoint=str(micro), **PARAMETERS)
+    yield rig
+    rig.close()
+
+
+@pytest.fixture(scope='module')
+def running(idle_rig: PolicyRig) -> PolicyRig:
+    """The module's node, active."""
+    return idle_rig.bring_up()

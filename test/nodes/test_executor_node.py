@@ -1,0 +1,362 @@
+"""The chunk executor on real topics: what it sends, and that it stops.
+
+Expected velocities are the chunk's own deltas divided by its period; expected pose targets are
+composed with scipy from the measured pose.
+"""
+
+import math
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.ros
+pytest.importorskip('rclpy')
+
+from geometry_msgs.msg import PoseStamped, TwistStamped  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from scipy.spatial.transform import Rotation  # noqa: E402
+from trajectory_msgs.msg import JointTrajectory  # noqa: E402
+
+from vla_prune_ros.errors import VlaPruneError  # noqa: E402
+from vla_prune_ros.nodes import qos  # noqa: E402
+from vla_prune_ros.nodes.client import Client  # noqa: E402
+from vla_prune_ros.nodes.executor_node import ExecutorNode  # noqa: E402
+from vla_prune_ros.nodes.messages import chunk_message, pose_arrays, pose_message  # noqa: E402
+from vla_prune_ros.records import ActionChunk  # noqa: E402
+
+NODE = '/chunk_executor'
+DT_S = 0.05
+WAIT_S = 20.0
+NAMES = ['linear', 'angular']
+
+
+def chunk(steps=8, stamp_ns=None, deltas=None, gripper=None):
+    """Step i moves (i + 1) mm along x and turns (i + 1) mrad about z."""
+    if deltas is None:
+        deltas = np.outer(np.arange(1, steps + 1), [0.001, 0, 0, 0, 0, 0.001])
+    gripper = np.ones(len(deltas)) if gripper is None else np.asarray(gripper, float)
+    return ActionChunk(stamp_ns or time.time_ns(), DT_S, np.asarray(deltas), gripper, 'base')
+
+
+def twist_row(message):
+    return [
+        getattr(getattr(message.twist, part), axis) for part in NAMES for axis in ('x', 'y', 'z')
+    ]
+
+
+class Arm:
+    """Stands where policy and robot do: sends chunks and poses, keeps the commands."""
+
+    def __init__(self):
+        self.client = Client('arm', idle=self.tick)
+        self.client.watch('chunk_executor')
+        self.twists, self.poses, self.grippers = [], [], []
+        for kind, topic, into in (
+            (TwistStamped, 'twist', self.twists),
+            (PoseStamped, 'pose_target', self.poses),
+            (JointTrajectory, 'gripper', self.grippers),
+        ):
+            self.client.create_subscription(
+                kind, f'{NODE}/{topic}', lambda m, into=into: into.append(m), qos.command()
+            )
+        self._chunk = self.client.create_publisher(
+            JointTrajectory, f'{NODE}/action_chunk', qos.command()
+        )
+        self._ee_pose = self.client.create_publisher(
+            PoseStamped, f'{NODE}/ee_pose', qos.sensor_data()
+        )
+        self.measured = None
+
+    def tick(self):
+        if self.measured is not None:
+            stamp = self.client.get_clock().now().to_msg()
+            self._ee_pose.publish(pose_message(*self.measured, stamp, 'base'))
+
+    def send(self, record):
+        """A record, or a message that is not one."""
+        message = chunk_message(record) if isinstance(record, ActionChunk) else record
+        self.until(lambda: self._chunk.get_subscription_count() == 1, 'executor on the topic')
+        self._chunk.publish(message)
+
+    def arm(self, value=True):
+        return self.client.set_bool(f'{NODE}/arm', value)
+
+    def until(self, done, what):
+        if not self.client.wait(done, WAIT_S):
+            pytest.fail(f'no {what}; the node says: {self.text}')
+
+    def until_says(self, *words):
+        self.until(lambda: all(w in self.text for w in words), f'status with {words}')
+
+    def until_quiet(self):
+        """Silence for ten periods of the executor."""
+        seen = -1
+        while seen != len(self.twists):
+            seen = len(self.twists)
+            self.client.spin_for(0.2)
+
+    @property
+    def velocities(self):
+        return np.array([twist_row(m) for m in self.twists]).reshape(-1, 6)
+
+    @property
+    def text(self):
+        status = self.client.status('chunk_executor')
+        return f'{self.client.state("chunk_executor")}: {status.message}' if status else ''
+
+
+@pytest.fixture
+def arm(ros, spinning):
+    """Makes the executor with parameters and returns the other side of its topics."""
+    clients = []
+
+    def make(**parameters):
+        parameters = {'output': 'twist', **parameters}
+        overrides = [Parameter(k, value=v) for k, v in parameters.items()]
+        spinning(lambda: ExecutorNode(parameter_overrides=overrides))
+        one = Arm()
+        clients.append(one.client)
+        one.until(lambda: one.text != '', 'first status')
+        return one
+
+    yield make
+    for client in clients:
+        client.destroy_node()
+
+
+def test_disarmed_it_sends_nothing(arm):
+    one = arm()
+    one.send(chunk())
+    one.client.spin_for(0.4)
+    assert one.twists == [] and one.grippers == []
+    assert one.text.startswith('DISARMED')
+
+
+def test_twist_is_the_due_delta_over_its_period_then_zeros_then_silence(arm):
+    one = arm(zero_commands=4)
+    one.arm()
+    one.send(chunk(6))
+    one.until(lambda: len(one.twists) > 4 and not one.velocities[-1].any(), 'zero')
+    one.until_quiet()
+    got = one.velocities
+    moving = got.any(axis=1)
+    assert moving.sum() == len(got) - 4 and not got[-4:].any()
+    steps = got[moving][:, 0] * DT_S / 0.001
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-9)
+    assert (np.diff(steps) >= 0).all() and steps[-1] == 6
+    np.testing.assert_allclose(got[:, 5], got[:, 0], atol=1e-12)
+    assert not got[:, 1:5].any()
+    assert {m.header.frame_id for m in one.twists} == {'base'}
+    one.until_says('HOLDING', 'the chunk is used up')
+
+
+def test_steps_whose_time_is_past_are_skipped(arm):
+    one = arm()
+    one.arm()
+    one.send(chunk(stamp_ns=time.time_ns() - round(4.5 * DT_S * 1e9)))
+    one.until(lambda: bool(one.twists), 'command')
+    assert one.velocities[0, 0] >= 0.005 / DT_S - 1e-12  # step 4, the fifth, or a later one
+
+
+def test_a_chunk_that_is_wholly_past_moves_nothing(arm):
+    one = arm()
+    one.arm()
+    one.send(chunk(stamp_ns=time.time_ns() - 1_000_000_000))
+    one.until_says('HOLDING', 'the chunk is used up')
+    assert one.twists == []
+
+
+def test_an_old_chunk_moves_nothing(arm):
+    one = arm(max_chunk_age_s=0.3)
+    one.arm()
+    one.send(chunk(100, stamp_ns=time.time_ns() - 400_000_000, deltas=np.full((100, 6), 1e-3)))
+    one.until_says('HOLDING', 'the chunk is too old')
+    assert one.twists == []
+
+
+@pytest.mark.parametrize('how', ['stop', 'disarm'])
+def test_stop_and_disarming_end_motion_with_zeros(arm, how):
+    one = arm()
+    one.arm()
+    one.send(chunk(40, deltas=np.full((40, 6), 1e-3)))
+    one.until(lambda: len(one.twists) > 2, 'motion')
+    if how == 'stop':
+        assert one.client.trigger(f'{NODE}/stop') == 'disarmed'
+    else:
+        assert one.arm(False) == 'disarmed'
+    one.until_quiet()
+    assert not one.velocities[-5:].any() and one.velocities[-6].any()
+    one.send(chunk())
+    count = len(one.twists)
+    one.client.spin_for(0.3)
+    assert len(one.twists) == count
+    one.arm()  # the chunk from before it was armed is not run
+    one.until_says('HOLDING', 'no chunk yet')
+    assert len(one.twists) == count
+
+
+def with_names(names):
+    message = chunk_message(chunk())
+    message.joint_names = names
+    return message
+
+
+BAD = {
+    'fast': (chunk(deltas=np.full((8, 6), [0.07, 0, 0, 0, 0, 0])), '1.4', 'max_linear_m_s'),
+    'turning': (chunk(deltas=np.full((8, 6), [0, 0, 0, 0, 0.4, 0])), '8', 'max_angular_rad_s'),
+    'nan': (chunk(deltas=np.full((8, 6), math.nan)), 'nan', ''),
+    'nan gripper': (chunk(gripper=[math.nan] * 8), 'not finite', 'publisher'),
+    'names': (with_names([f'panda_joint{i}' for i in range(1, 8)]), 'panda_joint1', 'delta_x'),
+    'empty': (JointTrajectory(joint_names=with_names([]).joint_names), 'joint_names []', ''),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_a_bad_chunk_is_refused_by_name_and_moves_nothing(arm, case):
+    message, what, mend = BAD[case]
+    one = arm()
+    one.arm()
+    one.send(message)
+    one.until_says('REFUSED', what, mend)
+    one.client.spin_for(0.2)
+    assert one.twists == []
+    one.send(chunk())
+    one.until_says('MOVING')
+
+
+def test_one_publisher_on_the_command_topic(arm):
+    one = arm()
+    rival = one.client.create_publisher(TwistStamped, f'{NODE}/twist', qos.command())
+    one.until(lambda: one.client.count_publishers(f'{NODE}/twist') == 2, 'second publisher')
+    with pytest.raises(VlaPruneError, match=f'1 other publishers of {NODE}/twist; stop them'):
+        one.arm()
+    one.send(chunk())
+    one.client.spin_for(0.2)
+    assert one.twists == []
+    one.client.destroy_publisher(rival)
+    one.until(lambda: one.client.count_publishers(f'{NODE}/twist') == 1, 'one publisher')
+    assert one.arm() == 'armed'
+
+
+def test_output_none_only_watches(arm):
+    one = arm(output='none')
+    assert "output is 'none'" in one.arm()
+    one.send(chunk())
+    one.until_says('MOVING')
+    one.until_says('HOLDING')
+    assert one.twists == one.poses == one.grippers == []
+
+
+def test_pose_targets_are_integrated_from_the_measured_pose(arm):
+    """Translation added, rotation vector from the left; all targets of one chunk in its order."""
+    one = arm(output='pose')
+    start, quat = np.array([0.3, -0.2, 0.5]), Rotation.from_euler('xyz', [3.0, 0.2, 0.4]).as_quat()
+    one.measured = start, quat
+    one.client.spin_for(0.3)
+    one.arm()
+    deltas = np.tile([0.002, 0.001, -0.003, 0.01, -0.02, 0.03], (12, 1))
+    one.send(chunk(deltas=deltas))
+    one.until(lambda: len(one.poses) > 3, 'pose targets')
+    one.until_says('HOLDING')
+    step = Rotation.from_rotvec(deltas[0, 3:])
+    turned, targets = Rotation.from_quat(quat), []
+    for i in range(1, 13):
+        turned = step * turned
+        targets.append((start + i * deltas[0, :3], turned))
+    seen = 0
+    for message in one.poses:
+        position, got = pose_arrays(message)
+        distances = [np.linalg.norm(position - t) for t, _ in targets]
+        i = int(np.argmin(distances))
+        if np.linalg.norm(position - start) < 1e-9:  # held where it was measured, after the chunk
+            continue
+        assert distances[i] < 1e-9 and i + 1 >= seen
+        assert (targets[i][1].inv() * Rotation.from_quat(got)).magnitude() < 1e-9
+        seen = i + 1
+    assert seen >= 4
+    assert one.twists == []
+
+
+@pytest.mark.parametrize('pose', [None, (np.full(3, math.nan), np.array([0, 0, 0, 1.0]))])
+def test_no_pose_target_without_a_fresh_and_finite_pose(arm, pose):
+    one = arm(output='pose')
+    one.measured = pose
+    one.arm()
+    one.send(chunk(20, deltas=np.full((20, 6), 1e-3)))
+    one.client.spin_for(0.5)
+    assert one.poses == [] and one.grippers == []
+
+
+def test_gripper_is_commanded_once_per_change(arm):
+    """Thresholds 0.4 and 0.6: in between the last command stays."""
+    one = arm()
+    one.arm()
+    opening = [1] * 4 + [0.5] * 3 + [0.1] * 4 + [0.5] * 3 + [0.9] * 4 + [0.5] * 3
+    one.send(chunk(deltas=np.full((21, 6), 1e-3), gripper=opening))
+    one.until_says('MOVING')
+    one.until_says('HOLDING')
+    one.until_quiet()
+    sent = [list(m.points[0].positions) for m in one.grippers]
+    assert sent == [[1.0], [0.0], [1.0]]
+    assert all(m.joint_names == ['gripper'] for m in one.grippers)
+
+
+def test_a_policy_that_falls_silent_leaves_the_arm_at_rest(arm):
+    one = arm()
+    one.arm()
+    for _ in range(3):
+        one.send(chunk(deltas=np.full((8, 6), 1e-3)))
+        one.client.spin_for(0.15)
+    one.until_says('HOLDING')
+    one.until_quiet()
+    assert not one.velocities[-5:].any() and one.velocities.any()
+
+
+def test_parameters_of_a_running_executor_cannot_look_changed(arm):
+    one = arm()
+    for name, value in (('max_linear_m_s', 0.1), ('output', 'pose')):
+        assert 'read-only' in one.client.set_parameter('chunk_executor', name, value)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_process_with_a_last_zero(ros, tmp_path, number):
+    log = (tmp_path / 'log').open('wb')
+    command = [sys.executable, '-m', 'vla_prune_ros.nodes.executor_node', '--ros-args']
+    one = Arm()
+    process = subprocess.Popen([*command, '-p', 'output:=twist'], stdout=log, stderr=log)
+    try:
+        one.until(lambda: one.text != '', 'first status')
+        one.arm()
+        one.send(chunk(100, deltas=np.full((100, 6), 1e-3)))
+        one.until(lambda: len(one.twists) > 3, 'motion')
+        assert one.velocities[-1].any()
+        process.send_signal(number)
+        one.until(lambda: process.poll() is not None, 'end of the process')
+        one.until(lambda: not one.velocities[-1].any(), 'last zero')
+    finally:
+        process.kill()
+        process.wait()
+        one.client.destroy_node()
+    assert process.returncode == 0
+    assert 'Traceback' not in (tmp_path / 'log').read_text()
+
+
+def test_a_bad_parameter_is_one_line_and_exit_code_one():
+    command = [sys.executable, '-m', 'vla_prune_ros.nodes.executor_node', '--ros-args']
+    done = subprocess.run([*command, '-p', 'rate_hz:=1000.0'], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith('error: parameter rate_hz') and done.stderr.count('\n') == 1
+
+
+def test_the_executor_never_loads_torch():
+    code = (
+        'import sys, vla_prune_ros.nodes.executor_node; '
+        'print([m for m in ("torch", "transformers", "cv2") if m in sys.modules])'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert 'torch' not in done.stdout and 'transformers' not in done.stdout, done.stdout
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,224 @@
+"""What nodes/ uses of rclpy exists in Humble, the oldest distribution that is supported.
+
+The lists below were written from rclpy's own record of versions, ``rclpy/CHANGELOG.rst`` of
+ros2/rclpy: on the branch humble (3.3.15) for what is there, for example managed nodes (3.2.0),
+``signal_handler_options`` (3.1.0) and ``wait_for_all_acked`` (3.1.0), and on the branch jazzy
+(7.1.9) for what came later and must not be used: pre- and post-set parameter callbacks (3.7.0),
+``Subscription.get_publisher_count`` (4.0.0), logging services (4.1.0), contexts and executors as
+context managers (4.2.1), timers that start paused (5.0.0).
+"""
+
+import ast
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / 'vla_prune_ros' / 'nodes').glob('*.py'))
+
+# Module -> names that can be imported from it in Humble; only what is used or likely to be.
+MODULES = {
+    'rclpy': {'init', 'ok', 'shutdown', 'try_shutdown', 'create_node', 'spin', 'spin_once'},
+    'rclpy.clock': {'Clock', 'ClockType', 'JumpThreshold'},
+    'rclpy.duration': {'Duration'},
+    'rclpy.executors': {
+        'ExternalShutdownException',
+        'MultiThreadedExecutor',
+        'SingleThreadedExecutor',
+    },
+    'rclpy.lifecycle': {
+        'LifecycleNode',
+        'LifecyclePublisher',
+        'LifecycleState',
+        'TransitionCallbackReturn',
+    },
+    'rclpy.logging': {'get_logger'},
+    'rclpy.node': {'Node'},
+    'rclpy.parameter': {'Parameter'},
+    'rclpy.publisher': {'Publisher'},
+    'rclpy.qos': {'DurabilityPolicy', 'HistoryPolicy', 'QoSProfile', 'ReliabilityPolicy'},
+    'rclpy.qos_overriding_options': {'QoSOverridingOptions'},
+    'rclpy.signals': {'SignalHandlerOptions'},
+    'rclpy.time': {'Time'},
+}
+# Call -> keyword arguments that Humble takes; a call that is not here takes none.
+KEYWORDS = {
+    'init': {'args', 'context', 'domain_id', 'signal_handler_options'},
+    'Clock': {'clock_type'},
+    'Duration': {'seconds', 'nanoseconds'},
+    'JumpThreshold': {'min_forward', 'min_backward', 'on_clock_change'},
+    'Parameter': {'name', 'type_', 'value'},
+    'QoSProfile': {'history', 'depth', 'reliability', 'durability', 'deadline', 'lifespan'},
+    'SingleThreadedExecutor': {'context'},
+    'create_jump_callback': {'pre_callback', 'post_callback'},
+    'create_lifecycle_publisher': {'callback_group', 'event_callbacks', 'qos_overriding_options'},
+    'create_publisher': {'callback_group', 'event_callbacks', 'qos_overriding_options'},
+    'create_service': {'qos_profile', 'callback_group'},
+    'create_subscription': {
+        'callback_group',
+        'event_callbacks',
+        'qos_overriding_options',
+        'raw',
+    },
+    'create_timer': {'callback_group', 'clock'},
+    'spin_once': {'timeout_sec'},
+    'with_default_policies': {'callback', 'entity_id'},
+    'shutdown': {'timeout_sec'},
+    **dict.fromkeys(
+        ('debug', 'info', 'warning', 'error', 'fatal'),
+        {'throttle_duration_sec', 'throttle_time_source_type', 'skip_first', 'once'},
+    ),
+}
+# Methods and attributes of Node and LifecycleNode, and of what they hand out.
+MEMBERS = {
+    *('add_on_set_parameters_callback', 'context', 'count_publishers', 'count_subscribers'),
+    *('create_client', 'create_publisher', 'create_service', 'create_subscription'),
+    *('create_timer', 'create_lifecycle_publisher', 'destroy_lifecycle_publisher'),
+    *('declare_parameter', 'describe_parameter', 'destroy_client', 'destroy_node'),
+    *('destroy_publisher', 'destroy_subscription', 'destroy_timer', 'get_clock', 'get_logger'),
+    *('get_name', 'get_parameter', 'has_parameter', 'resolve_topic_name', 'set_parameters'),
+    *('trigger_activate', 'trigger_cleanup', 'trigger_configure', 'trigger_deactivate'),
+    *('trigger_shutdown', 'on_activate', 'on_cleanup', 'on_configure', 'on_deactivate'),
+    *('on_shutdown', 'on_error'),
+    *('get_subscription_count', 'topic_name', 'publish', 'wait_for_all_acked'),  # publishers
+    *('call_async', 'service_is_ready', 'wait_for_service'),  # clients
+    *('done', 'result', 'exception', 'add_done_callback'),  # futures
+    *('add_node', 'remove_node', 'spin', 'spin_once', 'shutdown'),  # executors
+    *('create_jump_callback', 'now', 'nanoseconds', 'to_msg'),  # clocks and times
+    *('ok', 'try_shutdown', 'cancel', 'reset', 'destroy', 'is_canceled'),  # contexts, timers
+    *('debug', 'info', 'warning', 'error', 'fatal'),  # loggers
+    *('to_parameter_msg', 'value', 'type_', 'Type', 'name'),  # parameters
+    'with_default_policies',
+}
+LATER = {
+    *('add_pre_set_parameters_callback', 'add_post_set_parameters_callback'),
+    *('get_publisher_count', 'wait_for_node', 'count_clients', 'count_services'),
+    *('get_parameter_type', 'get_parameter_types', 'list_parameters', 'create_future'),
+    *('get_type_description', 'logger_name', 'set_logger_level', 'get_child_sublogger'),
+}
+BASES = {'Node', 'LifecycleNode', 'Client'}
+
+
+def trees() -> Iterator[tuple[str, ast.Module]]:
+    for path in SOURCES:
+        yield path.name, ast.parse(path.read_text(encoding='utf-8'))
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """(module, name) of every import from rclpy; the name is empty for a plain import."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] == 'rclpy':
+            yield from ((node.module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((a.name, '') for a in node.names if a.name.split('.')[0] == 'rclpy')
+
+
+def attributes(tree: ast.AST) -> set[str]:
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def called_name(call: ast.Call) -> str:
+    return getattr(call.func, 'attr', getattr(call.func, 'id', ''))
+
+
+def own_names(tree: ast.ClassDef) -> set[str]:
+    """Methods that a class defines and attributes that it assigns."""
+    methods = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+    stored = {
+        n.attr
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)
+    }
+    return methods | stored
+
+
+def node_classes() -> Iterator[tuple[str, ast.ClassDef]]:
+    for name, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and BASES & {
+                getattr(b, 'id', '') for b in node.bases
+            }:
+                yield name, node
+
+
+def rclpy_members() -> set[str]:
+    """Public names of the installed rclpy's classes that nodes come to hold."""
+    classes = [
+        ('rclpy.node', 'Node'),
+        ('rclpy.lifecycle', 'LifecycleNode'),
+        ('rclpy.publisher', 'Publisher'),
+        ('rclpy.subscription', 'Subscription'),
+        ('rclpy.client', 'Client'),
+        ('rclpy.timer', 'Timer'),
+        ('rclpy.context', 'Context'),
+        ('rclpy.executors', 'SingleThreadedExecutor'),
+        ('rclpy.impl.rcutils_logger', 'RcutilsLogger'),
+    ]
+    found = set()
+    for module, name in classes:
+        found |= {n for n in dir(getattr(import_module(module), name)) if n[0] != '_'}
+    return found
+
+
+def test_imports_exist_in_humble():
+    for name, tree in trees():
+        for module, imported in imports(tree):
+            assert module in MODULES, f'{name}: {module}'
+            assert imported in MODULES[module] or not imported, f'{name}: {module}.{imported}'
+
+
+def test_functions_of_the_module_exist_in_humble():
+    for name, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and getattr(node.value, 'id', '') == 'rclpy':
+                assert node.attr in MODULES['rclpy'], f'{name}: rclpy.{node.attr}'
+
+
+def test_keyword_arguments_exist_in_humble():
+    taken = MEMBERS | {n for names in MODULES.values() for n in names}
+    own = {n.name for _, tree in trees() for n in ast.walk(tree) if hasattr(n, 'name')}
+    for name, tree in trees():
+        for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
+            called = called_name(call)
+            if called not in taken or called in own:
+                continue
+            for keyword in call.keywords:
+                good = keyword.arg is None or keyword.arg in KEYWORDS.get(called, set())
+                assert good, f'{name}:{call.lineno}: {called}({keyword.arg}=)'
+
+
+def test_nodes_use_of_themselves_only_what_humble_has():
+    """``self.x`` of a node is its own, or one of the listed members."""
+    inherited = {'spin_for', 'watch', 'state', 'status', 'wait', 'call'}  # of our own Client
+    for name, tree in node_classes():
+        own = own_names(tree) | inherited
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and getattr(node.value, 'id', '') == 'self':
+                assert node.attr in own | MEMBERS, f'{name}:{node.lineno}: self.{node.attr}'
+
+
+def test_nothing_that_came_after_humble_is_used_anywhere():
+    for name, tree in trees():
+        assert not attributes(tree) & LATER, name
+
+
+@pytest.mark.ros
+def test_every_rclpy_member_in_use_is_on_the_list():
+    """Names that rclpy's classes have and nodes/ uses, whoever the object in hand is."""
+    pytest.importorskip('rclpy')
+    own = {n.name for _, tree in trees() for n in ast.walk(tree) if hasattr(n, 'name')}
+    for name, tree in trees():
+        used = (attributes(tree) & rclpy_members()) - own - MODULES['rclpy']
+        assert used <= MEMBERS, f'{name}: {sorted(used - MEMBERS)}'
+
+
+@pytest.mark.ros
+def test_the_lists_name_things_that_exist():
+    """A misspelt entry would allow nothing, and hide that it does."""
+    pytest.importorskip('rclpy')
+    for module_name, names in MODULES.items():
+        module: ModuleType = import_module(module_name)
+        assert all(hasattr(module, name) for name in names), module_name

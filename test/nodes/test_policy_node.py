@@ -1,0 +1,399 @@
+"""The policy node on real topics: life cycle, chunks, services, faults and what it reports.
+
+Expected chunks come from ``load_policy`` on the same frames, with the state vector computed here
+(scipy); units from robosuite's OSC_POSE scaling, 0.05 m and 0.5 rad per unit and step.
+"""
+
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.ros
+pytest.importorskip('rclpy')
+
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from lifecycle_msgs.srv import GetState  # noqa: E402
+from nav_msgs.msg import Path as PathMessage  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
+from scipy.spatial.transform import Rotation  # noqa: E402
+from sensor_msgs.msg import CompressedImage  # noqa: E402
+from trajectory_msgs.msg import JointTrajectory  # noqa: E402
+
+from vla_prune_ros import load_policy  # noqa: E402
+from vla_prune_ros.errors import VlaPruneError  # noqa: E402
+from vla_prune_ros.nodes import outputs, qos  # noqa: E402
+from vla_prune_ros.nodes.client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE  # noqa: E402
+from vla_prune_ros.nodes.messages import status_values, to_ns, to_stamp  # noqa: E402
+from vla_prune_ros.records import Observation  # noqa: E402
+
+POSITION = np.array([0.05, 0.1, 1.1])
+QUATERNION = np.array([0.995, -0.05, 0.03, 0.08])
+FINGERS = (0.02, -0.02)
+TASK = 'pick up the red cube'
+TO_SI = np.array([0.05, 0.05, 0.05, 0.5, 0.5, 0.5, 1.0])
+WIDE = {'max_step_m': 1.0, 'max_step_rad': 3.0}
+
+
+def rows(chunk):
+    return np.array([p.positions for p in chunk.points])
+
+
+def expected_rows(policy, frames, task=TASK):
+    """What the policy says of these frames, in SI units, the gripper within 0 ... 1."""
+    unit = QUATERNION / np.linalg.norm(QUATERNION)
+    proprio = np.concatenate([POSITION, Rotation.from_quat(unit).as_rotvec(), FINGERS])
+    actions = policy.infer(Observation(frames, proprio, task)).actions * TO_SI
+    actions[:, 6] = actions[:, 6].clip(0, 1)
+    return actions
+
+
+class Gate:
+    """Holds an inference until it is opened."""
+
+    def __init__(self, policy):
+        self.begun, self.open = threading.Event(), threading.Event()
+        self._infer = policy.infer
+        policy.infer = self
+
+    def __call__(self, *args):
+        self.begun.set()
+        assert self.open.wait(60.0)
+        return self._infer(*args)
+
+
+def counts(node):
+    return (
+        threading.active_count(),
+        *(len(list(kind)) for kind in (node.subscriptions, node.publishers, node.timers)),
+        len(list(node.services)),
+    )
+
+
+def test_five_life_cycles_leave_nothing_behind(rig):
+    one = rig()
+    seen = []
+    for _ in range(5):
+        one.bring_up()
+        one.robot.next_chunk()
+        assert one.change(DEACTIVATE) and one.robot.state == 'INACTIVE'
+        one.robot.no_chunk_for(1)
+        assert one.change(CLEANUP)
+        seen.append(counts(one.node))
+    assert seen == [seen[0]] * 5
+
+
+def test_chunk_is_the_policys_answer_in_si_units(rig, micro):
+    """Only the first camera is turned, by 180 degrees: both its axes are reversed."""
+    one = rig(rotate_180=['primary'], frame_id='panda_link0', **WIDE).bring_up()
+    chunk = one.robot.next_chunk()
+    frames = one.robot.frames[to_ns(chunk.header.stamp)]
+    turned = {'primary': frames['primary'][::-1, ::-1].copy(), 'wrist': frames['wrist']}
+    want = expected_rows(load_policy(micro), turned)
+    np.testing.assert_allclose(rows(chunk), want, rtol=0, atol=1e-6)
+    assert chunk.header.frame_id == 'panda_link0'
+    assert list(chunk.joint_names) == [
+        *('delta_x', 'delta_y', 'delta_z', 'delta_rx', 'delta_ry', 'delta_rz', 'gripper')
+    ]
+    times = [p.time_from_start.sec * 10**9 + p.time_from_start.nanosec for p in chunk.points]
+    assert times == [50_000_000 * (i + 1) for i in range(8)]
+
+
+def test_chunk_is_stamped_with_its_newest_image(rig):
+    one = rig(**WIDE).bring_up()
+
+    def wrist_later(messages):
+        stamp = to_ns(messages['wrist'].header.stamp)
+        messages['wrist'].header.stamp = to_stamp(stamp + 7_000_000)
+
+    one.robot.spoil = wrist_later
+    stamp = to_ns(one.robot.next_chunk().header.stamp)
+    assert stamp - 7_000_000 in one.robot.frames
+
+
+def test_lossless_compressed_images_give_the_same_chunk(rig, micro):
+    one = rig(image_transport='compressed', **WIDE).bring_up()
+    for camera in ('primary', 'wrist'):
+        topic = f'image/{camera}/compressed'
+        out = one.robot.publisher(CompressedImage, topic, qos.sensor_data())
+        one.robot.replace_camera(camera, out)
+
+    def compress(messages):
+        for camera in ('primary', 'wrist'):
+            raw = messages[camera]
+            rgb = np.frombuffer(raw.data, np.uint8).reshape(raw.height, raw.width, 3)
+            png = CompressedImage(header=raw.header, format='png')
+            png.data = cv2.imencode('.png', rgb[..., ::-1])[1].tobytes()
+            messages[camera] = png
+
+    one.robot.spoil = compress
+    chunk = one.robot.next_chunk()
+    want = expected_rows(load_policy(micro), one.robot.frames[to_ns(chunk.header.stamp)])
+    np.testing.assert_allclose(rows(chunk), want, rtol=0, atol=1e-6)
+
+
+def test_instruction_from_parameter_and_topic(rig):
+    one = rig(instruction='').bring_up()
+    one.robot.until_says('WAITING', 'no instruction yet', '~/instruction')
+    one.robot.no_chunk_for(2)
+    one.robot.say(' Pick up the Red\n cube. ')
+    values = one.robot.inference_of(one.robot.next_chunk())
+    assert 'take to pick up the red cube?' in values['prompt']
+    assert one.set('instruction', 'open the drawer.') == ''
+    one.robot.until(
+        lambda: 'open the drawer?' in status_values(one.robot.inferences[-1].status[0])['prompt'],
+        'chunk of the new instruction',
+    )
+    assert 'instruction is empty' in one.set('instruction', '')
+    assert 'at most 400' in one.set('instruction', 'a' * 401)
+    one.robot.say('')  # refused with a warning; the old one stays
+    values = one.robot.inference_of(one.robot.next_chunk())
+    assert 'open the drawer?' in values['prompt']
+
+
+def test_a_new_instruction_discards_the_answer_that_is_under_way(rig):
+    one = rig().bring_up()
+    gate = Gate(one.policy)
+    one.robot.until(gate.begun.is_set, 'inference')
+    old = len(one.robot.chunks)
+    one.robot.say('open the drawer')
+    one.robot.until(lambda: one.pipeline.instruction == 'open the drawer', 'new instruction')
+    gate.open.set()
+    chunk = one.robot.next_chunk()
+    assert chunk is one.robot.chunks[old]
+    assert 'open the drawer' in one.robot.inference_of(chunk)['prompt']
+
+
+def test_stop_is_answered_and_obeyed_while_an_inference_hangs(rig):
+    one = rig(inference_timeout_s=0.2).bring_up()
+    gate = Gate(one.policy)
+    one.robot.until_says('TIMEOUT', 'runs longer than 0.2 s')
+    assert one.robot.client.trigger('/vla_policy/stop', 10.0) == 'stopped'
+    assert not gate.open.is_set()
+    gate.open.set()
+    one.robot.until_state('STOPPED')
+    one.robot.no_chunk_for(3)
+
+
+def test_start_stop_and_reset(rig):
+    one = rig(start_on_activate=False)
+    with pytest.raises(VlaPruneError, match='activate the node first'):
+        one.robot.client.trigger('/vla_policy/start')
+    one.bring_up()
+    one.robot.until_state('STOPPED')
+    one.robot.no_chunk_for(2)
+    one.robot.client.trigger('/vla_policy/start')
+    one.robot.next_chunk()
+    one.robot.client.trigger('/vla_policy/stop')
+    one.robot.no_chunk_for(2)
+    assert one.robot.state == 'STOPPED'
+    one.robot.client.trigger('/vla_policy/start')
+    resets = []
+    one.policy.reset = lambda: resets.append(True)
+    one.robot.client.trigger('/vla_policy/reset')
+    one.robot.next_chunk()
+    one.robot.until(lambda: resets == [True], 'one reset of the policy')
+
+
+def test_autostart_comes_up_without_a_manager(rig):
+    one = rig(autostart=True)
+    one.robot.next_chunk()
+    answer = one.robot.client.call(GetState, '/vla_policy/get_state', GetState.Request())
+    assert answer.current_state.label == 'active'
+
+
+@pytest.mark.parametrize('failure', ['nan', 'error'])
+def test_an_answer_that_is_no_motion_never_leaves_and_latches(rig, failure):
+    one = rig(max_faults=3).bring_up()
+    one.robot.next_chunk()
+    policy, infer = one.policy, one.policy.infer
+
+    def bad(*args):
+        if failure == 'error':
+            raise RuntimeError('CUDA out of memory.\nTried to allocate 2 GiB')
+        answer = infer(*args)
+        answer.actions[3, 5] = np.nan
+        return answer
+
+    policy.infer = bad
+    words = {'nan': 'action step 3 delta_rz is nan', 'error': 'RuntimeError: CUDA out of memory.'}
+    one.robot.until_says('FAULT', '3 failed inferences in a row', words[failure], 'call ~/reset')
+    assert one.robot.status.level == DiagnosticStatus.ERROR
+    policy.infer = infer
+    one.robot.no_chunk_for(3)  # latched, although the cause is gone
+    one.robot.client.trigger('/vla_policy/reset')
+    one.robot.next_chunk()
+    one.robot.until_state('RUNNING')
+
+
+def test_parameters_of_an_active_node(rig):
+    one = rig().bring_up()
+    reason = one.set('pruning', 'uniform:64')
+    assert 'pruning is read when the node configures' in reason and 'clean it up first' in reason
+    assert one.change(DEACTIVATE) and one.change(CLEANUP)
+    assert one.set('pruning', 'uniform:64') == ''
+    assert 'out of range' in one.set('sync_slop_s', 5.0)
+    one.bring_up()
+    values = one.robot.inference_of(one.robot.next_chunk())
+    assert (values['kept_primary'], values['kept_wrist']) == ('64', '64')
+    assert values['visual_tokens'] == '128'
+
+
+def test_results_of_random_weights_say_so(rig):
+    one = rig().bring_up()
+    chunk = one.robot.next_chunk()
+    assert status_values(one.robot.status)['untrained'] == 'True'
+    one.robot.inference_of(chunk)
+    assert one.robot.inferences[-1].status[0].message.startswith('UNTRAINED')
+
+
+def test_overlays_are_drawn_for_those_who_watch(rig, monkeypatch):
+    one = rig(pruning='uniform:64').bring_up()
+    drawn, draw = [], outputs.overlay_message
+    monkeypatch.setattr(
+        outputs, 'overlay_message', lambda a, c, t: drawn.append(c) or draw(a, c, t)
+    )
+    one.robot.next_chunk()
+    one.robot.next_chunk()
+    assert drawn == []
+    seen = []
+    one.robot.listen(CompressedImage, 'overlay/wrist', seen.append, qos.sensor_data())
+    one.robot.until(lambda: bool(seen), 'overlay')
+    assert set(drawn) == {'wrist'}
+    assert cv2.imdecode(np.frombuffer(seen[0].data, np.uint8), cv2.IMREAD_COLOR).shape == (
+        *(224, 224),
+        3,
+    )
+    stamp = to_ns(seen[0].header.stamp)
+    one.robot.until(
+        lambda: stamp in [to_ns(c.header.stamp) for c in one.robot.chunks], 'chunk of that stamp'
+    )
+
+
+def test_path_starts_at_the_arm_and_sums_the_deltas(rig):
+    one = rig(pose_offset_m=[5.0, 0.0, 0.0]).bring_up()
+    seen = []
+    one.robot.listen(PathMessage, 'chunk_path', seen.append, qos.command())
+    one.robot.until(lambda: bool(seen), 'path')
+    stamp = to_ns(seen[0].header.stamp)
+    chunk = next(c for c in one.robot.chunks if to_ns(c.header.stamp) == stamp)
+    points = [p.pose.position for p in seen[0].poses]
+    got = np.array([(p.x, p.y, p.z) for p in points])
+    np.testing.assert_allclose(got[0], POSITION, atol=1e-12)
+    np.testing.assert_allclose(np.diff(got, axis=0), rows(chunk)[:, :3], atol=1e-12)
+
+
+def test_a_second_source_of_chunks_is_an_error_in_the_diagnostics(rig):
+    one = rig().bring_up()
+    rival = one.robot.publisher(JointTrajectory, 'action_chunk', qos.command())
+
+    def safety():
+        return one.robot.diagnostics.get('vla_policy: safety')
+
+    one.robot.until(
+        lambda: safety() is not None and safety().level == DiagnosticStatus.ERROR,
+        'error about the second publisher',
+    )
+    assert '1 other publishers of /vla_policy/action_chunk; stop them' in safety().message
+    one.robot.client.destroy_publisher(rival)
+    one.robot.until(lambda: safety().level == DiagnosticStatus.OK, 'all clear')
+
+
+def test_diagnostics_count_what_arrives_and_what_is_refused(rig):
+    one = rig().bring_up()
+    one.robot.next_chunk()
+    before = one.robot.ticks
+
+    def pose_without_stamp(messages):
+        messages['ee_pose'].header.stamp = to_stamp(0)
+
+    one.robot.spoil = pose_without_stamp
+    one.robot.until(lambda: one.robot.ticks >= before + 3, 'three ticks')
+    one.robot.silent = True
+    one.robot.client.spin_for(0.2)
+
+    def inputs():
+        status = one.robot.diagnostics.get('vla_policy: inputs')
+        return {} if status is None else status_values(status)
+
+    one.robot.diagnostics.clear()
+    one.robot.until(lambda: bool(inputs()), 'diagnostics')
+    assert int(inputs()['lost_stamp_zero']) == one.robot.ticks - before
+    assert int(inputs()['ee_pose_received']) <= one.robot.ticks
+
+
+def test_a_frozen_camera_stops_inference_until_it_moves_again(rig):
+    one = rig(frozen_frames=3).bring_up()
+    frozen = np.zeros((64, 64, 3), np.uint8).tobytes()
+
+    def freeze(messages):
+        messages['wrist'].data = frozen
+
+    one.robot.spoil = freeze
+    one.robot.until_says('REFUSED', "camera 'wrist'", 'identical frames', 'restart its driver')
+    one.robot.no_chunk_for(3)
+    one.robot.spoil = lambda messages: None
+    one.robot.next_chunk()
+    one.robot.until_state('RUNNING')
+
+
+class Bag:
+    """Ten frames a second of bag time, over and over, with the clock of the bag."""
+
+    def __init__(self, robot, seconds):
+        self._robot, self._length, self._begin = robot, seconds, time.monotonic()
+        self._clock = robot.client.create_publisher(Clock, '/clock', qos.command())
+        self.loops = 0
+
+    def now_ns(self):
+        passed = time.monotonic() - self._begin
+        self.loops = int(passed / self._length)
+        now_ns = 1_000_000_000_000 + int(passed % self._length * 1e9)
+        self._clock.publish(Clock(clock=to_stamp(now_ns)))
+        return now_ns
+
+
+def test_a_looping_bag_gives_chunks_in_every_loop(rig):
+    """The stamps of each loop repeat those of the first; old state must not outlive the seam."""
+    one = rig(use_sim_time=True, replan_period_s=0.15)
+    bag = Bag(one.robot, 1.5)
+    one.robot.now_ns = bag.now_ns
+    one.bring_up()
+    resets, reset = [], one.policy.reset
+    one.policy.reset = lambda: resets.append(bag.loops) or reset()
+    per_loop = {}
+    for loop in range(1, 4):
+        one.robot.until(lambda wanted=loop: bag.loops == wanted, f'loop {loop}')
+        before = len(one.robot.chunks)
+        one.robot.until(lambda wanted=loop: bag.loops > wanted, f'end of loop {loop}')
+        per_loop[loop] = len(one.robot.chunks) - before
+    assert min(per_loop.values()) >= 3, per_loop
+    assert {1, 2, 3} <= set(resets)
+
+
+def test_a_clock_that_stands_still_gives_no_chunk_and_no_fault(rig):
+    one = rig(use_sim_time=True)
+    bag = Bag(one.robot, 3600.0)
+    one.robot.now_ns = bag.now_ns
+    one.bring_up()
+    one.robot.next_chunk()
+    stopped = bag.now_ns()
+    one.robot.now_ns = lambda: stopped
+    one.robot.no_chunk_for(8)
+    assert one.robot.state == 'RUNNING'
+    one.robot.now_ns = bag.now_ns
+    one.robot.next_chunk()
+
+
+def test_deactivation_from_any_load_is_prompt(rig):
+    """Ten quick rounds of start, stop and reset, then a clean life-cycle end."""
+    one = rig().bring_up()
+    for _ in range(10):
+        for service in ('stop', 'start', 'reset'):
+            one.robot.client.trigger(f'/vla_policy/{service}')
+    one.robot.next_chunk()
+    assert one.change(DEACTIVATE) and one.change(CLEANUP)
+    assert one.change(CONFIGURE) and one.change(ACTIVATE)
+    one.robot.next_chunk()

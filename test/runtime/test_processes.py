@@ -1,0 +1,150 @@
+"""Child processes: started, watched, and ended by whatever way their parent goes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vla_prune_ros.errors import VlaPruneError
+from vla_prune_ros.runtime import processes
+from vla_prune_ros.runtime.processes import Processes
+
+ROOT = Path(__file__).resolve().parents[2]
+SLEEPER = 'import time\nprint("ready", flush=True)\nwhile True: time.sleep(0.05)\n'
+STUBBORN = (
+    'import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n'
+    'signal.signal(signal.SIGTERM, signal.SIG_IGN)\n' + SLEEPER
+)
+POLITE = (
+    'import signal, sys\nsignal.signal(signal.SIGINT, lambda *_: sys.exit(print("bye", flush=True)))\n'
+    + SLEEPER
+)
+FAILS = 'import sys\nprint("first")\nprint("error: no such robot; plug it in")\nsys.exit(3)\n'
+
+
+@pytest.fixture
+def env(tmp_path):
+    """Environment in which ``python -m NAME`` runs a small script."""
+    for name, code in (
+        ('sleeper', SLEEPER),
+        ('stubborn', STUBBORN),
+        ('polite', POLITE),
+        ('fails', FAILS),
+    ):
+        (tmp_path / f'{name}.py').write_text(code)
+    return {**os.environ, 'PYTHONPATH': os.pathsep.join((str(tmp_path), str(ROOT)))}
+
+
+def until(done):
+    deadline = time.monotonic() + 20.0
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def pids(group):
+    return [child.pid for child in group._children.values()]
+
+
+def running(pid):
+    """The process exists and is no zombie."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return False
+
+
+def says(group, name, text='ready'):
+    return text in group.log_path(name).read_text()
+
+
+def test_output_goes_to_a_log_of_its_own_and_leaving_ends_all(tmp_path, env):
+    with Processes(tmp_path / 'logs' / 'deep', env) as group:
+        group.start('a', 'polite')
+        group.start('b', 'sleeper')
+        until(lambda: says(group, 'a') and says(group, 'b'))
+        group.check()
+        children = pids(group)
+        assert all(map(running, children))
+    assert not any(map(running, children))
+    assert says(group, 'a', 'bye')
+    assert group.log_path('a') == tmp_path / 'logs' / 'deep' / 'a.log'
+
+
+def test_an_error_in_the_block_ends_all(tmp_path, env):
+    with pytest.raises(KeyboardInterrupt), Processes(tmp_path, env) as group:
+        group.start('a', 'sleeper')
+        children = pids(group)
+        raise KeyboardInterrupt
+    assert not any(map(running, children))
+
+
+def test_who_does_not_listen_is_killed(tmp_path, env, monkeypatch):
+    monkeypatch.setattr(processes, '_GRACE_S', 0.2)
+    with Processes(tmp_path, env) as group:
+        group.start('a', 'stubborn')
+        until(lambda: says(group, 'a'))
+        children = pids(group)
+    assert not any(map(running, children))
+
+
+def test_a_child_that_ended_is_named_with_its_last_line(tmp_path, env):
+    with Processes(tmp_path, env) as group:
+        group.start('good', 'sleeper')
+        group.start('bad', 'fails')
+        until(lambda: group._children['bad'].poll() is not None)
+        with pytest.raises(VlaPruneError) as error:
+            group.check()
+    assert str(error.value) == (
+        'process bad ended with code 3: error: no such robot; plug it in; '
+        f'see {tmp_path / "bad.log"}'
+    )
+
+
+def test_a_silent_end_is_named_too(tmp_path, env):
+    (tmp_path / 'silent.py').write_text('')
+    with Processes(tmp_path, env) as group:
+        group.start('silent', 'silent')
+        until(lambda: group._children['silent'].poll() is not None)
+        with pytest.raises(VlaPruneError, match='process silent ended with code 0'):
+            group.check()
+
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from vla_prune_ros.runtime.processes import Processes
+with Processes(Path(sys.argv[1]), os.environ) as group:
+    group.start('child', 'sleeper')
+    print(group._children['child'].pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_children_do_not_outlive_their_parent(tmp_path, env, number):
+    parent = subprocess.Popen(
+        [sys.executable, '-c', PARENT, str(tmp_path / 'logs')],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with parent:
+        child = int(parent.stdout.readline())
+        until((tmp_path / 'logs' / 'child.log').exists)
+        parent.send_signal(number)
+        until(lambda: not running(child))
+        parent.wait(20.0)
+
+
+def test_ctrl_c_in_the_terminal_reaches_the_parent_alone(tmp_path, env):
+    """Children lead sessions of their own, so the terminal does not signal them."""
+    with Processes(tmp_path, env) as group:
+        group.start('a', 'sleeper')
+        (child,) = pids(group)
+        assert os.getsid(child) == child != os.getsid(0)
