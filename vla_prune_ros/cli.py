@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from . import __version__
-from .errors import VlaPruneError
+from .errors import CheckpointError, VlaPruneError
 
 NO_ROS = (
     'rclpy is not importable',
@@ -31,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = options.run(options, console)
         if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
         return 0 if result.get('ok', True) else 1
-    except VlaPruneError as error:
+    except (VlaPruneError, OSError) as error:  # a folder that cannot be written has its own words
         print(f'error: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -64,6 +65,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument('--real-time-factor', type=float, default=1.0, help='0: as fast as possible')
     demo.add_argument('--seed', type=int, default=0)
+    check = _command(
+        commands, 'check', _check, 'load a checkpoint and probe it for silent mistakes'
+    )
+    check.add_argument(
+        'checkpoint', help="checkpoint folder, or a name on the Hugging Face hub ('org/name')"
+    )
+    check.add_argument('--profile', default='libero', help='libero, aloha, bridge or a YAML file')
+    check.add_argument('--unnorm-key', help='key of the statistics, where there are several')
+    check.add_argument('--tokenizer', type=Path, metavar='DIR', help="default: the checkpoint's")
+    check.add_argument('--dtype', default='bfloat16', help='dtype of the weights')
+    check.add_argument('--head', default='auto', choices=('auto', 'l1', 'diffusion', 'discrete'))
+    check.add_argument('--device', default='cpu', help='cpu or cuda')
     make = _command(
         commands,
         'make-checkpoint',
@@ -121,8 +134,16 @@ def _require_ros() -> None:
 
 
 def _checkpoint(given: Path | None, preset: str, console: Console) -> Path:
-    """The given folder, or a synthetic one in the user's cache, made on first use."""
+    """The given folder, or a synthetic one in the user's cache, made on first use.
+
+    :raises CheckpointError: the given folder is not there; found before any process starts.
+    """
     if given is not None:
+        if not given.is_dir():
+            raise CheckpointError(
+                f'checkpoint {str(given)!r} is not a folder',
+                'give the folder that holds config.json and the weights',
+            )
         return given
     folder = Path.home() / '.cache' / 'vla_prune_ros' / f'untrained-{preset}-{__version__}'
     if not (folder / 'vla_prune.json').is_file():
@@ -140,8 +161,8 @@ def _demo(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from .nodes.demo import DemoOptions, run_demo
     from .sim.rendering import apply_gl
 
-    apply_gl()  # fail here, with the mend, and not in a child's log
     checkpoint = _checkpoint(options.checkpoint, 'demo', console)
+    apply_gl()  # fail here, with the mend, and not in a child's log
     demo = DemoOptions(
         checkpoint,
         options.out,
@@ -154,6 +175,28 @@ def _demo(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     with VideoWriter(options.out / 'demo.mp4', fps=5.0) as video:
         runs, about = run_demo(demo, console, video.add)
     return report_demo(runs, about, video, options.out, console)
+
+
+def _check(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from .evaluate.check import CheckOptions, check_checkpoint, check_table, check_verdict
+
+    wanted = CheckOptions(
+        options.checkpoint,
+        options.profile,
+        options.unnorm_key,
+        options.tokenizer,
+        options.dtype,
+        options.head,
+        options.device,
+    )
+    try:
+        result = check_checkpoint(wanted, lambda text: console.print(text, markup=False))
+    except VlaPruneError as error:  # one line here, and the same in the JSON
+        print(f'error: {error}', file=sys.stderr)
+        return {'ok': False, 'error': str(error)}
+    console.print(check_table(result))
+    console.print(check_verdict(result))
+    return result
 
 
 def _make_checkpoint(options: argparse.Namespace, console: Console) -> dict[str, Any]:

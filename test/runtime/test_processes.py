@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -89,6 +90,18 @@ def test_who_does_not_listen_is_killed(tmp_path, env, monkeypatch):
         group.start('a', 'stubborn')
         until(lambda: says(group, 'a'))
         children = pids(group)
+    assert not any(map(running, children))
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_grace(tmp_path, env, monkeypatch):
+    monkeypatch.setattr(processes, '_GRACE_S', 600.0)
+    with pytest.raises(KeyboardInterrupt), Processes(tmp_path, env) as group:
+        group.start('a', 'stubborn')
+        until(lambda: says(group, 'a'))
+        children = pids(group)
+        again = threading.Timer(0.3, signal.raise_signal, (signal.SIGINT,))
+        again.start()
+    again.join()
     assert not any(map(running, children))
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from ..errors import CheckpointError, ProfileError
-from ..model.checkpoint import load_model
+from ..errors import ProfileError
+from ..model.checkpoint import Loaded, load_model
 from ..model.diffusion import TRAIN_STEPS
 from ..model.files import Progress
+from ..model.hub import checkpoint_folder
 from ..model.prompt import PromptTokenizer
 from ..model.statistics import read_statistics
 from ..model.variant import find_variant
@@ -19,8 +20,13 @@ from ..profiles import Profile, load_profile
 from ..pruning.plan import Pruner
 from ..pruning.registry import build_pruner
 from .policy import Policy
+from .quantize import KINDS, NOTE, quantize_module, require_library
 
-DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
+DTYPES = {
+    'float32': torch.float32,
+    'bfloat16': torch.bfloat16,
+    **dict.fromkeys(KINDS, torch.bfloat16),  # of activations
+}
 UNTRAINED_NOTE = 'vla_prune.json'
 
 
@@ -35,15 +41,19 @@ def load_policy(
     head: str = 'auto',
     diffusion_steps: int = 10,
     fast_images: bool = False,
+    cameras: tuple[str, ...] | None = None,
     progress: Progress = lambda text: None,
 ) -> Policy:
     """Load a checkpoint folder in the published layout.
 
+    :param checkpoint_dir: the folder, or a name on the Hugging Face hub (``'org/name'``), whose
+        files are fetched once and then taken from the hub's cache; no code of it is run.
     :param profile: ``'libero'``, ``'aloha'``, ``'bridge'``, the path of a YAML profile, or a
         Profile.
     :param pruning: method by name (``'dense'``, ``'uniform:128'``), mapping, or an object.
     :param device: a torch device, for example ``'cpu'`` or ``'cuda'``.
-    :param dtype: ``'float32'`` or ``'bfloat16'``.
+    :param dtype: ``'float32'``, ``'bfloat16'``, or weight-only ``'int8'`` or ``'int4'`` with
+        bfloat16 activations: half or a third of bfloat16's memory, and slower than it.
     :param unnorm_key: key of ``dataset_statistics.json``; needed where there are several.
     :param tokenizer: folder with ``tokenizer.json`` or ``tokenizer.model``; default the
         checkpoint's.
@@ -52,30 +62,35 @@ def load_policy(
     :param diffusion_steps: denoising steps of a diffusion head, 1 ... 50.
     :param fast_images: resize and crop in Pillow: about half the preprocessing time, pixels 0.4
         levels off on average. Off, the image path is the training data's bit for bit.
+    :param cameras: replaces the profile's, for example ``('primary',)`` for a checkpoint of one
+        camera. No published file records how many there were in training, and the weights have
+        the same shapes for any number: a wrong choice loads, runs, and acts badly.
     :param progress: called with a line of text at each step of loading.
-    :raises CheckpointError: the folder is missing, broken or does not fit the profile.
+    :raises CheckpointError: the folder is missing, broken or does not fit the profile; or the hub
+        does not give it.
     :raises ProfileError: a name or knob is unknown.
     """
-    folder = Path(checkpoint_dir).expanduser()
-    if not folder.is_dir():
-        raise CheckpointError(
-            f'checkpoint {str(folder)!r} is not a folder',
-            'give the folder that holds config.json and the weights',
-        )
     profile = load_profile(profile)
+    if cameras is not None:
+        names = (cameras,) if isinstance(cameras, str) else tuple(cameras)
+        profile = replace(profile, cameras=names)
     torch_device, torch_dtype = _device(device), _dtype(dtype)
     if not 1 <= diffusion_steps <= TRAIN_STEPS:
         raise ProfileError(
             f'diffusion_steps is {diffusion_steps}', f'use 1 to {TRAIN_STEPS}, the training steps'
         )
     pruner = build_pruner(pruning)
+    folder = checkpoint_folder(checkpoint_dir, progress)
     variant = find_variant(folder, profile, head)
     if not variant.proprio:
         profile = replace(profile, proprio_dim=0, proprio_kind='none')
     statistics = read_statistics(folder, profile, unnorm_key)
     tokens = PromptTokenizer(tokenizer or folder)
-    model = load_model(folder, profile, variant, torch_device, torch_dtype, progress)
+    loaded = _quantizer(dtype)
+    model = load_model(folder, profile, variant, torch_device, torch_dtype, progress, loaded)
     about = {
+        'dtype': dtype,
+        'note': NOTE if dtype in KINDS else '',
         'checkpoint': str(folder),
         'head': variant.head,
         'film': variant.film,
@@ -103,6 +118,13 @@ def _dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise ProfileError(f'dtype {name!r} is unknown', f'use one of {sorted(DTYPES)}')
     return DTYPES[name]
+
+
+def _quantizer(dtype: str) -> Loaded:
+    if dtype not in KINDS:
+        return lambda model, module: None
+    require_library()  # before minutes of loading
+    return lambda model, module: quantize_module(model, module, dtype)
 
 
 def _untrained(folder: Path) -> bool:

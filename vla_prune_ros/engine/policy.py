@@ -17,6 +17,7 @@ from ..model.statistics import Statistics
 from ..profiles import Profile
 from ..pruning.plan import Layout, Pruner, PruningPass, Query
 from ..records import Inference, MotionHint, Observation
+from .quantize import parameter_count
 from .stages import StageTimer
 
 
@@ -46,13 +47,13 @@ class Policy:
         self.profile = profile
         self.statistics = statistics
         self.pruner = pruner
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._about = dict(about)
         self._diffusion_steps = diffusion_steps
         self._seed = seed
         self._fast_images = fast_images
         self._generator = torch.Generator().manual_seed(seed)
-        weight = model.projector.fc1.weight
+        weight = model.language_model.model.norm.weight  # in the activations' dtype, always
         self.device, self.dtype = weight.device, weight.dtype
         self._sync = (
             partial(torch.cuda.synchronize, self.device) if self.device.type == 'cuda' else None
@@ -142,14 +143,12 @@ class Policy:
 
     def describe(self) -> dict[str, Any]:
         """Plain values for status, reports and bug reports."""
-        parameters = sum(p.numel() for p in self.model.parameters())
         return {
             **self._about,
             'profile': self.profile.name,
             'unnorm_key': self.statistics.key,
             'pruning': self.pruner.name,
-            'parameters': parameters,
-            'dtype': str(self.dtype).removeprefix('torch.'),
+            'parameters': parameter_count(self.model),
             'device': str(self.device),
         }
 
@@ -194,7 +193,7 @@ class Policy:
         if instruction not in self._prompts:
             if len(self._prompts) >= 64:  # an instruction flood must not grow memory
                 self._prompts.clear()
-            ids = self._tokenizer(build_prompt(instruction))
+            ids = self.tokenizer(build_prompt(instruction))
             self._prompts[instruction] = torch.tensor([ids], device=self.device)
         return self._prompts[instruction]
 

@@ -26,6 +26,7 @@ _UNUSED = re.compile(
     r'.*\.rotary_emb\.inv_freq$|vision_backbone\.(featurizer|fused_featurizer)\.norm\.|'
     r'vision_backbone\.fused_featurizer\.attn_pool\.'
 )
+Loaded = Callable[[OpenVLAOFT, str], None]
 _BLOCK = re.compile(r'vision_backbone\.(featurizer|fused_featurizer)\.blocks\.(\d+)\.')
 
 
@@ -87,18 +88,24 @@ def load_model(
     device: str,
     dtype: torch.dtype,
     progress: Progress = lambda text: None,
+    loaded: Loaded = lambda model, module: None,
 ) -> OpenVLAOFT:
     """The network with its weights on ``device`` in ``dtype``, in evaluation mode.
 
+    Peak host memory is one copy of the model in ``dtype`` plus its largest tensor; with another
+    device, one component file.
+
+    :param loaded: called after each tensor with the name of the module that got it, so that a
+        module may be replaced as soon as it is complete.
     :raises CheckpointError: missing, surplus or wrongly shaped tensors, named.
     """
     size = read_size(folder, profile, variant)
     with torch.device('meta'):
         model = OpenVLAOFT(size)
     wanted = dict(model.named_parameters())
-    for where, name, tensor in _tensors(folder, variant, progress):
-        if _used(name, size):
-            _assign(model, wanted, name, tensor.to(device, dtype), where)
+    for where, name, tensor in _tensors(folder, variant, size, progress):
+        _assign(model, wanted, name, tensor.to(device, dtype), where)
+        loaded(model, name.rpartition('.')[0])
     if wanted:
         raise CheckpointError(
             f'{folder} lacks {len(wanted)} tensors, first {next(iter(wanted))}',
@@ -108,21 +115,28 @@ def load_model(
 
 
 def _tensors(
-    folder: Path, variant: Variant, progress: Progress
+    folder: Path, variant: Variant, size: ModelSize, progress: Progress
 ) -> Iterator[tuple[str, str, Tensor]]:
-    """Where it is from, name and value of every tensor, one after the other."""
-    for name, tensor in stream_weights(folder, progress):
-        # A FiLM run saves its towers apart; those among the main weights lack their LoRA.
-        if not (variant.film and name.startswith('vision_backbone.')):
-            yield folder.name, name, tensor
-    if variant.film:
-        progress('reading the FiLM towers')
-        for name, tensor in film_tensors(read_component(folder, 'vision_backbone')):
-            yield 'vision_backbone file', name, tensor
+    """Where it is from, name and value of every tensor that an action depends on.
+
+    Components first: their files are read as a whole, which costs least while little is loaded.
+    """
     for component in variant.components:
         progress(f'reading {component}')
         for name, tensor in read_component(folder, component).items():
             yield f'{component} file', f'{component}.{name}', tensor
+    if variant.film:
+        progress('reading the FiLM towers')
+        for name, tensor in film_tensors(read_component(folder, 'vision_backbone')):
+            if _used(name, size):
+                yield 'vision_backbone file', name, tensor
+
+    def wanted(name: str) -> bool:
+        # A FiLM run saves its towers apart; those among the main weights lack their LoRA.
+        return _used(name, size) and not (variant.film and name.startswith('vision_backbone.'))
+
+    for name, tensor in stream_weights(folder, progress, wanted):
+        yield folder.name, name, tensor
 
 
 def _used(name: str, size: ModelSize) -> bool:

@@ -56,14 +56,22 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def stream_weights(folder: Path, progress: Progress) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of all shards, one at a time: host memory holds no second copy of the model."""
+def stream_weights(
+    folder: Path, progress: Progress, wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of all shards, one at a time: host memory holds no second copy of the model.
+
+    Read, not mapped: a mapped bfloat16 tensor would stay a view of its file, whose pages count as
+    the process's and which must not change as long as the policy lives.
+
+    :param wanted: tensors whose name it refuses are not read.
+    """
     files = weight_files(folder)
     for number, file in enumerate(files, start=1):
         progress(f'reading weights {number}/{len(files)}: {file.name}')
         try:
-            with safe_open(file, 'pt') as shard:
-                for name in shard.keys():  # noqa: SIM118 (not a mapping)
+            with safe_open(file, 'pt', backend='pread') as shard:
+                for name in filter(wanted, shard.offset_keys()):
                     yield name, shard.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f'{file} is broken ({error})', 'fetch the file again') from None

@@ -107,8 +107,8 @@ def run_demo(
     os.environ.update(env)  # this process talks to the others
     with Processes(options.out / 'logs', env) as processes:
         _start(processes, options)
-        with ros_context():
-            recorder = Recorder(processes.check, on_pictures)
+        with ros_context(processes.check) as idle:
+            recorder = Recorder(idle, on_pictures)
             with _progress(console) as progress:
                 runs = _drive(recorder, options, progress)
             about = recorder.about

@@ -111,8 +111,8 @@ def run_node_bench(options: NodeBenchOptions, console: Console) -> NodeBenchRun:
     os.environ.update(env)
     with tempfile.TemporaryDirectory() as logs, Processes(Path(logs), env) as processes:
         _start(processes, options)
-        with ros_context():
-            listener = _Listener(processes.check)
+        with ros_context(processes.check) as idle:
+            listener = _Listener(idle)
             _measure(listener, options, console)
             listener.destroy_node()
     return NodeBenchRun(listener.records, listener.sent.rates(), listener.received.rates())
@@ -146,10 +146,9 @@ def _measure(listener: _Listener, options: NodeBenchOptions, console: Console) -
         listener.wait(lambda: _settled(listener), 60.0)
         if listener.state('vla_policy') != 'RUNNING':
             status = listener.status('vla_policy')
-            raise VlaPruneError(
-                'vla_policy does not run: ' + (status.message if status else 'it says nothing'),
-                'see the message',
-            )
+            said = status.message if status else 'nothing; run it alone to see its log'
+            what, _, mend = said.rpartition('; ')
+            raise VlaPruneError(f'vla_policy does not run, it says: {what}', mend)
         progress.update(bar, description='warming up')
         listener.spin_for(WARM_UP_S)
         listener.measuring = True

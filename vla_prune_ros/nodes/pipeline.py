@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from rclpy.lifecycle import LifecycleNode
 
-from ..errors import ActionRefused, InputRefused, ProfileError
+from ..errors import ActionRefused, CheckpointError, InputRefused, ProfileError
 from ..profiles import load_profile
 from ..runtime.pairing import Wait
 from ..runtime.worker import InferenceWorker
@@ -39,6 +39,7 @@ class Pipeline:
         import torch  # slow to import: only a node that loads a policy pays
 
         from ..engine.load import load_policy
+        from ..engine.probes import require_sound
 
         self._node, self._params = node, params
         profile = _check_profile(params)
@@ -52,10 +53,20 @@ class Pipeline:
             params.dtype,
             params.unnorm_key or None,
             params.tokenizer or None,
+            params.head,
+            diffusion_steps=params.diffusion_steps,
+            fast_images=params.fast_images,
             progress=lambda text: status.set('LOADING', text),
         )
+        if policy.profile.proprio_dim != profile.proprio_dim:  # on a robot nothing is guessed
+            raise CheckpointError(
+                f'{params.checkpoint} has no proprio_projector--N_checkpoint.pt, profile '
+                f'{profile.name!r} has a state of {profile.proprio_dim} numbers',
+                'finish the download, or use a .yaml profile with proprio_dim: 0 and '
+                'proprio_kind: none',
+            )
         status.set('LOADING', 'warming up')
-        policy.warm_up()
+        require_sound(policy, policy.warm_up())
         self.about = policy.describe()
         self.wanted = False
         self.instruction = ''

@@ -24,6 +24,17 @@ class PolicyParams:
     dtype: str = param(
         'float32', 'Type of weights and activations.', choices=('float32', 'bfloat16')
     )
+    head: str = param(
+        'auto',
+        'Action head; auto finds it from the files of the checkpoint.',
+        choices=('auto', 'l1', 'diffusion', 'discrete'),
+    )
+    diffusion_steps: int = param(
+        10, 'Denoising steps of a diffusion head; each is a pass of the decoder.', low=1, high=50
+    )
+    fast_images: bool = param(
+        False, 'Resize and crop in half the time, with pixels up to 2 levels off.'
+    )
     threads: int = param(0, 'CPU threads of torch; 0 leaves its own choice.', low=0, high=256)
     instruction: str = param(
         '', 'The task in plain words; the topic ~/instruction sets it as well.', live=True

@@ -1,4 +1,8 @@
-"""How every node of this package runs and ends as a process, and how a tool talks to nodes."""
+"""How every node of this package runs and ends as a process, and how a tool talks to nodes.
+
+A signal first only asks: an exception that strikes inside rclpy's C++ or a destructor comes out as
+another error, or as none.
+"""
 
 import contextlib
 import signal
@@ -14,10 +18,11 @@ from rclpy.signals import SignalHandlerOptions
 from ..errors import VlaPruneError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE_S = 0.5
 
 
 class _Ended(BaseException):
-    """A signal, raised in the main thread so that a model which loads gives way as well."""
+    """Raised in the main thread where a callback blocks for long after the end was asked for."""
 
 
 def run_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
@@ -26,22 +31,17 @@ def run_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     SIGINT and SIGTERM end it with 0 and without a traceback, also while it loads a model; the
     context is still valid when the node is destroyed, so that it can send a last command. A
     :class:`VlaPruneError` at construction ends it with 1 and one line.
+
+    :param make: the node needs a timer of its own: the loop looks up between callbacks.
     """
-    asked = []
-
-    def end(number: int, frame: Any) -> None:
-        asked.append(number)
-        raise _Ended
-
-    for number in _SIGNALS:
-        signal.signal(number, end)
+    asked = _listen_for_the_end()
     node = None
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        while not asked:  # it may have been raised where somebody caught it
+        while not asked:
             executor.spin_once()
     except (_Ended, ExternalShutdownException):
         pass
@@ -49,10 +49,10 @@ def run_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 1
     except Exception:
-        if not asked:  # else a signal inside C++, which makes another error of it
+        if not asked:  # else it is what an interrupted library makes of it
             raise
     finally:
-        for number in _SIGNALS:  # a second Ctrl-C must not interrupt the last words
+        for number in (*_SIGNALS, signal.SIGALRM):  # nothing may interrupt the last words
             signal.signal(number, signal.SIG_IGN)
         if node is not None:
             node.destroy_node()
@@ -60,23 +60,46 @@ def run_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def ros_context() -> Iterator[None]:
-    """rclpy for a tool in a terminal: Ctrl-C is a KeyboardInterrupt, wherever it strikes."""
-    asked = []
+def _listen_for_the_end() -> list[int]:
+    """Install handlers; the list that is returned gets the numbers of the signals that came."""
+    asked: list[int] = []
 
-    def interrupt(number: int, frame: Any) -> None:
+    def ask(number: int, frame: Any) -> None:
         asked.append(number)
-        raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE_S)
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    def insist(number: int, frame: Any) -> None:
+        raise _Ended
+
+    for number in _SIGNALS:
+        signal.signal(number, ask)
+    signal.signal(signal.SIGALRM, insist)
+    return asked
+
+
+@contextlib.contextmanager
+def ros_context(watch: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """rclpy for a tool in a terminal.
+
+    Yields a function to be called some times a second: it raises KeyboardInterrupt where Ctrl-C
+    was pressed, else it calls ``watch``. A second Ctrl-C raises at once.
+    """
+    asked: list[int] = []
+
+    def idle() -> None:
+        if asked:
+            raise KeyboardInterrupt
+        watch()
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = signal.signal(signal.SIGINT, ask)
     try:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-        yield
-    except Exception:
-        if asked:  # a signal inside C++, which makes another error of it
-            raise KeyboardInterrupt from None
-        raise
+        yield idle
     finally:
         signal.signal(signal.SIGINT, before)
         rclpy.try_shutdown()

@@ -79,16 +79,19 @@ class Processes:
                 )
 
     def stop(self) -> None:
-        """End all children and wait for them."""
+        """End all children and wait for them; a second Ctrl-C meanwhile kills them at once."""
         for child in self._children.values():
             if child.poll() is None:
                 child.send_signal(signal.SIGINT)
         deadline = time.monotonic() + _GRACE_S
-        for child in self._children.values():
-            try:
-                child.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-        self._children.clear()
+        try:
+            for child in self._children.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            for child in self._children.values():
+                if child.poll() is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(child.pid, signal.SIGKILL)
+                    child.wait()
+            self._children.clear()

@@ -1,0 +1,350 @@
+"""Every probe passes on the published variants and fails on the mistake it is there for.
+
+The mistakes are made in the model itself: the causal mask of stock libraries, a read-out one
+position off, Meta's epsilon, rounded rotary frequencies. Fixed ids and the hash are those of the
+published Llama-2 tokenizer.
+"""
+
+import copy
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import vla_prune_ros
+from vla_prune_ros.engine.probes import Finding, probe_policy, require_sound
+from vla_prune_ros.engine.quantize import quantize
+from vla_prune_ros.engine.sanity import LLAMA2_SHA256, tokenizer_hash
+from vla_prune_ros.errors import CheckpointError
+from vla_prune_ros.model import language
+from vla_prune_ros.model.openvla import OpenVLAOFT
+from vla_prune_ros.model.synthetic import make_checkpoint, standin_tokenizer
+from vla_prune_ros.pruning.plan import Layout
+
+NAMES = [
+    'weights',
+    'norm eps',
+    'statistics',
+    'tokenizer',
+    'rotary angles',
+    'sequence',
+    'attention',
+    'read-out',
+    'dry run',
+]
+VARIANTS = {
+    'l1': ((), {}),
+    'bfloat16': ((), {'dtype': 'bfloat16'}),
+    'pruned': ((), {'pruning': 'uniform:64'}),
+    'one camera': ((), {'cameras': ('primary',)}),
+    'discrete': ((), {'head': 'discrete'}),
+    'diffusion': (('micro/checkpoint_diffusion',), {}),
+    'film': (('micro/checkpoint_film',), {}),
+    'aloha': (('micro_aloha/checkpoint', 'micro_aloha/checkpoint_film'), {'profile': 'aloha'}),
+}
+
+
+@pytest.fixture
+def folder(data_dir, tmp_path):
+    return shutil.copytree(data_dir / 'micro' / 'checkpoint', tmp_path / 'checkpoint')
+
+
+@pytest.fixture(scope='module')
+def loaded(data_dir, tokenizer):
+    return vla_prune_ros.load_policy(data_dir / 'micro' / 'checkpoint', tokenizer=tokenizer)
+
+
+@pytest.fixture
+def policy(loaded):
+    """A copy: the tests break it."""
+    return copy.deepcopy(loaded)
+
+
+def lay(folder, source):
+    for file in source.iterdir():
+        for old in folder.glob(f'{file.name.split("--")[0]}--*'):
+            old.unlink()
+        shutil.copy(file, folder / file.name)
+
+
+def failures(policy):
+    """Name -> reason of the probes that fail."""
+    found = probe_policy(policy)
+    assert [f.name for f in found] == NAMES
+    assert all(f.ok == (not f.reason) and '\n' not in f.reason for f in found)
+    return {f.name: f.reason for f in found if not f.ok}
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_all_probes_pass_on_every_variant(variant, folder, data_dir, tokenizer):
+    sources, options = VARIANTS[variant]
+    for source in sources:
+        lay(folder, data_dir / source)
+    assert failures(vla_prune_ros.load_policy(folder, tokenizer=tokenizer, **options)) == {}
+
+
+def test_probes_leave_no_trace(folder, data_dir, tokenizer, observation):
+    lay(folder, data_dir / 'micro' / 'checkpoint_diffusion')
+    policy, untouched = (
+        vla_prune_ros.load_policy(folder, tokenizer=tokenizer, diffusion_steps=2) for _ in 'ab'
+    )
+    require_sound(policy)
+    np.testing.assert_array_equal(
+        policy.infer(observation).actions, untouched.infer(observation).actions
+    )
+
+
+def test_with_a_dry_run_at_hand_the_decoder_runs_twice(policy, monkeypatch):
+    dry, calls = policy.warm_up(), []
+    decode = OpenVLAOFT.decode
+    monkeypatch.setattr(OpenVLAOFT, 'decode', lambda *a: calls.append(1) or decode(*a))
+    probe_policy(policy, dry)
+    assert len(calls) == 2
+
+
+class TestAttention:
+    def test_a_causal_mask_is_found(self, policy, monkeypatch):
+        attend = F.scaled_dot_product_attention
+        monkeypatch.setattr(
+            F,
+            'scaled_dot_product_attention',
+            lambda q, k, v, **options: attend(q, k, v, **{**options, 'is_causal': True}),
+        )
+        found = failures(policy)
+        assert list(found) == ['attention']
+        assert 'row 0 does not see the last slot (change 0)' in found['attention']
+
+    def test_a_mask_in_bfloat16_is_found(self, data_dir, tokenizer, monkeypatch):
+        policy = vla_prune_ros.load_policy(
+            data_dir / 'micro' / 'checkpoint', tokenizer=tokenizer, dtype='bfloat16'
+        )
+        attend = F.scaled_dot_product_attention
+        monkeypatch.setattr(
+            F,
+            'scaled_dot_product_attention',
+            lambda q, k, v, **options: attend(q, k, v, **{**options, 'is_causal': True}),
+        )
+        assert 'attention' in failures(policy)
+
+
+class TestReadout:
+    @pytest.mark.parametrize('shift', [-2, -1, 1])
+    def test_a_shifted_row_is_found_with_its_distance(self, policy, monkeypatch, shift):
+        def shifted(layout):
+            slots = layout.slot_positions
+            return range(slots.start - 1 + shift, slots.stop - 1 + shift)
+
+        monkeypatch.setattr(Layout, 'readout_positions', property(shifted))
+        assert f'positions {shift:+d} from the published' in failures(policy)['read-out']
+
+    def test_a_norm_that_is_left_out_is_found(self, policy):
+        policy.model.language_model.model.norm.register_forward_hook(
+            lambda module, args, out: args[0] if out.shape[1] == 56 else out
+        )
+        assert 'unlike the published' in failures(policy)['read-out']
+
+
+class TestNorms:
+    @pytest.mark.parametrize(
+        ('module', 'field', 'eps', 'want'),
+        [
+            ('language_model.model.layers.1.input_layernorm', 'variance_epsilon', 1e-5, '1e-06'),
+            ('language_model.model.norm', 'variance_epsilon', 1e-5, '1e-06'),
+            ('vision_backbone.featurizer.blocks.0.norm1', 'eps', 1e-5, '1e-06'),
+            ('action_head.model.layer_norm1', 'eps', 1e-6, '1e-05'),
+        ],
+    )
+    def test_one_other_epsilon_is_found(self, policy, module, field, eps, want):
+        setattr(policy.model.get_submodule(module), field, eps)
+        assert failures(policy) == {
+            'norm eps': f'{module} has {eps:g}, expected {want}; take the published config.json'
+        }
+
+    def test_every_norm_is_looked_at(self, policy):
+        """3 decoder layers with 2 each and the last; 2 + 3 tower blocks with 2 each; 4 in the
+        head."""
+        found = {f.name: f.value for f in probe_policy(policy)}
+        assert found['norm eps'] == '21 of 21 as published'
+
+
+class TestRotaryAngles:
+    def test_frequencies_in_bfloat16_are_found(self, policy, monkeypatch):
+        def rounded(positions, head_dim, theta, dtype):
+            exponent = torch.arange(0, head_dim, 2) / head_dim
+            frequency = (1.0 / theta**exponent).to(torch.bfloat16).float()
+            angles = positions[None, :, None].float() * torch.cat([frequency, frequency])
+            return angles.cos().to(dtype), angles.sin().to(dtype)
+
+        monkeypatch.setattr(language, 'rope', rounded)
+        assert list(failures(policy)) == ['rotary angles']
+
+    def test_another_theta_is_found(self, policy):
+        policy.model.language_model.model.config.rope_parameters['rope_theta'] = 500000.0
+        assert 'theta 500000' in failures(policy)['rotary angles']
+
+
+class TestSequence:
+    """Parts of the published order, put wrong in the way that reimplementations do."""
+
+    def spoil(self, policy, monkeypatch, change):
+        embed = OpenVLAOFT.embed
+        monkeypatch.setattr(OpenVLAOFT, 'embed', lambda *a: change(embed(*a), a[1].shape[1]))
+        return failures(policy).get('sequence', '')
+
+    def test_state_before_the_images(self, policy, monkeypatch):
+        def change(x, visual):
+            state = slice(1 + visual, 2 + visual)
+            return torch.cat([x[:, :1], x[:, state], x[:, 1 : 1 + visual], x[:, 2 + visual :]], 1)
+
+        assert 'visual tokens do not follow BOS' in self.spoil(policy, monkeypatch, change)
+
+    def test_no_stop_token(self, policy, monkeypatch):
+        def change(x, visual):
+            return torch.cat([x[:, :-1], torch.zeros_like(x[:, :1])], dim=1)
+
+        assert '</s> is not last' in self.spoil(policy, monkeypatch, change)
+
+    def test_slots_that_are_not_zero(self, policy, monkeypatch):
+        def change(x, visual):
+            return torch.cat([x[:, :-57], x[:, :1].expand(-1, 56, -1), x[:, -1:]], dim=1)
+
+        assert 'slots are not zero' in self.spoil(policy, monkeypatch, change)
+
+
+class TestStatistics:
+    @pytest.mark.parametrize(
+        ('what', 'change', 'says'),
+        [
+            ('action', lambda b: replace(b, low=b.high, high=b.low), 'action 0: 0.9375 is not'),
+            ('action', lambda b: replace(b, low=b.low * np.nan), 'limits are not finite'),
+            ('action', lambda b: replace(b, mask=b.mask & False), 'scales nothing'),
+            ('action', lambda b: replace(b, low=b.low[:6]), 'has 6 limits, the profile 7'),
+            ('proprio', lambda b: replace(b, high=b.low), 'proprio 0: -0.27'),
+        ],
+    )
+    def test_limits_that_cannot_be(self, policy, what, change, says):
+        dry = policy.warm_up()
+        bounds = getattr(policy.statistics, what)
+        policy.statistics = replace(policy.statistics, **{what: change(bounds)})
+        found = {f.name: f.reason for f in probe_policy(policy, dry) if not f.ok}
+        assert says in found['statistics'] and 'libero_spatial_no_noops' in found['statistics']
+
+    def test_a_masked_limit_may_be_anything(self, policy):
+        bounds = policy.statistics.action
+        high = np.where(bounds.mask, bounds.high, bounds.low)
+        policy.statistics = replace(policy.statistics, action=replace(bounds, high=high))
+        assert failures(policy) == {}
+
+
+class TestWeights:
+    @pytest.mark.parametrize('value', [float('nan'), float('inf')])
+    @pytest.mark.parametrize(
+        'name',
+        [
+            'language_model.model.layers.0.mlp.up_proj.weight',
+            'vision_backbone.featurizer.pos_embed',
+        ],
+    )
+    def test_one_value_is_found_by_the_name_of_its_tensor(self, policy, name, value):
+        policy.model.get_parameter(name).view(-1)[7] = value
+        assert f'{name} holds values that are not finite' in failures(policy)['weights']
+
+    @pytest.mark.parametrize('kind', ['int8', 'int4'])
+    def test_scales_of_quantised_weights_are_looked_at(self, policy, kind):
+        pytest.importorskip('torchao')
+        quantize(policy.model, kind)
+        assert failures(policy) == {}
+        name = 'language_model.model.layers.2.self_attn.o_proj.scale'
+        policy.model.get_buffer(name).view(-1)[0] = float('inf')
+        assert f'{name} holds values' in failures(policy)['weights']
+
+
+class TestTokenizer:
+    def value(self, policy):
+        return {f.name: f.value for f in probe_policy(policy)}['tokenizer']
+
+    def test_the_published_one(self, data_dir, golden_dir):
+        checkpoint, folder = data_dir / 'micro' / 'checkpoint', golden_dir / 'tokenizer'
+        policy = vla_prune_ros.load_policy(checkpoint, tokenizer=folder)
+        assert self.value(policy) == 'Llama-2'
+        assert tokenizer_hash(folder / 'tokenizer.model') == LLAMA2_SHA256
+
+    def test_without_the_hash_its_ids_tell(self, policy):
+        assert self.value(policy) == 'Llama-2 by its ids'
+
+    def test_a_stand_in_is_named_and_does_not_fail(self, tmp_path):
+        policy = vla_prune_ros.load_policy(make_checkpoint(tmp_path / 'ck', 'micro'))
+        assert failures(policy) == {} and self.value(policy) == 'stand-in, not Llama-2'
+
+    def test_another_vocabulary(self, data_dir, tmp_path):
+        standin_tokenizer({'▁In': 300, '▁What': 301}).save(str(tmp_path / 'tokenizer.json'))
+        checkpoint = data_dir / 'micro' / 'checkpoint'
+        policy = vla_prune_ros.load_policy(checkpoint, tokenizer=tmp_path)
+        assert 'expected [1, 512, 29901, 1724,' in failures(policy)['tokenizer']
+
+    def test_another_file_of_that_name(self, data_dir, tokenizer, tmp_path):
+        shutil.copy(tokenizer / 'tokenizer.json', tmp_path)
+        (tmp_path / 'tokenizer.model').write_bytes(b'abc')
+        checkpoint = data_dir / 'micro' / 'checkpoint'
+        policy = vla_prune_ros.load_policy(checkpoint, tokenizer=tmp_path)
+        # SHA-256 of b'abc', as FIPS 180-2 appendix B.1 gives it: ba7816bf 8f01...
+        assert 'SHA-256 ba7816bf8f01...' in failures(policy)['tokenizer']
+
+    @pytest.mark.parametrize(
+        ('spoil', 'says'),
+        [
+            (lambda ids: ids[1:], 'expected one 1 ... 29871'),
+            (lambda ids: [1, *ids], 'expected one 1 ... 29871'),
+            (lambda ids: ids[:-1], 'expected one 1 ... 29871'),
+            (lambda ids: [*ids[:12], 32064, *ids[13:]], 'id 32064 is beyond the 32064 rows'),
+            (lambda ids: [*ids[:-3], 9, *ids[-2:]], 'expected [29973, 13, 3744, 29901, 29871]'),
+        ],
+    )
+    def test_a_broken_frame(self, policy, spoil, says):
+        from vla_prune_ros.engine.sanity import check_tokenizer
+
+        good = policy.tokenizer
+
+        class Spoiled:
+            path = good.path
+
+            def __call__(self, text):
+                return spoil(good(text))
+
+        policy.tokenizer = Spoiled()
+        assert says in check_tokenizer(policy).reason
+
+
+class TestDryRun:
+    def test_actions_far_beyond_the_training(self, policy):
+        policy.model.action_head.model.fc2.weight.mul_(1000)
+        assert 'normalised action on grey frames is' in failures(policy)['dry run']
+
+    def test_actions_that_are_not_finite(self, policy):
+        dry = policy.warm_up()
+        dry = replace(dry, actions=dry.actions * np.inf)
+        found = {f.name: f.reason for f in probe_policy(policy, dry)}
+        assert 'not finite' in found['dry run']
+
+    def test_a_chunk_of_another_length(self, policy):
+        dry = policy.warm_up()
+        found = {f.name: f.reason for f in probe_policy(policy, replace(dry, actions=np.ones(7)))}
+        assert 'the chunk is (7,), not (8, 7)' in found['dry run']
+
+
+def test_an_unsound_policy_is_refused_in_one_line(policy):
+    require_sound(policy)
+    policy.model.projector.fc1.weight[0, 0] = float('nan')
+    with pytest.raises(
+        CheckpointError, match=r'fails the check of its weights \(projector\.fc1'
+    ) as e:
+        require_sound(policy)
+    assert '\n' not in str(e.value) and 'vla-prune check ' in str(e.value)
+
+
+def test_a_finding_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        Finding('a', True, 'b').ok = False

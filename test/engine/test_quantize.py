@@ -1,0 +1,196 @@
+"""Weight-only int8 and int4.
+
+Expected steps are closed form, computed with numpy from the weights alone: a symmetric grid
+without clipping has the step max(max / (2^(bits-1) - 1), -min / 2^(bits-1)), and a weight that is
+rounded to it is at most half a step off.
+"""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import vla_prune_ros
+from vla_prune_ros.engine.quantize import Int4Linear, Int8Linear, quantize
+from vla_prune_ros.errors import ProfileError
+from vla_prune_ros.model.synthetic import make_checkpoint
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _torchao():
+    pytest.importorskip('torchao', reason='torchao is not installed')
+
+
+@pytest.fixture(scope='module')
+def demo(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp('demo') / 'checkpoint', 'demo')
+
+
+@pytest.fixture(scope='module')
+def policies(demo):
+    return {d: vla_prune_ros.load_policy(demo, dtype=d) for d in ('bfloat16', 'int8', 'int4')}
+
+
+def linear(rows, columns, seed, bias=True, magnitude=1.0):
+    """Gaussian weights with a few outliers, and one row of zeros."""
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(rows, columns)) * magnitude
+    weight[rng.random(weight.shape) < 0.01] *= 20
+    weight[0] = 0
+    layer = nn.Linear(columns, rows, bias)
+    layer.weight = nn.Parameter(torch.tensor(weight).bfloat16(), requires_grad=False)
+    if bias:
+        layer.bias = nn.Parameter(torch.randn(rows).bfloat16(), requires_grad=False)
+    return layer
+
+
+def step(groups, bits, axis):
+    """Distance of neighbouring values of the grid of each group."""
+    top = 2 ** (bits - 1)
+    return np.maximum(
+        groups.max(axis, keepdims=True) / (top - 1), -groups.min(axis, keepdims=True) / top
+    )
+
+
+SHAPES = st.tuples(st.integers(1, 40), st.integers(2, 12), st.integers(0, 2**31))
+
+
+@settings(deadline=None, max_examples=40)
+@given(SHAPES, st.floats(1e-4, 1e3))
+def test_int8_is_within_half_a_step_per_output(shape, magnitude):
+    rows, columns, seed = shape
+    layer = linear(rows, columns, seed, magnitude=magnitude)
+    truth = layer.weight.double().numpy()
+    gap = np.abs(Int8Linear(layer).dequantized().double().numpy() - truth)
+    assert (gap <= step(truth, 8, 1) / 2 * (1 + 1e-4)).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(SHAPES, st.floats(1e-4, 1e3))
+def test_int4_is_within_half_a_step_per_group_of_32(shape, magnitude):
+    """A group is every n-th column; its step is rounded to bfloat16, by at most 2^-8."""
+    rows, groups, seed = shape
+    layer = linear(rows, 32 * groups, seed, magnitude=magnitude)
+    truth = layer.weight.double().numpy().reshape(rows, 32, groups)
+    got = Int4Linear(layer).dequantized().double().numpy().reshape(truth.shape)
+    # A step that was rounded down leaves the largest weight up to 8 * 2^-8 of a step outside.
+    assert (np.abs(got - truth) <= step(truth, 4, 1) / 2 * (1 + 2**-4)).all()
+    levels = [len(np.unique(got[r, :, g])) for r in range(rows) for g in range(groups)]
+    assert max(levels) <= 16
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('kind', [Int8Linear, Int4Linear])
+def test_the_layer_multiplies_by_the_weight_that_it_stands_for(kind, bias, dtype):
+    layer = linear(1500, 96, 5, bias).to(dtype)  # more rows than are quantised at a time
+    x = torch.randn(2, 7, 96, dtype=dtype)
+    packed = kind(layer)
+    want = F.linear(x.float(), packed.dequantized(), layer.bias.float() if bias else None)
+    got = packed(x)
+    assert got.dtype == dtype
+    assert (got - want).norm() < (1e-5 if dtype == torch.float32 else 0.01) * want.norm()
+
+
+def quantised(model):
+    return {n: m for n, m in model.named_modules() if isinstance(m, (Int8Linear, Int4Linear))}
+
+
+def storage(module):
+    """Bytes of everything that a module holds, padding of the storages included."""
+    held = [*module.parameters(), *module.buffers()]
+    return sum(
+        {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}.values()
+    )
+
+
+@pytest.mark.parametrize(('dtype', 'share'), [('int8', 0.6), ('int4', 0.35)])
+def test_memory_of_the_decoder_layers(policies, dtype, share):
+    plain, packed = (policies[d].model.language_model.model.layers for d in ('bfloat16', dtype))
+    assert storage(packed) < share * storage(plain)
+
+
+def test_what_stays_bfloat16(policies):
+    for dtype in ('int8', 'int4'):
+        model = policies[dtype].model
+        packed = quantised(model)
+        left = {n for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+        assert left and all(n.startswith(('action_head.', 'proprio_projector.')) for n in left)
+        assert all(p.dtype == torch.bfloat16 for p in model.parameters())
+        in_decoder = {n for n in packed if n.startswith('language_model.')}
+        assert len(in_decoder) == 7 * 6 and packed.keys() > in_decoder
+        assert all(
+            isinstance(m, Int4Linear) == (dtype == 'int4' and n in in_decoder)
+            for n, m in packed.items()
+        )
+
+
+def test_a_width_that_32_does_not_divide_stays_int8(data_dir, tokenizer):
+    """The MLP of the small published-layout checkpoint is 172 = 5.4 * 32 wide."""
+    policy = vla_prune_ros.load_policy(
+        data_dir / 'micro' / 'checkpoint', tokenizer=tokenizer, dtype='int4'
+    )
+    layer = policy.model.language_model.model.layers[0]
+    assert isinstance(layer.mlp.down_proj, Int8Linear) and isinstance(
+        layer.mlp.up_proj, Int4Linear
+    )
+
+
+# Share of the actions' standard deviation, on random weights, which forgive less than trained
+# ones; rounding to bfloat16 itself moves actions by about 0.02 here.
+@pytest.mark.parametrize(('dtype', 'share'), [('int8', 0.15), ('int4', 0.6)])
+def test_actions_stay_near_those_of_bfloat16(policies, observation, dtype, share):
+    want = policies['bfloat16'].infer(observation).normalized
+    got = policies[dtype].infer(observation).normalized
+    error = np.sqrt(np.mean((got - want) ** 2)) / np.sqrt(np.mean(want**2))
+    assert 0 < error < share
+
+
+@pytest.mark.parametrize('dtype', ['int8', 'int4'])
+def test_layer_by_layer_while_loading_equals_all_at_once(demo, policies, observation, dtype):
+    late = vla_prune_ros.load_policy(demo, dtype='bfloat16')
+    quantize(late.model, dtype)
+    want = policies[dtype].infer(observation).actions
+    np.testing.assert_array_equal(late.infer(observation).actions, want)
+
+
+@pytest.mark.parametrize('variant', ['checkpoint_film', 'checkpoint_diffusion'])
+def test_other_variants(data_dir, tmp_path, tokenizer, observation, variant):
+    for folder in ('checkpoint', variant):
+        for file in (data_dir / 'micro' / folder).iterdir():
+            for old in tmp_path.glob(f'{file.name.split("--")[0]}--*'):
+                old.unlink()
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    policy = vla_prune_ros.load_policy(tmp_path, tokenizer=tokenizer, dtype='int8')
+    assert quantised(policy.model) and np.isfinite(policy.infer(observation).actions).all()
+
+
+def test_describe_says_the_dtype_and_that_it_is_slower(policies):
+    about = {d: p.describe() for d, p in policies.items()}
+    assert {d: a['dtype'] for d, a in about.items()} == {d: d for d in about}
+    assert about['bfloat16']['note'] == ''
+    assert 'slower than bfloat16' in about['int8']['note'] == about['int4']['note']
+    assert len({a['parameters'] for a in about.values()}) == 1
+
+
+def test_without_the_library_the_extra_is_named_before_anything_is_read(demo, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torchao.quantization', None)
+    said = []
+    with pytest.raises(ProfileError, match=r"need torchao .*pip install 'vla_prune_ros\[quant\]'"):
+        vla_prune_ros.load_policy(demo, dtype='int4', progress=said.append)
+    assert not said
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('dtype', ['int8', 'int4'])
+def test_on_the_gpu_the_integers_are_the_same(demo, policies, observation, dtype):
+    policy = vla_prune_ros.load_policy(demo, dtype=dtype, device='cuda')
+    here, there = (quantised(p.model) for p in (policies[dtype], policy))
+    assert all(torch.equal(here[n].dequantized(), m.dequantized().cpu()) for n, m in there.items())
+    want = policies[dtype].infer(observation).normalized
+    np.testing.assert_allclose(policy.infer(observation).normalized, want, rtol=0, atol=0.1)

@@ -1,0 +1,244 @@
+"""``vla-prune check`` on good folders, and on folders with one thing wrong.
+
+Counts are those of the micro checkpoint: 151 entries in its main state dict, and 2 430 998 weights
+in the modules that run. The fixed ids of the prompt are Llama-2's.
+"""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vla_prune_ros.cli import main
+from vla_prune_ros.evaluate.check import CheckOptions, check_checkpoint
+from vla_prune_ros.model.synthetic import make_checkpoint, standin_tokenizer
+
+LLAMA2 = {
+    '▁In': 512,
+    ':': 29901,
+    '▁What': 1724,
+    '▁action': 3158,
+    '▁should': 881,
+    '▁the': 278,
+    '▁robot': 19964,
+    '▁take': 2125,
+    '▁to': 304,
+    '?': 29973,
+    '\n': 13,
+    'Out': 3744,
+}
+
+
+@pytest.fixture
+def folder(data_dir, tmp_path):
+    copy = shutil.copytree(data_dir / 'micro' / 'checkpoint', tmp_path / 'checkpoint')
+    standin_tokenizer(LLAMA2).save(str(copy / 'tokenizer.json'))
+    return copy
+
+
+@pytest.fixture
+def check(capsys, monkeypatch):
+    """Runs the command; exit code, what it prints and what it says on stderr."""
+    monkeypatch.setenv('COLUMNS', '200')
+
+    def run(folder, *options):
+        code = main(['check', str(folder), *options])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def edit(path, change):
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def row(out, name):
+    """What stands behind a name in the table."""
+    found = [line for line in out.splitlines() if line.startswith(f'{name}  ')]
+    return found[-1].removeprefix(name).strip()
+
+
+class TestGood:
+    def test_the_table_tells_what_is_there(self, check, folder):
+        code, out, err = check(folder)
+        assert (code, err) == (0, '')
+        assert out.splitlines()[-1].strip() == 'OK'
+        assert row(out, 'parameters') == '2,430,998 in use, bfloat16 on cpu'
+        assert row(out, 'tensors') == '151 of 151 published ones'
+        assert row(out, 'head') == 'l1'
+        assert row(out, 'cameras').startswith('primary, wrist (')
+        assert row(out, 'proprio') == '8 values'
+        assert row(out, 'FiLM') == 'no'
+        assert row(out, 'chunk') == '8 steps x 7 (delta_pose)'
+        assert row(out, 'statistics').startswith("OK  'libero_spatial_no_noops'")
+        assert row(out, 'tokenizer') == 'OK  Llama-2 by its ids'
+        # 2 430 998 weights of 4 and 2 bytes
+        assert row(out, 'weights need').startswith('0.00972 GB in float32, 0.00486 GB in bfloat16')
+
+    def test_json_has_every_check(self, check, folder, tmp_path):
+        code, _, _ = check(folder, '--json', str(tmp_path / 'out.json'), '--dtype', 'float32')
+        result = json.loads((tmp_path / 'out.json').read_text())
+        assert (code, result['ok'], result['failed']) == (0, True, 0)
+        assert len(result['checks']) == 10
+        assert all(set(c) == {'name', 'ok', 'value', 'reason'} for c in result['checks'])
+        assert result['weights_gb']['float32'] == pytest.approx(4 * 2430998e-9)
+
+    def test_untrained_weights_and_their_tokenizer_are_named(self, check, tmp_path):
+        code, out, _ = check(make_checkpoint(tmp_path / 'untrained', 'micro'))
+        assert code == 0 and row(out, 'training') == 'UNTRAINED random weights'
+        assert row(out, 'tokenizer') == 'OK  stand-in, not Llama-2'
+        assert row(out, 'tensors') == '107 of 151 published ones; the other 44 are not needed'
+
+    def test_another_head_and_a_tokenizer_elsewhere(self, check, folder, tmp_path):
+        (tmp_path / 'elsewhere').mkdir()
+        (folder / 'tokenizer.json').rename(tmp_path / 'elsewhere' / 'tokenizer.json')
+        options = ('--head', 'discrete', '--tokenizer', str(tmp_path / 'elsewhere'))
+        code, out, _ = check(folder, *options)
+        assert code == 0 and row(out, 'head') == 'discrete'
+        assert main(['check', str(folder), '--head', 'discrete']) == 1
+
+    def test_several_keys_and_one_that_is_chosen(self, check, folder):
+        def two(data):
+            data['other'] = data['libero_spatial_no_noops']
+
+        edit(folder / 'dataset_statistics.json', two)
+        assert check(folder)[0] == 1
+        code, out, _ = check(folder, '--unnorm-key', 'libero_spatial')
+        assert code == 0
+        assert 'statistics       libero_spatial_no_noops of libero_spatial_no_noops, other' in out
+
+    @pytest.mark.parametrize('dtype', ['int8', 'int4'])
+    def test_quantised_weights(self, folder, dtype):
+        pytest.importorskip('torchao')
+        result = check_checkpoint(CheckOptions(str(folder), dtype=dtype))
+        assert result['ok'] and result['weights_gb'][dtype] < result['weights_gb']['bfloat16']
+        assert result['found']['parameters'] == f'2,430,998 in use, {dtype} on cpu'
+
+
+def meta_epsilon(folder):
+    edit(folder / 'config.json', lambda c: c['text_config'].update(rms_norm_eps=1e-5))
+
+
+def other_theta(folder):
+    edit(folder / 'config.json', lambda c: c['text_config'].update(rope_theta=500000.0))
+
+
+def one_nan(folder):
+    file = folder / 'model-00001-of-00002.safetensors'
+    tensors = load_file(file)
+    next(iter(tensors.values())).view(-1)[0] = float('nan')
+    save_file(tensors, file)
+
+
+def unrounded_constants(folder):
+    path = folder / 'preprocessor_config.json'
+    edit(path, lambda c: c.update(means=[[0.485, 0.456, 0.406], [0.5, 0.5, 0.5]]))
+
+
+def other_tokenizer(folder):
+    standin_tokenizer({**LLAMA2, '▁robot': 300}).save(str(folder / 'tokenizer.json'))
+
+
+def other_tokenizer_model(folder):
+    (folder / 'tokenizer.model').write_bytes(b'abc')
+
+
+def head_of_another_scale(folder):
+    file = next(folder.glob('action_head--*'))
+    state = torch.load(file, weights_only=True)
+    state['module.model.fc2.weight'] *= 1000
+    torch.save(state, file)
+
+
+FAILS = {
+    meta_epsilon: ('norm eps', '1e-05, expected 1e-06'),
+    other_theta: ('rotary angles', 'theta 500000'),
+    one_nan: ('weights', 'holds values that are not finite'),
+    unrounded_constants: ('pixel constants', 'means is [[0.485, 0.456, 0.406]'),
+    other_tokenizer: ('tokenizer', 'fixed ids of the prompt are'),
+    other_tokenizer_model: ('tokenizer', "is not Llama-2's"),
+    head_of_another_scale: ('dry run', 'beyond 10'),
+}
+
+
+@pytest.mark.parametrize('spoil', FAILS, ids=lambda v: v.__name__)
+def test_a_failed_check_is_named_and_gives_1(check, folder, tmp_path, spoil):
+    spoil(folder)
+    name, says = FAILS[spoil]
+    code, out, _ = check(folder, '--json', str(tmp_path / 'out.json'))
+    assert code == 1
+    assert row(out, name).startswith('FAILED') and says in row(out, name)
+    result = json.loads((tmp_path / 'out.json').read_text())
+    assert name in [c['name'] for c in result['checks'] if not c['ok']]
+    assert out.splitlines()[-1].strip() == f'{result["failed"]} of 10 checks failed'
+
+
+def no_shard(folder):
+    (folder / 'model-00002-of-00002.safetensors').unlink()
+
+
+def shard_cut_short(folder):
+    path = folder / 'model-00001-of-00002.safetensors'
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def swapped_limits(folder):
+    def swap(data):
+        action = data['libero_spatial_no_noops']['action']
+        action['q01'], action['q99'] = action['q99'], action['q01']
+
+    edit(folder / 'dataset_statistics.json', swap)
+
+
+def no_config(folder):
+    (folder / 'config.json').unlink()
+
+
+def no_head(folder):
+    next(folder.glob('action_head--*')).unlink()
+
+
+UNLOADABLE = {
+    no_shard: 'shard model-00002-of-00002.safetensors is missing',
+    shard_cut_short: 'is broken',
+    swapped_limits: 'not q01 < q99',
+    no_config: 'config.json is missing',
+    no_head: 'needs exactly one action_head',
+}
+
+
+@pytest.mark.parametrize('spoil', UNLOADABLE, ids=lambda v: v.__name__)
+def test_what_cannot_be_loaded_gives_one_line_and_1(check, folder, tmp_path, spoil):
+    spoil(folder)
+    code, _, err = check(folder, '--json', str(tmp_path / 'out.json'))
+    assert code == 1
+    assert err.startswith('error: ') and err.count('\n') == 1 and UNLOADABLE[spoil] in err
+    result = json.loads((tmp_path / 'out.json').read_text())
+    assert result == {'ok': False, 'error': err.removeprefix('error: ').strip()}
+
+
+@pytest.mark.parametrize(
+    ('options', 'says'),
+    [
+        (('--profile', 'nope'), "unknown profile 'nope'"),
+        (('--profile', 'aloha'), "profile 'aloha' has 14"),
+        (('--unnorm-key', 'nope'), "unnorm_key 'nope' is not in"),
+        (('--dtype', 'int3'), "dtype 'int3' is unknown"),
+        (('--device', 'tpu'), "device 'tpu'"),
+        (('--tokenizer', '/nowhere'), 'no tokenizer.json or tokenizer.model in /nowhere'),
+    ],
+)
+def test_options_that_do_not_fit(check, folder, options, says):
+    code, _, err = check(folder, *options)
+    assert code == 1 and says in err and err.count('\n') == 1
+
+
+def test_wrong_usage_gives_2():
+    for words in (['check'], ['check', 'a', '--head', 'psychic']):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 2

@@ -1,0 +1,192 @@
+"""Checkpoints by hub name, without a network: ``snapshot_download`` is replaced.
+
+The listing is a published repository's (moojink/openvla-7b-oft-finetuned-libero-spatial), with
+the kinds of files that others add; the filter is the hub client's own.
+"""
+
+import threading
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub import errors
+from huggingface_hub.utils import filter_repo_objects
+
+from vla_prune_ros.errors import CheckpointError
+from vla_prune_ros.model.hub import checkpoint_folder, is_hub_id
+
+NAME = 'moojink/openvla-7b-oft-finetuned-libero-spatial'
+WANTED = [
+    'action_head--150000_checkpoint.pt',
+    'added_tokens.json',
+    'config.json',
+    'dataset_statistics.json',
+    'generation_config.json',
+    'model-00001-of-00003.safetensors',
+    'model-00002-of-00003.safetensors',
+    'model-00003-of-00003.safetensors',
+    'model.safetensors.index.json',
+    'preprocessor_config.json',
+    'proprio_projector--150000_checkpoint.pt',
+    'special_tokens_map.json',
+    'tokenizer.json',
+    'tokenizer.model',
+    'tokenizer_config.json',
+]
+REFUSED = [
+    '.gitattributes',
+    'README.md',
+    'configuration_prismatic.py',
+    'modeling_prismatic.py',
+    'processing_prismatic.py',
+    'action_head--evil_checkpoint.pt.py',
+    'lora_adapter/adapter_config.json',
+    'lora_adapter/adapter_model.safetensors',
+    'model/tokenizer.model',
+    'model_cache/model.safetensors',
+    'optimizer.pt',
+    'pytorch_model.bin',
+]
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Puts a function in the place of the download."""
+    return lambda download: monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
+
+
+def failing(error):
+    def download(name, **options):
+        raise error
+
+    return download
+
+
+def made(kind, text=''):
+    """An error without the HTTP response that its constructor asks for."""
+    return kind.__new__(kind, text)
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path, hub):
+    hub(failing(AssertionError('asked the hub')))
+    assert checkpoint_folder(tmp_path) == tmp_path
+    assert checkpoint_folder(str(tmp_path)) == tmp_path
+
+
+def test_a_folder_wins_over_a_hub_name(tmp_path, hub, monkeypatch):
+    hub(failing(AssertionError('asked the hub')))
+    (tmp_path / 'org' / 'name').mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint_folder('org/name') == Path('org/name')
+    with pytest.raises(CheckpointError, match="'org/nmae' is not a folder; give the folder"):
+        checkpoint_folder('org/nmae')
+
+
+@pytest.mark.parametrize(
+    ('text', 'is_one'),
+    [
+        (NAME, True),
+        ('Sylvest/a_b-c.d', True),
+        ('name', False),
+        ('/org/name', False),
+        ('./org/name', False),
+        ('../name', False),
+        ('~/name', False),
+        ('org/name/more', False),
+        ('org/name/', False),
+        ('https://huggingface.co/org/name', False),
+        ('', False),
+    ],
+)
+def test_what_looks_like_a_hub_name(text, is_one):
+    assert is_hub_id(text) is is_one
+
+
+def test_only_the_files_that_are_read_are_fetched(hub, tmp_path):
+    asked = {}
+
+    def download(name, **options):
+        asked.update(options, name=name)
+        return str(tmp_path)
+
+    hub(download)
+    assert checkpoint_folder(NAME) == tmp_path
+    patterns = {k: v for k, v in asked.items() if k.endswith('_patterns')}
+    assert list(filter_repo_objects([*WANTED, *REFUSED], **patterns)) == WANTED
+    assert asked['name'] == NAME and not any('remote_code' in k for k in asked)
+
+
+@pytest.mark.parametrize(
+    ('error', 'words'),
+    [
+        (made(errors.GatedRepoError), ('accepted its terms', 'hf auth login', 'by hand')),
+        (made(errors.RepositoryNotFoundError), ('no public repository', 'check the spelling')),
+        (errors.LocalEntryNotFoundError('a\nb'), ('not whole in the cache', 'by hand')),
+        (errors.OfflineModeIsEnabled('no'), ('not whole in the cache', 'by hand')),
+        (ConnectionError('refused'), ('not whole in the cache', 'by hand')),
+        (OSError(28, 'No space left on device'), ('No space left on device', 'try again')),
+        (RuntimeError('first\nsecond'), ('(first)', 'try again')),
+        (RuntimeError(), ('RuntimeError()', 'try again')),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_what_goes_wrong_is_said_in_one_line(hub, error, words):
+    hub(failing(error))
+    with pytest.raises(CheckpointError) as refused:
+        checkpoint_folder(NAME)
+    text = str(refused.value)
+    assert f"checkpoint '{NAME}' is not a folder" in text and '; ' in text and '\n' not in text
+    assert all(w in text for w in words), text
+
+
+@pytest.mark.parametrize(
+    ('offline', 'words'),
+    [
+        (True, ('HF_HUB_OFFLINE is set', 'unset it')),
+        (False, ('the hub cannot be reached', 'give the folder')),
+    ],
+)
+def test_offline_by_wish_and_by_lack_are_told_apart(hub, monkeypatch, offline, words):
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', offline)
+    hub(failing(errors.LocalEntryNotFoundError('')))
+    with pytest.raises(CheckpointError) as refused:
+        checkpoint_folder(NAME)
+    assert all(w in str(refused.value) for w in words)
+
+
+def test_progress_of_several_threads_grows_and_is_short(hub, tmp_path, capfd):
+    """15.08 GB in 1000 parts, shown by two bars as the client does, and a bar of files."""
+    said = []
+
+    def download(name, tqdm_class, **options):
+        bars = [tqdm_class(total=0, unit='B', unit_scale=True, desc='bytes') for _ in 'ab']
+        files = tqdm_class(total=4, desc='files')
+        for bar in bars:
+            bar.total = 15_080_000_000
+            bar.mininterval = 0
+
+        def load():
+            for _ in range(250):
+                for bar in bars:
+                    bar.update(15_080_000)
+            files.update(1)
+
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for bar in bars:
+            bar.refresh()
+            bar.close()
+        return str(tmp_path)
+
+    hub(download)
+    checkpoint_folder(NAME, said.append)
+    first, *steps = said
+    assert first == f'looking up {NAME} on the Hugging Face hub'
+    assert 1 <= len(steps) <= 101 and len(set(steps)) == len(steps)
+    amounts = [float(s.split(': ')[1].split()[0]) for s in steps]
+    assert amounts == sorted(amounts)
+    assert steps[-1] == f'fetching {NAME}: 15.08 of 15.08 GB'
+    assert capfd.readouterr() == ('', '')

@@ -1,0 +1,80 @@
+"""Rotary angles survive any cast of the model.
+
+Expected values: cos and sin of position * theta^(-2i/d), computed with numpy in float64. Float32
+angles are at most 600 * 2^-23 = 7e-5 off; rounding to bfloat16, 8 significant bits, adds at most
+2^-8 of the value.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from vla_prune_ros.model import language
+from vla_prune_ros.model.checkpoint import load_model
+from vla_prune_ros.model.variant import Variant
+from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.pruning.baselines import Dense
+
+POSITIONS = torch.arange(600)
+HEAD_DIM, THETA = 128, 10000.0
+
+
+def tables(positions, head_dim, theta, frequency_dtype=torch.float32):
+    """Cosine and sine, float64 (S, head_dim); frequencies may be rounded first."""
+    frequency = theta ** (-np.arange(0, head_dim, 2) / head_dim)
+    frequency = torch.tensor(frequency).to(frequency_dtype).double().numpy()
+    angle = positions.numpy()[:, None] * np.concatenate([frequency, frequency])
+    return np.cos(angle), np.sin(angle)
+
+
+def rounding(want):
+    return 7e-5 + np.abs(want) * 2**-8
+
+
+def worst(got, want):
+    """Largest error in units of the bound; up to 1 is right."""
+    return max(
+        (np.abs(g[0].double().numpy() - w) / rounding(w)).max()
+        for g, w in zip(got, want, strict=True)
+    )
+
+
+def test_bfloat16_tables_are_rounded_float32_tables():
+    got = language.rope(POSITIONS, HEAD_DIM, THETA, torch.bfloat16)
+    assert all(t.dtype == torch.bfloat16 for t in got)
+    assert worst(got, tables(POSITIONS, HEAD_DIM, THETA)) <= 1
+
+
+def test_the_bound_would_catch_rounded_frequencies():
+    """What a buffer becomes under ``model.to(torch.bfloat16)``."""
+    harmed = tables(POSITIONS, HEAD_DIM, THETA, torch.bfloat16)
+    harmed = [torch.tensor(t)[None] for t in harmed]
+    assert worst(harmed, tables(POSITIONS, HEAD_DIM, THETA)) > 100
+
+
+@pytest.mark.parametrize('cast', ['to', 'bfloat16', 'to_and_back'])
+def test_a_cast_model_uses_the_same_angles(cast, data_dir, monkeypatch):
+    folder = data_dir / 'micro' / 'checkpoint'
+    model = load_model(folder, LIBERO, Variant('l1', True, False), 'cpu', torch.float32)
+    assert not list(model.buffers()), 'a buffer would be cast'
+    model = {
+        'to': lambda: model.to(torch.bfloat16),
+        'bfloat16': model.bfloat16,
+        'to_and_back': lambda: model.to(torch.bfloat16).float().bfloat16(),
+    }[cast]()
+    seen = []
+    apply = language.apply_rotary_pos_emb
+    monkeypatch.setattr(
+        language,
+        'apply_rotary_pos_emb',
+        lambda q, k, cos, sin: seen.append((cos, sin)) or apply(q, k, cos, sin),
+    )
+    layout = model.layout(LIBERO.cameras, 12, LIBERO.chunk)
+    x = torch.zeros(1, layout.length, 64, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        model.decode(x, layout, Dense())
+    config = model.size.text
+    theta = config.rope_parameters['rope_theta']
+    want = tables(torch.arange(layout.length), config.head_dim, theta)
+    assert len(seen) == config.num_hidden_layers
+    assert all(worst(pair, want) <= 1 for pair in seen)

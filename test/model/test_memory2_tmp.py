@@ -1,0 +1,100 @@
+"""Peak memory of loading: one copy of the model in its dtype, and little more.
+
+A child process reads a checkpoint of half a gigabyte and reports its peak resident memory (VmHWM,
+reset after the imports) above what it held before. The weights are read and not mapped, so no page
+of a file is among it; what is mapped at the peak are libraries, which is why only growth counts.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vla_prune_ros.model import synthetic
+
+pytestmark = pytest.mark.slow
+
+LARGE = synthetic.Preset((256, 6, 4), (320, 6, 4), 1024, 2816, 16, 8)
+UNUSED = 'language_model.lm_head.weight'
+CHILD = r"""
+import json, re, sys
+import torch
+import vla_prune_ros
+
+def memory(key):
+    return int(re.search(key + r':\s+(\d+) kB', open('/proc/self/status').read())[1]) * 1024
+
+torch.set_num_threads(1)
+folder, dtype, small = sys.argv[1:]
+vla_prune_ros.load_policy(small, dtype=dtype)  # what is imported and allocated only once
+open('/proc/self/clear_refs', 'w').write('5')
+before = memory('VmRSS')
+policy = vla_prune_ros.load_policy(folder, dtype=dtype)
+import ctypes; before2=memory("VmRSS"); ctypes.CDLL(None).malloc_trim(0); print(before2>>20, memory("VmRSS")>>20, before>>20, file=sys.stderr)
+peak, after = memory('VmHWM') - before, memory('VmRSS') - before
+model = policy.model
+size = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+mapped = [line for line in open('/proc/self/maps') if folder in line]
+print(json.dumps({'peak': peak, 'after': after, 'size': size, 'mapped': len(mapped)}))
+"""
+
+
+def _can_reset_the_peak() -> bool:
+    try:
+        Path('/proc/self/clear_refs').write_text('5')
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    """A large and a small checkpoint; the large one has an ``lm_head`` that nothing needs."""
+    if not _can_reset_the_peak():
+        pytest.skip('this kernel does not let a process reset its peak memory')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(synthetic.PRESETS, 'large', LARGE)
+        patch.setattr(synthetic, '_random_tensor', _cheap_tensor)
+        large = synthetic.make_checkpoint(tmp_path_factory.mktemp('large') / 'ck', 'large')
+    shard = sorted(large.glob('*.safetensors'))[-1]
+    state = load_file(shard)
+    state[UNUSED] = torch.ones(synthetic.VOCABULARY, LARGE.hidden, dtype=torch.bfloat16)
+    save_file(state, shard)
+    small = synthetic.make_checkpoint(tmp_path_factory.mktemp('small') / 'ck', 'micro')
+    return large, small
+
+
+def _cheap_tensor(name, shape, seed):
+    """Not random: quick to write, and no page of it is shared with another."""
+    return torch.linspace(-0.02, 0.02, torch.Size(shape).numel()).view(shape)
+
+
+def measure(folders, dtype):
+    command = [sys.executable, '-c', CHILD, str(folders[0]), dtype, str(folders[1])]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=300)
+    assert done.returncode == 0, done.stderr
+    print(done.stderr)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'bytes_per_weight'), [('bfloat16', 2), ('float32', 4), ('int8', 1), ('int4', 9 / 16)]
+)
+def test_peak_is_below_1_2_of_the_model(folders, dtype, bytes_per_weight):
+    """The size is counted from the shapes: 16 decoder layers, and the rest within 20 %."""
+    if dtype.startswith('int'):
+        pytest.importorskip('torchao', reason='torchao is not installed')
+    got = measure(folders, dtype)
+    width, mlp, rest = LARGE.hidden, LARGE.mlp, 2 if dtype != 'float32' else 4
+    decoder = LARGE.layers * (4 * width * width + 3 * width * mlp) * bytes_per_weight
+    table = synthetic.VOCABULARY * width * rest
+    print(dtype, {k: round(v / 2**20) for k, v in got.items()}, (decoder + table) / 2**20)
+    assert decoder + table < got['size'] < 1.2 * (decoder + table)
+    assert got['peak'] < 1.2 * got['size']
+    assert 0.9 * got['size'] < got['after']
+    assert got['mapped'] == 0

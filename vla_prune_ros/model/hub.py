@@ -1,0 +1,113 @@
+"""A checkpoint by its name on the Hugging Face hub: only the files that are read, never code."""
+
+import io
+import re
+import threading
+from pathlib import Path
+
+from tqdm.std import tqdm
+
+from ..errors import CheckpointError
+from .files import Progress
+
+# The folder's own files; patterns are anchored, so LoRA adapters in sub-folders stay away.
+FILES = (
+    'config.json',
+    'generation_config.json',
+    'preprocessor_config.json',
+    'dataset_statistics.json',
+    'vla_prune.json',
+    'model*.safetensors',
+    'model.safetensors.index.json',
+    'action_head--*_checkpoint.pt',
+    'proprio_projector--*_checkpoint.pt',
+    'noisy_action_projector--*_checkpoint.pt',
+    'vision_backbone--*_checkpoint.pt',
+    'tokenizer.json',
+    'tokenizer.model',
+    'tokenizer_config.json',
+    'special_tokens_map.json',
+    'added_tokens.json',
+)
+NEVER = ('*.py', '*/*')
+_HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+')
+
+
+def is_hub_id(text: str) -> bool:
+    """``org/name``, unless ``org`` is a folder here: then it is a path with a typing error."""
+    return bool(_HUB_ID.fullmatch(text)) and not Path(text.split('/')[0]).exists()
+
+
+def checkpoint_folder(checkpoint: str | Path, progress: Progress = lambda text: None) -> Path:
+    """The folder of a checkpoint, fetched from the hub where a hub id is given.
+
+    What was fetched before is taken from the hub's cache, without a network as well.
+
+    :param checkpoint: a folder, or ``'org/name'``.
+    :raises CheckpointError: no such folder; the hub cannot be reached, does not know the name, or
+        wants a login.
+    """
+    folder = Path(checkpoint).expanduser()
+    if folder.is_dir():
+        return folder
+    if is_hub_id(str(checkpoint)):
+        return _fetch(str(checkpoint), progress)
+    raise CheckpointError(
+        f'checkpoint {str(folder)!r} is not a folder',
+        'give the folder that holds config.json and the weights',
+    )
+
+
+def _fetch(name: str, progress: Progress) -> Path:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    progress(f'looking up {name} on the Hugging Face hub')
+    what = f'checkpoint {name!r} is not a folder'
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                name,
+                allow_patterns=list(FILES),
+                ignore_patterns=list(NEVER),
+                tqdm_class=_meter(name, progress),
+            )
+        )
+    except errors.GatedRepoError:
+        what += ', and the hub gives it only to users who accepted its terms'
+        mend = 'accept them on its page and run hf auth login, or fetch it by hand'
+    except errors.RepositoryNotFoundError:
+        what += ', and the hub has no public repository of that name'
+        mend = 'check the spelling; for a private one run hf auth login'
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError):
+        offline = huggingface_hub.constants.HF_HUB_OFFLINE
+        why = 'HF_HUB_OFFLINE is set' if offline else 'the hub cannot be reached'
+        what += f', and {why} while it is not whole in the cache'
+        mend = 'fetch it by hand and give the folder' + (', or unset it' if offline else '')
+    except Exception as error:  # HTTP, proxy and disk errors of several libraries
+        what += f' and cannot be fetched ({(str(error).splitlines() or [repr(error)])[0]})'
+        mend = 'try again, or fetch it by hand and give the folder'
+    raise CheckpointError(what, mend)
+
+
+def _meter(name: str, progress: Progress) -> type[tqdm]:
+    """A progress bar that speaks through ``progress``: a line per per cent of all bytes.
+
+    Downloads run in several threads and show several bars of the same bytes.
+    """
+    lock, told = threading.Lock(), [-1]
+
+    class Meter(tqdm):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            super().__init__(*args, **{**kwargs, 'file': io.StringIO(), 'disable': False})
+
+        def display(self, *args: object, **kwargs: object) -> None:
+            if self.unit != 'B' or not self.total:
+                return
+            with lock:
+                percent = int(100 * self.n / self.total)
+                if percent > told[0]:
+                    told[0] = percent
+                    progress(f'fetching {name}: {self.n / 1e9:.2f} of {self.total / 1e9:.2f} GB')
+
+    return Meter
