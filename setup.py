@@ -35,6 +35,8 @@ CORE = [
     'scipy>=1.8,<2',
     'opencv-python>=4.8,<6',
     'pillow>=10.0.1,<15',
+    'huggingface_hub>=1,<3',
+    'tqdm>=4.60,<5',
     'pyyaml>=5.4,<7',
     'rich>=13,<16',
 ]
@@ -48,6 +50,7 @@ LIBERO = SIM + [
     'gymnasium>=0.29,<2',
     'matplotlib>=3.5.3,<4',
 ]
+QUANT = ['torchao==0.18.0']
 TRAIN = ['peft>=0.21,<0.22', 'accelerate>=1.15,<2', 'tensorboard>=2.20,<3']
 DEV = ['pytest>=9,<10', 'hypothesis>=6.100,<7', 'ruff==0.17.5']
 
@@ -67,7 +70,14 @@ setup(
         (f'share/{NAME}/config', sorted(glob('config/*.yaml') + glob('config/*.xml'))),
     ],
     install_requires=CORE,
-    extras_require={'ros': ROS, 'sim': SIM, 'libero': LIBERO, 'train': TRAIN, 'dev': DEV},
+    extras_require={
+        'ros': ROS,
+        'sim': SIM,
+        'libero': LIBERO,
+        'quant': QUANT,
+        'train': TRAIN,
+        'dev': DEV,
+    },
     entry_points={
         'console_scripts': [
             'vla-prune = vla_prune_ros.cli:main',

@@ -113,8 +113,16 @@ def test_a_missing_checkpoint_is_one_line_before_anything_starts(command, tmp_pa
         ({'ok': True}, 0, ''),
         ({}, 0, ''),
         ({'ok': False}, 1, ''),
-        (VlaPruneError('the arm is unplugged', 'plug it in'), 1, 'error: the arm is unplugged; plug'),
-        (PermissionError(13, 'Permission denied', '/out'), 1, "error: [Errno 13] Permission denied"),
+        (
+            VlaPruneError('the arm is unplugged', 'plug it in'),
+            1,
+            'error: the arm is unplugged; plug',
+        ),
+        (
+            PermissionError(13, 'Permission denied', '/out'),
+            1,
+            'error: [Errno 13] Permission denied',
+        ),
         (KeyboardInterrupt(), 130, 'interrupted'),
     ],
     ids=str,

@@ -13,13 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vla_prune_ros.model import synthetic
-
-pytestmark = pytest.mark.slow
+from vla_prune_ros.model import files, synthetic
+from vla_prune_ros.model.checkpoint import load_model
+from vla_prune_ros.model.variant import find_variant
+from vla_prune_ros.profiles import LIBERO
 
 LARGE = synthetic.Preset((256, 6, 4), (320, 6, 4), 1024, 2816, 16, 8)
+# What glibc keeps of freed bfloat16 weights; those of the published size are given back at once.
+HOLES = 32 * 2**20
 UNUSED = 'language_model.lm_head.weight'
 CHILD = r"""
 import json, re, sys
@@ -81,19 +85,44 @@ def measure(folders, dtype):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ('dtype', 'bytes_per_weight'), [('bfloat16', 2), ('float32', 4), ('int8', 1), ('int4', 9 / 16)]
+    ('dtype', 'bytes_per_weight', 'slack'),
+    [('bfloat16', 2, 0), ('float32', 4, 0), ('int8', 1, HOLES), ('int4', 9 / 16, HOLES)],
 )
-def test_peak_is_below_1_2_of_the_model(folders, dtype, bytes_per_weight):
-    """The size is counted from the shapes: 16 decoder layers, and the rest within 20 %."""
-    if dtype.startswith('int'):
+def test_peak_is_below_1_2_of_the_model(folders, dtype, bytes_per_weight, slack):
+    """The size is counted from the shapes: decoder and embeddings, and a little for the rest."""
+    if slack:
         pytest.importorskip('torchao', reason='torchao is not installed')
     got = measure(folders, dtype)
-    width, mlp, rest = LARGE.hidden, LARGE.mlp, 2 if dtype != 'float32' else 4
+    width, mlp = LARGE.hidden, LARGE.mlp
     decoder = LARGE.layers * (4 * width * width + 3 * width * mlp) * bytes_per_weight
-    table = synthetic.VOCABULARY * width * rest
-    print(dtype, {k: round(v / 2**20) for k, v in got.items()}, (decoder + table) / 2**20)
-    assert decoder + table < got['size'] < 1.2 * (decoder + table)
-    assert got['peak'] < 1.2 * got['size']
-    assert 0.9 * got['size'] < got['after']
-    assert got['mapped'] == 0
+    table = synthetic.VOCABULARY * width * (4 if dtype == 'float32' else 2)
+    assert decoder + table < got['size'] < 1.25 * (decoder + table)
+    assert 0.9 * got['size'] < got['after'] <= got['peak'] < 1.2 * got['size'] + slack
+    assert got['mapped'] == 0, 'a weight is still a view of its file'
+
+
+def test_what_no_action_depends_on_is_not_read(data_dir, monkeypatch):
+    read = []
+
+    class Recorder:
+        def __init__(self, *given, **named):
+            self.open = safe_open(*given, **named)
+            self.offset_keys = self.open.offset_keys
+
+        def get_tensor(self, name):
+            read.append(name)
+            return self.open.get_tensor(name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+    monkeypatch.setattr(files, 'safe_open', Recorder)
+    folder = data_dir / 'micro' / 'checkpoint'
+    model = load_model(folder, LIBERO, find_variant(folder, LIBERO), 'cpu', torch.float32)
+    assert set(read) < set(dict(model.named_parameters()))
+    assert 'projector.fc1.weight' in read and UNUSED not in read

@@ -93,10 +93,10 @@ FAULTS = [
     (short_joints, ('3 names and 1 positions',)),
     (absent_camera, ('WAITING', 'wrist: no message for')),
     (absent_pose, ('WAITING', 'ee_pose: no message for')),
+    (future, ('WAITING', 'primary: stamp is', 'ahead of the clock')),
     (late_by_the_network, ('WAITING', 'primary: header stamp is', 'limit 0.500 s')),
     (stamp_zero, ('WAITING', 'wrist: header stamp is zero', 'driver')),
     (pose_stamp_zero, ('WAITING', 'ee_pose: header stamp is zero', 'driver')),
-    (future, ('WAITING', 'primary: stamp is', 'ahead of the clock')),
     (skewed, ('WAITING', 'stamps do not meet within 20.0 ms', 'wrist -50.0 ms')),
 ]
 

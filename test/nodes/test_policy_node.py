@@ -1,11 +1,10 @@
-"""The policy node on real topics: life cycle, chunks, services, faults and what it reports.
+"""The policy node on real topics: life cycle, chunks, instruction, services and faults.
 
 Expected chunks come from ``load_policy`` on the same frames, with the state vector computed here
 (scipy); units from robosuite's OSC_POSE scaling, 0.05 m and 0.5 rad per unit and step.
 """
 
 import threading
-import time
 
 import cv2
 import numpy as np
@@ -16,15 +15,12 @@ pytest.importorskip('rclpy')
 
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
-from nav_msgs.msg import Path as PathMessage  # noqa: E402
-from rosgraph_msgs.msg import Clock  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
-from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
 from vla_prune_ros import load_policy  # noqa: E402
 from vla_prune_ros.errors import VlaPruneError  # noqa: E402
-from vla_prune_ros.nodes import outputs, qos  # noqa: E402
+from vla_prune_ros.nodes import qos  # noqa: E402
 from vla_prune_ros.nodes.client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE  # noqa: E402
 from vla_prune_ros.nodes.messages import status_values, to_ns, to_stamp  # noqa: E402
 from vla_prune_ros.records import Observation  # noqa: E402
@@ -241,152 +237,6 @@ def test_parameters_of_an_active_node(rig):
     assert values['visual_tokens'] == '128'
 
 
-def test_results_of_random_weights_say_so(rig):
-    one = rig().bring_up()
-    chunk = one.robot.next_chunk()
-    assert status_values(one.robot.status)['untrained'] == 'True'
-    one.robot.inference_of(chunk)
-    assert one.robot.inferences[-1].status[0].message.startswith('UNTRAINED')
-
-
-def test_overlays_are_drawn_for_those_who_watch(rig, monkeypatch):
-    one = rig(pruning='uniform:64').bring_up()
-    drawn, draw = [], outputs.overlay_message
-    monkeypatch.setattr(
-        outputs, 'overlay_message', lambda a, c, t: drawn.append(c) or draw(a, c, t)
-    )
-    one.robot.next_chunk()
-    one.robot.next_chunk()
-    assert drawn == []
-    seen = []
-    one.robot.listen(CompressedImage, 'overlay/wrist', seen.append, qos.sensor_data())
-    one.robot.until(lambda: bool(seen), 'overlay')
-    assert set(drawn) == {'wrist'}
-    assert cv2.imdecode(np.frombuffer(seen[0].data, np.uint8), cv2.IMREAD_COLOR).shape == (
-        *(224, 224),
-        3,
-    )
-    stamp = to_ns(seen[0].header.stamp)
-    one.robot.until(
-        lambda: stamp in [to_ns(c.header.stamp) for c in one.robot.chunks], 'chunk of that stamp'
-    )
-
-
-def test_path_starts_at_the_arm_and_sums_the_deltas(rig):
-    one = rig(pose_offset_m=[5.0, 0.0, 0.0]).bring_up()
-    seen = []
-    one.robot.listen(PathMessage, 'chunk_path', seen.append, qos.command())
-    one.robot.until(lambda: bool(seen), 'path')
-    stamp = to_ns(seen[0].header.stamp)
-    chunk = next(c for c in one.robot.chunks if to_ns(c.header.stamp) == stamp)
-    points = [p.pose.position for p in seen[0].poses]
-    got = np.array([(p.x, p.y, p.z) for p in points])
-    np.testing.assert_allclose(got[0], POSITION, atol=1e-12)
-    np.testing.assert_allclose(np.diff(got, axis=0), rows(chunk)[:, :3], atol=1e-12)
-
-
-def test_a_second_source_of_chunks_is_an_error_in_the_diagnostics(rig):
-    one = rig().bring_up()
-    rival = one.robot.publisher(JointTrajectory, 'action_chunk', qos.command())
-
-    def safety():
-        return one.robot.diagnostics.get('vla_policy: safety')
-
-    one.robot.until(
-        lambda: safety() is not None and safety().level == DiagnosticStatus.ERROR,
-        'error about the second publisher',
-    )
-    assert '1 other publishers of /vla_policy/action_chunk; stop them' in safety().message
-    one.robot.client.destroy_publisher(rival)
-    one.robot.until(lambda: safety().level == DiagnosticStatus.OK, 'all clear')
-
-
-def test_diagnostics_count_what_arrives_and_what_is_refused(rig):
-    one = rig().bring_up()
-    one.robot.next_chunk()
-    before = one.robot.ticks
-
-    def pose_without_stamp(messages):
-        messages['ee_pose'].header.stamp = to_stamp(0)
-
-    one.robot.spoil = pose_without_stamp
-    one.robot.until(lambda: one.robot.ticks >= before + 3, 'three ticks')
-    one.robot.silent = True
-    one.robot.client.spin_for(0.2)
-
-    def inputs():
-        status = one.robot.diagnostics.get('vla_policy: inputs')
-        return {} if status is None else status_values(status)
-
-    one.robot.diagnostics.clear()
-    one.robot.until(lambda: bool(inputs()), 'diagnostics')
-    assert int(inputs()['lost_stamp_zero']) == one.robot.ticks - before
-    assert int(inputs()['ee_pose_received']) <= one.robot.ticks
-
-
-def test_a_frozen_camera_stops_inference_until_it_moves_again(rig):
-    one = rig(frozen_frames=3).bring_up()
-    frozen = np.zeros((64, 64, 3), np.uint8).tobytes()
-
-    def freeze(messages):
-        messages['wrist'].data = frozen
-
-    one.robot.spoil = freeze
-    one.robot.until_says('REFUSED', "camera 'wrist'", 'identical frames', 'restart its driver')
-    one.robot.no_chunk_for(3)
-    one.robot.spoil = lambda messages: None
-    one.robot.next_chunk()
-    one.robot.until_state('RUNNING')
-
-
-class Bag:
-    """Ten frames a second of bag time, over and over, with the clock of the bag."""
-
-    def __init__(self, robot, seconds):
-        self._robot, self._length, self._begin = robot, seconds, time.monotonic()
-        self._clock = robot.client.create_publisher(Clock, '/clock', qos.command())
-        self.loops = 0
-
-    def now_ns(self):
-        passed = time.monotonic() - self._begin
-        self.loops = int(passed / self._length)
-        now_ns = 1_000_000_000_000 + int(passed % self._length * 1e9)
-        self._clock.publish(Clock(clock=to_stamp(now_ns)))
-        return now_ns
-
-
-def test_a_looping_bag_gives_chunks_in_every_loop(rig):
-    """The stamps of each loop repeat those of the first; old state must not outlive the seam."""
-    one = rig(use_sim_time=True, replan_period_s=0.15)
-    bag = Bag(one.robot, 1.5)
-    one.robot.now_ns = bag.now_ns
-    one.bring_up()
-    resets, reset = [], one.policy.reset
-    one.policy.reset = lambda: resets.append(bag.loops) or reset()
-    per_loop = {}
-    for loop in range(1, 4):
-        one.robot.until(lambda wanted=loop: bag.loops == wanted, f'loop {loop}')
-        before = len(one.robot.chunks)
-        one.robot.until(lambda wanted=loop: bag.loops > wanted, f'end of loop {loop}')
-        per_loop[loop] = len(one.robot.chunks) - before
-    assert min(per_loop.values()) >= 3, per_loop
-    assert {1, 2, 3} <= set(resets)
-
-
-def test_a_clock_that_stands_still_gives_no_chunk_and_no_fault(rig):
-    one = rig(use_sim_time=True)
-    bag = Bag(one.robot, 3600.0)
-    one.robot.now_ns = bag.now_ns
-    one.bring_up()
-    one.robot.next_chunk()
-    stopped = bag.now_ns()
-    one.robot.now_ns = lambda: stopped
-    one.robot.no_chunk_for(8)
-    assert one.robot.state == 'RUNNING'
-    one.robot.now_ns = bag.now_ns
-    one.robot.next_chunk()
-
-
 def test_deactivation_from_any_load_is_prompt(rig):
     """Ten quick rounds of start, stop and reset, then a clean life-cycle end."""
     one = rig().bring_up()
@@ -397,3 +247,23 @@ def test_deactivation_from_any_load_is_prompt(rig):
     assert one.change(DEACTIVATE) and one.change(CLEANUP)
     assert one.change(CONFIGURE) and one.change(ACTIVATE)
     one.robot.next_chunk()
+
+
+def test_a_job_from_before_a_reset_does_not_hold_up_those_after_it(rig):
+    """The worker has taken a job and not begun it when the reset comes."""
+    one = rig(replan_period_s=10.0).bring_up()
+    worker, taken, go_on = one.pipeline.worker, threading.Event(), threading.Event()
+    run = worker._run
+
+    def late(job):
+        taken.set()
+        assert go_on.wait(60.0)
+        return run(job)
+
+    worker._run = late
+    one.robot.until(taken.is_set, 'job')
+    one.robot.client.trigger('/vla_policy/reset')
+    go_on.set()
+    before = one.robot.ticks
+    one.robot.next_chunk()
+    assert one.robot.ticks - before < 50  # half of the ten seconds between queries

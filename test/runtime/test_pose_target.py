@@ -20,7 +20,7 @@ def cross_matrix(v):
 
 @given(STEPS, st.integers(0, 2**32 - 1))
 def test_steps_add_up_from_the_measured_pose(steps, seed):
-    """Translations add; the matrix exponential of each rotation vector multiplies from the left."""
+    """Translations add; the exponential of each rotation vector multiplies from the left."""
     random = np.random.default_rng(seed)
     position, start = random.normal(size=3), Rotation.random(random_state=seed % 2**31)
     target = PoseTarget(0.5)

@@ -21,8 +21,8 @@ STUBBORN = (
     'signal.signal(signal.SIGTERM, signal.SIG_IGN)\n' + SLEEPER
 )
 POLITE = (
-    'import signal, sys\nsignal.signal(signal.SIGINT, lambda *_: sys.exit(print("bye", flush=True)))\n'
-    + SLEEPER
+    'import signal, sys\ndef end(*_):\n    print("bye", flush=True)\n    sys.exit()\n'
+    'signal.signal(signal.SIGINT, end)\n' + SLEEPER
 )
 FAILS = 'import sys\nprint("first")\nprint("error: no such robot; plug it in")\nsys.exit(3)\n'
 

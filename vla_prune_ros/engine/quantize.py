@@ -5,6 +5,7 @@ the weight to the activations' dtype at each call, with operations that every de
 does not depend on the number of rows, so it weighs least where few tokens were pruned.
 """
 
+from collections.abc import Iterator
 from types import ModuleType
 
 import torch
@@ -16,7 +17,7 @@ from ..errors import ProfileError
 KINDS = ('int8', 'int4')
 NOTE = 'weights expand to bfloat16 at each use: less memory, slower than bfloat16'
 GROUP = 32
-CHUNK = 2**16  # weights quantised at a time: float32 copies of a whole layer would cost 0.5 GB
+CHUNK = 2**17  # weights quantised at a time: small float32 copies leave no holes in the heap
 _DECODER = 'language_model.model.layers.'
 _TOWERS = ('vision_backbone.', 'projector.')
 
@@ -36,31 +37,24 @@ def require_library() -> ModuleType:
     return library
 
 
-def _round(weight: Tensor, bits: int, block: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Integers (int8, shape of ``weight``) and one float32 scale per block, flat.
+def _rounded(
+    weight: Tensor, bits: int, block: tuple[int, ...]
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Some rows at a time: which, their integers (int8), and one float32 scale per block, flat.
 
     Symmetric and without clipping: scale = max(max / (2^(bits-1) - 1), -min / 2^(bits-1)), so
     every weight is at most half a step off. 4-bit scales are rounded to bfloat16 first.
     """
-    library, low = require_library(), -(2 ** (bits - 1))
-    integers, scales = torch.empty_like(weight, dtype=torch.int8), []
-    step = max(1, CHUNK // weight[0].numel())
-    for rows, out in zip(weight.split(step), integers.split(step), strict=True):
-        rows = rows.float()
-        scale, zero = library.choose_qparams_affine(
-            rows,
-            library.MappingType.SYMMETRIC_NO_CLIPPING_ERR,
-            block,
-            torch.int8,
-            low,
-            -low - 1,
-            scale_dtype=torch.float32,
-            zero_point_dtype=torch.int8,
-        )
+    library, top = require_library(), 2 ** (bits - 1)
+    grid = library.MappingType.SYMMETRIC_NO_CLIPPING_ERR
+    count = max(1, CHUNK // weight[0].numel())
+    for begin in range(0, len(weight), count):
+        where = slice(begin, begin + count)
+        rows = weight[where].float()
+        scale, zero = library.choose_qparams_affine(rows, grid, block, torch.int8, -top, top - 1)
         scale = scale if bits == 8 else scale.bfloat16().float()
-        out.copy_(library.quantize_affine(rows, block, scale, zero, torch.int8, low, -low - 1))
-        scales.append(scale.flatten())
-    return integers, torch.cat(scales)
+        integers = library.quantize_affine(rows, block, scale, zero, torch.int8, -top, top - 1)
+        yield where, integers, scale.flatten()
 
 
 class Int8Linear(nn.Module):
@@ -68,11 +62,12 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.out_features, self.in_features = linear.weight.shape
-        integers, scale = _round(linear.weight, 8, (1, self.in_features))
-        self.register_buffer('integers', integers)
-        self.register_buffer('scale', scale)
-        self.bias = linear.bias
+        weight, self.bias = linear.weight, linear.bias
+        self.out_features, self.in_features = weight.shape
+        self.register_buffer('integers', torch.empty_like(weight, dtype=torch.int8))
+        self.register_buffer('scale', weight.new_empty(len(weight), dtype=torch.float32))
+        for rows, integers, scale in _rounded(weight, 8, (1, self.in_features)):
+            self.integers[rows], self.scale[rows] = integers, scale
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out); the scale, in float32, follows the product."""
@@ -93,14 +88,18 @@ class Int4Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.out_features, self.in_features = linear.weight.shape
+        weight, self.bias = linear.weight, linear.bias
+        self.out_features, self.in_features = weight.shape
         groups = self.in_features // GROUP
-        strided = linear.weight.view(self.out_features, GROUP, groups)
-        integers, scale = _round(strided, 4, (1, GROUP, 1))
-        low, high = integers.chunk(2, dim=1)  # [out, 16, groups]
-        self.register_buffer('pairs', (low & 15) | (high << 4))
-        self.register_buffer('scale', scale.bfloat16().view(self.out_features, 1, groups))
-        self.bias = linear.bias
+        strided = weight.view(-1, GROUP, groups)
+        pairs = weight.new_empty(len(weight), GROUP // 2, groups, dtype=torch.int8)
+        scales = weight.new_empty(len(weight), 1, groups, dtype=torch.bfloat16)
+        self.register_buffer('pairs', pairs)
+        self.register_buffer('scale', scales)
+        for rows, integers, scale in _rounded(strided, 4, (1, GROUP, 1)):
+            low, high = integers.chunk(2, dim=1)  # [rows, 16, groups]
+            pairs[rows] = (low & 15) | (high << 4)
+            scales[rows] = scale.view(-1, 1, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""

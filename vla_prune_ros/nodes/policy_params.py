@@ -22,7 +22,9 @@ class PolicyParams:
     )
     device: str = param('cpu', "Torch device: 'cpu', 'cuda' or 'cuda:1'.")
     dtype: str = param(
-        'float32', 'Type of weights and activations.', choices=('float32', 'bfloat16')
+        'float32',
+        'Type of the weights; int8 and int4 take less memory and more time than bfloat16.',
+        choices=('float32', 'bfloat16', 'int8', 'int4'),
     )
     head: str = param(
         'auto',

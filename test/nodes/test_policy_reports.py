@@ -1,0 +1,120 @@
+"""What the policy node says of itself: overlays, path, diagnostics, and labels."""
+
+import cv2
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.ros
+pytest.importorskip('rclpy')
+
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from nav_msgs.msg import Path as PathMessage  # noqa: E402
+from sensor_msgs.msg import CompressedImage  # noqa: E402
+from trajectory_msgs.msg import JointTrajectory  # noqa: E402
+
+from vla_prune_ros.nodes import outputs, qos  # noqa: E402
+from vla_prune_ros.nodes.messages import status_values, to_ns, to_stamp  # noqa: E402
+
+POSITION = np.array([0.05, 0.1, 1.1])  # where the test robot's arm is
+
+
+def rows(chunk):
+    return np.array([p.positions for p in chunk.points])
+
+
+def test_results_of_random_weights_say_so(rig):
+    one = rig().bring_up()
+    chunk = one.robot.next_chunk()
+    assert status_values(one.robot.status)['untrained'] == 'True'
+    one.robot.inference_of(chunk)
+    assert one.robot.inferences[-1].status[0].message.startswith('UNTRAINED')
+
+
+def test_overlays_are_drawn_for_those_who_watch(rig, monkeypatch):
+    one = rig(pruning='uniform:64').bring_up()
+    drawn, draw = [], outputs.overlay_message
+    monkeypatch.setattr(
+        outputs, 'overlay_message', lambda a, c, t: drawn.append(c) or draw(a, c, t)
+    )
+    one.robot.next_chunk()
+    one.robot.next_chunk()
+    assert drawn == []
+    seen = []
+    one.robot.listen(CompressedImage, 'overlay/wrist', seen.append, qos.sensor_data())
+    one.robot.until(lambda: bool(seen), 'overlay')
+    assert set(drawn) == {'wrist'}
+    assert cv2.imdecode(np.frombuffer(seen[0].data, np.uint8), cv2.IMREAD_COLOR).shape == (
+        *(224, 224),
+        3,
+    )
+    stamp = to_ns(seen[0].header.stamp)
+    one.robot.until(
+        lambda: stamp in [to_ns(c.header.stamp) for c in one.robot.chunks], 'chunk of that stamp'
+    )
+
+
+def test_path_starts_at_the_arm_and_sums_the_deltas(rig):
+    one = rig(pose_offset_m=[5.0, 0.0, 0.0]).bring_up()
+    seen = []
+    one.robot.listen(PathMessage, 'chunk_path', seen.append, qos.command())
+    one.robot.until(lambda: bool(seen), 'path')
+    stamp = to_ns(seen[0].header.stamp)
+    chunk = next(c for c in one.robot.chunks if to_ns(c.header.stamp) == stamp)
+    points = [p.pose.position for p in seen[0].poses]
+    got = np.array([(p.x, p.y, p.z) for p in points])
+    np.testing.assert_allclose(got[0], POSITION, atol=1e-12)
+    np.testing.assert_allclose(np.diff(got, axis=0), rows(chunk)[:, :3], atol=1e-12)
+
+
+def test_a_second_source_of_chunks_is_an_error_in_the_diagnostics(rig):
+    one = rig().bring_up()
+    rival = one.robot.publisher(JointTrajectory, 'action_chunk', qos.command())
+
+    def safety():
+        return one.robot.diagnostics.get('vla_policy: safety')
+
+    one.robot.until(
+        lambda: safety() is not None and safety().level == DiagnosticStatus.ERROR,
+        'error about the second publisher',
+    )
+    assert '1 other publishers of /vla_policy/action_chunk; stop them' in safety().message
+    one.robot.client.destroy_publisher(rival)
+    one.robot.until(lambda: safety().level == DiagnosticStatus.OK, 'all clear')
+
+
+def test_diagnostics_count_what_arrives_and_what_is_refused(rig):
+    one = rig().bring_up()
+    one.robot.next_chunk()
+    before = one.robot.ticks
+
+    def pose_without_stamp(messages):
+        messages['ee_pose'].header.stamp = to_stamp(0)
+
+    one.robot.spoil = pose_without_stamp
+    one.robot.until(lambda: one.robot.ticks >= before + 3, 'three ticks')
+    one.robot.silent = True
+    one.robot.client.spin_for(0.2)
+
+    def inputs():
+        status = one.robot.diagnostics.get('vla_policy: inputs')
+        return {} if status is None else status_values(status)
+
+    one.robot.diagnostics.clear()
+    one.robot.until(lambda: bool(inputs()), 'diagnostics')
+    assert int(inputs()['lost_stamp_zero']) == one.robot.ticks - before
+    assert int(inputs()['ee_pose_received']) <= one.robot.ticks
+
+
+def test_a_frozen_camera_stops_inference_until_it_moves_again(rig):
+    one = rig(frozen_frames=3).bring_up()
+    frozen = np.zeros((64, 64, 3), np.uint8).tobytes()
+
+    def freeze(messages):
+        messages['wrist'].data = frozen
+
+    one.robot.spoil = freeze
+    one.robot.until_says('REFUSED', "camera 'wrist'", 'identical frames', 'restart its driver')
+    one.robot.no_chunk_for(3)
+    one.robot.spoil = lambda messages: None
+    one.robot.next_chunk()
+    one.robot.until_state('RUNNING')
