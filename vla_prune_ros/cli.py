@@ -87,16 +87,24 @@ def build_parser() -> argparse.ArgumentParser:
     make.add_argument('--preset', default='demo', choices=('demo', 'micro'))
     make.add_argument('--seed', type=int, default=0)
     bench = _command(
-        commands, 'bench', _bench, 'measure; --node: the ROS 2 node with two 640x480 cameras'
+        commands,
+        'bench',
+        _bench,
+        'measure; --node: the ROS 2 node with two 640x480 cameras; --dtypes: types of weights',
+    )
+    what = bench.add_mutually_exclusive_group(required=True)
+    what.add_argument('--node', action='store_true', help='node overhead and received rates')
+    what.add_argument(
+        '--dtypes', nargs='+', metavar='DTYPE', help='time and memory of the policy in each dtype'
     )
     bench.add_argument(
-        '--node', action='store_true', required=True, help='node overhead and received rates'
+        '--checkpoint', type=Path, help='checkpoint folder (default: an untrained one, made here)'
     )
+    bench.add_argument('--profile', default='libero', help='robot profile (--dtypes)')
+    bench.add_argument('--device', default='cpu', help='torch device (--dtypes)')
+    bench.add_argument('--runs', type=_positive, default=20, help='counted inferences (--dtypes)')
     bench.add_argument(
-        '--checkpoint', type=Path, help='checkpoint folder (default: an untrained micro one)'
-    )
-    bench.add_argument(
-        '--seconds', type=float, default=15.0, help='time measured after the warm-up'
+        '--seconds', type=float, default=15.0, help='time measured after the warm-up (--node)'
     )
     bench.add_argument('--rate', type=float, default=30.0, help='frames per second and camera')
     bench.add_argument(
@@ -213,6 +221,22 @@ def _make_checkpoint(options: argparse.Namespace, console: Console) -> dict[str,
 
 
 def _bench(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    return _bench_node(options, console) if options.node else _bench_dtypes(options, console)
+
+
+def _bench_dtypes(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from .evaluate.dtype_bench import DtypeBenchOptions, dtype_table, run_dtype_bench
+
+    checkpoint = _checkpoint(options.checkpoint, 'demo', console)
+    dtypes = tuple(options.dtypes)
+    bench = DtypeBenchOptions(checkpoint, options.profile, dtypes, options.device, options.runs)
+    with console.status('') as status:
+        result = run_dtype_bench(bench, status.update)
+    console.print(dtype_table(result))
+    return result
+
+
+def _bench_node(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     _require_ros()
     from .evaluate.node_report import node_result, node_table, node_verdict
     from .nodes.node_bench import NodeBenchOptions, run_node_bench

@@ -161,10 +161,10 @@ class Robot:
 
     def no_chunk_for(self, ticks: int) -> None:
         """Send that many more observations and see that nothing comes of them."""
-        self.client.spin_for(0.2)  # what is under way arrives
+        self.client.spin_for(0.1)  # what is under way arrives
         count, end = len(self.chunks), self.ticks + ticks
         assert self.client.wait(lambda: self.ticks >= end, WAIT_S)
-        self.client.spin_for(0.2)
+        self.client.spin_for(0.1)
         assert len(self.chunks) == count, f'a chunk came; the node says: {self.text}'
 
     @property

@@ -10,7 +10,7 @@ pytest.importorskip('rclpy')
 from rosgraph_msgs.msg import Clock  # noqa: E402
 
 from vla_prune_ros.nodes import qos  # noqa: E402
-from vla_prune_ros.nodes.messages import to_stamp  # noqa: E402
+from vla_prune_ros.nodes.messages import to_ns, to_stamp  # noqa: E402
 
 
 class Bag:
@@ -32,7 +32,7 @@ class Bag:
 def test_a_looping_bag_gives_chunks_in_every_loop(rig):
     """The stamps of each loop repeat those of the first; old state must not outlive the seam."""
     one = rig(use_sim_time=True, replan_period_s=0.15)
-    bag = Bag(one.robot, 1.5)
+    bag = Bag(one.robot, 1.2)
     one.robot.now_ns = bag.now_ns
     one.bring_up()
     resets, reset = [], one.policy.reset
@@ -55,6 +55,8 @@ def test_a_clock_that_stands_still_gives_no_chunk_and_no_fault(rig):
     one.robot.next_chunk()
     stopped = bag.now_ns()
     one.robot.now_ns = lambda: stopped
+    chunks = one.robot.chunks
+    one.robot.until(lambda: to_ns(chunks[-1].header.stamp) == stopped, 'chunk of the last frame')
     one.robot.no_chunk_for(8)
     assert one.robot.state == 'RUNNING'
     one.robot.now_ns = bag.now_ns

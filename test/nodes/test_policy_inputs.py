@@ -109,7 +109,7 @@ def test_a_fault_is_named_stops_the_chunks_and_passes(running, spoil, words):
     robot.spoil = spoil
     robot.until_says(*words)
     assert '\n' not in robot.status.message
-    robot.no_chunk_for(4)
+    robot.no_chunk_for(3)
     robot.spoil = lambda messages: None
     robot.next_chunk()
     robot.until_state('RUNNING')

@@ -186,6 +186,7 @@ def test_start_stop_and_reset(rig):
     one.robot.no_chunk_for(2)
     assert one.robot.state == 'STOPPED'
     one.robot.client.trigger('/vla_policy/start')
+    one.robot.next_chunk()
     resets = []
     one.policy.reset = lambda: resets.append(True)
     one.robot.client.trigger('/vla_policy/reset')
