@@ -18,7 +18,7 @@ LAUNCH_FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
 RECORDS = {
     'vla_policy': 'PolicyParams',
     'chunk_executor': 'ExecutorParams',
-    'simulator': 'SimulatorParameters',
+    'simulator': 'SimulatorParams',
 }
 EVERY_NODE = {'use_sim_time'}
 

@@ -22,13 +22,13 @@ from vla_prune_ros.nodes.executor_params import ExecutorParams  # noqa: E402
 from vla_prune_ros.nodes.fake_robot import FakeRobotParams  # noqa: E402
 from vla_prune_ros.nodes.parameters import check_value, declare, defaults, read  # noqa: E402
 from vla_prune_ros.nodes.policy_params import PolicyParams  # noqa: E402
-from vla_prune_ros.nodes.simulator_node import SimulatorParameters  # noqa: E402
+from vla_prune_ros.nodes.simulator_node import SimulatorParams  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = {
     'vla_policy': PolicyParams,
     'chunk_executor': ExecutorParams,
-    'simulator': SimulatorParameters,
+    'simulator': SimulatorParams,
     'fake_robot': FakeRobotParams,
 }
 FIELDS = [(record, f.name) for record in RECORDS.values() for f in fields(record)]

@@ -18,7 +18,7 @@ from trajectory_msgs.msg import JointTrajectory
 from .executor_params import ExecutorParams
 from .policy_params import PolicyParams
 from .qos import command, latched, sensor_data
-from .simulator_node import SimulatorParameters
+from .simulator_node import SimulatorParams
 
 NODES: dict[str, tuple[str, type]] = {
     'vla_policy': (
@@ -31,7 +31,7 @@ NODES: dict[str, tuple[str, type]] = {
     ),
     'simulator': (
         'A robosuite scene instead of a robot; obeys twist and gripper commands.',
-        SimulatorParameters,
+        SimulatorParams,
     ),
 }
 """Node name -> what it is, and its parameter record."""

@@ -42,7 +42,7 @@ _LONGEST_NAP_S = 0.05  # SIGTERM ends the context without waking the main thread
 
 
 @dataclass(frozen=True)
-class SimulatorParameters:
+class SimulatorParams:
     """Parameters of the node ``simulator``."""
 
     seed: int = param(
@@ -73,7 +73,7 @@ class SimulatorParameters:
     )
 
 
-def two_cube_scene(parameters: SimulatorParameters) -> Scene:
+def two_cube_scene(parameters: SimulatorParams) -> Scene:
     """The scene that the node shows; MuJoCo and robosuite are imported here."""
     from ..sim.robosuite_scene import TwoCubeScene
 
@@ -93,11 +93,9 @@ class SimulatorNode(Node):
     :raises VlaPruneError: a parameter is out of range, or the scene cannot start.
     """
 
-    def __init__(
-        self, make_scene: Callable[[SimulatorParameters], Scene] = two_cube_scene
-    ) -> None:
+    def __init__(self, make_scene: Callable[[SimulatorParams], Scene] = two_cube_scene) -> None:
         super().__init__('simulator')
-        self.parameters = declare(self, SimulatorParameters)
+        self.parameters = declare(self, SimulatorParams)
         self._scene = make_scene(self.parameters)
         self._session = Session(
             self._scene, self.parameters.seed, self.parameters.command_timeout_s
