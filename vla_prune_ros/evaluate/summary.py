@@ -47,7 +47,7 @@ def method_row(run: MethodRun) -> dict[str, Any]:
         'queries': len(run.records),
         'chunks': run.chunks,
         'moved_m': round(run.moved_m, 4),
-        'visual_tokens': mean_of(run.records, 'visual_tokens'),
+        'visual_tokens': mean_of(run.records, 'visual_tokens') if run.records else None,
         'latency_ms': asdict(stages['policy_total']) if stages else {},
         'stages_ms': {name: asdict(q) for name, q in stages.items()},
     }
@@ -84,7 +84,8 @@ def demo_table(runs: Sequence[MethodRun], title: str) -> Table:
     rows = [method_row(run) for run in runs]
     for key in ('episodes', 'queries', 'chunks'):
         table.add_row(key, *(str(r[key]) for r in rows))
-    table.add_row('visual tokens kept', *(f'{r["visual_tokens"]:.0f}' for r in rows))
+    tokens = (r['visual_tokens'] for r in rows)
+    table.add_row('visual tokens kept', *('-' if n is None else f'{n:.0f}' for n in tokens))
     table.add_row('arm moved (m)', *(f'{r["moved_m"]:.2f}' for r in rows))
     table.add_row(
         'successes', *(f'{r["successes"]}/{r["episodes"]}' for r in rows), end_section=True

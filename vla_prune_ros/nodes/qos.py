@@ -1,6 +1,12 @@
 """Quality of service per kind of topic; YAML can override each (``qos_overrides.``)."""
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 
@@ -35,5 +41,6 @@ def latched() -> QoSProfile:
 
 
 def overridable() -> QoSOverridingOptions:
-    """Lets a user change history, depth and reliability of one topic in his parameter file."""
-    return QoSOverridingOptions.with_default_policies()
+    """Lets a user change history, depth, reliability and durability of one topic in YAML."""
+    kinds = ('HISTORY', 'DEPTH', 'RELIABILITY', 'DURABILITY')
+    return QoSOverridingOptions(policy_kinds=[QoSPolicyKind[kind] for kind in kinds])
