@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -19,6 +19,15 @@ from .qos import latched
 
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
+
+
+_ANSWER_S = 10.0
+_REACHED = {
+    CONFIGURE: State.PRIMARY_STATE_INACTIVE,
+    CLEANUP: State.PRIMARY_STATE_UNCONFIGURED,
+    ACTIVATE: State.PRIMARY_STATE_ACTIVE,
+    DEACTIVATE: State.PRIMARY_STATE_INACTIVE,
+}
 
 
 class Client(Node):
@@ -67,22 +76,38 @@ class Client(Node):
                 self._idle()
         return finished or done()
 
-    def call(self, kind: type, service: str, request: Any, timeout_s: float = 30.0) -> Any:
+    def call(
+        self,
+        kind: type,
+        service: str,
+        request: Any,
+        timeout_s: float = 30.0,
+        resend_s: float = 3.0,
+    ) -> Any:
         """Call a service and return its response.
+
+        A request can be lost: the graph may still show a server that is gone, and then the real
+        one is not matched yet. So it is sent again until an answer comes: only for requests that
+        may be repeated.
 
         :raises VlaPruneError: it is not there or does not answer in time.
         """
+        deadline = time.monotonic() + timeout_s
         client = self.create_client(kind, service)
         try:
             if not self.wait(client.service_is_ready, timeout_s):
                 raise VlaPruneError(f'service {service} is not there', 'check that its node runs')
-            future = client.call_async(request)
-            if not self.wait(future.done, timeout_s):
-                raise VlaPruneError(
-                    f'service {service} did not answer in {timeout_s:g} s',
-                    'see the log of its node',
-                )
-            return future.result()
+            futures = []
+            while time.monotonic() < deadline:
+                futures.append(client.call_async(request))
+                rest = min(resend_s, deadline - time.monotonic())
+                self.wait(lambda: any(f.done() for f in futures), rest)
+                for future in futures:
+                    if future.done():
+                        return future.result()
+            raise VlaPruneError(
+                f'service {service} did not answer in {timeout_s:g} s', 'see the log of its node'
+            )
         finally:
             self.destroy_client(client)
 
@@ -101,9 +126,26 @@ class Client(Node):
         return self._checked(service, self.call(SetBool, service, SetBool.Request(data=value)))
 
     def change_state(self, node: str, transition: int, timeout_s: float = 120.0) -> bool:
-        """Ask a lifecycle node for a transition; True where it succeeded."""
+        """Ask a lifecycle node for a transition; True where it succeeded.
+
+        A transition cannot be repeated blindly: where no answer comes, the node's state tells
+        whether the request or the answer was lost.
+        """
         request = ChangeState.Request(transition=Transition(id=transition))
-        return bool(self.call(ChangeState, f'/{node}/change_state', request, timeout_s).success)
+        deadline = time.monotonic() + timeout_s
+        while (rest := deadline - time.monotonic()) > 0:
+            try:
+                wait_s = min(_ANSWER_S, rest)
+                service = f'/{node}/change_state'
+                return bool(self.call(ChangeState, service, request, wait_s, wait_s).success)
+            except VlaPruneError:
+                rest = deadline - time.monotonic()
+                if rest <= 0:
+                    raise
+            response = self.call(GetState, f'/{node}/get_state', GetState.Request(), rest)
+            if response.current_state.id == _REACHED[transition]:
+                return True
+        raise VlaPruneError(f'/{node}/change_state did not answer', 'see the log of its node')
 
     def set_parameter(self, node: str, name: str, value: Any) -> str:
         """Set one parameter; returns why it was refused, or an empty string."""
