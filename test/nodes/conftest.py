@@ -13,7 +13,7 @@ import pytest
 
 if find_spec('rclpy') is not None:  # else every test here is skipped
     import rclpy
-    from diagnostic_msgs.msg import DiagnosticArray
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
     from geometry_msgs.msg import PoseStamped
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.parameter import Parameter
@@ -253,6 +253,13 @@ class PolicyRig:
     def set(self, name: str, value: Any) -> str:
         return self.robot.client.set_parameter('vla_policy', name, value)
 
+    def refusal(self) -> str:
+        """What the node says when it refuses to configure."""
+        assert not self.change(CONFIGURE)
+        self.robot.until(lambda: self.robot.status.level == DiagnosticStatus.ERROR, 'refusal')
+        assert self.robot.state == 'UNCONFIGURED'
+        return self.robot.status.message
+
     def close(self) -> None:
         self.spinning.close()
         self.robot.client.destroy_node()
@@ -279,6 +286,13 @@ def idle_rig(ros: None, micro: Path) -> Iterator[PolicyRig]:
     rig = PolicyRig(checkpoint=str(micro), **PARAMETERS)
     yield rig
     rig.close()
+
+
+@pytest.fixture(scope='module')
+def one(idle_rig: PolicyRig) -> PolicyRig:
+    """The module's node, which nobody talks to: it only has to configure, or refuse."""
+    idle_rig.robot.silent = True
+    return idle_rig
 
 
 @pytest.fixture(scope='module')

@@ -8,7 +8,6 @@ import pytest
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
-from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 
 from vla_prune_ros.engine import policy  # noqa: E402
 from vla_prune_ros.nodes.client import CLEANUP, CONFIGURE  # noqa: E402
@@ -127,18 +126,8 @@ WRONG = [
 ]
 
 
-@pytest.fixture(scope='module')
-def one(idle_rig):
-    """One node that is never destroyed by what it is asked to load."""
-    idle_rig.robot.silent = True
-    return idle_rig
-
-
 def assert_refused(one, *words):
-    assert not one.change(CONFIGURE)
-    one.robot.until(lambda: one.robot.status.level == DiagnosticStatus.ERROR, 'refusal')
-    message = one.robot.status.message
-    assert one.robot.state == 'UNCONFIGURED'
+    message = one.refusal()
     assert all(w in message for w in words), message
     assert '\n' not in message and '; ' in message and len(message) < 400, message
 

@@ -8,23 +8,13 @@ pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
 import torch.nn.functional as F  # noqa: E402
-from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from vla_prune_ros.nodes.client import CLEANUP, CONFIGURE  # noqa: E402
 
 
-@pytest.fixture(scope='module')
-def one(idle_rig):
-    idle_rig.robot.silent = True
-    return idle_rig
-
-
 def assert_refused(one, *words):
-    assert not one.change(CONFIGURE)
-    one.robot.until(lambda: one.robot.status.level == DiagnosticStatus.ERROR, 'refusal')
-    message = one.robot.status.message
-    assert one.robot.state == 'UNCONFIGURED'
+    message = one.refusal()
     assert all(w in message for w in words), message
     assert '\n' not in message and 'vla-prune check ' in message, message
 
