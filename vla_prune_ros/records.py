@@ -56,6 +56,8 @@ class Inference:
     :param model_images: camera -> uint8 (224, 224, 3), exactly what the towers saw.
     :param prompt: the text that was tokenised.
     :param stamp_ns: the observation's stamp.
+    :param pruning: what the pruner decided and why, as plain values for reports, for example
+        ``reason``, ``motion`` or ``changed_primary``; empty where it says nothing.
     """
 
     actions: np.ndarray
@@ -67,6 +69,7 @@ class Inference:
     model_images: Mapping[str, np.ndarray] = field(repr=False)
     prompt: str = ''
     stamp_ns: int = 0
+    pruning: Mapping[str, float | int | str] = field(default_factory=dict)
 
     @property
     def visual_tokens(self) -> int:

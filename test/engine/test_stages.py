@@ -20,11 +20,15 @@ def test_stages_accumulate_and_total_includes_gaps() -> None:
     assert timer.milliseconds() == {'a': 3.0, 'b': 5.0, 'total': 21.0}
 
 
-def test_nested_stages_count_their_own_wall_time() -> None:
-    timer = StageTimer(clock=scripted(0, 1, 4, 10))
-    with timer.stage('outer'), timer.stage('inner'):
-        pass
-    assert timer.milliseconds() == {'inner': 3.0, 'outer': 10.0, 'total': 10.0}
+def test_nested_stages_add_up() -> None:
+    """Outer 0-10 with inner 1-4 and 6-7 inside, and 6.25-6.75 inside that."""
+    timer = StageTimer(clock=scripted(0, 1, 4, 6, 6.25, 6.75, 7, 10))
+    with timer.stage('outer'):
+        with timer.stage('inner'):
+            pass
+        with timer.stage('inner'), timer.stage('innermost'):
+            pass
+    assert timer.milliseconds() == {'outer': 6.0, 'inner': 3.5, 'innermost': 0.5, 'total': 10.0}
 
 
 def test_no_stage_is_zero() -> None:

@@ -71,14 +71,21 @@ def test_a_budget_beyond_the_camera_keeps_all():
     ('spec', 'want'),
     [
         ('dense', Dense()),
-        ('uniform', Uniform()),
-        ('uniform:64', Uniform((64,))),
+        ('uniform', Uniform((128, 128))),
+        ('uniform:64', Uniform((64, 64))),
+        ('{name: uniform, budget: [64, 32]}', Uniform((64, 32))),
         ('uniform:64,16', Uniform((64, 16))),
         ({'name': 'uniform', 'budget': [8, 4]}, Uniform((8, 4))),
     ],
 )
 def test_pruners_by_name(spec, want):
     assert build_pruner(spec) == want
+
+
+def test_a_yaml_file_with_the_mapping(tmp_path):
+    file = tmp_path / 'pruning.yaml'
+    file.write_text('name: uniform\nbudget: 9\n', encoding='utf-8')
+    assert build_pruner(str(file)) == Uniform((9, 9))
 
 
 def test_an_object_passes_through():
@@ -90,8 +97,12 @@ def test_an_object_passes_through():
     ('spec', 'says'),
     [
         ('magic', "unknown pruning method 'magic'; use one of"),
-        ('uniform:many', 'not a list of whole numbers'),
-        ('uniform:0', 'whole numbers of 1 or more'),
+        ('uniform:many', "'many' is neither a budget nor a preset"),
+        ('uniform:0', 'whole numbers from 1 to 256'),
+        ('uniform:9999', 'whole numbers from 1 to 256'),
+        ('uniform:1,2,3', '3 numbers for 2 cameras'),
+        ('{name: uniform', 'cannot be read'),
+        ('nowhere.yaml', 'cannot be read'),
         ({'name': 'uniform', 'ratio': 0.5}, "'uniform'.*ratio"),
         ('dense:5', "'dense'.*budget"),
         ({}, 'unknown pruning method None'),

@@ -16,7 +16,9 @@ from ..model.hub import checkpoint_folder
 from ..model.prompt import PromptTokenizer
 from ..model.statistics import read_statistics
 from ..model.variant import find_variant
+from ..model.vision import PATCHES
 from ..profiles import Profile, load_profile
+from ..pruning.layout import Target
 from ..pruning.plan import Pruner
 from ..pruning.registry import build_pruner
 from .policy import Policy
@@ -50,7 +52,8 @@ def load_policy(
         files are fetched once and then taken from the hub's cache; no code of it is run.
     :param profile: ``'libero'``, ``'aloha'``, ``'bridge'``, the path of a YAML profile, or a
         Profile.
-    :param pruning: method by name (``'dense'``, ``'uniform:128'``), mapping, or an object.
+    :param pruning: method by name (``'dense'``, ``'uniform:128'``, ``'specprune'``), mapping, path
+        of a YAML file, or an object; docs/methods.md has them all.
     :param device: a torch device, for example ``'cpu'`` or ``'cuda'``.
     :param dtype: ``'float32'``, ``'bfloat16'``, or weight-only ``'int8'`` or ``'int4'`` with
         bfloat16 activations: half or a third of bfloat16's memory, and slower than it.
@@ -79,7 +82,7 @@ def load_policy(
         raise ProfileError(
             f'diffusion_steps is {diffusion_steps}', f'use 1 to {TRAIN_STEPS}, the training steps'
         )
-    pruner = build_pruner(pruning)
+    build_pruner(pruning, pruner_target(profile))  # a wrong name is said before minutes of loading
     folder = checkpoint_folder(checkpoint_dir, progress)
     variant = find_variant(folder, profile, head)
     if not variant.proprio:
@@ -88,6 +91,8 @@ def load_policy(
     tokens = PromptTokenizer(tokenizer or folder)
     loaded = _quantizer(dtype)
     model = load_model(folder, profile, variant, torch_device, torch_dtype, progress, loaded)
+    layers = model.size.text.num_hidden_layers
+    pruner = build_pruner(pruning, pruner_target(profile, layers))
     about = {
         'dtype': dtype,
         'note': NOTE if dtype in KINDS else '',
@@ -99,6 +104,20 @@ def load_policy(
     }
     return Policy(
         model, profile, statistics, tokens, pruner, about, diffusion_steps, fast_images=fast_images
+    )
+
+
+def pruner_target(profile: Profile, layers: int = 32) -> Target:
+    """What a pruner must know of a robot and a model with ``layers`` decoder layers."""
+    delta_pose = profile.action_kind == 'delta_pose'
+    return Target(
+        profile.cameras,
+        PATCHES,
+        layers,
+        profile.chunk,
+        profile.control_period_s,
+        float(profile.action_scale[0]) if delta_pose else Target.step_m,
+        float(profile.action_scale[3]) if delta_pose else Target.step_rad,
     )
 
 

@@ -1,6 +1,8 @@
 """``Policy``: observations in, timed and pruned inferences out."""
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,7 +17,8 @@ from ..model.prompt import PromptTokenizer, build_prompt
 from ..model.proprio import normalize, unnormalize
 from ..model.statistics import Statistics
 from ..profiles import Profile
-from ..pruning.plan import Layout, Pruner, PruningPass, Query
+from ..pruning.frames import Frame, FrameHistory
+from ..pruning.plan import SELECTION, Layout, Pruner, PruningPass, Query
 from ..records import Inference, MotionHint, Observation
 from .quantize import parameter_count
 from .stages import StageTimer
@@ -59,6 +62,8 @@ class Policy:
             partial(torch.cuda.synchronize, self.device) if self.device.type == 'cuda' else None
         )
         self._prompts: dict[str, Tensor] = {}
+        self._history = self._new_history()
+        self._last: tuple[Tensor, Layout] | None = None  # of the last query, for a refresh
 
     @torch.inference_mode()
     def infer(
@@ -86,25 +91,25 @@ class Policy:
             ids = self._prompt_ids(observation.instruction)
             visual = self.model.visual_tokens(pixels, ids)
         layout = self.model.layout(self.profile.cameras, ids.shape[1], self.profile.chunk)
-        mode = self.pruner.begin(
-            Query(layout, images, observation.instruction, observation.stamp_ns, motion)
-        )
-        start = self._noise(noise)
-        output, walk = self.model.act(
+        with stages.stage(SELECTION):
+            mode = self._begin(observation, layout, images, visual[0], motion)
+        act = self.model.act(
             visual,
             ids,
             state,
             layout,
             self.pruner,
-            start,
+            self._noise(noise),
             self._diffusion_steps,
             stages.stage,
         )
+        self._last = act.embeddings, layout
         with stages.stage('head'):
-            normalized = output[0].float().cpu().numpy()
+            normalized = act.actions[0].float().cpu().numpy()
             bounds = self.statistics.action
             actions = unnormalize(normalized, bounds.low, bounds.high, bounds.mask)
-        kept, by_site = _kept(layout, walk)
+        kept, by_site = _kept(layout, act.walk)
+        report = getattr(self.pruner, 'report', dict)
         return Inference(
             actions,
             normalized,
@@ -115,11 +120,46 @@ class Policy:
             images,
             build_prompt(observation.instruction),
             observation.stamp_ns,
+            report(),
         )
 
+    def watch(self, camera: str, stamp_ns: int, frame: Frame) -> None:
+        """Show a frame that is not queried, so that motion between queries is seen.
+
+        Cheap, and allowed from any thread: the frame waits as it is, and is prepared only if a
+        later query compares with it. A pruner that compares no frames ignores it.
+
+        :param frame: uint8 (H, W, 3) RGB as in an Observation, or a function that returns it.
+        """
+        if self._history is not None:
+            self._history.push(camera, stamp_ns, frame)
+
+    @torch.inference_mode()
+    def refresh(self, proceed: Callable[[], bool] = lambda: True) -> float | None:
+        """Look once more at the last query, un-pruned, for what the pruner learns from it.
+
+        Meant for the time in which the robot executes a chunk: scores that are harvested from
+        pruned passes feed on themselves. It changes no chunk.
+
+        :param proceed: asked before each layer; False gives the refresh up.
+        :returns: milliseconds, or None where there was nothing to refresh.
+        """
+        refresher = getattr(self.pruner, 'refresher', lambda: None)()
+        if refresher is None or self._last is None:
+            return None
+        start = time.perf_counter()
+        last = max(site.layer for site in refresher.sites)
+        self.model.harvest(*self._last, refresher, lambda layer: layer <= last and proceed())
+        if self._sync is not None:
+            self._sync()
+        return 1e3 * (time.perf_counter() - start)
+
     def reset(self) -> None:
-        """Forget what the pruner learnt from earlier inferences."""
+        """Forget what the pruner learnt from earlier inferences, and all frames."""
         self.pruner.reset()
+        self._last = None
+        if self._history is not None:
+            self._history.clear()
         self._generator.manual_seed(self._seed)
 
     def warm_up(self, side: int = 256) -> Inference:
@@ -151,6 +191,34 @@ class Policy:
             'parameters': parameter_count(self.model),
             'device': str(self.device),
         }
+
+    def _new_history(self) -> FrameHistory | None:
+        look_back_s = getattr(self.pruner, 'look_back_s', 0.0)
+        if not look_back_s:
+            return None
+        # Half a control period: a camera at the control rate is kept in full, however it jitters.
+        spacing_s = 0.5 * self.profile.control_period_s
+        prepare = partial(
+            prepare_image, pre_resize=self.profile.pre_resize, fast=self._fast_images
+        )
+        length = 2 + math.ceil(look_back_s / spacing_s)
+        return FrameHistory(prepare, round(1e9 * spacing_s), length)
+
+    def _begin(
+        self,
+        observation: Observation,
+        layout: Layout,
+        images: Mapping[str, np.ndarray],
+        visual: Tensor,
+        motion: MotionHint | None,
+    ) -> str:
+        stamp_ns = observation.stamp_ns
+        if self._history is not None:
+            self._history.push_prepared(stamp_ns, images)
+        query = Query(
+            layout, images, observation.instruction, stamp_ns, motion, visual, self._history
+        )
+        return self.pruner.begin(query)
 
     def _prepare(self, observation: Observation) -> dict[str, np.ndarray]:
         out = {}

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 class StageTimer:
     """Milliseconds per named stage of one inference.
 
-    A stage that is entered twice accumulates; stages may nest, and each counts its own wall time.
+    A stage that is entered twice accumulates. The time of a stage inside another counts for the
+    inner one only, so that all stages add up to the total, less the gaps between them.
 
     :param sync: called at both ends of a stage, for devices that run asynchronously (for example
         ``torch.cuda.synchronize``); it makes stage times true and the whole a little slower.
@@ -23,6 +24,7 @@ class StageTimer:
         self._sync = sync
         self._clock = clock
         self._stages: dict[str, int] = {}
+        self._inner: list[int] = []  # per open stage: time of the stages inside it
         self._first: int | None = None
         self._last = 0
 
@@ -31,11 +33,16 @@ class StageTimer:
         """Time the ``with`` block under ``name``; an exception in it is timed as well."""
         start = self._now()
         self._first = start if self._first is None else self._first
+        self._stages.setdefault(name, 0)
+        self._inner.append(0)
         try:
             yield
         finally:
             self._last = self._now()
-            self._stages[name] = self._stages.get(name, 0) + self._last - start
+            spent = self._last - start
+            self._stages[name] += spent - self._inner.pop()
+            if self._inner:
+                self._inner[-1] += spent
 
     @property
     def total(self) -> float:

@@ -6,6 +6,9 @@ beside the fused kernel. Reference: openvla-oft with its transformers fork, whos
 the causal mask.
 """
 
+from collections.abc import Callable
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +19,7 @@ from transformers.models.llama.modeling_llama import (
     apply_rotary_pos_emb,
 )
 
-from ..pruning.plan import PruningPass
+from ..pruning.plan import SELECTION, PruningPass, Site, Stage
 
 
 def rope(
@@ -37,18 +40,41 @@ def rope(
 
 
 def attention_rows(q: Tensor, k: Tensor, rows: Tensor, scale: float) -> Tensor:
-    """Head-mean attention of a few query rows: float32 (R, S).
+    """Head-mean attention of a few query rows: float32 (R, K).
 
     :param q: (1, heads, S, d) rotated queries.
-    :param k: (1, heads, S, d) rotated keys.
+    :param k: (1, heads, K, d) rotated keys.
     :param rows: int64 (R,) rows of the current sequence.
     """
     scores = (q[0][:, rows] @ k[0].transpose(1, 2)) * scale  # [heads, R, S]
     return scores.float().softmax(dim=-1).mean(dim=0)
 
 
+def logit_rows(layer: LlamaDecoderLayer, x: Tensor, rows: Tensor) -> Tensor:
+    """Head-mean products of un-rotated queries and keys that ``layer`` would form: float32 (R, S).
+
+    :param x: (1, S, D) what goes into the layer.
+    :param rows: int64 (R,) rows of the current sequence.
+    """
+    attn = layer.self_attn
+    y = layer.input_layernorm(x)[0]
+    q = attn.q_proj(y[rows]).unflatten(-1, (-1, attn.head_dim))  # [R, heads, d]
+    k = attn.k_proj(y).unflatten(-1, (-1, attn.head_dim)).transpose(0, 1)  # [kv heads, S, d]
+    # The mean over heads of q.k is one product of all heads' numbers laid side by side.
+    k = k.repeat_interleave(attn.num_key_value_groups, dim=0)
+    heads = k.shape[0]
+    flat = k.transpose(0, 1).reshape(k.shape[1], -1)
+    return (q.flatten(1) @ flat.T).float() * (attn.scaling / heads)
+
+
 def decoder_layer(
-    layer: LlamaDecoderLayer, x: Tensor, cos: Tensor, sin: Tensor, rows: Tensor | None = None
+    layer: LlamaDecoderLayer,
+    x: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    walk: PruningPass,
+    rows: Tensor | None = None,
+    stage: Stage = nullcontext,
 ) -> tuple[Tensor, Tensor | None]:
     """One layer, unmasked. (1, S, D) -> (1, S, D), and the asked attention rows (R, S)."""
     attn = layer.self_attn
@@ -58,13 +84,19 @@ def decoder_layer(
     k = attn.k_proj(y).view(heads).transpose(1, 2)
     v = attn.v_proj(y).view(heads).transpose(1, 2)
     q, k = apply_rotary_pos_emb(q, k, cos, sin)
+    if walk.reuses:
+        with stage(SELECTION):
+            k, v = walk.reused(attn.layer_idx, k, v)
     k, v = (
         t.repeat_interleave(attn.num_key_value_groups, dim=1)
         if attn.num_key_value_groups > 1
         else t
         for t in (k, v)
     )
-    seen = None if rows is None else attention_rows(q, k, rows, attn.scaling)
+    seen = None
+    if rows is not None:
+        with stage(SELECTION):
+            seen = attention_rows(q, k, rows, attn.scaling)
     y = F.scaled_dot_product_attention(q, k, v, scale=attn.scaling)
     x = x + attn.o_proj(y.transpose(1, 2).reshape(*x.shape[:2], -1))
     return x + layer.mlp(layer.post_attention_layernorm(x)), seen
@@ -95,39 +127,70 @@ class LanguageModel(nn.Module):
         if with_logits:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
-    def forward(self, x: Tensor, walk: PruningPass, trace: list[Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        walk: PruningPass,
+        trace: list[Tensor] | None = None,
+        stage: Stage = nullcontext,
+    ) -> Tensor:
         """(1, S, D) embeddings -> (1, A, D) hidden states of the read-out rows, after the final
         norm.
 
         :param walk: says at each site which rows stay; it holds the survivors afterwards.
         :param trace: collects the residual stream (1, S', D) behind every layer and its pruning.
+        :param stage: times the pruner's share as ``'selection'``.
         """
-        config = self.model.config
-        x = self._prune(walk, -1, x, None)
-        cos, sin = rope(
-            walk.positions, config.head_dim, config.rope_parameters['rope_theta'], x.dtype
-        )
-        for index, layer in enumerate(self.model.layers):
-            site = walk.site_after(index)
-            asked = (
-                None if site is None or site.rows is None else walk.rows(site.rows(walk.layout))
-            )
-            x, seen = decoder_layer(layer, x, cos, sin, asked)
-            if site is not None:
-                before = walk.positions
-                x = self._prune(walk, index, x, seen)
-                if walk.positions is not before:
-                    cos, sin = rope(
-                        walk.positions,
-                        config.head_dim,
-                        config.rope_parameters['rope_theta'],
-                        x.dtype,
-                    )
-            if trace is not None:
-                trace.append(x)
+        x = self.walk(x, walk, trace, stage)
         return self.model.norm(x[:, walk.rows(walk.layout.readout_positions)])
 
-    def _prune(self, walk: PruningPass, layer: int, x: Tensor, seen: Tensor | None) -> Tensor:
+    def walk(
+        self,
+        x: Tensor,
+        walk: PruningPass,
+        trace: list[Tensor] | None = None,
+        stage: Stage = nullcontext,
+        proceed: Callable[[int], bool] = lambda layer: True,
+    ) -> Tensor:
+        """The residual stream (1, S', D) behind the last layer; see :meth:`forward`.
+
+        :param proceed: asked before each layer; False ends the walk there.
+        """
+        cos, sin, at = None, None, None
+        x = self._prune(walk, -1, x, None, stage)
+        for index, layer in enumerate(self.model.layers):
+            if not proceed(index):
+                break
+            if walk.positions is not at:
+                at = walk.positions
+                cos, sin = self._rope(at, x.dtype)
+            rows = _asked(walk, index, 'attention')
+            x, seen = decoder_layer(layer, x, cos, sin, walk, rows, stage)
+            x = self._prune(walk, index, x, seen, stage)
+            if trace is not None:
+                trace.append(x)
+        return x
+
+    def _rope(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        config = self.model.config
+        return rope(positions, config.head_dim, config.rope_parameters['rope_theta'], dtype)
+
+    def _prune(
+        self, walk: PruningPass, layer: int, x: Tensor, seen: Tensor | None, stage: Stage
+    ) -> Tensor:
         site = walk.site_after(layer)
-        stay = None if site is None else walk.decide(site, x, seen)
-        return x if stay is None else x[:, stay]
+        if site is None:
+            return x
+        with stage(SELECTION):
+            rows = _asked(walk, layer, 'logits')
+            if rows is not None:
+                seen = logit_rows(self.model.layers[layer + 1], x, rows)
+            stay = walk.decide(site, x, seen)
+            return x if stay is None else x[:, stay]
+
+
+def _asked(walk: PruningPass, layer: int, scores: str) -> Tensor | None:
+    site: Site | None = walk.site_after(layer)
+    if site is None or site.rows is None or site.scores != scores:
+        return None
+    return walk.rows(site.rows(walk.layout))

@@ -9,14 +9,15 @@ passes of the decoder, ``discrete`` takes the most likely action tokens.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
-from ..pruning.plan import Layout, Pruner, PruningPass
+from ..pruning.plan import Layout, Pruner, PruningPass, Stage
 from .diffusion import denoise
 from .film import language_mean
 from .heads import (
@@ -31,7 +32,6 @@ from .language import LanguageModel
 from .vision import PATCHES, Projector, TowerSize, VisionBackbone
 
 STOP_ID = 2
-Stage = Callable[[str], AbstractContextManager[object]]
 HEADS = ('l1', 'diffusion', 'discrete')
 
 
@@ -53,6 +53,19 @@ class ModelSize:
     head: str = 'l1'
     film: bool = False
     action_vocabulary: int = 32000
+
+
+class Act(NamedTuple):
+    """What one query of the network gives.
+
+    :param actions: (1, K, D), normalised.
+    :param walk: the last pass through the decoder: who survived.
+    :param embeddings: (1, S, D) what that pass started from.
+    """
+
+    actions: Tensor
+    walk: PruningPass
+    embeddings: Tensor
 
 
 class OpenVLAOFT(nn.Module):
@@ -128,12 +141,28 @@ class OpenVLAOFT(nn.Module):
         return torch.cat([*parts, text[:, 1:], slots, stop], dim=1)
 
     def decode(
-        self, embeddings: Tensor, layout: Layout, pruner: Pruner, trace: list[Tensor] | None = None
+        self,
+        embeddings: Tensor,
+        layout: Layout,
+        pruner: Pruner,
+        trace: list[Tensor] | None = None,
+        stage: Stage = nullcontext,
     ) -> tuple[Tensor, PruningPass]:
         """(1, S, D) -> read-out hidden states (1, K * D, D), and the walk: who survived."""
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)
         walk = PruningPass(layout, pruner, positions)
-        return self.language_model(embeddings, walk, trace), walk
+        return self.language_model(embeddings, walk, trace, stage), walk
+
+    def harvest(
+        self, embeddings: Tensor, layout: Layout, pruner: Pruner, proceed: Callable[[int], bool]
+    ) -> None:
+        """Walk (1, S, D) through the layers for what ``pruner`` sees on the way.
+
+        :param proceed: asked before each layer; False ends the walk there.
+        """
+        positions = torch.arange(embeddings.shape[1], device=embeddings.device)
+        walk = PruningPass(layout, pruner, positions)
+        self.language_model.walk(embeddings, walk, proceed=proceed)
 
     def act(
         self,
@@ -145,26 +174,28 @@ class OpenVLAOFT(nn.Module):
         noise: Tensor | None = None,
         steps: int = 10,
         stage: Stage = nullcontext,
-    ) -> tuple[Tensor, PruningPass]:
-        """The normalised chunk float (1, K, D), and the last walk through the decoder.
+    ) -> Act:
+        """The normalised chunk, and the last pass through the decoder.
 
         :param noise: float32 (1, K, D) to start a diffusion from.
         :param steps: denoising steps; each is one pass of the decoder.
-        :param stage: times ``'language'`` and ``'head'``.
+        :param stage: times ``'language'``, ``'selection'`` inside it, and ``'head'``.
         """
-        walks: list[PruningPass] = []
+        last: list[tuple[PruningPass, Tensor]] = []
 
         def run(noisy: Tensor | None = None, step: int = 0) -> Tensor:
             with stage('language'):
                 x = self.embed(visual, prompt_ids, proprio, layout, noisy, step)
-                hidden, walk = self.decode(x, layout, pruner)
-                walks.append(walk)
+                hidden, walk = self.decode(x, layout, pruner, stage=stage)
+                last[:] = [(walk, x)]
             with stage('head'):
                 return self._head(hidden)
 
         if self.size.head == 'diffusion':
-            return denoise(noise, lambda x, step: run(x, step).float(), steps), walks[-1]
-        return run(), walks[-1]
+            actions = denoise(noise, lambda x, step: run(x, step).float(), steps)
+        else:
+            actions = run()
+        return Act(actions, *last[0])
 
     def _head(self, hidden: Tensor) -> Tensor:
         if self.size.head != 'discrete':

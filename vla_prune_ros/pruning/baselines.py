@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ProfileError
+from .budget import Budget, budgets
+from .layout import Target
 from .plan import Query, Site, SiteView
 
 
@@ -16,6 +18,11 @@ class Dense:
 
     name: str = 'dense'
     sites: tuple[Site, ...] = ()
+
+    @classmethod
+    def build(cls, target: Target) -> 'Dense':
+        """There is nothing to choose."""
+        return cls()
 
     def begin(self, query: Query) -> str:
         """Always ``'dense'``."""
@@ -76,6 +83,11 @@ class Uniform:
             raise ProfileError(
                 f'uniform: budget is {list(self.budget)}', 'use whole numbers of 1 or more'
             )
+
+    @classmethod
+    def build(cls, target: Target, budget: Budget = None) -> 'Uniform':
+        """For ``target``; half of each camera's tokens where no budget is given."""
+        return cls(budgets('uniform', budget, target))
 
     def begin(self, query: Query) -> str:
         """``'coarse'``: the budget does not depend on the motion."""

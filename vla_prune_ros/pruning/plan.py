@@ -8,8 +8,9 @@ sees the gaps.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,72 +18,13 @@ from torch import Tensor
 
 from ..errors import ProfileError
 from ..records import MotionHint
+from .frames import FrameHistory
+from .layout import Layout
 
-# 'In: What action should the robot take to' behind BOS; '? \\n Out : _' behind the task words
-# (reference tokenisation of the published prompt).
-PREFIX_TOKENS = 10
-SUFFIX_TOKENS = 5
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where everything is: ``[BOS | visual | proprio | time | prompt | slots | stop]``.
-
-    :param cameras: camera names in model order.
-    :param patches: visual tokens per camera.
-    :param proprio: 1 with a proprioception token, else 0.
-    :param prompt: number of prompt ids, BOS included.
-    :param slots: action slots, K * D.
-    :param time: 1 with the time token of a diffusion head, else 0.
-    """
-
-    cameras: tuple[str, ...]
-    patches: int
-    proprio: int
-    prompt: int
-    slots: int
-    time: int = 0
-
-    @property
-    def visual(self) -> int:
-        """Number of visual tokens V before pruning."""
-        return self.patches * len(self.cameras)
-
-    @property
-    def length(self) -> int:
-        """Length S of the un-pruned sequence."""
-        return self.visual + self.proprio + self.time + self.prompt + self.slots + 1
-
-    @property
-    def prompt_positions(self) -> range:
-        """Positions of the prompt ids behind BOS."""
-        start = 1 + self.visual + self.proprio + self.time
-        return range(start, start + self.prompt - 1)
-
-    @property
-    def task_positions(self) -> range:
-        """Positions of the words of the task, without the fixed words of the prompt."""
-        start = self.visual + self.proprio + self.time + PREFIX_TOKENS
-        return range(start, start + max(0, self.prompt - PREFIX_TOKENS - SUFFIX_TOKENS))
-
-    @property
-    def slot_positions(self) -> range:
-        """Positions of the action slots."""
-        start = self.prompt_positions.stop
-        return range(start, start + self.slots)
-
-    @property
-    def readout_positions(self) -> range:
-        """Positions whose hidden states the action head reads: one before each slot."""
-        return range(self.slot_positions.start - 1, self.slot_positions.stop - 1)
-
-    def camera_masks(self, ids: Tensor) -> dict[str, np.ndarray]:
-        """Camera -> bool (patches,) that marks the given original ids."""
-        mask = np.zeros(self.visual, dtype=bool)
-        mask[ids.cpu().numpy()] = True
-        return {
-            c: mask[i * self.patches : (i + 1) * self.patches] for i, c in enumerate(self.cameras)
-        }
+Stage = Callable[[str], AbstractContextManager[object]]
+"""Times what runs inside ``with stage(name):``."""
+SELECTION = 'selection'
+"""The stage that holds all work of a pruner: comparison, scores, choice, gathering, harvest."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +32,17 @@ class Site:
     """A place where a pruner acts.
 
     :param layer: -1 is before layer 0; l >= 0 is after layer l.
-    :param rows: the original positions of the attention rows that must be seen there, as a
-        function of the layout (only for ``layer`` >= 0); None where no attention is needed. Rows
-        are never visual.
+    :param rows: the original positions of the rows that must be seen there, as a function of the
+        layout; None where none are needed. Visual positions are allowed while none is dropped.
+    :param scores: ``'attention'``: softmax over all keys of the layer that just ran, mean over
+        heads (``layer`` >= 0). ``'logits'``: products of queries and keys of the layer that comes
+        next, divided by sqrt(d), mean over heads, neither rotated nor normalised (``layer`` below
+        the last).
     """
 
     layer: int
     rows: Callable[[Layout], Sequence[int]] | None = None
+    scores: str = 'attention'
 
     @property
     def name(self) -> str:
@@ -111,8 +57,10 @@ class SiteView:
     :param ids: int64 (n,), ascending: original ids of the visual tokens that are still there.
     :param hidden: (S', D) residual stream of every surviving token at this site.
     :param positions: int64 (S',) original positions of the rows of ``hidden``.
-    :param attention: float32 (R, n), mean over heads of the layer's attention from the asked rows
-        to the surviving visual tokens (softmax over all keys); None where the site asks for none.
+    :param attention: float32 (R, n), mean over heads of the site's scores from the asked rows to
+        the surviving visual tokens; None where the site asks for none.
+    :param memory: what a pruner keeps from site to site of one pass; empty when a pass begins. A
+        diffusion head makes several passes per query.
     """
 
     site: Site
@@ -121,6 +69,7 @@ class SiteView:
     hidden: Tensor
     positions: Tensor
     attention: Tensor | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,7 +77,9 @@ class Query:
     """What a pruner is told when an inference begins.
 
     :param model_images: camera -> uint8 (224, 224, 3), what the towers see.
+    :param visual: (V, D) projected patch features, before the language model.
     :param motion: how the end effector moves, None where unknown.
+    :param history: frames of the episode, the present ones included; None where none are kept.
     """
 
     layout: Layout
@@ -136,10 +87,24 @@ class Query:
     instruction: str
     stamp_ns: int
     motion: MotionHint | None = None
+    visual: Tensor | None = None
+    history: FrameHistory | None = None
 
 
 class Pruner(Protocol):
-    """Decides which visual tokens stay. State, if any, lives between ``reset`` calls."""
+    """Decides which visual tokens stay. State, if any, lives between ``reset`` calls.
+
+    Optional attributes, found by name:
+
+    - ``look_back_s: float``: seconds of frames that ``Query.history`` must reach back; without it,
+      or at 0, no frames are kept.
+    - ``report() -> Mapping[str, float | int | str]``: what the last query decided and why.
+    - ``reuse(layer, ids, k, v) -> (k, v) | None``: called in every layer with the rotated keys
+      and values (1, kv heads, n, d) of the visual tokens ``ids`` that are left; answers keys and
+      values (1, kv heads, m, d) of tokens that are gone but still seen, or None.
+    - ``refresher() -> Pruner | None``: a pruner that keeps everything and harvests what the next
+      query needs, for a pass after the chunk is out; None where nothing is to be refreshed.
+    """
 
     name: str
     sites: tuple[Site, ...]
@@ -152,6 +117,11 @@ class Pruner(Protocol):
 
     def reset(self) -> None:
         """Forget everything learnt from earlier inferences."""
+
+
+def text_positions(layout: Layout) -> range:
+    """Positions of the words of the task; of the whole prompt where it has no such words."""
+    return layout.task_positions if len(layout.task_positions) else layout.prompt_positions
 
 
 def check_survivors(ids: Tensor, alive: Tensor, site: Site) -> Tensor:
@@ -184,6 +154,8 @@ class PruningPass:
 
     def __post_init__(self) -> None:
         self._sites = {site.layer: site for site in self.pruner.sites}
+        self._memory: dict[str, Any] = {}
+        self._reuse = getattr(self.pruner, 'reuse', None)
         self._ids = torch.arange(self.layout.visual, device=self.positions.device)
 
     @property
@@ -196,22 +168,49 @@ class PruningPass:
         return self._sites.get(layer)
 
     def rows(self, positions: Sequence[int]) -> Tensor:
-        """Rows of the current sequence that hold the given original, non-visual positions."""
+        """Rows of the current sequence that hold the given original positions.
+
+        :raises ProfileError: a visual position is asked for after tokens were dropped.
+        """
         gone = self.layout.visual - len(self._ids)
         first = 1 + self.layout.visual
+        if gone and any(0 < p < first for p in positions):
+            raise ProfileError(
+                'rows of visual tokens are asked for after some were dropped',
+                'ask for them at the first site only',
+            )
         rows = [p - gone if p >= first else p for p in positions]
         return torch.tensor(rows, dtype=torch.long, device=self.positions.device)
+
+    @property
+    def reuses(self) -> bool:
+        """True where the pruner shows keys and values of tokens that are gone."""
+        return self._reuse is not None
+
+    def reused(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of ``layer``, with those of gone tokens that a pruner still shows.
+
+        :param k: (1, kv heads, S', d), rotated.
+        :returns: (1, kv heads, S' + m, d) each; the added ones come last.
+        """
+        seen = slice(1, 1 + len(self._ids))
+        more = self._reuse(layer, self._ids, k[:, :, seen], v[:, :, seen])
+        if more is None:
+            return k, v
+        return torch.cat([k, more[0]], dim=2), torch.cat([v, more[1]], dim=2)
 
     def decide(self, site: Site, hidden: Tensor, attention: Tensor | None = None) -> Tensor | None:
         """Ask the pruner at ``site``; returns the rows (S'',) of the sequence that stay, None for
         all.
 
         :param hidden: (1, S', D).
-        :param attention: float32 (R, S') or None.
+        :param attention: float32 (R, S' or more) or None.
         """
         n = len(self._ids)
         seen = None if attention is None else attention[:, 1 : 1 + n]
-        view = SiteView(site, self.layout, self._ids, hidden[0], self.positions, seen)
+        view = SiteView(
+            site, self.layout, self._ids, hidden[0], self.positions, seen, self._memory
+        )
         answer = self.pruner.keep(view)
         if answer is None:
             self.kept_by_site[site.name] = self._ids

@@ -1,25 +1,40 @@
 """Pruners by name, for YAML, the command line and ``load_policy(pruning=...)``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from ..errors import ProfileError
 from .baselines import Dense, Uniform
+from .layout import Target
 from .plan import Pruner
 
-PRUNERS = {'dense': Dense, 'uniform': Uniform}
+Build = Callable[..., Pruner]
+
+PRUNERS: Mapping[str, Build] = {
+    'dense': Dense.build,
+    'uniform': Uniform.build,
+}
+"""Method name -> ``build(target, **knobs)``."""
+
+PRESETS: Mapping[str, tuple[str, ...]] = {}
+"""Method name -> the words that may stand behind its colon instead of a budget."""
 
 
-def build_pruner(spec: 'str | Mapping[str, Any] | Pruner') -> Pruner:
-    """A pruner from a name, from ``name:budget[,budget...]``, from a mapping, or as it is.
+def build_pruner(spec: 'str | Mapping[str, Any] | Pruner', target: Target | None = None) -> Pruner:
+    """A pruner from a word, a mapping, a YAML file, or as it is.
 
-    ``'uniform'``, ``'uniform:128'``, ``'uniform:128,64'`` (per camera) and
-    ``{'name': 'uniform', 'budget': [128, 64]}`` all work.
+    ``'uniform'``, ``'uniform:128'``, ``'uniform:128,64'`` (per camera), ``'specprune:paper'``,
+    ``{'name': 'uniform', 'budget': [128, 64]}``, the same as one line of YAML in braces, and the
+    path of a ``.yaml`` file with that mapping all work.
 
-    :raises ProfileError: unknown name or knob.
+    :param target: what it is built for; default OpenVLA-OFT with LIBERO's conventions.
+    :raises ProfileError: unknown name or knob, or a value that is not possible.
     """
     if isinstance(spec, str):
-        spec = _parse(spec)
+        spec = _parse(spec.strip())
     if not isinstance(spec, Mapping):
         return spec
     knobs = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items() if k != 'name'}
@@ -27,21 +42,39 @@ def build_pruner(spec: 'str | Mapping[str, Any] | Pruner') -> Pruner:
     if name not in PRUNERS:
         raise ProfileError(f'unknown pruning method {name!r}', f'use one of {sorted(PRUNERS)}')
     try:
-        return PRUNERS[name](**knobs)
+        return PRUNERS[name](target or Target(), **knobs)
     except TypeError as error:
         raise ProfileError(
             f'pruning method {name!r}: {error}', 'see docs/methods.md for its knobs'
         ) from None
 
 
-def _parse(text: str) -> dict[str, Any]:
-    name, _, budget = text.strip().partition(':')
-    if not budget:
+def _parse(text: str) -> Mapping[str, Any]:
+    if text.startswith('{') or text.endswith(('.yaml', '.yml')):
+        return _from_yaml(text)
+    name, _, knob = text.partition(':')
+    if not knob:
         return {'name': name}
+    if knob in PRESETS.get(name, ()):
+        return {'name': name, 'preset': knob}
     try:
-        return {'name': name, 'budget': tuple(int(b) for b in budget.split(','))}
+        return {'name': name, 'budget': tuple(int(b) for b in knob.split(','))}
     except ValueError:
         raise ProfileError(
-            f'pruning {text!r}: the budget is not a list of whole numbers',
-            "write it like 'uniform:128' or 'uniform:128,64'",
+            f'pruning {text!r}: {knob!r} is neither a budget nor a preset',
+            "write it like 'uniform:128', 'uniform:128,64' or 'specprune:paper'",
         ) from None
+
+
+def _from_yaml(text: str) -> Mapping[str, Any]:
+    try:
+        source = text if text.startswith('{') else Path(text).read_text(encoding='utf-8')
+        spec = yaml.safe_load(source)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ProfileError(
+            f'pruning {text!r} cannot be read ({str(error).splitlines()[0]})',
+            "check the path, or write it like '{name: uniform, budget: [128, 64]}'",
+        ) from None
+    if not isinstance(spec, Mapping):
+        raise ProfileError(f'pruning {text!r} is not a mapping', "start it with 'name: specprune'")
+    return spec

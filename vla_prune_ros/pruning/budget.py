@@ -1,0 +1,60 @@
+"""Budgets per camera, and choosing the best of each camera."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import ProfileError
+from .layout import Target
+
+Budget = int | Sequence[int] | None
+"""Visual tokens per camera: one number for all, or one per camera; None for half of them."""
+
+
+def budgets(method: str, budget: Budget, target: Target) -> tuple[int, ...]:
+    """One budget per camera of ``target``; the last number given serves further cameras.
+
+    :raises ProfileError: not whole numbers from 1 to the patches of a camera, or more numbers than
+        cameras.
+    """
+    if budget is None:
+        return (max(1, target.patches // 2),) * len(target.cameras)
+    given = (budget,) if isinstance(budget, int) else tuple(budget)
+    whole = all(isinstance(b, int) and not isinstance(b, bool) for b in given)
+    if not given or not whole or not all(1 <= b <= target.patches for b in given):
+        raise ProfileError(
+            f'{method}: budget is {list(given)}',
+            f'use whole numbers from 1 to {target.patches}, the tokens of a camera',
+        )
+    if len(given) > len(target.cameras):
+        raise ProfileError(
+            f'{method}: budget has {len(given)} numbers for {len(target.cameras)} cameras',
+            'give one per camera, or one for all',
+        )
+    return given + (given[-1],) * (len(target.cameras) - len(given))
+
+
+def best_first(scores: Tensor) -> Tensor:
+    """Order of descending scores (n,); ties go to the lower index: int64 (n,)."""
+    return torch.sort(scores, descending=True, stable=True).indices
+
+
+def best_per_camera(
+    ids: Tensor, scores: Tensor, patches: int, budget: Sequence[int]
+) -> list[Tensor]:
+    """The best tokens of each camera, best first; ties go to the lower id.
+
+    :param ids: int64 (n,), ascending original ids.
+    :param scores: (n,), higher is better.
+    :param patches: visual tokens per camera.
+    :param budget: tokens per camera; a camera with fewer gives all.
+    :returns: per camera int64 (min(budget, n of that camera),) original ids.
+    """
+    chosen = []
+    for camera, size in enumerate(budget):
+        low, high = torch.searchsorted(
+            ids, torch.tensor([camera * patches, (camera + 1) * patches], device=ids.device)
+        ).tolist()
+        chosen.append(ids[low:high][best_first(scores[low:high])[:size]])
+    return chosen

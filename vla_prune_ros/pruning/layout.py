@@ -1,0 +1,96 @@
+"""What a pruner is built for, and where everything stands in the sequence."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+# 'In: What action should the robot take to' behind BOS; '? \\n Out : _' behind the task words
+# (reference tokenisation of the published prompt).
+PREFIX_TOKENS = 10
+SUFFIX_TOKENS = 5
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a pruner is built for: the model's shape and the units of the robot's actions.
+
+    The defaults are OpenVLA-OFT with LIBERO's conventions.
+
+    :param cameras: names in model order.
+    :param patches: visual tokens per camera.
+    :param layers: decoder layers.
+    :param chunk: control steps per query.
+    :param control_period_s: seconds per control step.
+    :param step_m: metres of one unit of translation in a step's action.
+    :param step_rad: radians of one unit of rotation in a step's action.
+    """
+
+    cameras: tuple[str, ...] = ('primary', 'wrist')
+    patches: int = 256
+    layers: int = 32
+    chunk: int = 8
+    control_period_s: float = 0.05
+    step_m: float = 0.05
+    step_rad: float = 0.5
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything is: ``[BOS | visual | proprio | time | prompt | slots | stop]``.
+
+    :param cameras: camera names in model order.
+    :param patches: visual tokens per camera.
+    :param proprio: 1 with a proprioception token, else 0.
+    :param prompt: number of prompt ids, BOS included.
+    :param slots: action slots, K * D.
+    :param time: 1 with the time token of a diffusion head, else 0.
+    """
+
+    cameras: tuple[str, ...]
+    patches: int
+    proprio: int
+    prompt: int
+    slots: int
+    time: int = 0
+
+    @property
+    def visual(self) -> int:
+        """Number of visual tokens V before pruning."""
+        return self.patches * len(self.cameras)
+
+    @property
+    def length(self) -> int:
+        """Length S of the un-pruned sequence."""
+        return self.visual + self.proprio + self.time + self.prompt + self.slots + 1
+
+    @property
+    def prompt_positions(self) -> range:
+        """Positions of the prompt ids behind BOS."""
+        start = 1 + self.visual + self.proprio + self.time
+        return range(start, start + self.prompt - 1)
+
+    @property
+    def task_positions(self) -> range:
+        """Positions of the words of the task, without the fixed words of the prompt."""
+        start = self.visual + self.proprio + self.time + PREFIX_TOKENS
+        return range(start, start + max(0, self.prompt - PREFIX_TOKENS - SUFFIX_TOKENS))
+
+    @property
+    def slot_positions(self) -> range:
+        """Positions of the action slots."""
+        start = self.prompt_positions.stop
+        return range(start, start + self.slots)
+
+    @property
+    def readout_positions(self) -> range:
+        """Positions whose hidden states the action head reads: one before each slot."""
+        return range(self.slot_positions.start - 1, self.slot_positions.stop - 1)
+
+    def camera_masks(self, ids: Tensor) -> dict[str, np.ndarray]:
+        """Camera -> bool (patches,) that marks the given original ids."""
+        mask = np.zeros(self.visual, dtype=bool)
+        mask[ids.cpu().numpy()] = True
+        return {
+            c: mask[i * self.patches : (i + 1) * self.patches] for i, c in enumerate(self.cameras)
+        }
