@@ -84,7 +84,7 @@ def test_keeping_everything_is_bit_identical_to_dense(load, observation, policy)
 
 def test_timings_name_every_stage_and_their_sum_is_the_total(policy, observation):
     ms = policy.infer(observation).timings_ms
-    assert list(ms) == ['preprocess', 'vision', 'language', 'head', 'total']
+    assert list(ms) == ['preprocess', 'vision', 'selection', 'language', 'head', 'total']
     stages = sum(v for k, v in ms.items() if k != 'total')
     assert 0 < stages <= ms['total']
 

@@ -163,18 +163,21 @@ class Policy:
         self._generator.manual_seed(self._seed)
 
     def warm_up(self, side: int = 256) -> Inference:
-        """Infer once on grey frames, so that the first real one is not slower; resets."""
+        """Infer on grey frames, so that the first real ones are not slower; resets.
+
+        Twice where the first query of an episode is dense: the second one runs the pruned shapes.
+
+        :returns: the first of them.
+        """
         grey = np.full((side, side, 3), 127, np.uint8)
         bounds = self.statistics.proprio
-        out = self.infer(
-            Observation(
-                {c: grey for c in self.profile.cameras},
-                None if bounds is None else bounds.mean,
-                'warm up',
-            )
-        )
+        state = None if bounds is None else bounds.mean
+        images = {c: grey for c in self.profile.cameras}
+        first = self.infer(Observation(images, state, 'warm up'))
+        if first.mode == 'dense' and self.pruner.name != 'dense':
+            self.infer(Observation(images, state, 'warm up'))
         self.reset()
-        return out
+        return first
 
     @property
     def untrained(self) -> bool:

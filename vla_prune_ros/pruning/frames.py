@@ -16,12 +16,18 @@ from ..errors import InputRefused
 Frame = np.ndarray | Callable[[], np.ndarray]
 """A camera's frame uint8 (H, W, 3) RGB, or a function that decodes it when it is needed."""
 
+UNSTAMPED = 0
+"""Stamp of queries that carry none; each is an instant of its own."""
 
-@dataclass
+
+@dataclass(eq=False)
 class _Entry:
+    """A stored frame; ``queried`` where a query brought it or came at its very instant."""
+
     stamp_ns: int
     raw: Frame | None
     model_image: np.ndarray | None = None
+    queried: bool = False
 
 
 class _Ring:
@@ -31,20 +37,44 @@ class _Ring:
         self.recent: deque[_Entry] = deque(maxlen=length)
         self.first: list[_Entry] = []
         self.count = 0
+        self.gap_ns = 0  # the longest since it was taken
+        self.query_ns: int | None = None
+        self.present: _Entry | None = None  # the frame of the last query, or the nearest to it
 
     def add(self, entry: _Entry) -> None:
+        if self.recent:
+            self.gap_ns = max(self.gap_ns, entry.stamp_ns - self.recent[-1].stamp_ns)
         self.recent.append(entry)
         self.count += 1
         if len(self.first) < 2:
             self.first.append(entry)
 
+    def at(self, stamp_ns: int, spacing_ns: int) -> _Entry | None:
+        """The frame of that instant: the same stamp, or else less than the spacing older."""
+        for entry in reversed(self.recent):
+            if entry.stamp_ns <= stamp_ns:
+                near = entry.stamp_ns == stamp_ns or stamp_ns - entry.stamp_ns < spacing_ns
+                return entry if near else None
+        return None
+
+    def earlier(self, stamp_ns: int, tolerance_ns: int) -> list[_Entry]:
+        """Frames before ``stamp_ns``, oldest first; the last query's own frame is not one."""
+        entries = list(self.recent)
+        if stamp_ns == self.query_ns and self.present in entries:
+            entries = entries[: entries.index(self.present)]
+            if stamp_ns == UNSTAMPED:
+                return entries[-1:]
+        return [e for e in entries if e.stamp_ns < stamp_ns - tolerance_ns]
+
 
 class FrameHistory:
-    """Recent frames per camera. Any thread may push; one thread asks for references.
+    """Recent frames per camera. Any thread may push; one thread queries and asks for references.
+
+    Pushed frames are stored as they are and must not be changed afterwards.
 
     :param prepare: raw frame -> uint8 (224, 224, 3), what the towers see.
     :param spacing_ns: least time between two stored frames; nearer ones are left out.
-    :param length: frames per camera that are kept.
+    :param length: frames per camera that are kept, 1 or more.
     """
 
     def __init__(
@@ -53,29 +83,36 @@ class FrameHistory:
         self._prepare, self._spacing_ns, self._length = prepare, spacing_ns, length
         self._rings: dict[str, _Ring] = {}
         self._lock = threading.Lock()
+        self._watched = False
+
+    @property
+    def watched(self) -> bool:
+        """True where frames between queries are shown, so that a gap means a silent camera."""
+        return self._watched
 
     def push(self, camera: str, stamp_ns: int, frame: Frame) -> None:
         """Store a frame as it came. Frames out of order are left out."""
         with self._lock:
+            self._watched = True
             ring = self._rings.setdefault(camera, _Ring(self._length))
             if not ring.recent or stamp_ns - ring.recent[-1].stamp_ns >= self._spacing_ns:
                 ring.add(_Entry(stamp_ns, frame))
 
     def push_prepared(self, stamp_ns: int, model_images: Mapping[str, np.ndarray]) -> None:
-        """Store what the towers see at a query.
+        """Store a copy of what the towers see at a query.
 
-        A frame of the same instant that came by :meth:`push` is the same frame; frames that are
-        newer already are left in place. Without stamps (every query at 0) all are stored.
+        A frame of the same instant that came by :meth:`push` is the same frame and takes this
+        image; one that is less than the spacing older stays and stands for it. Without stamps
+        (every query at 0) all are stored. A query that is older than the last one begins a new
+        episode: what came before is forgotten.
         """
         with self._lock:
             for camera, image in model_images.items():
-                ring = self._rings.setdefault(camera, _Ring(self._length))
-                newest = ring.recent[-1] if ring.recent else None
-                raw = newest is not None and newest.raw is not None
-                if not raw or stamp_ns - newest.stamp_ns >= self._spacing_ns:
-                    ring.add(_Entry(stamp_ns, None, image))
-                elif newest.stamp_ns == stamp_ns:
-                    newest.raw, newest.model_image = None, image
+                ring = self._rings.get(camera)
+                if ring is None or (ring.query_ns is not None and stamp_ns < ring.query_ns):
+                    ring = self._rings[camera] = _Ring(self._length)
+                ring.query_ns = stamp_ns
+                ring.present = self._store(ring, stamp_ns, image)
 
     def count(self, camera: str) -> int:
         """Frames stored since :meth:`clear`, forgotten ones included."""
@@ -88,25 +125,39 @@ class FrameHistory:
             ring = self._rings.get(camera)
             return ring.recent[-1].stamp_ns if ring and ring.recent else None
 
-    def before(self, camera: str, stamp_ns: int, back_ns: int) -> np.ndarray | None:
-        """The newest frame that is at least ``back_ns`` older than ``stamp_ns``.
-
-        Where no frame is that old, the oldest one before the present. Without stamps the frame
-        before the present one.
-
-        :returns: uint8 (224, 224, 3), or None where there is no earlier frame.
-        """
+    def take_gap_ns(self) -> int:
+        """The longest time between two successive frames of a camera since the last call."""
         with self._lock:
-            entries = list(self._rings[camera].recent) if camera in self._rings else []
-        earlier = [e for e in entries if e.stamp_ns < stamp_ns - self._spacing_ns // 2]
-        if not earlier:
-            unstamped = len(entries) > 1 and entries[0].stamp_ns == entries[-1].stamp_ns
-            return self._ready(entries[-2]) if unstamped else None
-        old = [e for e in earlier if e.stamp_ns <= stamp_ns - back_ns + self._spacing_ns // 2]
-        return self._ready(old[-1] if old else earlier[0])
+            gaps = [ring.gap_ns for ring in self._rings.values()]
+            for ring in self._rings.values():
+                ring.gap_ns = 0
+        return max(gaps, default=0)
+
+    def has_earlier(self, camera: str, stamp_ns: int) -> bool:
+        """True where :meth:`before` has a frame to give."""
+        with self._lock:
+            ring = self._rings.get(camera)
+            return bool(ring and ring.earlier(stamp_ns, self._spacing_ns // 2))
+
+    def before(self, camera: str, stamp_ns: int, back_ns: int) -> np.ndarray | None:
+        """The newest frame that is at least ``back_ns`` older than ``stamp_ns``, give or take half
+        the spacing.
+
+        Where no frame is that old, the oldest one before the present; never the frame of the query
+        at ``stamp_ns`` itself. Without stamps the frame before the present one.
+
+        :returns: uint8 (224, 224, 3), or None where there is no earlier frame or it cannot be
+            decoded.
+        """
+        tolerance_ns = self._spacing_ns // 2
+        with self._lock:
+            ring = self._rings.get(camera)
+            earlier = ring.earlier(stamp_ns, tolerance_ns) if ring else []
+        old = [e for e in earlier if e.stamp_ns <= stamp_ns - back_ns + tolerance_ns]
+        return self._ready((old[-1:] or earlier)[0]) if earlier else None
 
     def first(self, camera: str, index: int) -> np.ndarray | None:
-        """Frame 0 or 1 of the episode; None where it has not come yet."""
+        """Frame 0 or 1 of the episode; None where it has not come or cannot be decoded."""
         with self._lock:
             first = self._rings[camera].first if camera in self._rings else []
             entry = first[index] if index < len(first) else None
@@ -116,6 +167,19 @@ class FrameHistory:
         """Forget all frames."""
         with self._lock:
             self._rings.clear()
+
+    def _store(self, ring: _Ring, stamp_ns: int, image: np.ndarray) -> _Entry | None:
+        """The entry that stands for a query's frame; None where newer frames left no place."""
+        entry = ring.at(stamp_ns, self._spacing_ns)
+        if stamp_ns == UNSTAMPED and entry is not None and entry.queried:
+            entry = None
+        if entry is None and (not ring.recent or ring.recent[-1].stamp_ns <= stamp_ns):
+            entry = _Entry(stamp_ns, None)
+            ring.add(entry)
+        if entry is not None and entry.stamp_ns == stamp_ns:
+            # A copy: the caller's image leaves with the Inference, and may be drawn on.
+            entry.raw, entry.model_image, entry.queried = None, np.array(image), True
+        return entry
 
     def _ready(self, entry: _Entry) -> np.ndarray | None:
         if entry.model_image is None and entry.raw is not None:

@@ -7,19 +7,22 @@ from typing import Any
 import yaml
 
 from ..errors import ProfileError
+from . import specprune_build
 from .baselines import Dense, Uniform
 from .layout import Target
 from .plan import Pruner
+from .specprune_config import SPECPRUNE_PRESETS
 
 Build = Callable[..., Pruner]
 
 PRUNERS: Mapping[str, Build] = {
     'dense': Dense.build,
     'uniform': Uniform.build,
+    'specprune': specprune_build.build,
 }
 """Method name -> ``build(target, **knobs)``."""
 
-PRESETS: Mapping[str, tuple[str, ...]] = {}
+PRESETS: Mapping[str, tuple[str, ...]] = {'specprune': tuple(SPECPRUNE_PRESETS)}
 """Method name -> the words that may stand behind its colon instead of a budget."""
 
 

@@ -1,0 +1,165 @@
+"""What a policy remembers between queries: frames, global scores, and how it forgets them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import vla_prune_ros
+from vla_prune_ros import MotionHint
+from vla_prune_ros.engine.load import pruner_target
+from vla_prune_ros.profiles import PROFILES
+
+FAST = MotionHint(0.9, 0.1, 0.0, 'pose')
+SLOW = MotionHint(0.05, 0.1, 0.0, 'pose')
+STEP_NS = 50_000_000
+
+
+@pytest.fixture(scope='module')
+def policy(data_dir, tokenizer):
+    return vla_prune_ros.load_policy(
+        data_dir / 'micro' / 'checkpoint', tokenizer=tokenizer, pruning='specprune'
+    )
+
+
+@pytest.fixture
+def fresh(policy):
+    policy.reset()
+    return policy
+
+
+def at(observation, step, images=None):
+    """The observation at a control step, a second into the episode."""
+    return replace(
+        observation, images=images or observation.images, stamp_ns=10**9 + step * STEP_NS
+    )
+
+
+def shifted(observation, pixels):
+    return {c: np.roll(i, pixels, axis=1) for c, i in observation.images.items()}
+
+
+def test_first_dense_then_coarse_and_fine_by_the_preset(fresh, observation):
+    modes, kept = [], []
+    for step, motion in ((0, FAST), (8, FAST), (16, SLOW)):
+        out = fresh.infer(at(observation, step), motion)
+        modes.append(out.mode)
+        kept.append({c: int(m.sum()) for c, m in out.kept.items()})
+    assert modes == ['dense', 'coarse', 'fine']
+    budgets = fresh.pruner.config.budgets[1]  # the last site of three layers
+    assert kept == [
+        {'primary': 256, 'wrist': 256},
+        dict(zip(('primary', 'wrist'), budgets.coarse, strict=True)),
+        dict(zip(('primary', 'wrist'), budgets.fine, strict=True)),
+    ]
+
+
+def test_reports_are_plain_values(fresh, observation):
+    assert fresh.infer(at(observation, 0), FAST).pruning['reason'] == 'first'
+    report = fresh.infer(at(observation, 8), FAST).pruning
+    assert report['motion'] == 'pose' and report['changed_primary'] == 0
+    assert all(isinstance(v, (int, float, str)) for v in report.values())
+
+
+def test_a_pruned_query_spends_time_on_selection(fresh, observation):
+    fresh.infer(at(observation, 0), FAST)
+    ms = fresh.infer(at(observation, 8), FAST).timings_ms
+    assert ms['selection'] > 0
+    stages = sum(v for k, v in ms.items() if k != 'total')
+    assert stages <= ms['total']
+
+
+def test_the_reference_is_the_watched_frame_of_five_steps_ago(fresh, observation):
+    """Frames of steps 1 to 7 differ; a slow arm looks back T = 6, five control steps."""
+    fresh.infer(at(observation, 0), SLOW)
+    for step in range(1, 8):
+        images = shifted(observation, 0 if step == 3 else 40)
+        for camera, image in images.items():
+            fresh.watch(camera, 10**9 + step * STEP_NS, image)
+    report = fresh.infer(at(observation, 8), SLOW).pruning
+    assert report['look_back_steps'] == 6
+    assert report['changed_primary'] == report['changed_wrist'] == 0  # step 3 is the same picture
+    fresh.reset()
+    fresh.infer(at(observation, 0), SLOW)
+    for step in range(1, 8):
+        for camera, image in shifted(observation, 40).items():
+            fresh.watch(camera, 10**9 + step * STEP_NS, image)
+    assert fresh.infer(at(observation, 8), SLOW).pruning['changed_primary'] > 20
+
+
+def test_watched_frames_are_decoded_only_if_they_become_a_reference(fresh, observation):
+    decoded = []
+    fresh.infer(at(observation, 0), SLOW)
+    for step in range(1, 8):
+        for camera in observation.images:
+
+            def decode(step=step, camera=camera):
+                decoded.append((camera, step))
+                return observation.images[camera]
+
+            fresh.watch(camera, 10**9 + step * STEP_NS, decode)
+    fresh.infer(at(observation, 8), SLOW)
+    assert sorted(decoded) == [('primary', 3), ('wrist', 3)]
+
+
+def test_reset_forgets_frames_scores_and_mode(fresh, observation):
+    fresh.infer(at(observation, 0), SLOW)
+    first = fresh.infer(at(observation, 8), SLOW)
+    fresh.reset()
+    assert fresh.refresh() is None
+    assert fresh.infer(at(observation, 16), SLOW).pruning['reason'] == 'first'
+    again = fresh.infer(at(observation, 24), SLOW)
+    np.testing.assert_array_equal(again.actions, first.actions)
+
+
+def test_refresh_takes_time_changes_no_chunk_and_renews_the_scores(fresh, observation):
+    fresh.infer(at(observation, 0), FAST)
+    out = fresh.infer(at(observation, 8), FAST)
+    before = fresh.pruner.memory.age, dict(fresh.pruner.memory.scores)
+    assert fresh.refresh() > 0
+    assert (before[0], fresh.pruner.memory.age) == (1, 0)
+    # Same embeddings but for the state's and the frames' being equal: the same scores come back.
+    for layer, scores in fresh.pruner.memory.scores.items():
+        assert scores.shape == before[1][layer].shape
+    fresh.reset()
+    fresh.infer(at(observation, 0), FAST)
+    fresh.refresh()
+    np.testing.assert_array_equal(fresh.infer(at(observation, 8), FAST).actions, out.actions)
+
+
+def test_a_refresh_that_must_stop_leaves_everything(fresh, observation):
+    fresh.infer(at(observation, 0), FAST)
+    fresh.infer(at(observation, 8), FAST)
+    asked = []
+
+    def proceed():
+        asked.append(1)
+        return len(asked) < 2
+
+    fresh.refresh(proceed)
+    assert len(asked) == 2 and fresh.pruner.memory.age == 1
+
+
+def test_nothing_to_refresh_without_a_pruner_that_learns(data_dir, tokenizer, observation):
+    dense = vla_prune_ros.load_policy(data_dir / 'micro' / 'checkpoint', tokenizer=tokenizer)
+    dense.infer(observation)
+    assert dense.refresh() is None
+    dense.watch('primary', 0, observation.images['primary'])  # ignored
+
+
+def test_warm_up_runs_the_pruned_shapes_too(fresh):
+    calls = []
+    real = fresh.pruner.begin
+    fresh.pruner.begin = lambda query: calls.append(real(query)) or calls[-1]
+    try:
+        fresh.warm_up()
+    finally:
+        del fresh.pruner.begin
+    assert calls == ['dense', 'fine'] and fresh.pruner.memory.empty
+
+
+def test_thresholds_follow_the_profile():
+    """BRIDGE: 0.2 s per step, actions in metres and radians."""
+    target = pruner_target(PROFILES['bridge'], layers=3)
+    assert (target.control_period_s, target.step_m, target.step_rad) == (0.2, 1.0, 1.0)
+    assert (target.cameras, target.chunk, target.layers) == (('primary',), 5, 3)

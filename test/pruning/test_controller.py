@@ -1,0 +1,327 @@
+"""Coarse or fine as truth tables, against plain transcriptions, and as properties.
+
+Expected modes come from the rules as the paper (v1) and the 2026 code state them; look-backs are
+worked out by hand from the printed formulas.
+"""
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from vla_prune_ros.errors import ProfileError
+from vla_prune_ros.pruning.controller import (
+    LEGACY_2026,
+    PAPER,
+    RECOMMENDED,
+    Controller,
+    ControllerSettings,
+    UnitSpeed,
+    angular_units,
+    linear_units,
+    look_back_clamped,
+    look_back_legacy,
+    look_back_paper,
+)
+from vla_prune_ros.pruning.layout import Target
+from vla_prune_ros.records import MotionHint
+
+LIBERO = Target()
+ROBOT = Target(control_period_s=0.2, step_m=1.0, step_rad=1.0)
+PRESETS = {'paper': PAPER, 'legacy_2026': LEGACY_2026, 'recommended': RECOMMENDED}
+presets = pytest.mark.parametrize('settings', PRESETS.values(), ids=PRESETS)
+NAN, INF = float('nan'), float('inf')
+STILL = MotionHint(0.0, 0.0, 0.0, 'test')
+
+
+def motion(linear, angular, vertical):
+    return MotionHint(linear, angular, vertical, 'test')
+
+
+def in_units(linear, angular, vertical):
+    """LIBERO: 1 unit per step is 0.05 m in 0.05 s, 0.5 rad in 0.05 s."""
+    return motion(linear * 1.0, angular * 10.0, vertical * 1.0)
+
+
+def at(settings, mode, target=LIBERO):
+    """A controller that is in ``mode``."""
+    controller = Controller(settings, target)
+    if mode == 'fine':
+        assert controller.update(motion(1e-3, 1e-3, -1e-3)) == 'fine'
+    assert controller.mode == mode
+    return controller
+
+
+@pytest.mark.parametrize(
+    ('settings', 'before', 'linear', 'angular', 'vertical', 'after'),
+    [
+        # Slow as a whole, by the 0.35 m/s and 2 rad/s of either preset.
+        (PAPER, 'coarse', 0.34, 1.9, 0.0, 'fine'),
+        (PAPER, 'coarse', 0.34, 1.9, -0.1, 'fine'),
+        (PAPER, 'coarse', 0.34, 1.9, 1e-6, 'coarse'),
+        (PAPER, 'coarse', 0.36, 1.9, -0.1, 'coarse'),
+        (PAPER, 'coarse', 0.34, 2.1, -0.1, 'coarse'),
+        (PAPER, 'coarse', 0.35, 1.9, -0.1, 'coarse'),
+        (PAPER, 'coarse', 0.34, 2.0, -0.1, 'coarse'),
+        (PAPER, 'fine', 0.36, 0.0, -0.3, 'coarse'),
+        (PAPER, 'fine', 0.1, 2.1, -0.1, 'coarse'),
+        (PAPER, 'fine', 0.35, 2.0, 0.0, 'fine'),
+        (PAPER, 'fine', 0.34, 1.9, 0.34, 'fine'),
+        (RECOMMENDED, 'coarse', 0.34, 1.9, 0.01, 'fine'),
+        (RECOMMENDED, 'coarse', 0.34, 1.9, 0.011, 'coarse'),
+        (RECOMMENDED, 'coarse', 0.36, 1.9, 0.0, 'coarse'),
+        (RECOMMENDED, 'coarse', 0.34, 2.1, 0.0, 'coarse'),
+        (RECOMMENDED, 'fine', 0.52, 2.9, 0.3, 'fine'),
+        (RECOMMENDED, 'fine', 0.53, 0.0, 0.0, 'coarse'),
+        (RECOMMENDED, 'fine', 0.0, 3.1, 0.0, 'coarse'),
+    ],
+)
+def test_slow_and_not_rising_is_fine(settings, before, linear, angular, vertical, after):
+    controller = at(settings, before)
+    assert controller.update(motion(linear, angular, vertical)) == after == controller.mode
+    assert not controller.unknown
+
+
+@pytest.mark.parametrize(
+    ('before', 'linear', 'angular', 'vertical', 'after'),
+    [
+        ('coarse', 0.34, 9.0, 0.3, 'fine'),  # slow as a whole, whatever else
+        ('coarse', 0.36, 0.0, 0.0, 'coarse'),  # fast in the plane
+        ('coarse', 0.90, 0.19, -0.8999, 'fine'),  # a fast straight descent
+        ('coarse', 0.90, 0.21, -0.8999, 'coarse'),  # the same while turning
+        ('coarse', 0.90, 0.19, -0.85, 'coarse'),  # 0.296 in the plane
+        ('coarse', 0.90, 0.0, 0.8999, 'coarse'),  # a fast straight ascent
+        ('fine', 0.90, 0.0, 0.19, 'fine'),
+        ('fine', 0.90, 0.0, 0.21, 'coarse'),
+        ('fine', 0.0, 0.29, 0.0, 'fine'),
+        ('fine', 0.0, 0.31, 0.0, 'coarse'),
+        ('fine', 0.9, 0.29, -0.9, 'fine'),
+    ],
+)
+def test_the_2026_rule(before, linear, angular, vertical, after):
+    assert at(LEGACY_2026, before).update(in_units(linear, angular, vertical)) == after
+
+
+def rule_of_2026(fine, v, xy, z, rot):
+    """Section (h) of the 2026 code as its description words it, at an empty queue."""
+    if fine:
+        return not (z > 0.2 or rot > 0.3)
+    return v < 0.35 or (xy < 0.1 and z < 0.1 and rot < 0.2)
+
+
+speeds = st.tuples(
+    st.floats(0, 2) | st.sampled_from([0.0, 0.09, 0.11, 0.34, 0.36]),
+    st.floats(0, 1) | st.sampled_from([0.0, 0.19, 0.21, 0.29, 0.31]),
+    st.floats(-1, 1) | st.sampled_from([-1.0, 0.0, 0.09, 0.11, 0.19, 0.21, 1.0]),
+)
+
+
+@given(st.lists(speeds, max_size=20))
+def test_the_2026_rule_against_its_transcription(steps):
+    """On any robot: SI speeds are turned into its action units by hand."""
+    controller, fine = Controller(LEGACY_2026, ROBOT), False
+    for linear, angular, share in steps:
+        vertical = linear * share
+        xy = math.sqrt(max(0.0, linear**2 - vertical**2))
+        fine = rule_of_2026(fine, linear * 0.2, xy * 0.2, vertical * 0.2, angular * 0.2)
+        mode = controller.update(motion(linear, angular, vertical))
+        assert mode == ('fine' if fine else 'coarse')
+
+
+@given(st.lists(speeds, max_size=20), st.sampled_from([PAPER, RECOMMENDED]))
+def test_the_paper_s_rule_against_its_transcription(steps, settings):
+    factor, rising = (1.0, 0.0) if settings is PAPER else (1.5, 0.01)
+    controller, fine = Controller(settings, LIBERO), False
+    for linear, angular, vertical in steps:
+        if fine and (linear > 0.35 * factor or angular > 2.0 * factor):
+            fine = False
+        elif not fine and linear < 0.35 and angular < 2.0 and vertical <= rising:
+            fine = True
+        mode = controller.update(motion(linear, angular, vertical))
+        assert mode == ('fine' if fine else 'coarse')
+
+
+inside = st.tuples(st.floats(0.35, 0.52), st.floats(2.0, 3.0), st.floats(-0.5, 0.5))
+
+
+@given(st.sampled_from(['coarse', 'fine']), st.lists(inside, min_size=1, max_size=20))
+def test_nothing_changes_inside_the_band(mode, steps):
+    controller = at(RECOMMENDED, mode)
+    assert {controller.update(motion(*step)) for step in steps} == {mode}
+
+
+@given(st.floats(0.01, 2), st.floats(0.01, 10), st.floats(1, 4), st.lists(speeds, max_size=30))
+def test_a_change_back_needs_a_crossing_of_the_whole_band(enter, turn, factor, steps):
+    """Between two changes the speed has been on both sides of the band."""
+    settings = replace(RECOMMENDED, leave_factor=factor).with_thresholds(enter, turn)
+    controller, before = Controller(settings, LIBERO), 'coarse'
+    for linear, angular, vertical in steps:
+        mode = controller.update(motion(linear, angular, vertical))
+        if (before, mode) == ('coarse', 'fine'):
+            assert linear < enter and angular < turn
+        if (before, mode) == ('fine', 'coarse'):
+            assert linear > factor * enter or angular > factor * turn
+        before = mode
+
+
+@presets
+@given(before=st.lists(speeds, max_size=8), after=st.lists(speeds, max_size=8))
+def test_only_what_came_since_the_reset_counts(settings, before, after):
+    used, fresh = Controller(settings, LIBERO), Controller(settings, LIBERO)
+    for step in before:
+        used.update(motion(*step))
+    used.update(None)
+    used.reset()
+    assert used.mode == 'coarse' and not used.unknown
+    assert [used.update(motion(*s)) for s in after] == [fresh.update(motion(*s)) for s in after]
+
+
+UNKNOWN = [None, motion(NAN, 0, 0), motion(0, INF, 0), motion(0, 0, -INF), motion(0, 0, NAN)]
+
+
+@presets
+@pytest.mark.parametrize('mode', ['coarse', 'fine'])
+@pytest.mark.parametrize('hint', UNKNOWN)
+def test_unknown_motion_is_answered_conservatively_and_not_remembered(settings, mode, hint):
+    controller = at(settings, mode)
+    safe = 'coarse' if settings is LEGACY_2026 else 'fine'
+    assert controller.update(hint) == safe
+    assert controller.unknown and controller.mode == mode
+
+
+@given(st.lists(st.tuples(speeds, st.booleans()), max_size=20), st.sampled_from(list(PRESETS)))
+def test_the_history_goes_on_behind_unknown_motion(steps, name):
+    gaps, whole = Controller(PRESETS[name], LIBERO), Controller(PRESETS[name], LIBERO)
+    for step, gap in steps:
+        if gap:
+            gaps.update(None)
+        assert gaps.update(motion(*step)) == whole.update(motion(*step))
+        assert not gaps.unknown
+
+
+def test_noise_at_rest_does_not_keep_the_recommended_rule_from_fine():
+    """0.5 mm of noise between frames 50 ms apart is 0.01 m/s."""
+    rest = motion(0.012, 0.02, 0.01)
+    assert Controller(RECOMMENDED, LIBERO).update(rest) == 'fine'
+    assert Controller(PAPER, LIBERO).update(rest) == 'coarse'
+
+
+def test_units_of_libero():
+    """0.35 units of 0.05 m per 50 ms are 0.35 m/s; 0.2 units of 0.5 rad are 2 rad/s."""
+    assert linear_units(0.35, LIBERO) == pytest.approx(0.35, rel=1e-12)
+    assert angular_units(2.0, LIBERO) == pytest.approx(0.2, rel=1e-12)
+    speed = UnitSpeed.of_motion(motion(0.5, 2.0, -0.3), LIBERO)
+    want = UnitSpeed(linear=0.5, horizontal=0.4, vertical=-0.3, angular=0.2)
+    assert vars(speed) == pytest.approx(vars(want), rel=1e-12)
+
+
+@given(st.floats(-10, 10), st.floats(1e-3, 1), st.floats(1e-3, 2), st.sampled_from(['m', 'rad']))
+def test_units_and_back(units, period, step, kind):
+    """A speed is units times the step's size over the control period."""
+    target = Target(control_period_s=period, step_m=step, step_rad=step)
+    convert = linear_units if kind == 'm' else angular_units
+    assert convert(units * step / period, target) == pytest.approx(units, rel=1e-9, abs=1e-12)
+
+
+@given(st.floats(0, 5), st.floats(-6, 6))
+def test_horizontal_speed_is_what_the_vertical_leaves(linear, vertical):
+    """A vertical above the linear speed, as noise gives, leaves nothing."""
+    speed = UnitSpeed.of_motion(motion(linear, 0.0, vertical), LIBERO)
+    want = math.sqrt(linear**2 - vertical**2) if abs(vertical) < linear else 0.0
+    assert speed.horizontal == pytest.approx(want, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize('settings', [PAPER, RECOMMENDED])
+def test_thresholds_can_be_overridden(settings):
+    slow = settings.with_thresholds(enter_m_s=0.1)
+    assert (slow.enter_m_s, slow.enter_rad_s) == (0.1, 2.0)
+    assert Controller(slow, LIBERO).update(motion(0.11, 0.0, 0.0)) == 'coarse'
+    assert Controller(slow, LIBERO).update(motion(0.09, 0.0, 0.0)) == 'fine'
+    turning = settings.with_thresholds(enter_rad_s=1.0)
+    assert Controller(turning, LIBERO).update(motion(0.0, 1.1, 0.0)) == 'coarse'
+    assert settings.with_thresholds() == settings
+
+
+def test_overridden_thresholds_of_the_2026_rule_are_si_too():
+    settings = LEGACY_2026.with_thresholds(enter_m_s=0.1, enter_rad_s=0.5)
+    assert Controller(settings, ROBOT).update(motion(0.11, 9.0, 0.0)) == 'coarse'
+    assert Controller(settings, ROBOT).update(motion(0.09, 9.0, 0.0)) == 'fine'
+    assert Controller(settings, ROBOT).update(motion(3.0, 0.4, -3.0)) == 'fine'
+    assert Controller(settings, ROBOT).update(motion(3.0, 0.6, -3.0)) == 'coarse'
+    assert Controller(LEGACY_2026, ROBOT).update(motion(3.0, 0.6, -3.0)) == 'fine'
+
+
+@pytest.mark.parametrize(
+    'fields',
+    [
+        {'rule': 'speed'},
+        {'conservative': 'dense'},
+        {'enter_m_s': 0.0},
+        {'enter_m_s': -1},
+        {'enter_m_s': NAN},
+        {'enter_m_s': None},
+        {'enter_rad_s': '2'},
+        {'enter_rad_s': True},
+        {'rule': 'axes', 'enter_rad_s': INF},
+        {'leave_factor': 0.9},
+        {'rising_m_s': -0.01},
+    ],
+)
+def test_impossible_settings_are_refused(fields):
+    name = list(fields)[-1]
+    with pytest.raises(ProfileError, match=f'controller: {name} is .*; use '):
+        ControllerSettings(**fields)
+
+
+def test_settings_start_from_libero_and_cannot_change():
+    assert ControllerSettings() == RECOMMENDED
+    assert Controller(RECOMMENDED, LIBERO).update(STILL) == 'fine'
+    with pytest.raises(AttributeError):
+        RECOMMENDED.enter_m_s = 1.0
+
+
+@pytest.mark.parametrize(
+    ('moved', 'legacy', 'clamped'),
+    [
+        # x = 22/3 - 8/9 m: legacy int(x) + 3, clamped floor(x) + 3, both at most 6.
+        (0.0, 6, 6),
+        (3.0, 6, 6),  # 4.67
+        (4.95, 5, 5),  # 2.93
+        (5.9, 5, 5),  # 2.09
+        (6.1, 4, 4),  # 1.91
+        (8.0, 3, 3),  # 0.22
+        (9.0, 3, 2),  # -0.67
+        (9.4, 2, 2),  # -1.02
+        (10.6, 1, 2),  # -2.09
+        (11.7, 0, 2),  # -3.07
+        (13.02, -1, 2),  # -4.24
+        (100.0, -78, 2),  # -81.6
+        (None, 6, 6),
+        (NAN, 6, 6),
+        (INF, 6, 6),
+    ],
+)
+def test_look_back_after_a_motion(moved, legacy, clamped):
+    assert look_back_legacy(moved) == legacy
+    assert look_back_clamped(moved) == clamped
+
+
+@given(st.integers(0, 20_000))
+def test_look_back_in_exact_arithmetic(thousandths):
+    """Rational numbers; whole values of x, where rounding decides, are left out."""
+    x = Fraction(22, 3) - Fraction(16, 18) * Fraction(thousandths, 1000)
+    assume(x.denominator != 1)
+    assert look_back_legacy(thousandths / 1000) == min(6, math.trunc(x) + 3)
+    assert look_back_clamped(thousandths / 1000) == min(6, max(2, math.floor(x) + 3))
+
+
+@pytest.mark.parametrize(
+    ('speed', 'steps'),
+    [(0.0, 11), (0.01, 10), (1.0, 10), (1.2, 9), (9.0, 2), (50.0, 2), (None, 11), (NAN, 11)],
+)
+def test_look_back_of_the_paper(speed, steps):
+    """floor(7 - v) + 4 within 2 ... 11."""
+    assert look_back_paper(speed) == steps

@@ -1,0 +1,433 @@
+"""SpecPrune-VLA as one piece: modes, memory, budgets and the seam's rules, on small random models.
+
+The reference of rule 4 is ``transformers``' own eager layers with a mask; the other expectations
+are closed forms: budgets as configured, sets recomputed by plain Python.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaModel
+
+from vla_prune_ros.errors import ProfileError
+from vla_prune_ros.model.language import LanguageModel
+from vla_prune_ros.pruning.baselines import Dense
+from vla_prune_ros.pruning.frames import FrameHistory
+from vla_prune_ros.pruning.layout import Layout, Target
+from vla_prune_ros.pruning.plan import PruningPass, Query
+from vla_prune_ros.pruning.registry import build_pruner
+from vla_prune_ros.pruning.specprune_config import SPECPRUNE_PRESETS, Counts
+from vla_prune_ros.pruning.specprune_sites import fit
+from vla_prune_ros.records import MotionHint
+
+WIDTH, LAYERS = 16, 12
+SIDE = 4  # patches of a camera: 4 x 4
+CHUNK_NS = 400_000_000
+SLOW = MotionHint(0.05, 0.1, -0.02, 'pose')
+FAST = MotionHint(0.9, 0.1, 0.0, 'pose')
+PRESETS = sorted(SPECPRUNE_PRESETS)
+
+
+def make_model(layers=LAYERS):
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=8,
+        hidden_size=WIDTH,
+        intermediate_size=24,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        attn_implementation='eager',
+    )
+    reference = LlamaModel(config).eval()
+    model = LanguageModel(config).eval()
+    model.model.load_state_dict(reference.state_dict())
+    return model, reference
+
+
+MODEL, REFERENCE = make_model()
+
+
+class Episode:
+    """Queries of one episode, a chunk apart, with frames in which a bright square moves."""
+
+    def __init__(self, pruner, cameras=2, seed=0, watched=False):
+        self.pruner, self.watched = pruner, watched
+        self.layout = Layout(tuple('abc')[:cameras], SIDE * SIDE, 1, 22, 8)
+        self.history = FrameHistory(lambda image: image, 25_000_000)
+        self.random = np.random.default_rng(seed)
+        side = 14 * SIDE
+        self.scene = self.random.integers(40, 90, (side, side, 3), np.uint8)
+        self.number = 0
+        self.stamp_ns = 0
+
+    def frame(self, number):
+        image = self.scene.copy()
+        low = 14 * (number % SIDE)
+        image[low : low + 14, 14:28] = 250
+        return image
+
+    def query(self, motion=FAST, instruction='task', step_ns=CHUNK_NS, embeddings=None):
+        """One inference: mode, walk, and what went in."""
+        if self.watched and self.number:  # every 50 ms for as long as a chunk lasts
+            for stamp_ns in range(self.stamp_ns, self.stamp_ns + CHUNK_NS, CHUNK_NS // 8):
+                for camera in self.layout.cameras:
+                    self.history.push(camera, stamp_ns, self.frame(self.number))
+        self.number += 1
+        self.stamp_ns += step_ns
+        images = {c: self.frame(self.number) for c in self.layout.cameras}
+        self.history.push_prepared(self.stamp_ns, images)
+        query = Query(self.layout, images, instruction, self.stamp_ns, motion, None, self.history)
+        mode = self.pruner.begin(query)
+        if embeddings is None:
+            numbers = self.random.standard_normal((1, self.layout.length, WIDTH))
+            embeddings = torch.from_numpy(numbers).float()
+        out, walk = run(self.layout, embeddings, self.pruner)
+        return mode, walk, out, embeddings
+
+    def refresh(self, embeddings):
+        """A dense pass for the global scores, as after a chunk."""
+        run(self.layout, embeddings, self.pruner.refresher())
+
+
+def run(layout, x, pruner):
+    walk = PruningPass(layout, pruner, torch.arange(layout.length))
+    with torch.inference_mode():
+        return MODEL(x, walk), walk
+
+
+def masked_dense(layout, x, walk):
+    """All rows stay; removed tokens are masked as keys from the next layer on."""
+    cos, sin = REFERENCE.rotary_emb(x, torch.arange(layout.length)[None])
+    mask = torch.zeros(1, 1, layout.length, layout.length)
+    with torch.inference_mode():
+        for index, layer in enumerate(REFERENCE.layers):
+            x = layer(x, attention_mask=mask, position_embeddings=(cos, sin))
+            kept = walk.kept_by_site.get(f'after_L{index}')
+            if kept is not None:
+                gone = sorted(set(range(layout.visual)) - set(kept.tolist()))
+                mask[..., [1 + i for i in gone]] = float('-inf')
+        return REFERENCE.norm(x)[:, list(layout.readout_positions)]
+
+
+def build(preset='recommended', cameras=2, **knobs):
+    names = tuple('abc')[:cameras]
+    return build_pruner(
+        {'name': 'specprune', 'preset': preset, **knobs}, Target(names, SIDE * SIDE, LAYERS)
+    )
+
+
+def per_camera(ids, cameras=2):
+    return [int((ids // (SIDE * SIDE) == c).sum()) for c in range(cameras)]
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+@settings(max_examples=12, deadline=None)
+@given(st.integers(1, 3), st.integers(0, 99), st.lists(st.booleans(), min_size=2, max_size=4))
+def test_rules_1_2_4_in_every_query_of_an_episode(preset, cameras, seed, fast):
+    """Positions are original, non-visual tokens stay, and removing equals masking (1e-5)."""
+    episode = Episode(build(preset, cameras), cameras, seed)
+    for quick in fast:
+        _, walk, out, x = episode.query(FAST if quick else SLOW)
+        layout = episode.layout
+        rest = list(range(1 + layout.visual, layout.length))
+        assert walk.positions.tolist() == [0, *(walk.ids + 1).tolist(), *rest]
+        torch.testing.assert_close(out, masked_dense(layout, x, walk), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_rule_3_nothing_to_drop_is_bit_identical_to_dense(preset):
+    pruner = build(preset)
+    everything = Counts(*((SIDE * SIDE,) * 2,) * 2)
+    budgets = pruner.config.budgets
+    pruner.config = replace(
+        pruner.config,
+        local=everything,
+        keep_ratio=1.0,
+        budgets=None if budgets is None else dict.fromkeys(budgets, everything),
+    )
+    episode = Episode(pruner)
+    for _ in range(3):
+        _, walk, out, x = episode.query()
+        assert len(walk.ids) == episode.layout.visual
+        assert torch.equal(out, run(episode.layout, x, Dense())[0])
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_rule_5_the_same_episode_twice_gives_the_same_bits(preset):
+    runs = []
+    for _ in range(2):
+        episode = Episode(build(preset))
+        runs.append([episode.query(m) for m in (FAST, SLOW, SLOW, FAST)])
+    for (mode, walk, out, _), (mode2, walk2, out2, _) in zip(*runs, strict=True):
+        assert mode == mode2 and torch.equal(out, out2) and torch.equal(walk.ids, walk2.ids)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 3), st.integers(0, 99), st.booleans())
+def test_rule_6_recommended_keeps_its_budget_at_every_site(cameras, seed, slow):
+    """Counts of 256 scale with the 16 patches of these cameras, rounded up."""
+    pruner = build(cameras=cameras)
+    episode = Episode(pruner, cameras, seed)
+    episode.query()
+    mode, walk, _, _ = episode.query(SLOW if slow else FAST)
+    assert mode == ('fine' if slow else 'coarse')
+    for name, kept in walk.kept_by_site.items():
+        layer = int(name.removeprefix('after_L'))
+        if layer in pruner.config.budgets:
+            want = pruner.config.budgets[layer].of(mode)
+            assert per_camera(kept, cameras) == list(want)
+
+
+@pytest.mark.parametrize('preset', ['recommended', 'paper'])
+def test_fine_never_keeps_fewer_than_coarse(preset):
+    """Same frames, same embeddings, same memory; token by site."""
+    for seed in range(5):
+        kept = {}
+        for mode in ('coarse', 'fine'):
+            episode = Episode(build(preset, mode=mode), seed=seed)
+            episode.query()
+            kept[mode] = episode.query()[1].kept_by_site
+        for site, ids in kept['coarse'].items():
+            assert len(kept['fine'][site]) >= len(ids)
+
+
+def test_legacy_fine_keeps_fewer_as_released():
+    config = SPECPRUNE_PRESETS['legacy_2026']
+    assert all(f < c for c, f in zip(config.local.coarse, config.local.fine, strict=True))
+    assert all(f < c for c, f in zip(config.moved.coarse, config.moved.fine, strict=True))
+
+
+def test_tables_of_budgets_only_shrink_with_depth_and_fine_is_never_smaller():
+    table = SPECPRUNE_PRESETS['recommended'].budgets
+    for shallow, deep in zip(sorted(table)[:-1], sorted(table)[1:], strict=True):
+        for mode in ('coarse', 'fine'):
+            pairs = zip(table[shallow].of(mode), table[deep].of(mode), strict=True)
+            assert all(a >= b >= 32 for a, b in pairs)
+    for counts in table.values():
+        assert all(f >= c for c, f in zip(counts.coarse, counts.fine, strict=True))
+
+
+def reasons(episode, *queries):
+    out = []
+    for knobs in queries:
+        mode, _, _, _ = episode.query(**knobs)
+        out.append((mode, episode.pruner.report()['reason']))
+    return out
+
+
+def test_first_query_dense_then_pruned():
+    assert reasons(Episode(build()), {}, {}, {'motion': SLOW}) == [
+        ('dense', 'first'),
+        ('coarse', ''),
+        ('fine', ''),
+    ]
+
+
+def test_what_breaks_an_episode_runs_dense_and_forgets():
+    episode = Episode(build())
+    got = reasons(
+        episode,
+        {},
+        {'instruction': 'another'},
+        {'instruction': 'another'},
+        {'instruction': 'another', 'step_ns': -2 * CHUNK_NS},
+        {'instruction': 'another'},
+        {'instruction': 'another', 'step_ns': 3 * CHUNK_NS},
+    )
+    assert got == [
+        ('dense', 'first'),
+        ('dense', 'new_instruction'),
+        ('coarse', ''),
+        ('dense', 'clock_jump'),
+        ('coarse', ''),
+        ('dense', 'camera_gap'),
+    ]
+    episode.pruner.reset()
+    assert episode.pruner.memory.empty
+    assert reasons(episode, {'instruction': 'another'}) == [('dense', 'first')]
+
+
+def test_a_camera_that_stays_silent_for_more_than_half_a_second():
+    episode = Episode(build(), watched=True)
+    steps = [CHUNK_NS, CHUNK_NS + 450_000_000, CHUNK_NS + 451_000_000]
+    got = reasons(episode, *({'step_ns': step} for step in steps))
+    assert got == [('dense', 'first'), ('coarse', ''), ('dense', 'camera_gap')]
+
+
+def test_global_scores_that_grow_old_are_renewed_by_a_dense_query():
+    modes = [mode for mode, _ in reasons(Episode(build(refresh_every=3)), *[{}] * 9)]
+    assert modes == ['dense', *['coarse'] * 3] * 2 + ['dense']
+
+
+def test_a_refresh_after_each_chunk_makes_dense_queries_needless():
+    episode = Episode(build(refresh_every=1))
+    _, _, _, x = episode.query()
+    for _ in range(4):
+        episode.refresh(x)
+        mode, _, _, x = episode.query()
+        assert mode == 'coarse'
+
+
+def test_global_scores_of_a_refresh_are_those_of_a_dense_pass_in_original_ids():
+    """Against the maps of the eager layers, after two pruned queries."""
+    episode = Episode(build())
+    for _ in range(3):
+        _, _, _, x = episode.query()
+    episode.refresh(x)
+    layout, layers = episode.layout, episode.pruner.config.global_layers
+    cos, sin = REFERENCE.rotary_emb(x, torch.arange(layout.length)[None])
+    zero = torch.zeros(1, 1, layout.length, layout.length)
+    with torch.inference_mode():
+        for index, layer in enumerate(REFERENCE.layers):
+            if index in layers:
+                _, maps = layer.self_attn(
+                    layer.input_layernorm(x), attention_mask=zero, position_embeddings=(cos, sin)
+                )
+                rows = maps[0].mean(0)[list(layout.task_positions), 1 : 1 + layout.visual]
+                got = episode.pruner.memory.scores[index]
+                torch.testing.assert_close(got, rows.mean(0), rtol=0, atol=1e-6)
+            x = layer(x, attention_mask=zero, position_embeddings=(cos, sin))
+
+
+@pytest.mark.parametrize('preset', ['paper', 'legacy_2026'])
+def test_scores_of_pruned_passes_are_in_original_ids_and_zero_for_the_absent(preset):
+    pruner = build(preset)
+    pruner.config = replace(pruner.config, global_layers=(LAYERS - 1,))
+    names = tuple('ab')
+    pruner = type(pruner)(pruner.config, Target(names, SIDE * SIDE, LAYERS), 'coarse', preset)
+    episode = Episode(pruner)
+    for _ in range(3):
+        _, walk, _, _ = episode.query()
+        scores = pruner.memory.scores[LAYERS - 1]
+        assert len(scores) == episode.layout.visual
+        assert set(scores.nonzero().flatten().tolist()) <= set(walk.ids.tolist())
+    assert len(walk.ids) < episode.layout.visual
+
+
+def test_an_unfinished_refresh_leaves_the_old_scores():
+    episode = Episode(build())
+    _, _, _, x = episode.query()
+    before = dict(episode.pruner.memory.scores)
+    refresher = episode.pruner.refresher()
+    layout = episode.layout
+    walk = PruningPass(layout, refresher, torch.arange(layout.length))
+    with torch.inference_mode():
+        MODEL.walk(2 * x, walk, proceed=lambda layer: layer < LAYERS - 1)
+    assert episode.pruner.memory.scores == before
+
+
+def test_unknown_motion_keeps_more_and_says_so():
+    episode = Episode(build())
+    episode.query()
+    mode, _, _, _ = episode.query(motion=None)
+    report = episode.pruner.report()
+    assert mode == 'fine' and report['motion'] == 'unknown' and 'speed_m_s' not in report
+    mode, _, _, _ = episode.query(motion=FAST)
+    assert mode == 'coarse' and episode.pruner.report()['motion'] == 'pose'
+
+
+def test_moving_patches_are_counted_and_stay():
+    """The square moves by one patch: where it was and where it is, in each camera."""
+    episode = Episode(build('legacy_2026', mode='coarse'), watched=True)
+    episode.query()
+    _, walk, _, _ = episode.query()
+    assert episode.pruner.report()['changed_a'] == 2
+    changed = [i for i in range(16) if episode.pruner.evidence.moved[i]]
+    rows = {SIDE * ((episode.number - n) % SIDE) + 1 for n in (0, 1)}
+    assert set(changed) == rows
+    assert rows <= set(walk.kept_by_site['after_L1'].tolist())
+
+
+def test_removable_patches_against_plain_python():
+    for preset in PRESETS:
+        pruner = build(preset, mode='coarse')
+        episode = Episode(pruner, seed=1)
+        episode.query()
+        episode.query()
+        evidence, config = pruner.evidence, pruner.config
+        amount, moved = evidence.amount.tolist(), evidence.moved.tolist()
+        groups = [range(32)] if config.joint else [range(16), range(16, 32)]
+        sizes = config.moved.coarse
+        sizes = [sum(sizes)] if config.joint else sizes
+        want = set()
+        for group, size in zip(groups, sizes, strict=True):
+            if config.moved_more:
+                still = sorted((i for i in group if not moved[i]), key=lambda i: (amount[i], i))
+                want |= set(still[: len(group) - size])
+            else:
+                most = sorted((i for i in group if moved[i]), key=lambda i: (-amount[i], i))
+                want |= set(group) - set(most[:size])
+        assert set(evidence.removable.nonzero().flatten().tolist()) == want
+
+
+def test_knobs():
+    pruner = build(budget=[4, 2])
+    episode = Episode(pruner)
+    episode.query()
+    _, walk, _, _ = episode.query()
+    assert per_camera(walk.kept_by_site['after_L1']) == [4, 2]
+    assert not build(global_scores=False).config.global_layers
+    assert build(change_threshold=[3, 4]).config.change.threshold == (3.0, 4.0)
+    assert build(enter_m_s=0.1).config.controller.enter_m_s == 0.1
+    assert build(refresh_every=0).config.refresh_every == 0
+
+
+def test_without_comparison_nothing_counts_as_moved():
+    pruner = build('paper', moving_patches=False, global_scores=False, mode='coarse')
+    episode = Episode(pruner)
+    episode.query()
+    _, walk, _, _ = episode.query()
+    assert pruner.evidence.removable.all()
+    local = pruner.config.local.coarse
+    assert len(walk.kept_by_site['after_L1']) <= 2 * sum(local)
+
+
+@pytest.mark.parametrize(
+    ('knobs', 'says'),
+    [
+        ({'preset': 'best'}, "preset is 'best'; use one of"),
+        ({'mode': 'slow'}, "mode is 'slow'"),
+        ({'budget': 17}, 'whole numbers from 1 to 16'),
+        ({'preset': 'paper', 'budget': 8}, 'takes no budget'),
+        ({'refresh_every': 0.5}, 'whole number of 0 or more'),
+        ({'refresh_every': -1}, 'whole number of 0 or more'),
+        ({'enter_m_s': 0.0}, 'enter_m_s is 0.0'),
+        ({'change_threshold': 'high'}, 'change_threshold'),
+        ({'change_threshold': 999}, 'threshold is'),
+        ({'k': 3}, "'specprune'.*k"),
+    ],
+)
+def test_impossible_knobs_are_refused(knobs, says):
+    with pytest.raises(ProfileError, match=says):
+        build(**knobs)
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_published_shapes_are_left_as_written(preset):
+    config = SPECPRUNE_PRESETS[preset]
+    assert fit(config, Target()) == config
+
+
+@pytest.mark.parametrize('layers', [1, 2, 3, 4, 6, 8, 12, 24, 40])
+@pytest.mark.parametrize('preset', PRESETS)
+def test_any_depth_is_possible(preset, layers):
+    """All layers exist, dynamic ones are deeper than the static ones, none is there twice."""
+    pruner = build_pruner(f'specprune:{preset}', Target(layers=layers))
+    config = pruner.config
+    for some in (config.updates, config.prunes, config.global_layers):
+        assert len(set(some)) == len(some) and all(0 <= layer < layers for layer in some)
+    assert all(layer > 1 for layer in (*config.updates, *config.prunes))
+    if config.budgets is not None:
+        assert set(config.prunes) <= set(config.budgets)
+
+
+def test_a_site_view_of_a_dense_pass_is_kept_whole():
+    pruner = build()
+    episode = Episode(pruner)
+    mode, walk, _, _ = episode.query()
+    assert mode == 'dense' and len(walk.ids) == episode.layout.visual
+    assert {site.layer for site in pruner.sites} == set(pruner.config.global_layers)

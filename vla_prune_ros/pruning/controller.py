@@ -1,0 +1,244 @@
+"""Coarse or fine: how many visual tokens a query may lose, by how the end effector moves.
+
+SpecPrune-VLA (arXiv 2509.05614) prunes hard while the arm travels and gently while it works close
+to things. Speeds come in as SI (:class:`~vla_prune_ros.records.MotionHint`). An *action unit* is
+what 1.0 means in one step of the robot's action: ``Target.step_m`` metres or ``Target.step_rad``
+radians per ``Target.control_period_s``.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+
+from ..errors import ProfileError
+from ..records import MotionHint
+from .layout import Target
+
+COARSE, FINE = 'coarse', 'fine'
+
+
+def linear_units(speed_m_s: float, target: Target) -> float:
+    """m/s -> action units of translation per control step."""
+    return speed_m_s * target.control_period_s / target.step_m
+
+
+def angular_units(speed_rad_s: float, target: Target) -> float:
+    """rad/s -> action units of rotation per control step."""
+    return speed_rad_s * target.control_period_s / target.step_rad
+
+
+@dataclass(frozen=True)
+class UnitSpeed:
+    """Speed of one control step in action units.
+
+    :param linear: norm of the translation, >= 0.
+    :param horizontal: norm of its x and y, >= 0.
+    :param vertical: its z, negative while descending.
+    :param angular: norm of the rotation, >= 0.
+    """
+
+    linear: float
+    horizontal: float
+    vertical: float
+    angular: float
+
+    @classmethod
+    def of_motion(cls, motion: MotionHint, target: Target) -> 'UnitSpeed':
+        """From measured SI speeds; horizontal is what the vertical leaves of the linear."""
+        horizontal = math.sqrt(max(0.0, motion.linear_m_s**2 - motion.vertical_m_s**2))
+        return cls(
+            linear_units(motion.linear_m_s, target),
+            linear_units(horizontal, target),
+            linear_units(motion.vertical_m_s, target),
+            angular_units(motion.angular_rad_s, target),
+        )
+
+
+@dataclass(frozen=True)
+class AxesThresholds:
+    """Constants of the 2026 rule in action units of LIBERO (code revision 8091adc4)."""
+
+    enter_linear_units: float = 0.35
+    enter_horizontal_units: float = 0.1
+    enter_vertical_units: float = 0.1
+    enter_angular_units: float = 0.2
+    leave_vertical_units: float = 0.2
+    leave_angular_units: float = 0.3
+
+    def fine(self, was_fine: bool, speed: UnitSpeed, may_leave: bool = True) -> bool:
+        """Whether the mode is fine after a step at ``speed``.
+
+        Enters when slow as a whole, or slow in the plane, upwards and in rotation; a fast straight
+        descent therefore enters. Leaves when rising or turning fast, and only if ``may_leave``.
+        """
+        if was_fine:
+            fast = (
+                speed.vertical > self.leave_vertical_units
+                or speed.angular > self.leave_angular_units
+            )
+            return not (fast and may_leave)
+        return speed.linear < self.enter_linear_units or (
+            speed.horizontal < self.enter_horizontal_units
+            and speed.vertical < self.enter_vertical_units
+            and speed.angular < self.enter_angular_units
+        )
+
+
+@dataclass(frozen=True)
+class ControllerSettings:
+    """A rule and its thresholds.
+
+    :param rule: ``'descending'`` (the paper: slow and not rising is fine) or ``'axes'`` (the 2026
+        code, see :class:`AxesThresholds`).
+    :param enter_m_s: fine needs a linear speed below this, m/s. None, with ``'axes'`` only: the
+        constant of ``axes``.
+    :param enter_rad_s: fine needs an angular speed below this, rad/s. None as above.
+    :param leave_factor: ``'descending'``: fine ends above this many times a threshold, >= 1.
+    :param rising_m_s: ``'descending'``: fine begins only at a vertical velocity up to this, m/s;
+        above 0 so that sensor noise at rest does not count as rising.
+    :param axes: ``'axes'``: thresholds in action units.
+    :param conservative: answer where the motion is unknown: the mode that keeps more tokens.
+    :raises ProfileError: unknown word, or a number that is not possible.
+    """
+
+    rule: str = 'descending'
+    enter_m_s: float | None = 0.35
+    enter_rad_s: float | None = 2.0
+    leave_factor: float = 1.5
+    rising_m_s: float = 0.01
+    axes: AxesThresholds = field(default_factory=AxesThresholds)
+    conservative: str = FINE
+
+    def __post_init__(self) -> None:
+        _one_of('rule', self.rule, ('descending', 'axes'))
+        _one_of('conservative', self.conservative, (COARSE, FINE))
+        for name in ('enter_m_s', 'enter_rad_s'):
+            if self.rule != 'axes' or getattr(self, name) is not None:
+                _number(name, getattr(self, name), math.ulp(0.0), 'above 0')
+        _number('leave_factor', self.leave_factor, 1.0, 'of 1 or more')
+        _number('rising_m_s', self.rising_m_s, 0.0, 'of 0 or more')
+
+    def with_thresholds(
+        self, enter_m_s: float | None = None, enter_rad_s: float | None = None
+    ) -> 'ControllerSettings':
+        """A copy with other thresholds in m/s and rad/s; None leaves one as it is.
+
+        :raises ProfileError: not a finite number above 0.
+        """
+        return replace(
+            self,
+            enter_m_s=self.enter_m_s if enter_m_s is None else enter_m_s,
+            enter_rad_s=self.enter_rad_s if enter_rad_s is None else enter_rad_s,
+        )
+
+
+def _one_of(name: str, value: object, words: tuple[str, ...]) -> None:
+    if value not in words:
+        raise ProfileError(f'controller: {name} is {value!r}', f'use one of {list(words)}')
+
+
+def _number(name: str, value: object, least: float, need: str) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < least:
+        raise ProfileError(f'controller: {name} is {value!r}', f'use a finite number {need}')
+
+
+# The paper prints no thresholds; 0.35 and 2.0 are the 2026 code's 0.35 and 0.2 action units per
+# step at LIBERO's 0.05 m, 0.5 rad and 0.05 s.
+PAPER = ControllerSettings(leave_factor=1.0, rising_m_s=0.0)
+"""SpecPrune-VLA v1: fine iff slow and not rising; coarse when faster. No hysteresis."""
+RECOMMENDED = ControllerSettings()
+"""The paper's rule with hysteresis: leaves at 1.5 times the thresholds."""
+LEGACY_2026 = ControllerSettings('axes', None, None, conservative=COARSE)
+"""The 2026 code to the letter. Its fine mode keeps fewer tokens, so coarse is the safe one."""
+
+
+def _known(motion: MotionHint | None) -> bool:
+    return motion is not None and all(
+        math.isfinite(v) for v in (motion.linear_m_s, motion.angular_rad_s, motion.vertical_m_s)
+    )
+
+
+class Controller:
+    """Coarse or fine, query by query. Starts coarse.
+
+    :param settings: rule and thresholds, for example :data:`RECOMMENDED`.
+    :param target: gives the size of an action unit.
+    :ivar mode: ``'coarse'`` or ``'fine'`` as remembered from the last known motion.
+    :ivar unknown: True where the last :meth:`update` had no usable motion.
+    """
+
+    def __init__(self, settings: ControllerSettings, target: Target) -> None:
+        self.settings, self.target = settings, target
+        axes, linear, angular = settings.axes, settings.enter_m_s, settings.enter_rad_s
+        if linear is not None:
+            axes = replace(axes, enter_linear_units=linear_units(linear, target))
+        if angular is not None:
+            axes = replace(axes, enter_angular_units=angular_units(angular, target))
+        self._axes = axes
+        self.reset()
+
+    def reset(self) -> None:
+        """Coarse again, as at the beginning of an episode."""
+        self.mode, self.unknown = COARSE, False
+
+    def update(self, motion: MotionHint | None) -> str:
+        """The mode of this query: ``'coarse'`` or ``'fine'``.
+
+        Without motion, or with numbers that are not finite, it is the conservative one and the
+        remembered mode stays: the next known motion goes on from there.
+        """
+        self.unknown = not _known(motion)
+        if self.unknown:
+            return self.settings.conservative
+        if self.settings.rule == 'axes':
+            speed = UnitSpeed.of_motion(motion, self.target)
+            fine = self._axes.fine(self.mode == FINE, speed)
+        else:
+            fine = self._descending(motion)
+        self.mode = FINE if fine else COARSE
+        return self.mode
+
+    def _descending(self, motion: MotionHint) -> bool:
+        s = self.settings
+        if self.mode == FINE:
+            return (
+                motion.linear_m_s <= s.leave_factor * s.enter_m_s
+                and motion.angular_rad_s <= s.leave_factor * s.enter_rad_s
+            )
+        return (
+            motion.linear_m_s < s.enter_m_s
+            and motion.angular_rad_s < s.enter_rad_s
+            and motion.vertical_m_s <= s.rising_m_s
+        )
+
+
+def look_back_legacy(moved_units: float | None) -> int:
+    """Control steps T back to the reference frame, 2026 code (8091adc4), not clamped below.
+
+    T = min(int(-16/3 m/6 + 22/3) + 3, 6), ``int`` towards zero; T counts from the end, so 1 is the
+    present frame, and 0 or less counts from the beginning.
+
+    :param moved_units: m, norm of the executed translation since the last query in action units;
+        None where unknown: the largest T, which marks more patches as changed.
+    """
+    if moved_units is None or not math.isfinite(moved_units):
+        return 6
+    # In the order of the original, to round like it.
+    return min(int(-16 / 3 * moved_units / 6 + 22 / 3) + 3, 6)
+
+
+def look_back_clamped(moved_units: float | None) -> int:
+    """Like :func:`look_back_legacy` with floor for ``int``, and T kept within 2 ... 6."""
+    if moved_units is None or not math.isfinite(moved_units):
+        return 6
+    return max(2, min(math.floor(-16 / 3 * moved_units / 6 + 22 / 3) + 3, 6))
+
+
+def look_back_paper(speed_units: float | None) -> int:
+    """T = floor(7 - v) + 4 (SpecPrune-VLA v3), kept within 2 ... 11.
+
+    :param speed_units: v, linear speed in action units per control step; None where unknown: 11.
+    """
+    if speed_units is None or not math.isfinite(speed_units):
+        return 11
+    return max(2, min(math.floor(7 - speed_units) + 4, 11))

@@ -1,0 +1,210 @@
+"""Which patches of a camera's picture changed since an earlier frame.
+
+Cosine similarity of raw pixels is what SpecPrune-VLA and VLA-Cache compare. It does not see
+brightness, and in the dark it sees nothing but noise: two pictures of mean m with independent
+noise of standard deviation s have a similarity of about 1 - s^2 / m^2, 0.92 for s = 3 and m = 10.
+The mean absolute difference of pooled pixels has a noise floor that does not depend on the scene:
+0.8 * s / sqrt(2), 1.7 levels for s = 3.
+
+Everything runs on the device of the images. Sums are of whole or quarter numbers and therefore
+exact: their order, which differs from device to device, does not matter.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import InputRefused, ProfileError
+from .budget import best_first
+
+PATCH = 14
+"""Side of a patch in pixels, of both vision towers."""
+POOL = 2
+METRICS = ('cosine', 'difference')
+
+
+@dataclass(frozen=True)
+class ChangeSettings:
+    """How two frames are compared.
+
+    :param metric: ``'cosine'`` (:func:`cosine_similarity`) or ``'difference'``
+        (:func:`difference`).
+    :param threshold: per camera, the last serves further cameras. ``'cosine'``: a patch of lower
+        similarity changed, above 0 to 1. ``'difference'``: a patch that differs by more grey
+        levels changed, 0 to 255.
+    :param noise_levels: a patch can only have changed if its :func:`difference` exceeds this many
+        grey levels; 0 for off.
+    :raises ProfileError: a value that is not possible.
+    """
+
+    metric: str
+    threshold: tuple[float, ...]
+    noise_levels: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise ProfileError(
+                f'frame comparison by {self.metric!r}', f'use one of {", ".join(METRICS)}'
+            )
+        low, high = (1e-6, 1.0) if self.metric == 'cosine' else (0.0, 255.0)
+        if not self.threshold or not all(low <= t <= high for t in self.threshold):
+            raise ProfileError(
+                f'frame comparison: threshold is {list(self.threshold)}',
+                f'use numbers from {low:g} to {high:g}, one per camera or one for all',
+            )
+        if not 0 <= self.noise_levels < 255:
+            raise ProfileError(
+                f'frame comparison: noise_levels is {self.noise_levels}',
+                'use grey levels from 0 (off) to below 255',
+            )
+
+    def threshold_of(self, camera_index: int) -> float:
+        """The threshold of a camera, by its place in the model's order."""
+        return self.threshold[min(camera_index, len(self.threshold) - 1)]
+
+
+RECOMMENDED = ChangeSettings('difference', (5.0,))
+"""Five levels: noise of standard deviation 6 per pixel stays below, and so does a lamp that
+flickers by 2 % on a white table; a change of 25 levels in a quarter of a patch is above."""
+
+RECOMMENDED_COSINE = ChangeSettings('cosine', (0.999,), 5.0)
+"""For lighting that changes as a whole. The noise floor frees the threshold from noise, and it
+must be this strict: 25 levels of colour on a white table leave a similarity of more than 0.99."""
+
+AUTHORS_2026 = ChangeSettings('cosine', (0.986, 0.98))
+"""The released code of SpecPrune-VLA of 2026, primary and wrist, to the letter."""
+
+PAPER_V3 = ChangeSettings('cosine', (0.986,))
+"""The paper names no number; this is the released code's of 2025, of both cameras."""
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What :func:`compare` found, on the device of the images.
+
+    :param amount: float32 (patches,), higher is more changed.
+    :param changed: bool (patches,).
+    """
+
+    amount: Tensor
+    changed: Tensor
+
+
+def to_device(image: np.ndarray, device: torch.device | str) -> Tensor:
+    """A picture uint8 (H, W, 3) as a tensor of its own on ``device``."""
+    return torch.tensor(np.ascontiguousarray(image), device=device)
+
+
+def patch_pixels(image: Tensor, side: int = PATCH) -> Tensor:
+    """Pixels patch by patch.
+
+    :param image: uint8 (H, W, 3).
+    :returns: float32 (H/side * W/side, side*side*3), patches and their pixels row-major.
+    :raises InputRefused: another shape or type, or sides that are no multiples of ``side``.
+    """
+    shape = tuple(image.shape)
+    good = image.dtype == torch.uint8 and len(shape) == 3 and shape[2] == 3
+    if not good or shape[0] % side or shape[1] % side:
+        raise InputRefused(
+            'image',
+            f'image to compare is {image.dtype} {shape}',
+            f'pass uint8 (H, W, 3) with sides that are multiples of {side}',
+        )
+    grid = image.reshape(shape[0] // side, side, shape[1] // side, side, 3)
+    return grid.transpose(1, 2).reshape(-1, side * side * 3).float()
+
+
+def cosine_similarity(current: Tensor, reference: Tensor, side: int = PATCH) -> Tensor:
+    """a . b / (|a| |b| + 1e-8) of each pair of patches, raw RGB from 0 to 255.
+
+    As the released code of SpecPrune-VLA has it: a black patch is 0 similar to any, also to
+    another black one. Sums are exact, so that equal frames are 1 similar, not 1 +- 1e-7.
+
+    :param current: uint8 (H, W, 3); ``reference`` alike.
+    :returns: float32 (patches,).
+    :raises InputRefused: images that cannot be compared.
+    """
+    a, b = (p.double() for p in _both(current, reference, side))
+    norms = a.square().sum(dim=1).sqrt() * b.square().sum(dim=1).sqrt()
+    return ((a * b).sum(dim=1) / (norms + 1e-8)).float()
+
+
+def difference(current: Tensor, reference: Tensor, side: int = PATCH) -> Tensor:
+    """Mean absolute difference of each pair of patches in grey levels, pooled against noise.
+
+    d = mean over channels and cells of |mean over the cell's pixels of (a - b)|, cells of 2 x 2
+    pixels inside the patch. The mean over a cell halves the noise of a pixel; channels are not
+    averaged before the modulus, since an object may differ in colour alone. A last odd row or
+    column of a patch makes smaller cells.
+
+    :param current: uint8 (H, W, 3); ``reference`` alike.
+    :returns: float32 (patches,), 0 to 255.
+    :raises InputRefused: images that cannot be compared.
+    """
+    a, b = _both(current, reference, side)
+    pixels = (a - b).view(-1, side, side, 3).permute(0, 3, 1, 2)
+    return F.avg_pool2d(pixels, POOL, ceil_mode=True).abs().mean(dim=(1, 2, 3))
+
+
+def compare(
+    current: Tensor,
+    reference: Tensor,
+    settings: ChangeSettings,
+    camera_index: int = 0,
+    side: int = PATCH,
+) -> Change:
+    """How much each patch changed, and whether it counts as changed.
+
+    ``'cosine'``: amount 1 - similarity, changed where the similarity is below the threshold.
+    ``'difference'``: amount in grey levels, changed where it is above the threshold. With a noise
+    floor a patch that is not above it has not changed; its cosine amount is 0, so that no dark or
+    black patch outranks one that really changed.
+
+    :param current: uint8 (H, W, 3); ``reference`` alike.
+    :raises InputRefused: images that cannot be compared.
+    """
+    threshold, floor = settings.threshold_of(camera_index), settings.noise_levels
+    if settings.metric == 'difference':
+        amount = difference(current, reference, side)
+        return Change(amount, amount > max(threshold, floor))
+    similarity = cosine_similarity(current, reference, side)
+    amount, changed = 1 - similarity, similarity < threshold
+    if floor:
+        seen = difference(current, reference, side) > floor
+        amount, changed = amount * seen, changed & seen
+    return Change(amount, changed)
+
+
+def least_changed(similarity: Tensor, count: int, threshold: float) -> Tensor:
+    """The ``count`` most similar of the patches that are at least ``threshold`` similar.
+
+    What the released code of SpecPrune-VLA may remove; ties go to the lower id.
+
+    :param similarity: float32 (patches,).
+    :returns: int64 (<= count,), ascending.
+    """
+    alike = int((similarity >= threshold).sum())
+    return best_first(similarity)[: min(count, alike)].sort().values
+
+
+def most_changed(change: Change, count: int) -> Tensor:
+    """The ``count`` changed patches of the largest amount: V_dynamic of SpecPrune-VLA.
+
+    :returns: int64 (<= count,), best first; ties go to the lower id.
+    """
+    amount = change.amount.masked_fill(~change.changed, -math.inf)
+    return best_first(amount)[: min(count, int(change.changed.sum()))]
+
+
+def _both(current: Tensor, reference: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    if current.shape != reference.shape:
+        raise InputRefused(
+            'image',
+            f'frames to compare are {tuple(current.shape)} and {tuple(reference.shape)}',
+            'compare frames of one camera, prepared alike',
+        )
+    return patch_pixels(current, side), patch_pixels(reference, side)

@@ -1,0 +1,254 @@
+"""SpecPrune-VLA (arXiv 2509.05614): static, layer-wise dynamic and action-aware pruning.
+
+Training-free. After the first two layers the tokens stay that the previous inference looked at,
+that moved, or that the task's words look at now; deeper layers drop more by a running score; how
+many depends on how fast the end effector moves. ``specprune_config`` holds the presets.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from .budget import best_first, best_per_camera
+from .controller import Controller
+from .episode import EpisodeWatch
+from .global_memory import GlobalMemory, harvest
+from .importance import entropy_confidence, surviving_count
+from .layout import Target
+from .plan import Query, Site, SiteView
+from .reference import Reference
+from .specprune_config import Counts, SpecPruneConfig
+from .specprune_rows import ACTION, GLOBAL, TEXT, Ask
+from .specprune_sites import harvest_sites, plan_sites
+from .static_selection import Evidence, fill_by_rank, mask_of, unite
+
+DENSE = 'dense'
+
+
+class SpecPrune:
+    """One episode's pruner; see the module. Built by ``specprune_build.build``.
+
+    :param config: counts and layers already fit ``target``.
+    :param mode: ``'auto'``: the controller decides; ``'coarse'`` or ``'fine'`` fix it.
+    """
+
+    name = 'specprune'
+
+    def __init__(self, config: SpecPruneConfig, target: Target, mode: str, preset: str) -> None:
+        self.config, self.target, self.mode, self.preset = config, target, mode, preset
+        self.memory = GlobalMemory()
+        self.confidence: dict[int, Tensor] = {}
+        self.controller = Controller(config.controller, target)
+        self.reference = Reference(config.change, config.look_back, target)
+        self._asks = plan_sites(config, target)
+        self._harvest_asks = harvest_sites(config)
+        self._watch = EpisodeWatch(target)
+        self._mode = DENSE
+        self.evidence: Evidence | None = None
+        self._report: dict[str, float | int | str] = {}
+
+    @property
+    def look_back_s(self) -> float:
+        """Seconds of frames that the reference is chosen from."""
+        return self.reference.longest_steps * self.target.control_period_s
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where the pass that begins now acts; a dense one only harvests."""
+        asks = self._harvest_asks if self._mode == DENSE else self._asks
+        return tuple(ask.site() for ask in asks.values())
+
+    def begin(self, query: Query) -> str:
+        """Compare frames, choose the mode; dense where nothing is known."""
+        broken = self._watch.check(query)
+        if broken:
+            self._forget()
+        moving = self.controller.update(query.motion)
+        self.memory.age += 1
+        reason = (broken or self._lack(query)) if self.config.start_dense else ''
+        self._mode = DENSE if reason else moving if self.mode == 'auto' else self.mode
+        self._report = {'preset': self.preset, 'reason': reason, **self._motion(query)}
+        if self._mode != DENSE:
+            self.evidence = self._compare(query)
+        return self._mode
+
+    def keep(self, view: SiteView) -> Tensor | None:
+        """The tokens that stay at this site; in a dense pass all of them."""
+        layer = view.site.layer
+        if self._mode == DENSE:
+            self._harvest(view, self._harvest_asks[layer].split(view)[GLOBAL])
+            return None
+        seen = self._asks[layer].split(view)
+        if GLOBAL in seen:
+            self._harvest(view, seen[GLOBAL])
+        if TEXT in seen:
+            return self._static(view, seen[TEXT])
+        if ACTION in seen and not view.memory.get('stopped'):
+            self._score(view, seen[ACTION])
+        return self._dynamic(view) if layer in self.config.prunes else None
+
+    def reset(self) -> None:
+        """As at the start of an episode."""
+        self._forget()
+        self._watch.reset()
+
+    def report(self) -> Mapping[str, float | int | str]:
+        """Preset, why the query ran dense, motion and its source, changed patches per camera."""
+        return self._report
+
+    def refresher(self) -> 'Refresher | None':
+        """Harvests V_global anew from a dense pass, where the preset takes it from those only."""
+        if not self.config.global_dense or not self.config.global_layers:
+            return None
+        return Refresher(self)
+
+    @property
+    def harvest_asks(self) -> Mapping[int, Ask]:
+        """Sites of a pass that only harvests."""
+        return self._harvest_asks
+
+    def _forget(self) -> None:
+        self.memory.forget()
+        self.confidence.clear()
+        self.controller.reset()
+
+    def _lack(self, query: Query) -> str:
+        config = self.config
+        if config.global_layers and self.memory.empty:
+            return 'first'
+        if config.refresh_every and self.memory.age > config.refresh_every:
+            return 'refresh_due'
+        return '' if self.reference.available(query) else 'no_reference'
+
+    def _motion(self, query: Query) -> dict[str, float | int | str]:
+        if self.controller.unknown:
+            return {'motion': 'unknown'}
+        return {'motion': query.motion.source, 'speed_m_s': query.motion.linear_m_s}
+
+    def _compare(self, query: Query) -> Evidence:
+        layout = query.layout
+        counts, config = self._counts(self.config.moved), self.config
+        device = torch.device('cpu') if query.visual is None else query.visual.device
+        motion = None if self.controller.unknown else query.motion
+        changes, steps = self.reference.changes(query, motion, device)
+        amount = torch.cat([c.amount for c in changes])
+        moved = torch.cat([c.changed for c in changes])
+        removable = _removable(amount, moved, counts, layout.patches, config)
+        looked_at = torch.zeros_like(moved)
+        if not self.memory.empty:
+            # The released code chooses at the end of the query before, with its counts.
+            mode = self._mode if config.global_dense else self.memory.mode
+            top = config.global_tokens.of(mode)
+            looked_at[self.memory.top(layout.patches, top, config.joint)] = True
+        self._report['look_back_steps'] = steps
+        for camera, change in zip(layout.cameras, changes, strict=True):
+            self._report[f'changed_{camera}'] = int(change.changed.sum())
+        return Evidence(amount, moved, removable, looked_at)
+
+    def _counts(self, counts: Counts) -> tuple[int, ...]:
+        return counts.of(self._mode)
+
+    def _static(self, view: SiteView, attention: Tensor) -> Tensor | None:
+        layer, patches, config = view.site.layer, view.layout.patches, self.config
+        counts = self._counts(config.local)
+        text = attention.mean(dim=0)
+        wide = counts if layer else [max(1, config.first_keeps) * c for c in counts]
+        chosen = best_per_camera(view.ids, text, patches, wide)
+        if not layer:
+            view.memory['local'] = [c[:k] for c, k in zip(chosen, counts, strict=True)]
+            if not config.first_keeps:
+                return None
+        local = torch.cat([*chosen, *(view.memory['local'] if layer else ())])
+        if config.budgets is None:
+            return unite(view.ids, self.evidence, local)
+        budget = self._counts(config.budgets[layer])
+        return fill_by_rank(view.ids, self.evidence, local, text, patches, budget)
+
+    def _score(self, view: SiteView, attention: Tensor) -> None:
+        layer, running = view.site.layer, self.config.running
+        if layer not in self.confidence:  # of the first inference of a task, as in paper and code
+            self.confidence[layer] = entropy_confidence(attention)
+        scores = self._importance(view)
+        view.memory['importance'] = running.update(
+            scores, view.ids, attention.mean(dim=0), self.confidence[layer]
+        )
+
+    def _importance(self, view: SiteView) -> Tensor:
+        if 'importance' not in view.memory:
+            start = self.config.running.start(view.layout.visual, view.ids.device)
+            view.memory['importance'] = start
+        return view.memory['importance']
+
+    def _dynamic(self, view: SiteView) -> Tensor | None:
+        config, scores = self.config, self._importance(view)[view.ids]
+        if view.memory.get('stopped'):
+            return None
+        if config.budgets is not None:
+            budget = self._counts(config.budgets[view.site.layer])
+            chosen = best_per_camera(view.ids, scores, view.layout.patches, budget)
+            return torch.cat(chosen).sort().values
+        count = self._left(view)
+        if count >= len(view.ids):
+            view.memory['stopped'] = True  # the released code stops at the first that drops none
+            return None
+        return view.ids[best_first(scores)[:count]].sort().values
+
+    def _left(self, view: SiteView) -> int:
+        config, left = self.config, len(view.ids)
+        if config.ratio_of == 'visual':
+            return max(int(config.keep_ratio * left), config.floor)
+        length = len(view.positions)
+        floor = config.floor + length - left
+        return surviving_count(length, left, config.keep_ratio, floor)
+
+    def _harvest(self, view: SiteView, attention: Tensor) -> None:
+        fresh = view.memory.setdefault('global', {})
+        fresh[view.site.layer] = harvest(view, attention)
+        if len(fresh) == len(self._harvest_asks):
+            self.memory.replace(fresh, self._mode)
+
+
+class Refresher:
+    """Keeps everything and gives ``parent`` what a dense pass looked at."""
+
+    name = 'specprune_refresh'
+
+    def __init__(self, parent: SpecPrune) -> None:
+        self._parent = parent
+        self.sites = tuple(ask.site() for ask in parent.harvest_asks.values())
+
+    def begin(self, query: Query) -> str:
+        """Nothing is compared."""
+        return DENSE
+
+    def keep(self, view: SiteView) -> None:
+        """Harvest; the parent takes it over when the last site has been seen."""
+        asks = self._parent.harvest_asks
+        fresh = view.memory.setdefault('global', {})
+        fresh[view.site.layer] = harvest(view, asks[view.site.layer].split(view)[GLOBAL])
+        if len(fresh) == len(asks):
+            self._parent.memory.replace(fresh, DENSE)
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+
+def _removable(
+    amount: Tensor, moved: Tensor, counts: Sequence[int], patches: int, config: SpecPruneConfig
+) -> Tensor:
+    """Patches that may go for not having changed: bool (V,)."""
+    groups = [slice(0, len(amount))] if config.joint else []
+    groups = groups or [slice(i * patches, (i + 1) * patches) for i in range(len(counts))]
+    sizes = [sum(counts)] if config.joint else counts
+    out = torch.zeros_like(moved)
+    for group, size in zip(groups, sizes, strict=True):
+        still, much = ~moved[group], amount[group]
+        if config.moved_more:  # at most all but `size`, the least changed first
+            order = torch.sort(torch.where(still, much, torch.inf), stable=True).indices
+            gone = order[: max(0, len(order) - size)]
+            out[group] = mask_of(gone, len(order)) & still
+        else:  # all but the `size` most changed
+            stays = best_first(torch.where(still, -torch.inf, much))[:size]
+            out[group] = ~(mask_of(stays, len(much)) & ~still)
+    return out

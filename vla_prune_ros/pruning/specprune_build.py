@@ -1,0 +1,108 @@
+"""``specprune`` by name: a preset, and the knobs that people turn."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..errors import ProfileError
+from .budget import Budget, budgets
+from .knobs import one_of, switch, weights, whole
+from .layout import Target
+from .specprune import SpecPrune
+from .specprune_config import COARSE, FINE, SPECPRUNE_PRESETS, Counts, SpecPruneConfig
+from .specprune_sites import fit
+
+MODES = ('auto', COARSE, FINE)
+
+
+def build(
+    target: Target,
+    preset: str = 'recommended',
+    mode: str = 'auto',
+    budget: Budget = None,
+    refresh_every: int | None = None,
+    enter_m_s: float | None = None,
+    enter_rad_s: float | None = None,
+    change_threshold: float | Sequence[float] | None = None,
+    global_scores: bool = True,
+    moving_patches: bool = True,
+) -> SpecPrune:
+    """SpecPrune-VLA.
+
+    :param preset: ``'recommended'``, ``'paper'`` or ``'legacy_2026'``.
+    :param mode: ``'auto'``, or ``'coarse'`` or ``'fine'`` whatever the robot does.
+    :param budget: tokens per camera that stay after layer 1 in coarse mode; all other budgets of
+        ``recommended`` change in proportion. The other presets have none.
+    :param refresh_every: a query runs dense when the global scores are older than this many
+        queries; 0: never. The preset's where it is None (8 in ``recommended``).
+    :param enter_m_s: speed in m/s below which fine mode may begin.
+    :param enter_rad_s: angular speed in rad/s below which fine mode may begin.
+    :param change_threshold: replaces the preset's threshold of patch comparison, in its metric;
+        one for all cameras or one per camera.
+    :param global_scores: False leaves V_global out.
+    :param moving_patches: False leaves the comparison of frames out: every patch counts as still.
+    :raises ProfileError: unknown preset or mode, or a value that is not possible.
+    """
+    one_of('specprune', 'preset', preset, tuple(SPECPRUNE_PRESETS))
+    one_of('specprune', 'mode', mode, MODES)
+    switch('specprune', 'global_scores', global_scores)
+    switch('specprune', 'moving_patches', moving_patches)
+    config = fit(_per_camera(SPECPRUNE_PRESETS[preset], target), target)
+    if budget is not None:
+        config = _with_budget(config, budgets('specprune', budget, target), target, preset)
+    if refresh_every is not None:
+        every = whole('specprune', 'refresh_every', refresh_every, low=0)
+        config = replace(config, refresh_every=every)
+    controller = config.controller.with_thresholds(enter_m_s, enter_rad_s)
+    config = replace(config, controller=controller)
+    if change_threshold is not None:
+        given = change_threshold
+        given = (given,) if isinstance(given, (int, float)) else given
+        thresholds = weights('specprune', 'change_threshold', given)
+        config = replace(config, change=replace(config.change, threshold=thresholds))
+    if not global_scores:
+        config = replace(config, global_layers=(), refresh_every=0)
+    if not moving_patches:
+        config = replace(config, moved=Counts(*_zeros(target)), moved_more=False)
+    return SpecPrune(config, target, mode, preset)
+
+
+def _zeros(target: Target) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    none = (0,) * len(target.cameras)
+    return none, none
+
+
+def _per_camera(config: SpecPruneConfig, target: Target) -> SpecPruneConfig:
+    """The counts of one camera, or of three: the last one serves further cameras."""
+    n = len(target.cameras)
+
+    def stretch(counts: Counts) -> Counts:
+        return Counts(*((c + (c[-1],) * n)[:n] for c in (counts.coarse, counts.fine)))
+
+    table = config.budgets
+    return replace(
+        config,
+        local=stretch(config.local),
+        moved=stretch(config.moved),
+        global_tokens=stretch(config.global_tokens),
+        budgets=None if table is None else {k: stretch(c) for k, c in table.items()},
+    )
+
+
+def _with_budget(
+    config: SpecPruneConfig, budget: tuple[int, ...], target: Target, preset: str
+) -> SpecPruneConfig:
+    if config.budgets is None:
+        raise ProfileError(
+            f'specprune: preset {preset!r} takes no budget: its sets depend on what is seen',
+            "use preset 'recommended'",
+        )
+    reference = config.budgets[max(k for k in config.budgets if k <= 1)].coarse
+
+    def scale(counts: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(
+            min(target.patches, max(1, round(c * b / r)))
+            for c, b, r in zip(counts, budget, reference, strict=True)
+        )
+
+    table = {k: Counts(scale(c.coarse), scale(c.fine)) for k, c in config.budgets.items()}
+    return replace(config, budgets=table)

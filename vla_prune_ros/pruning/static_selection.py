@@ -1,0 +1,81 @@
+"""Static pruning: which visual tokens survive the first two layers.
+
+Three sets are united (SpecPrune-VLA, arXiv 2509.05614, Eq. 5): what the last inference looked at,
+what moved, and what the words of the task look at in the layer that just ran.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .budget import best_first
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known before the language model runs; each (V,) by original id.
+
+    :param amount: float32, how much each patch changed; higher is more.
+    :param moved: bool, patches that count as changed.
+    :param removable: bool, patches that may be dropped for not having changed.
+    :param looked_at: bool, V_global.
+    """
+
+    amount: Tensor
+    moved: Tensor
+    removable: Tensor
+    looked_at: Tensor
+
+
+def mask_of(ids: Tensor, visual: int) -> Tensor:
+    """bool (V,) that marks the given original ids."""
+    mask = torch.zeros(visual, dtype=torch.bool, device=ids.device)
+    mask[ids] = True
+    return mask
+
+
+def unite(ids: Tensor, evidence: Evidence, local: Tensor) -> Tensor:
+    """Tokens that are left and not removable, or in ``local`` or V_global: ids, ascending.
+
+    :param ids: int64 (n,), ascending: the tokens that are left.
+    :param local: int64, what the text chose.
+    """
+    return ids[_wanted(evidence, local)[ids]]
+
+
+def fill_by_rank(
+    ids: Tensor,
+    evidence: Evidence,
+    local: Tensor,
+    text: Tensor,
+    patches: int,
+    budget: Sequence[int],
+) -> Tensor:
+    """Exactly ``budget`` tokens per camera, fewer only where fewer are left: ids, ascending.
+
+    First what :func:`unite` would keep, then further patches that moved, by how much, then all
+    others, by how much the text looks at them. Where the first group is too large the text decides
+    inside it.
+
+    :param ids: int64 (n,), ascending: the tokens that are left.
+    :param local: int64, what the text chose.
+    :param text: float32 (n,) attention of the text to each.
+    :param patches: visual tokens per camera.
+    """
+    wanted = _wanted(evidence, local)[ids]
+    moved = evidence.moved[ids] & ~wanted
+    level = 2 * wanted.long() + moved.long()
+    score = torch.where(moved, evidence.amount[ids].to(text.dtype), text)
+    order = best_first(score)
+    order = order[best_first(level[order])]  # stable: by level, inside it by score
+    camera = ids[order] // patches
+    chosen = [ids[order][camera == i][:size] for i, size in enumerate(budget)]
+    return torch.cat(chosen).sort().values
+
+
+def _wanted(evidence: Evidence, local: Tensor) -> Tensor:
+    keep = ~evidence.removable | evidence.looked_at
+    keep[local] = True
+    return keep
