@@ -342,6 +342,16 @@ def test_moving_patches_are_counted_and_stay():
     assert rows <= set(walk.kept_by_site['after_L1'].tolist())
 
 
+def test_a_reference_that_cannot_be_decoded_makes_every_patch_a_moved_one():
+    episode = Episode(build(mode='coarse'))
+    episode.query()
+    for name in ('before', 'first'):
+        setattr(episode.history, name, lambda *a: None)
+    episode.query()
+    assert episode.pruner.report()['changed_a'] == 16
+    assert not episode.pruner.evidence.removable.any()
+
+
 def test_removable_patches_against_plain_python():
     for preset in PRESETS:
         pruner = build(preset, mode='coarse')

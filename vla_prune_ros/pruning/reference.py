@@ -45,16 +45,13 @@ class Reference:
         self._last_ns = query.stamp_ns
         changes = []
         for index, camera in enumerate(query.layout.cameras):
-            now = query.model_images[camera]
+            now = to_device(query.model_images[camera], device)
             then = self._frame(query, camera, steps)
-            changes.append(
-                compare(
-                    to_device(now, device),
-                    to_device(now if then is None else then, device),
-                    self._change,
-                    index,
-                )
-            )
+            if then is None and self._rule != 'released':
+                changes.append(_everything(query.layout.patches, device))
+                continue
+            before = now if then is None else to_device(then, device)
+            changes.append(compare(now, before, self._change, index))
         return changes, steps
 
     def _steps(self, query: Query, motion: MotionHint | None) -> int:
@@ -74,7 +71,7 @@ class Reference:
         return 1e-9 * (query.stamp_ns - self._last_ns) / self._target.control_period_s
 
     def _frame(self, query: Query, camera: str, steps: int) -> np.ndarray | None:
-        """The reference; None for the present frame itself."""
+        """The reference; None where there is none, or where the released code takes the present."""
         history = query.history
         if history is None:
             return None
@@ -85,3 +82,9 @@ class Reference:
                 return None
         back_s = (steps - 1) * self._target.control_period_s
         return history.before(camera, query.stamp_ns, round(1e9 * back_s))
+
+
+def _everything(patches: int, device: torch.device) -> Change:
+    """What is not known to stand still may have moved."""
+    ones = torch.ones(patches, device=device)
+    return Change(ones, ones.bool())
