@@ -1,4 +1,11 @@
-"""Rule 4 on the original code: rows removed inside its own model (``masked.safetensors``)."""
+"""Rule 4 on the original code: rows removed inside its own model.
+
+``micro`` lies in ``test/data``; with ``VLA_PRUNE_GOLDEN_DIR`` every model that lies there is run,
+and its un-pruned results too.
+"""
+
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,7 +14,15 @@ from safetensors.torch import load_file
 from vla_prune_ros.model.checkpoint import load_model
 from vla_prune_ros.model.variant import Variant
 from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.pruning.baselines import Dense
 from vla_prune_ros.pruning.plan import Site
+
+DATA = Path(__file__).resolve().parents[1] / 'data'
+MORE = Path(os.environ.get('VLA_PRUNE_GOLDEN_DIR', '/nowhere')) / 'pruning' / 'masked'
+MASKED = [DATA / 'micro' / 'masked.safetensors', *sorted(MORE.glob('[!d]*.safetensors'))]
+MASKED += sorted(MORE.glob('deep.safetensors'))
+DENSE = sorted(MORE.glob('dense_*.safetensors'))
+L1 = Variant('l1', proprio=True, film=False)
 
 
 class Recorded:
@@ -25,30 +40,61 @@ class Recorded:
         return kept[(kept >= 1) & (kept <= view.layout.visual)].long() - 1
 
 
-L1 = Variant('l1', proprio=True, film=False)
+def close(got, want):
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ('case', 'layers'),
-    [('static_and_dynamic', {'after_L0': 0, 'after_L1': 1}), ('before_layer0', {'before_L0': -1})],
-)
+def load(checkpoint_of, name):
+    return load_model(checkpoint_of(name), LIBERO, L1, 'cpu', torch.float32)
+
+
+@pytest.fixture(scope='module')
+def inputs():
+    return load_file(DATA / 'specprune' / 'inputs_long.safetensors')
+
+
 @torch.inference_mode()
-def test_pruned_hidden_states_and_actions(data_dir, case, layers):
-    golden = load_file(data_dir / 'micro' / 'masked.safetensors')
-    model = load_model(data_dir / 'micro' / 'checkpoint', LIBERO, L1, 'cpu', torch.float32)
-    x = golden['input.multimodal_embeddings'][None]
-    layout = model.layout(LIBERO.cameras, x.shape[1] - 512 - 1 - 57, LIBERO.chunk)
-    pruner = Recorded({layer: golden[f'{case}.keep.{name}'] for name, layer in layers.items()})
+def test_our_embeddings_are_the_recorded_ones(checkpoint_of, embed, inputs):
+    model = load(checkpoint_of, 'micro')
+    for q in range(4):
+        x, _ = embed(model, inputs, q, 'long')
+        close(x[0], inputs[f'q{q}.multimodal_embeddings'])
+
+
+@pytest.mark.parametrize('case', ['static_and_dynamic', 'before_layer0', 'one_layer_only'])
+@pytest.mark.parametrize('file', MASKED, ids=lambda p: f'{p.parent.name}-{p.stem}')
+@torch.inference_mode()
+def test_pruned_hidden_states_and_actions(checkpoint_of, embed, inputs, file, case):
+    golden = load_file(file)
+    marks = {k.rpartition('.')[2]: v for k, v in golden.items() if f'{case}.keep.' in k}
+    if not marks:
+        pytest.skip(f'{file.stem} has no case {case!r}')
+    model = load(checkpoint_of, 'micro' if file.stem == 'masked' else file.stem)
+    x, layout = embed(model, inputs, 1, 'long')
+    layers = {-1 if m == 'before_L0' else int(m.removeprefix('after_L')): m for m in marks}
+    pruner = Recorded({layer: marks[layers[layer]] for layer in sorted(layers)})
     trace = []
     hidden, walk = model.decode(x, layout, pruner, trace)
-    for name, layer in layers.items():
-        if layer >= 0:
-            torch.testing.assert_close(
-                trace[layer][0, -58:], golden[f'{case}.hidden_tail.{name}'], rtol=0, atol=1e-4
-            )
+    for layer, mark in layers.items():
+        if f'{case}.hidden_tail.{mark}' in golden:
+            close(trace[layer][0, -58:], golden[f'{case}.hidden_tail.{mark}'])
     final = model.language_model.model.norm(trace[-1])[0]
-    torch.testing.assert_close(final, golden[f'{case}.final_hidden'], rtol=0, atol=1e-4)
-    torch.testing.assert_close(
-        model.action_head(hidden)[0], golden[f'{case}.normalized_actions'], rtol=0, atol=1e-4
-    )
-    assert walk.positions.tolist() == golden[f'{case}.keep.{list(layers)[-1]}'].tolist()
+    close(final, golden[f'{case}.final_hidden'])
+    close(model.action_head(hidden)[0], golden[f'{case}.normalized_actions'])
+    assert walk.positions.tolist() == marks[layers[max(layers)]].tolist()
+
+
+@pytest.mark.skipif(not DENSE, reason='VLA_PRUNE_GOLDEN_DIR holds no dense results')
+@pytest.mark.parametrize('file', DENSE, ids=lambda p: p.stem)
+@torch.inference_mode()
+def test_dense_hidden_states_and_actions(checkpoint_of, embed, inputs, file):
+    golden = load_file(file)
+    _, name, task = file.stem.split('_')
+    model = load(checkpoint_of, name)
+    for q in range(4):
+        x, layout = embed(model, inputs, q, task)
+        trace = []
+        hidden, _ = model.decode(x, layout, Dense(), trace)
+        tail = model.language_model.model.norm(trace[-1])[0, -58:]
+        close(tail, golden[f'q{q}.final_hidden_tail'])
+        close(model.action_head(hidden)[0], golden[f'q{q}.normalized_actions'])

@@ -8,35 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaModel
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.model.language import LanguageModel
 from vla_prune_ros.pruning.baselines import Dense
-from vla_prune_ros.pruning.plan import Layout, PruningPass, Site, check_survivors
+from vla_prune_ros.pruning.layout import Target
+from vla_prune_ros.pruning.plan import Layout, Site, check_survivors
 from vla_prune_ros.pruning.registry import PRUNERS, build_pruner
 
-LAYERS = 3
-WIDTH = 16
-
-
-def tiny(seed=0):
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=8,
-        hidden_size=WIDTH,
-        intermediate_size=24,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=2,
-        attn_implementation='eager',
-    )
-    reference = LlamaModel(config).eval()
-    ours = LanguageModel(config).eval()
-    ours.model.load_state_dict(reference.state_dict())
-    return ours, reference
-
-
-OURS, REFERENCE = tiny()
+LAYERS = 3  # of the tiny decoder
 
 
 class Scripted:
@@ -66,34 +45,6 @@ class Scripted:
         """Nothing to forget."""
 
 
-def run(layout, x, pruner):
-    walk = PruningPass(layout, pruner, torch.arange(layout.length))
-    trace = []
-    with torch.inference_mode():
-        out = OURS(x, walk, trace)
-    return out, walk, trace
-
-
-def masked_dense(layout, x, script):
-    """All rows stay; removed tokens are masked as keys from the next layer on."""
-    model = REFERENCE
-    cos, sin = model.rotary_emb(x, torch.arange(layout.length)[None])
-    mask = torch.zeros(1, 1, layout.length, layout.length)
-
-    def remove(layer):
-        kept = script.get(layer)
-        if kept is not None:
-            gone = sorted(set(range(layout.visual)) - set(kept))
-            mask[..., [1 + i for i in gone]] = float('-inf')
-
-    remove(-1)
-    with torch.inference_mode():
-        for index, layer in enumerate(model.layers):
-            x = layer(x, attention_mask=mask, position_embeddings=(cos, sin))
-            remove(index)
-        return model.norm(x)[:, list(layout.readout_positions)]
-
-
 @st.composite
 def cases(draw):
     """A layout of 1 to 3 cameras and a script that only ever shrinks the set."""
@@ -112,27 +63,23 @@ def cases(draw):
     return layout, script, draw(st.integers(0, 1000))
 
 
-def embeddings(layout, seed):
-    return torch.randn(1, layout.length, WIDTH, generator=torch.Generator().manual_seed(seed))
-
-
 @settings(max_examples=60, deadline=None)
 @given(cases())
-def test_rule_4_removing_equals_masking(case):
+def test_rule_4_removing_equals_masking(tiny_llama, case):
     layout, script, seed = case
-    x = embeddings(layout, seed)
-    got, walk, _ = run(layout, x, Scripted(script))
-    torch.testing.assert_close(got, masked_dense(layout, x, script), rtol=0, atol=1e-5)
+    x = tiny_llama.embeddings(layout, seed)
+    got, walk, _ = tiny_llama.run(layout, x, Scripted(script))
+    torch.testing.assert_close(got, tiny_llama.masked_dense(layout, x, script), rtol=0, atol=1e-5)
     last = sorted(script[max(script)]) if script else list(range(layout.visual))
     assert walk.ids.tolist() == last
 
 
 @settings(max_examples=60, deadline=None)
 @given(cases())
-def test_rules_1_and_2_positions_are_original_and_the_rest_stays(case):
+def test_rules_1_and_2_positions_are_original_and_the_rest_stays(tiny_llama, case):
     layout, script, seed = case
     pruner = Scripted(script)
-    _, walk, _ = run(layout, embeddings(layout, seed), pruner)
+    _, walk, _ = tiny_llama.run(layout, tiny_llama.embeddings(layout, seed), pruner)
     alive = list(range(layout.visual))
     for layer in sorted(script):
         view = pruner.views[layer]
@@ -149,50 +96,54 @@ def test_rules_1_and_2_positions_are_original_and_the_rest_stays(case):
 
 @settings(max_examples=30, deadline=None)
 @given(cases())
-def test_rule_3_keep_all_is_bit_identical_to_no_pruner(case):
+def test_rule_3_keep_all_is_bit_identical_to_no_pruner(tiny_llama, case):
     layout, script, seed = case
-    x = embeddings(layout, seed)
-    dense, _, _ = run(layout, x, Dense())
+    x = tiny_llama.embeddings(layout, seed)
+    dense, _, _ = tiny_llama.run(layout, x, Dense())
     everything = {layer: list(range(layout.visual)) for layer in script}
-    assert torch.equal(run(layout, x, Scripted(everything))[0], dense)
-    assert torch.equal(run(layout, x, Scripted(dict.fromkeys(script)))[0], dense)
+    assert torch.equal(tiny_llama.run(layout, x, Scripted(everything))[0], dense)
+    assert torch.equal(tiny_llama.run(layout, x, Scripted(dict.fromkeys(script)))[0], dense)
 
 
 @pytest.mark.parametrize('name', sorted(PRUNERS))
-def test_rule_5_every_pruner_is_deterministic(name):
+def test_rule_5_every_pruner_is_deterministic(tiny_llama, name):
     layout = Layout(('a', 'b'), 16, 1, 20, 8)
-    x = embeddings(layout, 0)
-    first, again = (run(layout, x, build_pruner(name)) for _ in range(2))
+    x = tiny_llama.embeddings(layout, 0)
+    target = Target(layout.cameras, 16, LAYERS)
+    first, again = (tiny_llama.run(layout, x, build_pruner(name, target)) for _ in range(2))
     assert torch.equal(first[0], again[0])
     assert first[1].ids.tolist() == again[1].ids.tolist()
 
 
 @pytest.mark.parametrize('cameras', [1, 2, 3])
 @pytest.mark.parametrize('name', sorted(PRUNERS))
-def test_rule_4_for_every_pruner(name, cameras):
+def test_rule_4_for_every_pruner(tiny_llama, name, cameras):
     layout = Layout(tuple('abc')[:cameras], 16, 1, 20, 8)
-    x = embeddings(layout, 1)
-    pruner = build_pruner({'name': name, 'budget': (5,)} if name == 'uniform' else name)
-    got, walk, _ = run(layout, x, pruner)
+    x = tiny_llama.embeddings(layout, 1)
+    spec = {'name': name, 'budget': (5,)} if name == 'uniform' else name
+    pruner = build_pruner(spec, Target(layout.cameras, 16, LAYERS))
+    got, walk, _ = tiny_llama.run(layout, x, pruner)
     script = {site.layer: walk.kept_by_site[site.name].tolist() for site in pruner.sites}
-    torch.testing.assert_close(got, masked_dense(layout, x, script), rtol=0, atol=1e-5)
+    torch.testing.assert_close(got, tiny_llama.masked_dense(layout, x, script), rtol=0, atol=1e-5)
 
 
-def test_attention_rows_after_pruning_are_a_softmax_over_all_surviving_keys():
+def test_attention_rows_after_pruning_are_a_softmax_over_all_surviving_keys(tiny_llama):
     """Rows after a prune, against the maps that the eager layers return for what is left."""
     layout = Layout(('a', 'b'), 6, 1, 19, 4)
-    x = embeddings(layout, 2)
+    x = tiny_llama.embeddings(layout, 2)
     kept = [1, 2, 7, 11]
     pruner = Scripted({-1: kept, 1: None})
     pruner.sites = (Site(-1), Site(1, lambda where: where.task_positions))
-    run(layout, x, pruner)
+    tiny_llama.run(layout, x, pruner)
     positions = torch.tensor([0, *(1 + i for i in kept), *range(1 + layout.visual, layout.length)])
-    cos, sin = REFERENCE.rotary_emb(x, positions[None])
+    cos, sin = tiny_llama.reference.rotary_emb(x, positions[None])
     mask = torch.zeros(1, 1, len(positions), len(positions))
     short = x[:, positions]
     with torch.inference_mode():
-        short = REFERENCE.layers[0](short, attention_mask=mask, position_embeddings=(cos, sin))
-        layer = REFERENCE.layers[1]
+        short = tiny_llama.reference.layers[0](
+            short, attention_mask=mask, position_embeddings=(cos, sin)
+        )
+        layer = tiny_llama.reference.layers[1]
         _, maps = layer.self_attn(
             layer.input_layernorm(short), attention_mask=mask, position_embeddings=(cos, sin)
         )

@@ -7,9 +7,7 @@ compares a frame with itself, and rounding in the last bit decides.
 Cases lie in ``test/data/specprune``; with ``VLA_PRUNE_GOLDEN_DIR`` all that lie there are run too.
 """
 
-import json
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,35 +43,6 @@ def found() -> list[Path]:
             if len(parts) >= 3 and parts[2] in MODES and parts[-1] != 'sort':
                 cases[path.stem] = path  # in plain_sort the order of ties is the build's
     return list(cases.values())
-
-
-@pytest.fixture(scope='module')
-def deep_checkpoint(tmp_path_factory):
-    """The checkpoint of 32 layers: micro's, with the layers that it lacks as one more shard."""
-    folder = tmp_path_factory.mktemp('deep')
-    shutil.copytree(DATA / 'micro' / 'checkpoint', folder, dirs_exist_ok=True)
-    shard = DATA / 'specprune' / 'deep_layers.safetensors'
-    shutil.copy(shard, folder)
-    index_file, config_file = folder / 'model.safetensors.index.json', folder / 'config.json'
-    index = json.loads(index_file.read_text(encoding='utf-8'))
-    index['weight_map'].update(dict.fromkeys(load_file(shard), shard.name))
-    config = json.loads(config_file.read_text(encoding='utf-8'))
-    config['text_config']['num_hidden_layers'] = 32
-    for file, data in ((index_file, index), (config_file, config)):
-        file.chmod(0o644)
-        file.write_text(json.dumps(data), encoding='utf-8')
-    return folder
-
-
-def checkpoint(case: Path, deep: Path) -> Path:
-    model = case.stem.split('_')[0]
-    golden = Path(os.environ.get('VLA_PRUNE_GOLDEN_DIR', ''))
-    for place in (golden / model / 'checkpoint', DATA / model / 'checkpoint'):
-        if place.is_dir():
-            return place
-    if model == 'deep':
-        return deep
-    pytest.skip(f'no checkpoint of the model {model!r}')
 
 
 class Frames:
@@ -133,20 +102,19 @@ def close(got, want, atol):
 
 @pytest.mark.parametrize('case', found(), ids=lambda path: path.stem)
 @torch.inference_mode()
-def test_four_queries_of_the_released_code(case, deep_checkpoint):
+def test_four_queries_of_the_released_code(case, checkpoint_of, embed):
     task, mode = case.stem.split('_')[1:3]
     golden = load_file(case)
     inputs = load_file(case.parent / f'inputs_{task}.safetensors')
-    long = load_file(case.parent / 'inputs_long.safetensors')  # frames are shared by the tasks
-    inputs = {**{k: v for k, v in long.items() if v.dtype == torch.uint8}, **inputs}
-    folder = checkpoint(case, deep_checkpoint)
+    long = load_file(case.parent / 'inputs_long.safetensors')  # frames and state are shared by the tasks
+    inputs = {**long, **inputs}
+    folder = checkpoint_of(case.stem.split('_')[0])
     model = load_model(folder, LIBERO, L1, 'cpu', torch.float32)
     bounds = read_statistics(folder, LIBERO, 'libero_spatial_no_noops').action
     layers = model.size.text.num_hidden_layers
     pruner = build_pruner('specprune:legacy_2026', Target(layers=layers))
     for q, query_mode in enumerate(MODES[mode]):
-        x = inputs[f'q{q}.multimodal_embeddings'][None]
-        layout = model.layout(CAMERAS, x.shape[1] - 512 - 1 - 57, LIBERO.chunk)
+        x, layout = embed(model, inputs, q, task)  # within 2e-6 of the recorded embeddings
         frames = Frames(inputs, q)
         images = {c: inputs[f'q{q}.current.{c}'].numpy() for c in CAMERAS}
         pruner.mode = query_mode
