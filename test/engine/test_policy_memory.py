@@ -1,5 +1,6 @@
 """What a policy remembers between queries: frames, global scores, and how it forgets them."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import vla_prune_ros
 from vla_prune_ros import MotionHint
 from vla_prune_ros.engine.load import pruner_target
 from vla_prune_ros.profiles import PROFILES
+from vla_prune_ros.pruning.plan import Site
 
 FAST = MotionHint(0.9, 0.1, 0.0, 'pose')
 SLOW = MotionHint(0.05, 0.1, 0.0, 'pose')
@@ -67,6 +69,43 @@ def test_a_pruned_query_spends_time_on_selection(fresh, observation):
     assert ms['selection'] > 0
     stages = sum(v for k, v in ms.items() if k != 'total')
     assert stages <= ms['total']
+
+
+class Slow:
+    """Sleeps 10 ms wherever it is asked, 40 ms in all with its two sites and decoding a frame."""
+
+    name = 'slow'
+    sites = (Site(-1), Site(0, lambda layout: layout.task_positions))
+    look_back_s = 0.3
+
+    def begin(self, query):
+        """Compare with an earlier frame, slowly."""
+        time.sleep(0.01)
+        query.history.before('primary', query.stamp_ns, 0)
+        return 'coarse'
+
+    def keep(self, view):
+        """Think, slowly."""
+        time.sleep(0.01)
+        return view.ids[::2]
+
+    def reset(self):
+        """Nothing to forget."""
+
+
+def test_rule_7_all_work_of_a_pruner_is_in_the_reported_time(data_dir, tokenizer, observation):
+    """A sleep is never shorter than asked for, so the bound does not depend on the machine."""
+    policy = vla_prune_ros.load_policy(
+        data_dir / 'micro' / 'checkpoint', tokenizer=tokenizer, pruning=Slow()
+    )
+
+    def decode():
+        time.sleep(0.01)
+        return observation.images['primary']
+
+    policy.watch('primary', 10**9, decode)
+    ms = policy.infer(at(observation, 4)).timings_ms
+    assert ms['selection'] >= 40 and ms['total'] >= ms['selection'] + ms['language']
 
 
 def test_the_reference_is_the_watched_frame_of_five_steps_ago(fresh, observation):

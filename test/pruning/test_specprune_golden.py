@@ -106,8 +106,8 @@ def test_four_queries_of_the_released_code(case, checkpoint_of, embed):
     task, mode = case.stem.split('_')[1:3]
     golden = load_file(case)
     inputs = load_file(case.parent / f'inputs_{task}.safetensors')
-    long = load_file(case.parent / 'inputs_long.safetensors')  # frames and state are shared by the tasks
-    inputs = {**long, **inputs}
+    # The tasks share frames and state.
+    inputs = {**load_file(case.parent / 'inputs_long.safetensors'), **inputs}
     folder = checkpoint_of(case.stem.split('_')[0])
     model = load_model(folder, LIBERO, L1, 'cpu', torch.float32)
     bounds = read_statistics(folder, LIBERO, 'libero_spatial_no_noops').action

@@ -71,7 +71,7 @@ class Reference:
         return 1e-9 * (query.stamp_ns - self._last_ns) / self._target.control_period_s
 
     def _frame(self, query: Query, camera: str, steps: int) -> np.ndarray | None:
-        """The reference; None where there is none, or where the released code takes the present."""
+        """The reference; None where there is none or the released code takes the present one."""
         history = query.history
         if history is None:
             return None

@@ -9,9 +9,13 @@ import yaml
 from ..errors import ProfileError
 from . import specprune_build
 from .baselines import Dense, Uniform
+from .divprune import DivPrune
+from .fastv import FastV
 from .layout import Target
 from .plan import Pruner
 from .specprune_config import SPECPRUNE_PRESETS
+from .vla_adp import VlaAdp
+from .vla_pruner import VlaPruner
 
 Build = Callable[..., Pruner]
 
@@ -19,6 +23,10 @@ PRUNERS: Mapping[str, Build] = {
     'dense': Dense.build,
     'uniform': Uniform.build,
     'specprune': specprune_build.build,
+    'fastv': FastV.build,
+    'divprune': DivPrune.build,
+    'vla_adp': VlaAdp.build,
+    'vla_pruner': VlaPruner.build,
 }
 """Method name -> ``build(target, **knobs)``."""
 

@@ -1,0 +1,106 @@
+"""DivPrune against its definition in plain Python."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla_prune_ros.errors import ProfileError
+from vla_prune_ros.pruning.divprune import DivPrune
+from vla_prune_ros.pruning.layout import Layout, Target
+
+
+def distance(a, b):
+    """1 - cosine; 1 where either is zero."""
+    length = math.hypot(*a) * math.hypot(*b)
+    return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / length if length else 1.0
+
+
+def greedy(tokens, ids, count):
+    """Farthest nearest neighbour first, then farthest from all picks; lower id among equals."""
+    picked = []
+    for _ in range(count):
+        scores = {
+            i: min(
+                (distance(tokens[i], tokens[j]) for j in (picked or ids) if j != i),
+                default=math.inf,
+            )
+            for i in ids
+            if i not in picked
+        }
+        picked.append(max(scores, key=lambda i: (scores[i], -i)))
+    return picked
+
+
+@st.composite
+def cases(draw):
+    """Tokens along the axes: distances are exactly 0, 1 or 2, so ties are frequent."""
+    cameras = tuple('abc')[: draw(st.integers(1, 3))]
+    patches = draw(st.integers(2, 7))
+    layout = Layout(cameras, patches, 1, draw(st.integers(11, 20)), 2)
+    budget = tuple(draw(st.integers(1, patches)) for _ in cameras)
+    axis = st.sampled_from([(2, 0, 0), (0, -4, 0), (0, 0, 1), (-1, 0, 0), (0, 0, 0), (0, 2, 0)])
+    tokens = draw(st.lists(axis, min_size=layout.visual, max_size=layout.visual))
+    return layout, budget, tokens
+
+
+def hidden_of(layout, tokens):
+    """The residual stream before layer 0; other tokens are noise that must not matter."""
+    noise = torch.randn(layout.length, 3, generator=torch.Generator().manual_seed(0))
+    noise[1 : 1 + layout.visual] = torch.tensor(tokens, dtype=torch.float32)
+    return noise
+
+
+def twin(layout, budget, tokens, joint):
+    if joint:
+        return sorted(greedy(tokens, list(range(layout.visual)), sum(budget)))
+    kept = []
+    for camera, size in enumerate(budget):
+        low = camera * layout.patches
+        kept += greedy(tokens, list(range(low, low + layout.patches)), size)
+    return sorted(kept)
+
+
+@pytest.mark.parametrize('joint', [False, True])
+@settings(max_examples=50, deadline=None)
+@given(cases())
+def test_ties_and_all(walk_sites, joint, case):
+    layout, budget, tokens = case
+    pruner = DivPrune.build(Target(layout.cameras, layout.patches, 3), budget, joint=joint)
+    got = walk_sites(pruner, layout, {}, hidden_of(layout, tokens))
+    assert got.tolist() == twin(layout, budget, tokens, joint)
+
+
+@pytest.mark.parametrize('joint', [False, True])
+@pytest.mark.parametrize('seed', range(10))
+def test_random_directions(walk_sites, joint, seed):
+    layout, budget = Layout(('a', 'b'), 12, 0, 12, 2), (3, 7)
+    tokens = torch.randn(24, 3, generator=torch.Generator().manual_seed(seed)).tolist()
+    pruner = DivPrune.build(Target(layout.cameras, 12, 3), budget, joint=joint)
+    got = walk_sites(pruner, layout, {}, hidden_of(layout, tokens))
+    assert got.tolist() == twin(layout, budget, tokens, joint)
+
+
+def test_it_acts_before_layer_0_on_what_the_language_model_is_given(tiny_llama):
+    layout = Layout(('a', 'b'), 8, 1, 12, 2)
+    x = tiny_llama.embeddings(layout, 3)
+    _, walk, _ = tiny_llama.run(layout, x, DivPrune.build(Target(layout.cameras, 8, 3), 3))
+    assert list(walk.kept_by_site) == ['before_L0']
+    assert walk.ids.tolist() == twin(layout, (3, 3), x[0, 1:17].tolist(), joint=False)
+
+
+@pytest.mark.parametrize('knobs', [{'joint': 'yes'}, {'budget': 17}, {'budget': (1, 2)}])
+def test_knobs_that_are_not_possible(knobs):
+    with pytest.raises(ProfileError, match='divprune'):
+        DivPrune.build(Target(('a',), 16, 3), **knobs)
+
+
+def test_half_of_each_camera_without_a_budget():
+    pruner = DivPrune.build(Target())
+    assert (pruner.budget, pruner.begin(None), pruner.report()) == (
+        (128, 128),
+        'coarse',
+        {'reason': 'budget'},
+    )

@@ -1,0 +1,119 @@
+"""FastV against its definition in plain Python, and against ``transformers``' own maps."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla_prune_ros.errors import ProfileError
+from vla_prune_ros.pruning.fastv import ROWS, FastV
+from vla_prune_ros.pruning.layout import Layout, Target
+
+
+@st.composite
+def cases(draw):
+    """A layout, a budget per camera, and a map of small whole numbers: ties are frequent."""
+    cameras = tuple('abc')[: draw(st.integers(1, 3))]
+    patches = draw(st.integers(2, 9))
+    layout = Layout(
+        cameras,
+        patches,
+        draw(st.integers(0, 1)),
+        draw(st.integers(11, 20)),
+        draw(st.integers(1, 8)),
+        draw(st.integers(0, 1)),
+    )
+    budget = tuple(draw(st.integers(1, patches)) for _ in cameras)
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 9999)))
+    seen = torch.randint(0, 3, (layout.length, layout.visual), generator=generator).float()
+    return layout, budget, seen
+
+
+def rows_of(layout, rows):
+    """Positions, from the order [BOS | visual | proprio | time | prompt | slots | stop]."""
+    prompt = 1 + layout.visual + layout.proprio + layout.time
+    slots = prompt + layout.prompt - 1
+    words = range(prompt + 9, slots - 5)  # 9 fixed words before the task's, 5 tokens behind them
+    return {
+        'all': range(layout.length),
+        'last': [slots - 1],
+        'text': words if len(words) else range(prompt, slots),
+        'action': range(slots, slots + layout.slots),
+    }[rows]
+
+
+def best(scores, ids, count):
+    """Highest score first, lower id first among equals."""
+    return sorted(ids, key=lambda i: (-scores[i], i))[:count]
+
+
+@pytest.mark.parametrize('joint', [False, True])
+@pytest.mark.parametrize('rows', sorted(ROWS))
+@settings(max_examples=30, deadline=None)
+@given(cases())
+def test_the_most_looked_at_tokens_stay(walk_sites, rows, joint, case):
+    layout, budget, seen = case
+    target = Target(layout.cameras, layout.patches, 3)
+    pruner = FastV.build(target, budget, rows=rows, joint=joint)
+    got = walk_sites(pruner, layout, {1: seen}).tolist()
+    table = seen.int().tolist()
+    scores = [
+        sum(table[p][i] for p in rows_of(layout, rows) if rows != 'all' or p != 1 + i)
+        for i in range(layout.visual)
+    ]
+    if joint:
+        want = best(scores, range(layout.visual), sum(budget))
+    else:
+        want = []
+        for camera, size in enumerate(budget):
+            low = camera * layout.patches
+            want += best(scores, range(low, low + layout.patches), size)
+    assert got == sorted(want)
+
+
+def test_the_paper_s_score_leaves_out_the_token_itself(walk_sites):
+    """Token 1 looks only at itself, token 2 is looked at by token 0 a little."""
+    layout = Layout(('a',), 3, 0, 12, 1)
+    seen = torch.zeros(layout.length, 3)
+    seen[2, 1], seen[1, 2] = 1.0, 0.1
+    pruner = FastV.build(Target(('a',), 3, 3), 1)
+    assert walk_sites(pruner, layout, {1: seen}).tolist() == [2]
+
+
+@pytest.mark.parametrize(('layer', 'site'), [(1, 0), (2, 1), (3, 2), (9, 2)])
+def test_k_layers_see_everything_and_the_last_of_them_decides(tiny_llama, layer, site):
+    """Scores from the maps of ``transformers``' eager layers, mean over heads and rows."""
+    layout = Layout(('a', 'b'), 8, 1, 20, 4)
+    x = tiny_llama.embeddings(layout, 5)
+    pruner = FastV.build(Target(layout.cameras, 8, 3), (3, 5), layer=layer)
+    _, walk, _ = tiny_llama.run(layout, x, pruner)
+    model = tiny_llama.reference
+    rotary = model.rotary_emb(x, torch.arange(layout.length)[None])
+    mask = torch.zeros(1, 1, layout.length, layout.length)
+    with torch.inference_mode():
+        for block in model.layers[:site]:
+            x = block(x, attention_mask=mask, position_embeddings=rotary)
+        block = model.layers[site]
+        _, maps = block.self_attn(
+            block.input_layernorm(x), attention_mask=mask, position_embeddings=rotary
+        )
+    received = maps[0].mean(0)
+    received.fill_diagonal_(0)
+    scores = received.sum(0)[1:17].tolist()
+    want = best(scores, range(8), 3) + best(scores, range(8, 16), 5)
+    assert walk.kept_by_site[f'after_L{site}'].tolist() == sorted(want)
+
+
+@pytest.mark.parametrize(
+    'knobs',
+    [{'layer': 0}, {'layer': 1.5}, {'rows': 'first'}, {'joint': 1}, {'budget': 0}, {'budget': 17}],
+)
+def test_knobs_that_are_not_possible(knobs):
+    with pytest.raises(ProfileError, match='fastv'):
+        FastV.build(Target(('a',), 16, 3), **knobs)
+
+
+def test_it_says_whose_attention_decided():
+    pruner = FastV.build(Target(), rows='last')
+    assert pruner.report() == {'reason': 'budget', 'rows': 'last'}
+    assert (pruner.budget, pruner.begin(None)) == ((128, 128), 'coarse')

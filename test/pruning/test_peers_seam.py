@@ -1,0 +1,185 @@
+"""Rules 1 to 6 of the seam for every peer method, over several queries of an episode.
+
+Five queries, 0.4 s apart and ever faster: after three of them the motion gate of ``vla_adp`` is
+open and ``vla_pruner`` has its history, so the last two are pruned by every method.
+"""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla_prune_ros.pruning.baselines import Dense
+from vla_prune_ros.pruning.divprune import DivPrune
+from vla_prune_ros.pruning.fastv import ROWS, FastV
+from vla_prune_ros.pruning.layout import Layout, Target
+from vla_prune_ros.pruning.plan import Query
+from vla_prune_ros.pruning.vla_adp import VlaAdp
+from vla_prune_ros.pruning.vla_pruner import VlaPruner
+from vla_prune_ros.records import MotionHint
+
+QUERIES, PRUNED = 5, 2
+PEERS = {
+    **{f'fastv {rows}': partial(FastV.build, rows=rows) for rows in ROWS},
+    'fastv after 1': partial(FastV.build, layer=1),
+    'divprune': DivPrune.build,
+    'vla_adp': VlaAdp.build,
+    'vla_pruner': VlaPruner.build,
+    'vla_pruner cut 0': partial(VlaPruner.build, layer=0),
+    'vla_pruner sum': partial(VlaPruner.build, layer=1, combine='sum'),
+    'vla_pruner actions': partial(VlaPruner.build, layer=0, text=False),
+}
+JOINT = {
+    'fastv joint': partial(FastV.build, joint=True),
+    'divprune joint': partial(DivPrune.build, joint=True),
+}
+EVERY = {**PEERS, **JOINT}
+
+
+@st.composite
+def cases(draw):
+    """A layout of 1 to 3 cameras, a budget for each, and a seed."""
+    cameras = tuple('abc')[: draw(st.integers(1, 3))]
+    patches = draw(st.integers(2, 9))
+    layout = Layout(
+        cameras,
+        patches,
+        draw(st.integers(0, 1)),
+        draw(st.integers(11, 20)),
+        draw(st.integers(1, 8)),
+        draw(st.integers(0, 1)),
+    )
+    budget = tuple(draw(st.integers(1, patches)) for _ in cameras)
+    return layout, budget, draw(st.integers(0, 1000))
+
+
+def build(name, layout, budget, layers):
+    return EVERY[name](Target(layout.cameras, layout.patches, layers), budget)
+
+
+def episode(tiny_llama, layout, pruner, seed):
+    """(mode, embeddings, output, walk) of every query."""
+    out = []
+    for i in range(QUERIES):
+        x = tiny_llama.embeddings(layout, 10 * seed + i)
+        visual = x[0, 1 : 1 + layout.visual]
+        motion = MotionHint(0.1 * (1 + i), 0.0, 0.0, 'pose')
+        query = Query(layout, {}, 'open it', 1 + i * 400_000_000, motion, visual)
+        mode = pruner.begin(query)
+        hidden, walk, _ = tiny_llama.run(layout, x, pruner)
+        out.append((mode, x, hidden, walk))
+    return out
+
+
+def every_peer(examples):
+    """Parametrise over all methods and draw cases."""
+
+    def decorate(test):
+        drawn = settings(max_examples=examples, deadline=None)(given(cases())(test))
+        return pytest.mark.parametrize('name', sorted(EVERY))(drawn)
+
+    return decorate
+
+
+@every_peer(10)
+def test_rules_1_and_2_original_positions_and_nothing_else_is_dropped(tiny_llama, name, case):
+    layout, budget, seed = case
+    pruner = build(name, layout, budget, tiny_llama.layers)
+    rest = list(range(1 + layout.visual, layout.length))
+    for _, _, _, walk in episode(tiny_llama, layout, pruner, seed):
+        ids = walk.ids.tolist()
+        assert ids == sorted(set(ids)) and set(ids) <= set(range(layout.visual))
+        assert walk.positions.tolist() == [0, *(1 + i for i in ids), *rest]
+
+
+@every_peer(5)
+def test_rule_3_keeping_all_is_bit_identical_to_no_pruner(tiny_llama, name, case):
+    layout, _, seed = case
+    everything = (layout.patches,) * len(layout.cameras)
+    pruner = build(name, layout, everything, tiny_llama.layers)
+    for _, x, hidden, _ in episode(tiny_llama, layout, pruner, seed):
+        assert torch.equal(hidden, tiny_llama.run(layout, x, Dense())[0])
+
+
+@every_peer(8)
+def test_rule_4_removing_equals_masking(tiny_llama, name, case):
+    layout, budget, seed = case
+    pruner = build(name, layout, budget, tiny_llama.layers)
+    for _, x, hidden, walk in episode(tiny_llama, layout, pruner, seed):
+        script = {site.layer: walk.kept_by_site[site.name].tolist() for site in pruner.sites}
+        want = tiny_llama.masked_dense(layout, x, script)
+        torch.testing.assert_close(hidden, want, rtol=0, atol=1e-5)
+
+
+@every_peer(5)
+def test_rule_5_an_episode_repeats_itself(tiny_llama, name, case):
+    """From a new pruner, and after ``reset``."""
+    layout, budget, seed = case
+    pruner = build(name, layout, budget, tiny_llama.layers)
+    first = episode(tiny_llama, layout, pruner, seed)
+    pruner.reset()
+    for again in (pruner, build(name, layout, budget, tiny_llama.layers)):
+        for a, b in zip(first, episode(tiny_llama, layout, again, seed), strict=True):
+            assert a[0] == b[0] and torch.equal(a[2], b[2]) and torch.equal(a[3].ids, b[3].ids)
+
+
+@every_peer(10)
+def test_rule_6_a_pruned_query_keeps_exactly_its_budget(tiny_llama, name, case):
+    layout, budget, seed = case
+    pruner = build(name, layout, budget, tiny_llama.layers)
+    queries = episode(tiny_llama, layout, pruner, seed)
+    assert [mode for mode, *_ in queries[-PRUNED:]] == ['coarse'] * PRUNED
+    for mode, _, _, walk in queries:
+        per_camera = [int(mask.sum()) for mask in layout.camera_masks(walk.ids).values()]
+        if mode == 'dense':
+            assert per_camera == [layout.patches] * len(budget)
+        elif name in JOINT:
+            assert sum(per_camera) == sum(budget)
+        else:
+            assert per_camera == list(budget)
+
+
+@pytest.mark.parametrize('name', sorted(PEERS))
+def test_ties_go_to_the_lower_ids(walk_sites, name):
+    """All tokens alike: the first ones of each camera stay."""
+    layout, budget = Layout(('a', 'b'), 6, 1, 17, 4), (2, 3)
+    pruner = build(name, layout, budget, 3)
+    flat = torch.ones(layout.length, layout.visual)
+    hidden = torch.ones(layout.length, 2)
+    for i in range(QUERIES):
+        motion = MotionHint(0.1 * (1 + i), 0.0, 0.0, 'pose')
+        pruner.begin(Query(layout, {}, 'open it', 1 + i * 400_000_000, motion, hidden[1:13]))
+        left = walk_sites(pruner, layout, dict.fromkeys(range(-1, 3), flat), hidden)
+    assert left.tolist() == [0, 1, 6, 7, 8]
+
+
+@pytest.mark.parametrize('name', sorted(EVERY))
+def test_reports_are_plain_values(tiny_llama, name):
+    layout = Layout(('a', 'b'), 4, 1, 17, 4)
+    pruner = build(name, layout, (2, 2), tiny_llama.layers)
+    episode(tiny_llama, layout, pruner, 0)
+    report = pruner.report()
+    assert report['reason'] and json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('name', sorted(EVERY))
+def test_everything_stays_on_the_device(walk_sites, name):
+    """The same choice as on the CPU, from tensors on a GPU."""
+    layout, budget = Layout(('a', 'b'), 6, 1, 17, 4), (2, 3)
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.randint(0, 9, (layout.length, layout.visual), generator=generator).float()
+    hidden = torch.randn(layout.length, 3, generator=generator)
+    left = {}
+    for device in ('cpu', 'cuda'):
+        pruner = build(name, layout, budget, 3)
+        x, maps = hidden.to(device), dict.fromkeys(range(-1, 3), seen.to(device))
+        for i in range(QUERIES):
+            motion = MotionHint(0.1 * (1 + i), 0.0, 0.0, 'pose')
+            pruner.begin(Query(layout, {}, 'open it', 1 + i, motion, x[1:13]))
+            left[device] = walk_sites(pruner, layout, maps, x)
+    assert left['cuda'].device.type == 'cuda'
+    assert left['cuda'].tolist() == left['cpu'].tolist()

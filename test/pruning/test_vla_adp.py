@@ -1,0 +1,253 @@
+"""VLA-ADP: the gate as a table and against a twin, the split, the scores, the state."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vla_prune_ros.errors import ProfileError
+from vla_prune_ros.pruning.layout import Layout, Target
+from vla_prune_ros.pruning.plan import Query
+from vla_prune_ros.pruning.vla_adp import MotionGate, VlaAdp, split_budget
+from vla_prune_ros.records import MotionHint
+
+LAYOUT = Layout(('scene', 'wrist'), 8, 1, 17, 4)
+TARGET = Target(LAYOUT.cameras, 8, 3)  # chunks of 8 steps of 0.05 s
+CHUNK_NS = 400_000_000
+
+
+@pytest.mark.parametrize(
+    ('before', 'now', 'prune', 'why'),
+    [
+        ((), 0.5, False, 'filling'),
+        ((0.1,), 0.5, False, 'filling'),
+        ((0.1, 0.2), 0.3, True, 'fast'),
+        ((0.1, 0.2), 0.2, True, 'fast'),
+        ((0.2, 0.1), 0.15, True, 'between'),
+        ((0.2, 0.1), 0.1, True, 'between'),
+        ((0.2, 0.1), 0.05, False, 'slow'),
+        ((0.0, 0.0), 0.0, True, 'fast'),
+        ((9.0, 0.2, 0.1), 0.3, True, 'fast'),
+        ((0.01, 0.2, 0.1), 0.05, False, 'slow'),
+        ((0.1, 0.2), None, False, 'no_motion'),
+    ],
+)
+def test_the_gate_as_a_table(before, now, prune, why):
+    """The windows of the paper: at least the largest of the last two, less than the smallest."""
+    gate = MotionGate()
+    for moved in before:
+        gate.step(moved)
+    gate.streak = 0
+    assert gate.step(now) == (prune, why)
+
+
+def gate_twin(moves, window, max_pruned):
+    """The rule, with the whole list of displacements at hand."""
+    decisions, known, row = [], [], 0
+    for d in moves:
+        if d is None:
+            known, prune = [], False
+        else:
+            last = known[-(window - 1) :]
+            known.append(d)
+            prune = len(last) == window - 1 and not d < min(last)
+        if prune and row == max_pruned:
+            prune = False
+        row = row + 1 if prune else 0
+        decisions.append(prune)
+    return decisions
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.sampled_from([0.0, 0.1, 0.2, 0.3])), max_size=40),
+    st.integers(2, 5),
+    st.integers(1, 4),
+)
+def test_the_gate_against_its_twin(moves, window, max_pruned):
+    gate = MotionGate(window, max_pruned)
+    got = [gate.step(d)[0] for d in moves]
+    assert got == gate_twin(moves, window, max_pruned)
+    assert 'x' * (max_pruned + 1) not in ''.join('x' if prune else '.' for prune in got)
+
+
+def test_three_pruned_queries_in_a_row_then_a_forced_full_one():
+    gate = MotionGate()
+    reasons = [gate.step(0.1)[1] for _ in range(11)]
+    assert reasons == ['filling'] * 2 + ['fast'] * 3 + ['refresh'] + ['fast'] * 3 + [
+        'refresh',
+        'fast',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('ratio', 'split', 'cameras', 'want'),
+    [
+        (0.5, (0.4, 0.6), 2, (102, 154)),  # 256: 102.4 and 153.6
+        (0.75, (0.4, 0.6), 2, (154, 230)),  # 384: 153.6 and 230.4
+        (0.3, (0.4, 0.6), 2, (62, 92)),  # 153.6 -> 154: 61.6 and 92.4
+        (0.5, (0.4, 0.6), 3, (154, 115, 115)),  # 384: 153.6 and twice 115.2
+        (0.5, (0.4, 0.6), 1, (128,)),
+        (0.5, (1, 1), 2, (128, 128)),
+        (0.5, (1, 1, 2), 2, (128, 128)),
+        (1.0, (0.4, 0.6), 2, (205, 256)),  # 307 do not fit the wrist camera
+    ],
+)
+def test_the_share_is_dealt_out_4_to_6(ratio, split, cameras, want):
+    assert split_budget(ratio, split, cameras, 256) == want
+
+
+@given(st.floats(0.01, 1), st.integers(1, 3), st.integers(1, 20), st.data())
+def test_the_split_adds_up(ratio, cameras, patches, data):
+    """Nothing is lost unless a camera is full; nothing is invented but the one token of each."""
+    split = data.draw(st.lists(st.floats(0.1, 1), min_size=1, max_size=3))
+    counts = split_budget(ratio, split, cameras, patches)
+    total = max(1, round(ratio * cameras * patches))
+    assert len(counts) == cameras and all(1 <= c <= patches for c in counts)
+    if patches not in counts:
+        assert sum(counts) == max(total, cameras)
+
+
+def motion(speed):
+    return None if speed is None else MotionHint(speed, 0.0, 0.0, 'pose')
+
+
+def query(index=0, speed=0.1, instruction='pick up the cup', stamp_ns=None):
+    stamp_ns = index * CHUNK_NS + 1 if stamp_ns is None else stamp_ns
+    return Query(LAYOUT, {}, instruction, stamp_ns, motion(speed))
+
+
+def modes(pruner, queries):
+    return [pruner.begin(q) for q in queries]
+
+
+def test_the_first_three_queries_are_full():
+    pruner = VlaAdp.build(TARGET)
+    got = modes(pruner, [query(i, speed=0.1 * i) for i in range(8)])
+    assert got == ['dense'] * 3 + ['coarse'] * 3 + ['dense', 'coarse']
+
+
+def test_slow_queries_are_full_and_say_so():
+    pruner = VlaAdp.build(TARGET)
+    modes(pruner, [query(i, speed=0.5) for i in range(3)])
+    assert pruner.begin(query(3, speed=0.1)) == 'dense'
+    assert pruner.report() == {
+        'reason': 'slow',
+        'pruned_in_a_row': 0,
+        'displacement_m': pytest.approx(0.04),
+        'motion': 'pose',
+    }
+
+
+@pytest.mark.parametrize(
+    ('stamps', 'want'),
+    [
+        ((1_000, 100_001_000), 0.02),  # 0.1 s at 0.2 m/s
+        ((0, 100_000_000), 0.02),  # a clock that starts at 0
+        ((0, 0), 0.08),  # no stamps: a chunk, 0.4 s
+        ((7, 7), 0.0),
+        ((1, 600_000_001), 0.08),  # the arm holds still behind its chunk
+    ],
+)
+def test_displacement_is_speed_times_time(stamps, want):
+    pruner = VlaAdp.build(TARGET)
+    modes(pruner, [query(stamp_ns=s, speed=0.2) for s in stamps])
+    assert pruner.report()['displacement_m'] == pytest.approx(want, abs=1e-9)
+
+
+@pytest.mark.parametrize('speed', [None, math.nan, math.inf, -0.1])
+def test_without_motion_nothing_is_guessed(speed):
+    pruner = VlaAdp.build(TARGET)
+    modes(pruner, [query(i) for i in range(4)])
+    assert pruner.report()['reason'] == 'fast'
+    assert pruner.begin(query(4, speed)) == 'dense'
+    assert pruner.report() == {'reason': 'no_motion', 'pruned_in_a_row': 0}
+    # Windows side by side are compared, so they have to be collected again.
+    assert modes(pruner, [query(i) for i in (5, 6, 7)]) == ['dense', 'dense', 'coarse']
+
+
+@pytest.mark.parametrize(
+    ('change', 'why'),
+    [
+        ({'instruction': 'open the drawer'}, 'new_instruction'),
+        ({'stamp_ns': 5}, 'clock_jump'),
+        (None, 'first'),
+    ],
+)
+def test_what_ends_an_episode(change, why):
+    pruner = VlaAdp.build(TARGET)
+    modes(pruner, [query(i) for i in range(4)])
+    if change is None:
+        pruner.reset()
+        assert pruner.report() == {'reason': 'first', 'pruned_in_a_row': 0}
+    following = replace(query(4), **(change or {}))
+    assert pruner.begin(following) == 'dense' and pruner.report()['reason'] == why
+    later = [replace(following, stamp_ns=following.stamp_ns + i * CHUNK_NS) for i in range(1, 4)]
+    assert modes(pruner, later) == ['dense', 'dense', 'coarse']
+
+
+def test_a_pause_in_the_stream_does_not_count_as_travel():
+    pruner = VlaAdp.build(TARGET)
+    modes(pruner, [query(i, speed=0.3) for i in range(3)])
+    pruner.begin(query(1000, speed=0.1))
+    assert pruner.report()['reason'] == 'slow'
+
+
+def logits(tiny_llama, layout, x):
+    """Products of un-rotated queries and keys of layer 0, by loops over heads, rows and tokens."""
+    block, heads = tiny_llama.reference.layers[0], 2
+    with torch.inference_mode():
+        y = block.input_layernorm(x)[0]
+        q, k = block.self_attn.q_proj(y).tolist(), block.self_attn.k_proj(y).tolist()
+    prompt = 1 + layout.visual + layout.proprio
+    text = [0, *range(prompt, prompt + layout.prompt - 1), layout.length - 1]
+    d = tiny_llama.width // heads
+    scores = []
+    for token in range(1, 1 + layout.visual):
+        products = [
+            sum(q[row][h * d + j] * k[token][h * d + j] for j in range(d))
+            for row in text
+            for h in range(heads)
+        ]
+        scores.append(sum(products) / len(products) / math.sqrt(d))
+    return scores
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_the_best_of_each_camera_by_the_products_of_layer_0(tiny_llama, seed):
+    pruner = VlaAdp.build(TARGET)
+    assert pruner.budget == (3, 5)  # half of 16, 4:6
+    modes(pruner, [query(i) for i in range(4)])
+    x = tiny_llama.embeddings(LAYOUT, seed)
+    _, walk, _ = tiny_llama.run(LAYOUT, x, pruner)
+    scores = logits(tiny_llama, LAYOUT, x)
+    order = sorted(range(16), key=lambda i: -scores[i])
+    want = [i for i in order if i < 8][:3] + [i for i in order if i >= 8][:5]
+    assert walk.kept_by_site['before_L0'].tolist() == sorted(want)
+
+
+def test_ties_go_to_the_lower_id_and_full_queries_keep_all(walk_sites):
+    pruner = VlaAdp.build(TARGET, budget=(2, 3))
+    flat = {-1: torch.zeros(LAYOUT.length, LAYOUT.visual)}
+    assert walk_sites(pruner, LAYOUT, flat).tolist() == list(range(16))
+    modes(pruner, [query(i) for i in range(4)])
+    assert walk_sites(pruner, LAYOUT, flat).tolist() == [0, 1, 8, 9, 10]
+
+
+@pytest.mark.parametrize(
+    'knobs',
+    [
+        {'keep_ratio': 0},
+        {'keep_ratio': 1.2},
+        {'split': ()},
+        {'split': (0.4, -1)},
+        {'window': 1},
+        {'max_pruned': 0},
+        {'budget': 9},
+    ],
+)
+def test_knobs_that_are_not_possible(knobs):
+    with pytest.raises(ProfileError, match='vla_adp'):
+        VlaAdp.build(TARGET, **knobs)

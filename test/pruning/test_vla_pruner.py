@@ -1,0 +1,288 @@
+"""VLA-Pruner over several queries against the whole algorithm in plain Python.
+
+Attention is made of small whole numbers over powers of two: every score is exact in float32, and
+ties are frequent.
+"""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla_prune_ros.errors import ProfileError
+from vla_prune_ros.pruning.layout import Layout, Target
+from vla_prune_ros.pruning.plan import Query
+from vla_prune_ros.pruning.vla_pruner import VlaPruner
+
+LAYERS = 3
+HALF = (1, 2)  # the last half of three layers, counted from 0
+AXES = [(2, 0, 0), (0, -4, 0), (0, 0, 1), (-1, 0, 0), (0, 2, 0)]
+
+
+def best(scores, ids, count):
+    """Highest score first, lower id first among equals."""
+    return sorted(ids, key=lambda i: (-scores[i], i))[:count]
+
+
+def distance(a, b):
+    return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+
+
+def diverse(tokens, candidates, count):
+    """Greedy max-min; first the farthest nearest neighbour; lower id among equals."""
+    picked = []
+    for _ in range(count):
+        scores = {
+            i: min(
+                (distance(tokens[i], tokens[j]) for j in (picked or candidates) if j != i),
+                default=math.inf,
+            )
+            for i in candidates
+            if i not in picked
+        }
+        picked.append(max(scores, key=lambda i: (scores[i], -i)))
+    return picked
+
+
+def scaled(scores):
+    """To 0 ... 1."""
+    low, high = min(scores), max(scores)
+    return [(s - low) / (high - low + 1e-8) for s in scores]
+
+
+class Twin:
+    """The algorithm with lists; ids are original ids throughout."""
+
+    def __init__(self, layout, budget, tokens, cut, window, gamma, text=True, combine='union'):
+        self.layout, self.budget, self.tokens = layout, budget, tokens
+        self.cut, self.window, self.gamma = min(cut, LAYERS - 1), window, gamma
+        self.text, self.combine = text, combine
+        self.past = []  # S_act, newest first
+
+    def query(self, maps):
+        """Ids that are left after a pass that sees these maps, layer -> (S, V)."""
+        layout, pruned = self.layout, len(self.past) >= self.window
+        prompt = 1 + layout.visual + layout.proprio
+        slots = prompt + layout.prompt - 1
+        alive, act = list(range(layout.visual)), [0.0] * layout.visual
+        for layer in range(LAYERS):
+            table = maps[layer].tolist()
+            if layer in HALF:
+                for i in alive:
+                    rows = [table[p][i] for p in range(slots, slots + layout.slots)]
+                    act[i] += sum(rows) / len(rows)
+            if layer == self.cut and pruned:
+                words = [
+                    sum(table[p][i] for p in range(prompt, slots)) / (slots - prompt)
+                    for i in range(layout.visual)
+                ]
+                alive = self.select(words)
+        self.past.insert(0, [a / len(HALF) for a in act])
+        return alive
+
+    def select(self, words):
+        recent = self.past[: self.window]
+        action = [
+            sum(self.gamma ** (n + 1) * scores[i] for n, scores in enumerate(recent))
+            for i in range(self.layout.visual)
+        ]
+        kept = []
+        for camera, size in enumerate(self.budget):
+            ids = range(camera * self.layout.patches, (camera + 1) * self.layout.patches)
+            if not self.text:
+                kept += best(action, ids, size)
+            elif self.combine == 'sum':
+                both = [(a + b) / 2 for a, b in zip(scaled(words), scaled(action), strict=True)]
+                kept += best(both, ids, size)
+            else:
+                either = sorted({*best(words, ids, size), *best(action, ids, size)})
+                kept += diverse(self.tokens, either, size)
+        return sorted(kept)
+
+
+def maps_of(layout, seed, most=4):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (LAYERS, layout.length, layout.visual)
+    return torch.randint(0, most, shape, generator=generator).float()
+
+
+@st.composite
+def cases(draw):
+    """17 prompt ids (16 without BOS) and 2 or 4 slots, so that means are exact."""
+    cameras = tuple('abc')[: draw(st.integers(1, 3))]
+    patches = draw(st.integers(2, 7))
+    layout = Layout(cameras, patches, draw(st.integers(0, 1)), 17, draw(st.sampled_from([2, 4])))
+    budget = tuple(draw(st.integers(1, patches)) for _ in cameras)
+    axis = st.sampled_from(AXES)
+    tokens = draw(st.lists(axis, min_size=layout.visual, max_size=layout.visual))
+    seeds = draw(st.lists(st.integers(0, 9999), min_size=4, max_size=6))
+    return layout, budget, tokens, [maps_of(layout, seed) for seed in seeds]
+
+
+def query(layout, index=0, visual=None, instruction='pick up the cup', stamp_ns=None):
+    stamp_ns = index * 400_000_000 + 1 if stamp_ns is None else stamp_ns
+    return Query(layout, {}, instruction, stamp_ns, visual=visual)
+
+
+def sequence(pruner, walk_sites, layout, maps, visual=None):
+    """Modes, and ids that are left, query by query."""
+    modes, kept = [], []
+    for index, seen in enumerate(maps):
+        modes.append(pruner.begin(query(layout, index, visual)))
+        kept.append(walk_sites(pruner, layout, seen).tolist())
+    return modes, kept
+
+
+@pytest.mark.parametrize('cut', [0, 1, 9])
+@pytest.mark.parametrize('knobs', [{}, {'text': False}], ids=['text and actions', 'actions alone'])
+@settings(max_examples=25, deadline=None)
+@given(cases())
+def test_the_whole_algorithm(walk_sites, knobs, cut, case):
+    """Cut before, inside and behind the layers that are harvested; two pruned queries or more."""
+    layout, budget, tokens, maps = case
+    target = Target(layout.cameras, layout.patches, LAYERS)
+    pruner = VlaPruner.build(target, budget, layer=cut, window=2, gamma=0.5, **knobs)
+    visual = torch.tensor(tokens, dtype=torch.bfloat16)
+    modes, kept = sequence(pruner, walk_sites, layout, maps, visual)
+    twin = Twin(layout, budget, tokens, cut, 2, 0.5, **knobs)
+    assert kept == [twin.query(seen) for seen in maps]
+    assert modes == ['dense'] * 2 + ['coarse'] * (len(maps) - 2)
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_the_weighted_sum(walk_sites, seed):
+    """Scores in general position: float32 against Python's floats."""
+    layout, budget = Layout(('a', 'b'), 7, 1, 17, 4), (3, 5)
+    pruner = VlaPruner.build(Target(layout.cameras, 7, LAYERS), budget, combine='sum')
+    maps = [maps_of(layout, 10 * seed + i, 100_000) for i in range(6)]
+    _, kept = sequence(pruner, walk_sites, layout, maps)
+    twin = Twin(layout, budget, None, 3, 3, 0.8, combine='sum')
+    assert kept == [twin.query(seen) for seen in maps]
+
+
+def test_text_weight_is_the_share_of_the_words(walk_sites):
+    layout = Layout(('a',), 4, 0, 17, 2)
+    seen = torch.zeros(LAYERS, layout.length, 4)
+    seen[:, 5:21, 3] = 1.0  # the words look at token 3
+    seen[:, 21:23, 1] = 1.0  # the slots look at token 1
+    for weight, want in ((1, [3]), (0.6, [3]), (0.4, [1]), (0, [1])):
+        pruner = VlaPruner.build(
+            Target(('a',), 4, LAYERS), 1, window=1, combine='sum', text_weight=weight
+        )
+        assert sequence(pruner, walk_sites, layout, [seen] * 2)[1][1] == want
+
+
+def test_the_newest_query_weighs_most(walk_sites):
+    """Actions looked at tokens 0, 1, 2 three, two, one queries ago: gamma^i alone ranks them."""
+    layout = Layout(('a',), 3, 0, 17, 2)
+    maps = torch.zeros(4, LAYERS, layout.length, 3)
+    for i in range(3):
+        maps[i, :, 20:22, i] = 1.0
+    pruner = VlaPruner.build(Target(('a',), 3, LAYERS), 1, text=False)
+    assert sequence(pruner, walk_sites, layout, maps)[1][3] == [2]
+
+
+def test_without_features_the_hidden_states_at_the_site_tell_tokens_apart(walk_sites):
+    layout = Layout(('a',), 3, 0, 17, 2)
+    seen = torch.zeros(LAYERS, layout.length, 3)
+    seen[:, 4:20, 0], seen[:, 4:20, 1], seen[:, 20:22, 2] = 3.0, 2.0, 3.0
+    hidden = torch.zeros(layout.length, 2)
+    hidden[1:4] = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+    pruner = VlaPruner.build(Target(('a',), 3, LAYERS), 2, window=1)
+    for index in range(2):
+        pruner.begin(query(layout, index))
+        kept = walk_sites(pruner, layout, seen, hidden)
+    assert kept.tolist() == [0, 2]  # 2 is farthest from the others, then 0 is farthest from 2
+
+
+def test_dropped_tokens_count_zero_and_self_harvested_scores_degenerate(walk_sites):
+    """Once the history is pruned passes alone, the actions' new interest goes unnoticed."""
+    layout = Layout(('a',), 4, 0, 17, 2)
+    target = Target(('a',), 4, LAYERS)
+    before, after = torch.zeros(2, LAYERS, layout.length, 4)
+    before[:, 21:23, 1], after[:, 21:23, 3] = 1.0, 1.0
+    maps = [before] * 3 + [after] * 5
+    pruner = VlaPruner.build(target, 1, layer=0, text=False)
+    _, kept = sequence(pruner, walk_sites, layout, maps)
+    assert kept[3:] == [[1]] * 3 + [[0]] * 2  # in the end all are 0 and the lowest id wins
+    with_words = after.clone()
+    with_words[:, 5:21, 3] = 1.0  # the words bring token 3 back
+    pruner = VlaPruner.build(target, 1, layer=0, combine='sum', text_weight=0.6)
+    assert sequence(pruner, walk_sites, layout, [before] * 3 + [with_words])[1][3] == [3]
+
+
+def test_the_last_of_several_passes_of_a_query_counts(walk_sites):
+    """A diffusion head: three passes in one query are one entry of the history."""
+    layout = Layout(('a',), 4, 0, 17, 2, time=1)
+    pruner = VlaPruner.build(Target(('a',), 4, LAYERS), 1, window=1, text=False)
+    pruner.begin(query(layout))
+    for token in (0, 3, 2):
+        seen = torch.zeros(LAYERS, layout.length, 4)
+        seen[:, 22:24, token] = 1.0
+        assert walk_sites(pruner, layout, seen).tolist() == [0, 1, 2, 3]
+    pruner.begin(query(layout, 1))
+    blank = torch.zeros(LAYERS, layout.length, 4)
+    assert walk_sites(pruner, layout, blank).tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ('change', 'why'),
+    [
+        ({'instruction': 'open the drawer'}, 'new_instruction'),
+        ({'stamp_ns': 5}, 'clock_jump'),
+        (None, 'first'),
+    ],
+)
+def test_what_ends_an_episode(walk_sites, change, why):
+    layout = Layout(('a',), 4, 0, 17, 2)
+    pruner = VlaPruner.build(Target(('a',), 4, LAYERS), 2)
+    seen = maps_of(layout, 0)
+    modes, _ = sequence(pruner, walk_sites, layout, [seen] * 4)
+    assert modes == ['dense'] * 3 + ['coarse']
+    assert pruner.report() == {'reason': 'history', 'remembered': 3}
+    if change is None:
+        pruner.reset()
+        assert pruner.report() == {'reason': 'first', 'remembered': 0}
+    following = replace(query(layout, 4), **(change or {}))
+    assert pruner.begin(following) == 'dense'
+    assert pruner.report() == {'reason': why, 'remembered': 0}
+    walk_sites(pruner, layout, seen)
+    assert pruner.begin(replace(following, stamp_ns=following.stamp_ns + 9)) == 'dense'
+    assert pruner.report() == {'reason': 'filling', 'remembered': 1}
+
+
+def test_a_query_that_saw_nothing_is_not_remembered(walk_sites):
+    layout = Layout(('a',), 4, 0, 17, 2)
+    pruner = VlaPruner.build(Target(('a',), 4, LAYERS), 2, window=1)
+    assert [pruner.begin(query(layout, i)) for i in range(3)] == ['dense'] * 3
+
+
+def test_sites_of_the_published_depth():
+    """Dropped after layer 3; harvested in layers 16 to 31; prompt rows at layer 3 only."""
+    layout = Layout(('primary', 'wrist'), 256, 1, 35, 56)
+    pruner = VlaPruner.build(Target())
+    assert [site.layer for site in pruner.sites] == [3, *range(16, 32)]
+    assert pruner.sites[0].rows(layout) == list(range(514, 548))
+    assert all(site.rows(layout) == list(range(548, 604)) for site in pruner.sites[1:])
+    assert VlaPruner.build(Target(), text=False).sites[0].rows is None
+
+
+@pytest.mark.parametrize(
+    'knobs',
+    [
+        {'layer': -1},
+        {'window': 0},
+        {'gamma': 0},
+        {'gamma': 1.5},
+        {'text': 0},
+        {'combine': 'mean'},
+        {'text_weight': 2},
+        {'budget': 300},
+    ],
+)
+def test_knobs_that_are_not_possible(knobs):
+    with pytest.raises(ProfileError, match='vla_pruner'):
+        VlaPruner.build(Target(), **knobs)
