@@ -186,6 +186,28 @@ class TestMotionEstimator:
         hint = motion.update(10**13 + step_ns + 10**8, (1, 0, 0), (0, 0, 0, 1))
         assert hint is not None and hint.linear_m_s == 0
 
+    @settings(deadline=None)
+    @given(st.lists(st.integers(1, 120), min_size=1, max_size=30))
+    def test_the_difference_is_to_the_newest_pose_50_ms_older(self, gaps_ms: list) -> None:
+        """x grows with the square of time: the mean speed tells which pose was taken."""
+        motion, times = MotionEstimator(), [0.0]
+        motion.update(0, (0, 0, 0), (0, 0, 0, 1))
+        for gap in gaps_ms:
+            times.append(times[-1] + gap / 1000)
+            now = times[-1]
+            hint = motion.update(round(now * 1e9), (now**2, 0, 0), (0, 0, 0, 1))
+            old = [t for t in times[:-1] if now - t >= 0.05 - 1e-9]
+            since = max(old) if old else times[0]
+            assert hint is not None
+            assert hint.linear_m_s == pytest.approx(now + since, abs=1e-6)
+
+    def test_noise_of_a_fast_pose_source_does_not_look_like_motion(self) -> None:
+        """0.1 mm at 1 kHz, at rest: single differences show 0.1 m/s and more."""
+        noise = np.random.default_rng(0).normal(0, 1e-4, (500, 3))
+        motion = MotionEstimator()
+        hints = [motion.update(n * 10**6, x, (0, 0, 0, 1)) for n, x in enumerate(noise)]
+        assert max(h.linear_m_s for h in hints[60:] if h is not None) < 0.02
+
     def test_reset_forgets(self) -> None:
         motion = MotionEstimator()
         motion.update(10**9, (0, 0, 0), (0, 0, 0, 1))

@@ -1,6 +1,7 @@
 """From robot state messages to the model's proprioception, and to the motion of the end
 effector."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ Vector = np.ndarray | Sequence[float]
 
 # Unit to rounding: left alone, so that the reference's numbers come out bit for bit.
 _UNIT_TOLERANCE = 1e-9
+_WINDOW_NS = 50_000_000
 _MAX_GAP_S = 0.5  # a speed over a longer gap says nothing about the motion now
 
 
@@ -51,12 +53,17 @@ class GripperJoints:
 
 
 def joints_proprio(
-    names: Sequence[str], positions: Sequence[float], wanted: Sequence[str]
+    names: Sequence[str],
+    positions: Sequence[float],
+    wanted: Sequence[str],
+    what: str = 'position',
+    plural: str = 'positions',
 ) -> np.ndarray:
-    """Positions of the ``wanted`` joints, by name.
+    """Positions of the ``wanted`` joints, by name; or another of their quantities.
 
     :param names: joint names of the message.
     :param positions: their positions, same order (rad or m).
+    :param what: what a refusal calls one of the numbers; ``plural``: several of them.
     :returns: float64 (len(wanted),) in the order of ``wanted``.
     :raises InputRefused: ``missing_joint``, ``length`` (names and positions differ) or
         ``non_finite``.
@@ -64,7 +71,7 @@ def joints_proprio(
     if len(names) != len(positions):
         raise InputRefused(
             'length',
-            f'joint state has {len(names)} names and {len(positions)} positions',
+            f'joint state has {len(names)} names and {len(positions)} {plural}',
             'make the driver fill both',
         )
     index = {name: i for i, name in enumerate(names)}
@@ -76,7 +83,7 @@ def joints_proprio(
             f'it has: {", ".join(names) or "none"}; set the joint names to match',
         )
     out = np.array([positions[index[name]] for name in wanted], np.float64)
-    _require_finite(out, 'joint position', wanted)
+    _require_finite(out, f'joint {what}', wanted)
     return out
 
 
@@ -120,18 +127,18 @@ def pose_gripper_proprio(
 
 
 class MotionEstimator:
-    """Speed of the end effector from successive poses.
+    """Speed of the end effector from poses at least 50 ms apart, where they come faster than that.
 
-    The difference of two samples, without a filter: the pruning controller that reads it averages
-    on its own, and a stop must not look like motion.
+    Differences of poses amplify their noise: 0.1 mm between two samples at 1 kHz would be 0.1 m/s,
+    over 50 ms, a control period of LIBERO, it is 2 mm/s.
     """
 
     def __init__(self) -> None:
-        self._last: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._poses: deque[tuple[int, np.ndarray, np.ndarray]] = deque()
 
     def reset(self) -> None:
-        """Forget the last pose."""
-        self._last = None
+        """Forget all poses."""
+        self._poses.clear()
 
     def update(self, stamp_ns: int, position: Vector, quat_xyzw: Vector) -> MotionHint | None:
         """Take in one pose.
@@ -139,21 +146,27 @@ class MotionEstimator:
         :param stamp_ns: its header stamp.
         :param position: (3,) in the base frame, m.
         :param quat_xyzw: (4,) either sign.
-        :returns: speeds since the pose before, or None for the first pose, a stamp that is not
-            newer, or a gap above 0.5 s.
-        :raises InputRefused: ``non_finite`` or ``quaternion``; the pose before is kept.
+        :returns: mean speeds since the newest pose that is 50 ms older, or since the oldest one
+            there is; None for the first pose, a stamp that is not newer, or a gap above 0.5 s.
+        :raises InputRefused: ``non_finite`` or ``quaternion``; the poses before are kept.
         """
         position = np.array(position, np.float64)
         _require_finite(position, 'end-effector position', 'xyz')
         quat = _unit(quat_xyzw)
-        last, self._last = self._last, (stamp_ns, position, quat)
-        if last is None or not 0.0 < (stamp_ns - last[0]) * 1e-9 <= _MAX_GAP_S:
+        poses = self._poses
+        if poses and not 0.0 < (stamp_ns - poses[-1][0]) * 1e-9 <= _MAX_GAP_S:
+            poses.clear()
+        poses.append((stamp_ns, position, quat))
+        if len(poses) == 1:
             return None
-        dt_s = (stamp_ns - last[0]) * 1e-9
-        velocity = (position - last[1]) / dt_s
+        while stamp_ns - poses[1][0] >= _WINDOW_NS:
+            poses.popleft()
+        since_ns, last_position, last_quat = poses[0]
+        dt_s = (stamp_ns - since_ns) * 1e-9
+        velocity = (position - last_position) / dt_s
         return MotionHint(
             linear_m_s=float(np.linalg.norm(velocity)),
-            angular_rad_s=_angle_between(last[2], quat) / dt_s,
+            angular_rad_s=_angle_between(last_quat, quat) / dt_s,
             vertical_m_s=float(velocity[2]),
             source='pose',
         )

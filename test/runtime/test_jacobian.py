@@ -1,0 +1,342 @@
+"""Velocity of an arm's tip.
+
+Expected numbers: the closed-form Jacobian of a planar arm, central differences of a forward
+kinematics that these tests compute themselves from the URDF (products of homogeneous transforms,
+Rodrigues' formula), and MuJoCo's Jacobian of another model of the same robot.
+"""
+
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla_prune_ros.errors import InputRefused, ProfileError
+from vla_prune_ros.runtime.jacobian import ArmKinematics
+
+pytest.importorskip('pinocchio', reason='needs the extra motion')
+
+LIMIT = '<limit lower="-3" upper="3" effort="1" velocity="1"/>'
+UPPER, FORE = 0.4, 0.3
+PANDA = 'models/assets/bullet_data/panda_description/urdf/panda_arm_hand.urdf'
+PANDA_JOINTS = [f'panda_joint{i}' for i in range(1, 8)]
+angles = st.floats(-3, 3)
+rates = st.floats(-2, 2)
+
+
+def joint(
+    name: str,
+    kind: str,
+    parent: str,
+    child: str,
+    xyz: str = '0 0 0',
+    rpy: str = '0 0 0',
+    axis: str = '0 0 1',
+    more: str = '',
+) -> str:
+    return (
+        f'<joint name="{name}" type="{kind}"><origin xyz="{xyz}" rpy="{rpy}"/>'
+        f'<parent link="{parent}"/><child link="{child}"/><axis xyz="{axis}"/>{LIMIT}{more}'
+        '</joint>'
+    )
+
+
+def robot(*joints: str) -> str:
+    """A URDF with a mesh that exists nowhere on every link."""
+    root = ElementTree.fromstring(f'<robot>{"".join(joints)}</robot>')
+    links = {e.get('link') for tag in ('parent', 'child') for e in root.iter(tag)}
+    mesh = '<visual><geometry><mesh filename="package://nowhere/a.dae"/></geometry></visual>'
+    body = ''.join(f'<link name="{name}">{mesh}</link>' for name in sorted(links))
+    return f'<?xml version="1.0" encoding="utf-8"?><robot name="r">{body}{"".join(joints)}</robot>'
+
+
+PLANAR_JOINTS = (
+    joint('lift', 'prismatic', 'world', 'base', rpy='0.3 0.2 0.1'),
+    joint('shoulder', 'revolute', 'base', 'upper', axis='0 -1 0'),
+    joint('elbow', 'revolute', 'upper', 'fore', f'{UPPER} 0 0', axis='0 -1 0'),
+    joint('wrist', 'fixed', 'fore', 'tool', f'{FORE} 0 0'),
+    joint('finger', 'prismatic', 'tool', 'finger_tip'),
+)
+PLANAR = robot(*PLANAR_JOINTS)
+"""In the plane of x and z of its base, which itself rides on a tilted lift."""
+
+
+def rotation(axis: np.ndarray, angle: float) -> np.ndarray:
+    x, y, z = axis / np.linalg.norm(axis)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def numbers(element: ElementTree.Element | None, key: str, default: str) -> np.ndarray:
+    text = default if element is None else element.get(key, default)
+    return np.array([float(v) for v in text.split()])
+
+
+def transform(element: ElementTree.Element, position: float) -> np.ndarray:
+    """Pose of a joint's child in its parent, homogeneous (4, 4)."""
+    origin, axis = element.find('origin'), numbers(element.find('axis'), 'xyz', '1 0 0')
+    roll, pitch, yaw = numbers(origin, 'rpy', '0 0 0')
+    out = np.eye(4)
+    x, y, z = np.eye(3)
+    out[:3, :3] = rotation(z, yaw) @ rotation(y, pitch) @ rotation(x, roll)
+    out[:3, 3] = numbers(origin, 'xyz', '0 0 0')
+    move = np.eye(4)
+    if element.get('type') in ('revolute', 'continuous'):
+        move[:3, :3] = rotation(axis, position)
+    elif element.get('type') == 'prismatic':
+        move[:3, 3] = axis / np.linalg.norm(axis) * position
+    return out @ move
+
+
+def link_pose(urdf: str, link: str, where: Mapping[str, float]) -> np.ndarray:
+    """Pose of a link in the root, joints that ``where`` lacks at 0."""
+    parents = {
+        j.find('child').get('link'): j for j in ElementTree.fromstring(urdf).findall('joint')
+    }
+    out = np.eye(4)
+    while link in parents:
+        element = parents[link]
+        out = transform(element, where.get(element.get('name'), 0.0)) @ out
+        link = element.find('parent').get('link')
+    return out
+
+
+def difference_twist(
+    urdf: str, tip: str, base: str, where: Mapping[str, float], speed: Mapping[str, float]
+) -> np.ndarray:
+    """Twist of the tip in the base's axes, from poses a moment before and after."""
+    h = 1e-5
+    poses = []
+    for sign in (-1, 0, 1):
+        now = {name: q + sign * h * speed.get(name, 0.0) for name, q in where.items()}
+        poses.append(np.linalg.inv(link_pose(urdf, base, now)) @ link_pose(urdf, tip, now))
+    before, here, after = poses
+    spin = (after[:3, :3] - before[:3, :3]) / (2 * h) @ here[:3, :3].T
+    linear = (after[:3, 3] - before[:3, 3]) / (2 * h)
+    return np.concatenate((linear, [spin[2, 1], spin[0, 2], spin[1, 0]]))
+
+
+def panda_urdf() -> str:
+    spec = find_spec('robosuite')
+    if spec is None:
+        pytest.skip('needs robosuite, which ships a URDF of the Panda')
+    return (Path(spec.submodule_search_locations[0]) / PANDA).read_text()
+
+
+@pytest.fixture(scope='module')
+def panda() -> ArmKinematics:
+    return ArmKinematics(panda_urdf(), 'panda_hand', 'panda_link0')
+
+
+def refusal(build, *arguments) -> ProfileError:
+    with pytest.raises(ProfileError) as caught:
+        build(*arguments)
+    return caught.value
+
+
+class TestPlanarArm:
+    arm = ArmKinematics(PLANAR, 'tool', 'base')
+
+    def test_only_the_joints_between_base_and_tip_count(self) -> None:
+        assert self.arm.joints == ('shoulder', 'elbow')
+
+    @settings(deadline=None, max_examples=50)
+    @given(angles, angles, rates, rates)
+    def test_is_the_closed_form(self, q1: float, q2: float, v1: float, v2: float) -> None:
+        got = self.arm.twist(np.array([q1, q2]), np.array([v1, v2]))
+        both = v1 + v2
+        x = -UPPER * np.sin(q1) * v1 - FORE * np.sin(q1 + q2) * both
+        z = UPPER * np.cos(q1) * v1 + FORE * np.cos(q1 + q2) * both
+        np.testing.assert_allclose(got, [x, 0, z, 0, -both, 0], atol=1e-12)
+
+    def test_relative_to_a_link_that_moves_itself(self) -> None:
+        """Seen from the upper arm only the elbow turns; the axes are those of the upper arm."""
+        arm = ArmKinematics(PLANAR, 'tool', 'upper')
+        assert arm.joints == ('elbow',)
+        expected = [-FORE * np.sin(0.5), 0, FORE * np.cos(0.5), 0, -1, 0]
+        np.testing.assert_allclose(arm.twist(np.array([0.5]), np.ones(1)), expected, atol=1e-12)
+
+    def test_the_root_is_the_base_by_default(self) -> None:
+        arm = ArmKinematics(PLANAR, 'tool')
+        assert arm.joints == ('lift', 'shoulder', 'elbow')
+        up = arm.twist(np.zeros(3), np.array([1.0, 0, 0]))
+        tilted = link_pose(PLANAR, 'base', {})[:3, 2]  # a lift moves along its own z
+        np.testing.assert_allclose(up, [*tilted, 0, 0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize('axis', ['0 0 1', '1 0 0', '0 3 4'])
+@pytest.mark.parametrize('turns', [0, 1, -3])
+def test_a_continuous_joint_after_whole_turns(axis: str, turns: int) -> None:
+    urdf = robot(
+        joint('j', 'continuous', 'a', 'b', axis=axis), joint('k', 'fixed', 'b', 'c', '0.2 0.1 0')
+    )
+    got = ArmKinematics(urdf, 'c').twist(np.array([0.7 + 2 * np.pi * turns]), np.array([1.5]))
+    unit = np.array([float(v) for v in axis.split()])
+    unit /= np.linalg.norm(unit)
+    arm = rotation(unit, 0.7) @ [0.2, 0.1, 0]
+    np.testing.assert_allclose(got, [*(1.5 * np.cross(unit, arm)), *(1.5 * unit)], atol=1e-12)
+
+
+def test_a_prismatic_joint_does_not_turn_the_tip() -> None:
+    urdf = robot(joint('j', 'prismatic', 'a', 'b', '1 2 3', '0 0 1.5707963267948966', '2 0 0'))
+    got = ArmKinematics(urdf, 'b').twist(np.array([0.1]), np.array([-0.5]))
+    np.testing.assert_allclose(got, [0, -0.5, 0, 0, 0, 0], atol=1e-12)
+
+
+@st.composite
+def robots(draw: st.DrawFn) -> tuple[str, list[str]]:
+    """A random tree of links l0 ... ln, each hung on an earlier one."""
+    joints = []
+    count = draw(st.integers(1, 6))
+    triple = st.tuples(*[st.floats(-1, 1).map(lambda v: round(v, 3))] * 3)
+    for i in range(1, count + 1):
+        axis = draw(triple.filter(lambda a: np.linalg.norm(a) > 0.2))
+        kind = draw(st.sampled_from(['revolute', 'continuous', 'prismatic', 'fixed']))
+        texts = [' '.join(map(str, values)) for values in (draw(triple), draw(triple), axis)]
+        parent = draw(st.integers(0, i - 1))
+        joints.append(joint(f'j{i}', kind, f'l{parent}', f'l{i}', *texts))
+    return robot(*joints), [f'l{i}' for i in range(count + 1)]
+
+
+@settings(deadline=None, max_examples=80)
+@given(robots(), st.data())
+def test_random_trees_against_differences_of_poses(
+    case: tuple[str, list[str]], data: st.DataObject
+) -> None:
+    urdf, links = case
+    tip, base = data.draw(st.sampled_from(links)), data.draw(st.sampled_from(links))
+    names = [f'j{i}' for i in range(1, len(links))]
+    where = {name: data.draw(angles) for name in names}
+    speed = {name: data.draw(rates) for name in names}
+    expected = difference_twist(urdf, tip, base, where, speed)
+    try:
+        arm = ArmKinematics(urdf, tip, base)
+    except ProfileError as error:
+        assert 'no joint between' in str(error)
+        np.testing.assert_allclose(expected, np.zeros(6), atol=1e-9)
+        return
+    q, v = ([values[name] for name in arm.joints] for values in (where, speed))
+    np.testing.assert_allclose(arm.twist(np.array(q), np.array(v)), expected, atol=1e-6)
+
+
+class TestPanda:
+    def test_needs_the_seven_joints_of_the_arm(self, panda: ArmKinematics) -> None:
+        assert panda.joints == tuple(PANDA_JOINTS)
+
+    @pytest.mark.parametrize('seed', range(5))
+    def test_against_differences_of_poses(self, panda: ArmKinematics, seed: int) -> None:
+        q, v = np.random.default_rng(seed).uniform(-1.5, 1.5, (2, 7))
+        where, speed = (dict(zip(PANDA_JOINTS, x, strict=True)) for x in (q, v))
+        expected = difference_twist(panda_urdf(), 'panda_hand', 'panda_link0', where, speed)
+        np.testing.assert_allclose(panda.twist(q, v), expected, atol=1e-7)
+
+    def test_against_mujoco(self, panda: ArmKinematics) -> None:
+        """robosuite's MJCF has the same seven joints; its hand sits half a millimetre lower."""
+        mujoco = pytest.importorskip('mujoco')
+        assets = Path(find_spec('robosuite').submodule_search_locations[0], 'models/assets')
+        model = mujoco.MjModel.from_xml_path(str(assets / 'robots/panda/robot.xml'))
+        data = mujoco.MjData(model)
+        flange = ArmKinematics(panda_urdf(), 'panda_link7')
+        for q, v in np.random.default_rng(7).uniform(-1.5, 1.5, (5, 2, 7)):
+            data.qpos[:] = q
+            mujoco.mj_forward(model, data)
+            twists = {}
+            for body in ('link7', 'right_hand'):
+                jacobian = np.zeros((6, model.nv))
+                mujoco.mj_jacBody(model, data, jacobian[:3], jacobian[3:], model.body(body).id)
+                twists[body] = jacobian @ v
+            np.testing.assert_allclose(flange.twist(q, v), twists['link7'], atol=1e-9)
+            got = panda.twist(q, v)
+            apart = np.linalg.norm(got[:3] - twists['right_hand'][:3])
+            assert apart <= 0.0005 * np.linalg.norm(got[3:]) + 1e-9
+            np.testing.assert_allclose(got[3:], twists['right_hand'][3:], atol=1e-9)
+
+
+class TestRead:
+    @settings(deadline=None)
+    @given(st.permutations(['shoulder', 'elbow', 'lift', 'finger', 'other_arm']))
+    def test_any_order_and_joints_that_do_not_matter(self, names: list[str]) -> None:
+        values = {'shoulder': (0.1, 1.0), 'elbow': (0.2, 2.0)}
+        both = [values.get(name, (np.nan, np.inf)) for name in names]
+        q, v = TestPlanarArm.arm.read(names, *zip(*both, strict=True))
+        assert q.tolist() == [0.1, 0.2] and v.tolist() == [1.0, 2.0]
+
+    mimic = robot(
+        joint('lead', 'revolute', 'a', 'b'),
+        joint(
+            'follow',
+            'revolute',
+            'b',
+            'c',
+            '1 0 0',
+            more='<mimic joint="lead" multiplier="2" offset="0.5"/>',
+        ),
+    )
+
+    def test_a_mimic_joint_follows_its_leader(self) -> None:
+        q, v = ArmKinematics(self.mimic, 'c').read(['lead'], [0.1], [3.0])
+        np.testing.assert_allclose((q, v), [[0.1, 0.7], [3.0, 6.0]])
+
+    def test_a_mimic_joint_that_was_measured_counts_itself(self) -> None:
+        q, v = ArmKinematics(self.mimic, 'c').read(['follow', 'lead'], [0.9, 0.1], [5.0, 3.0])
+        assert q.tolist() == [0.1, 0.9] and v.tolist() == [3.0, 5.0]
+
+    def test_without_its_leader_it_is_missing(self) -> None:
+        with pytest.raises(InputRefused, match="'lead'"):
+            ArmKinematics(self.mimic, 'c').read(['other'], [0.1], [3.0])
+
+
+class TestRefusals:
+    @pytest.mark.parametrize('tip, base', [('nowhere', ''), ('tool', 'nowhere'), ('elbow', '')])
+    def test_an_unknown_link_is_answered_with_those_there_are(self, tip: str, base: str) -> None:
+        """A joint's name is no link, though pinocchio has a frame of that name."""
+        error = refusal(ArmKinematics, PLANAR, tip, base)
+        assert repr(base or tip) in error.what
+        for link in ('world', 'base', 'upper', 'fore', 'tool', 'finger_tip'):
+            assert link in error.mend
+
+    def test_no_joint_between(self) -> None:
+        error = refusal(ArmKinematics, PLANAR, 'tool', 'fore')
+        assert 'no joint between base fore and tip tool' in error.what
+
+    @pytest.mark.parametrize('kind', ['floating', 'planar'])
+    def test_a_joint_that_no_joint_state_describes(self, kind: str) -> None:
+        urdf = robot(joint('drift', kind, 'a', 'b'), joint('j', 'revolute', 'b', 'c'))
+        error = refusal(ArmKinematics, urdf, 'c')
+        assert "'drift'" in error.what and 'floating or planar' in error.what
+        assert ArmKinematics(urdf, 'c', 'b').joints == ('j',)
+
+    @pytest.mark.parametrize(
+        'urdf, what',
+        [
+            ('<robot name="a"', 'not XML'),
+            ('<mujoco/>', '<mujoco>'),
+            ('<robot name="a"/>', 'pinocchio refuses'),
+            ('<robot name="a"><link name="x"/><link name="y"/></robot>', 'pinocchio refuses'),
+            (
+                '<robot xmlns:xacro="http://www.ros.org/wiki/xacro"><xacro:arm/></robot>',
+                'xacro macros',
+            ),
+        ],
+    )
+    def test_what_is_no_urdf(self, urdf: str, what: str) -> None:
+        assert what in refusal(ArmKinematics, urdf, 'x').what
+
+    def test_an_unused_xacro_namespace_is_no_macro(self) -> None:
+        used = PLANAR.replace('<robot', '<robot xmlns:xacro="http://www.ros.org/wiki/xacro"', 1)
+        assert ArmKinematics(used, 'tool', 'base').joints == ('shoulder', 'elbow')
+
+    @pytest.mark.parametrize('module', [None, ModuleType('pinocchio')])
+    def test_without_pinocchio_the_extra_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, module: ModuleType | None
+    ) -> None:
+        """Absent, or the unrelated project that has this name on PyPI."""
+        monkeypatch.setitem(sys.modules, 'pinocchio', module)
+        error = refusal(ArmKinematics, PLANAR, 'tool')
+        assert 'pinocchio is not installed' in error.what and '[motion]' in error.mend
