@@ -10,16 +10,18 @@ class EpisodeWatch:
     """Tells a query that continues an episode from one that does not.
 
     A camera that was silent for more than 0.5 s leaves nothing to compare with. Where only the
-    frames of queries are known, the limit is two chunks, if that is longer.
+    frames of queries are known, the limit is two chunks, or twice the time between the two queries
+    before, if that is longer: a policy that needs seconds per query is not a silent camera.
     """
 
     def __init__(self, target: Target) -> None:
         self._chunk_s = target.chunk * target.control_period_s
-        self._last: tuple[int, str] | None = None
+        self.reset()
 
     def reset(self) -> None:
         """The next query is the first one."""
-        self._last = None
+        self._last: tuple[int, str] | None = None
+        self._interval_s = 0.0
 
     def check(self, query: Query) -> str:
         """Why the query does not continue the last one; empty where it does.
@@ -41,5 +43,7 @@ class EpisodeWatch:
         gap_ns = 0 if query.history is None else query.history.take_gap_ns()
         if query.history is not None and query.history.watched:
             return 1e-9 * gap_ns, MAX_GAP_S
-        since_ns = 0 if last is None else query.stamp_ns - last[0]
-        return 1e-9 * since_ns, max(MAX_GAP_S, 2.0 * self._chunk_s)
+        before, self._interval_s = self._interval_s, 0.0
+        if last is not None:
+            self._interval_s = 1e-9 * (query.stamp_ns - last[0])
+        return self._interval_s, max(MAX_GAP_S, 2.0 * self._chunk_s, 2.0 * before)

@@ -59,6 +59,8 @@ class SiteView:
     :param positions: int64 (S',) original positions of the rows of ``hidden``.
     :param attention: float32 (R, n), mean over heads of the site's scores from the asked rows to
         the surviving visual tokens; None where the site asks for none.
+    :param all_keys: float32 (R, S' or more), the same scores for every key: the rows of
+        ``hidden`` in order, then the tokens that the pruner's ``reuse`` showed in that layer.
     :param memory: what a pruner keeps from site to site of one pass; empty when a pass begins. A
         diffusion head makes several passes per query.
     """
@@ -70,6 +72,7 @@ class SiteView:
     positions: Tensor
     attention: Tensor | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+    all_keys: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -209,7 +212,7 @@ class PruningPass:
         n = len(self._ids)
         seen = None if attention is None else attention[:, 1 : 1 + n]
         view = SiteView(
-            site, self.layout, self._ids, hidden[0], self.positions, seen, self._memory
+            site, self.layout, self._ids, hidden[0], self.positions, seen, self._memory, attention
         )
         answer = self.pruner.keep(view)
         if answer is None:

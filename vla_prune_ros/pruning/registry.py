@@ -15,6 +15,7 @@ from .layout import Target
 from .plan import Pruner
 from .specprune_config import SPECPRUNE_PRESETS
 from .vla_adp import VlaAdp
+from .vla_cache import VlaCache
 from .vla_pruner import VlaPruner
 
 Build = Callable[..., Pruner]
@@ -27,6 +28,7 @@ PRUNERS: Mapping[str, Build] = {
     'divprune': DivPrune.build,
     'vla_adp': VlaAdp.build,
     'vla_pruner': VlaPruner.build,
+    'vla_cache': VlaCache.build,
 }
 """Method name -> ``build(target, **knobs)``."""
 

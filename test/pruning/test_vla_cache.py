@@ -1,0 +1,412 @@
+"""VLA-Cache against a plain re-implementation that never leaves a token out.
+
+The twin walks ``transformers``' own layer modules over the full sequence with attention written
+out; keys and values of reused tokens are overwritten by those that a dict recorded when the token
+was last computed, and nothing is read from the rows of reused tokens. Which tokens are reused it
+finds with loops over Python floats.
+"""
+
+import math
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaModel
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from vla_prune_ros.errors import ProfileError
+from vla_prune_ros.model.language import LanguageModel
+from vla_prune_ros.pruning.baselines import Dense
+from vla_prune_ros.pruning.layout import Layout, Target
+from vla_prune_ros.pruning.plan import PruningPass, Query
+from vla_prune_ros.pruning.vla_cache import VlaCache, reusable_tokens
+
+LAYERS, WIDTH, PIXELS = 4, 16, 4
+KNOBS = {'static_top': 11, 'relevant_top': 4, 'relevant_layer': 2, 'grow_before': (1, 3)}
+SECOND = 1_000_000_000
+
+
+def tiny(key_value_heads):
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=8,
+        hidden_size=WIDTH,
+        intermediate_size=24,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        num_key_value_heads=key_value_heads,
+        attn_implementation='eager',
+    )
+    reference = LlamaModel(config).eval()
+    for parameter in reference.parameters():  # so that attention is far from uniform
+        if parameter.ndim == 2:
+            parameter.data.mul_(12)
+    ours = LanguageModel(config).eval()
+    ours.model.load_state_dict(reference.state_dict())
+    return ours, reference
+
+
+MODELS = {heads: tiny(heads) for heads in (1, 2)}
+OURS, REFERENCE = MODELS[2]
+
+
+def layout_of(cameras, patches=16):
+    return Layout(tuple('abc')[:cameras], patches, 1, 18, 4)
+
+
+def target_of(layout):
+    return Target(layout.cameras, layout.patches, LAYERS)
+
+
+def build(layout, **knobs):
+    return VlaCache.build(target_of(layout), **{**KNOBS, **knobs})
+
+
+def embeddings(layout, seed):
+    return torch.randn(1, layout.length, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+def pictures(layout, seed):
+    across = math.isqrt(layout.patches)
+    random = np.random.default_rng(seed)
+    shape = (across * PIXELS, across * PIXELS, 3)
+    return {c: random.integers(20, 256, shape, dtype=np.uint8) for c in layout.cameras}
+
+
+def repaint(images, layout, patches_of, seed):
+    """Copies of ``images`` in which the given patches of each camera show something else."""
+    across, other = math.isqrt(layout.patches), pictures(layout, seed)
+    out = {c: image.copy() for c, image in images.items()}
+    for camera, patches in zip(layout.cameras, patches_of, strict=True):
+        for patch in patches:
+            row, column = divmod(patch, across)
+            box = np.s_[row * PIXELS : (row + 1) * PIXELS, column * PIXELS : (column + 1) * PIXELS]
+            out[camera][box] = other[camera][box]
+    return out
+
+
+def query_of(layout, images, stamp_ns=0, instruction='pick up the bowl'):
+    return Query(layout, images, instruction, stamp_ns)
+
+
+def run(pruner, layout, x, model=OURS):
+    walk = PruningPass(layout, pruner, torch.arange(layout.length))
+    with torch.inference_mode():
+        return model(x, walk), walk
+
+
+class Twin:
+    """The method in plain Python: dicts, loops, and full sequences."""
+
+    def __init__(self, layout, model):
+        self.layout, self.model = layout, model
+        self.recorded = [{} for _ in range(LAYERS)]  # layer -> id -> (k, v)
+        self.age = [{} for _ in range(LAYERS)]  # layer -> id -> query in which it was computed
+        self.seen = [[] for _ in range(LAYERS)]  # layer -> row of the prompt -> every key
+        self.images = None
+        self.queries = 0
+
+    def select(self, images):
+        """Layer -> ids reused from there on."""
+        reusable = []
+        for index, camera in enumerate(self.layout.cameras):
+            reusable += self._of_camera(index, images[camera], self.images[camera])
+        entropies = [self._entropy(layer) for layer in range(LAYERS)]
+        low, high = min(entropies), max(entropies)
+        share, shares = 0.0, []
+        for layer, e in enumerate(entropies):
+            raw = 1 - (e - low) / (high - low + 1e-10)
+            share = share + 0.55 * (raw - share) if layer and raw > share else raw
+            shares.append(share)
+        gone, cut = {}, 0
+        for layer in KNOBS['grow_before']:
+            if reusable:
+                cut = max(cut, 1, int(shares[layer] * len(reusable)))
+                gone[layer] = reusable[:cut]
+        return gone
+
+    def _of_camera(self, index, now, before):
+        alike = {}
+        for patch in range(self.layout.patches):
+            row, column = divmod(patch, math.isqrt(self.layout.patches))
+            a, b = (
+                [
+                    float(image[y, x, c])
+                    for y in range(row * PIXELS, (row + 1) * PIXELS)
+                    for x in range(column * PIXELS, (column + 1) * PIXELS)
+                    for c in range(3)
+                ]
+                for image in (now, before)
+            )
+            dot = sum(p * q for p, q in zip(a, b, strict=True))
+            norms = math.sqrt(sum(p * p for p in a)) * math.sqrt(sum(q * q for q in b))
+            alike[patch] = float(np.float32(dot / (norms + 1e-8)))
+        static = [p for p in sorted(alike, key=lambda p: (-alike[p], p)) if alike[p] >= 0.996]
+        base = index * self.layout.patches
+        rows = self.seen[KNOBS['relevant_layer']]
+        look = {p: sum(row[1 + base + p] for row in rows) / len(rows) for p in alike}
+        relevant = sorted(look, key=lambda p: (-look[p], p))[: KNOBS['relevant_top']]
+        return [base + p for p in sorted(set(static[: KNOBS['static_top']]) - set(relevant))]
+
+    def _entropy(self, layer):
+        total = 0.0
+        for row in self.seen[layer]:
+            total -= sum(a * math.log(a + 1e-10) for a in row)
+        return total / len(self.seen[layer])
+
+    def walk(self, x, gone_from):
+        """(1, A, D) of the read-out rows, and the ids that are computed in the last layer."""
+        layout, model, gone = self.layout, self.model, []
+        cos, sin = model.rotary_emb(x, torch.arange(layout.length)[None])
+        for index, layer in enumerate(model.layers):
+            gone = gone_from.get(index, gone)
+            attn, y = layer.self_attn, layer.input_layernorm(x)
+            shape = (1, layout.length, -1, attn.head_dim)
+            q, k, v = (
+                projection(y).view(shape).transpose(1, 2)
+                for projection in (attn.q_proj, attn.k_proj, attn.v_proj)
+            )
+            q, k = apply_rotary_pos_emb(q, k, cos, sin)
+            for i in range(layout.visual):
+                if i in gone:
+                    k[0, :, 1 + i], v[0, :, 1 + i] = self.recorded[index][i]
+                else:
+                    self.recorded[index][i] = k[0, :, 1 + i].clone(), v[0, :, 1 + i].clone()
+                    self.age[index][i] = self.queries
+            outputs, maps = [], []
+            for head in range(q.shape[1]):
+                shared = head * k.shape[1] // q.shape[1]
+                weights = (q[0, head] @ k[0, shared].T / math.sqrt(attn.head_dim)).softmax(-1)
+                maps.append(weights)
+                outputs.append(weights @ v[0, shared])
+            mean = sum(maps) / len(maps)
+            self.seen[index] = [mean[p].tolist() for p in layout.prompt_positions]
+            x = x + attn.o_proj(torch.cat(outputs, -1)[None])
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+            # No row of a reused token may matter from here on.
+            x[:, [1 + i for i in gone]] = 1e3
+        return model.norm(x)[:, list(layout.readout_positions)], gone
+
+    def query(self, images, x):
+        """Answer of the network, computed ids, layer -> reused ids."""
+        gone = self.select(images) if self.images is not None else {}
+        self.images = images
+        self.queries += 1
+        with torch.no_grad():
+            out, last = self.walk(x.clone(), gone)
+        return out, [i for i in range(self.layout.visual) if i not in last], gone
+
+
+@pytest.mark.parametrize('heads', [1, 2])
+@pytest.mark.parametrize('cameras', [1, 2, 3])
+@pytest.mark.parametrize('seed', [0, 1])
+def test_an_episode_matches_the_twin(cameras, heads, seed):
+    """Six queries in which other patches change each time: answers, tokens, stores."""
+    layout, (ours, reference) = layout_of(cameras), MODELS[heads]
+    pruner, twin = build(layout), Twin(layout, reference)
+    random = np.random.default_rng(seed)
+    images, sets, oldest = pictures(layout, 50 + seed), [], 0
+    for step in range(6):
+        x = embeddings(layout, 100 * seed + step)
+        mode = pruner.begin(query_of(layout, images, step * SECOND // 2))
+        got, walk = run(pruner, layout, x, ours)
+        want, computed, gone = twin.query(images, x)
+        assert mode == ('coarse' if gone else 'dense')
+        assert walk.ids.tolist() == computed
+        for layer in range(LAYERS):
+            reused = [i for before, ids in gone.items() if before == layer + 1 for i in ids]
+            if reused:
+                kept = sorted(set(range(layout.visual)) - set(reused))
+                assert walk.kept_by_site[f'after_L{layer}'].tolist() == kept
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+        check_stores(pruner, twin)
+        sets.append(tuple(gone.get(3, ())))
+        oldest = max(oldest, twin.queries - min(min(ages.values()) for ages in twin.age))
+        changed = [random.choice(layout.patches, 3, replace=False) for _ in layout.cameras]
+        images = repaint(images, layout, changed, 7 * step + seed)
+    assert not sets[0] and all(sets[1:]) and len(set(sets)) > 2  # reuse happens, and changes
+    assert oldest > 1  # some token was reused twice in a row
+
+
+def check_stores(pruner, twin):
+    for layer in range(LAYERS):
+        for i, (k, v) in twin.recorded[layer].items():
+            torch.testing.assert_close(pruner.keys[layer][0, :, i], k, rtol=0, atol=1e-5)
+            torch.testing.assert_close(pruner.values[layer][0, :, i], v, rtol=0, atol=1e-5)
+
+
+@given(st.integers(1, 20), st.integers(0, 20), st.integers(0, 20), st.integers(0, 10**6))
+def test_selection_of_a_camera_against_loops(patches, static_top, relevant_top, seed):
+    """Few different values, so that ties are common."""
+    random = np.random.default_rng(seed)
+    similarity = [float(s) for s in random.choice(np.float32([0.9, 0.996, 0.998, 1.0]), patches)]
+    relevance = [float(r) for r in random.choice(np.float32([0.1, 0.2, 0.3]), patches)]
+    threshold = float(np.float32(0.996))
+    static = [p for p in range(patches) if similarity[p] >= threshold]
+    static = sorted(static, key=lambda p: (-similarity[p], p))[:static_top]
+    relevant = sorted(range(patches), key=lambda p: (-relevance[p], p))[:relevant_top]
+    want = [p for p in range(patches) if p in static and p not in relevant]
+    got = reusable_tokens(
+        torch.tensor(similarity), torch.tensor(relevance), threshold, static_top, relevant_top
+    )
+    assert got.tolist() == want
+
+
+def test_two_identical_queries_give_the_dense_answer_with_fewer_tokens():
+    layout, x = layout_of(2), embeddings(layout_of(2), 0)
+    pruner, images = build(layout), pictures(layout, 0)
+    dense, _ = run(Dense(), layout, x)
+    modes, left = [], []
+    for _ in range(3):
+        modes.append(pruner.begin(query_of(layout, images)))
+        got, walk = run(pruner, layout, x)
+        left.append(len(walk.ids))
+        torch.testing.assert_close(got, dense, rtol=0, atol=1e-5)
+    assert modes == ['dense', 'coarse', 'coarse']
+    assert left[0] == layout.visual and left[1] < layout.visual and left[2] < layout.visual
+    report = pruner.report()
+    assert report['reason'] == ''
+    assert report['reused_a'] + report['reused_b'] == layout.visual - left[2]
+    assert report['reused_a'] <= report['reusable_a'] <= KNOBS['static_top']
+
+
+def test_what_changed_is_answered_with_old_keys_where_reused():
+    """A reuse that recomputed everything would give the dense answer; it must not."""
+    layout = layout_of(2)
+    pruner, images = build(layout), pictures(layout, 0)
+    pruner.begin(query_of(layout, images))
+    run(pruner, layout, embeddings(layout, 0))
+    pruner.begin(query_of(layout, images))
+    got, _ = run(pruner, layout, embeddings(layout, 1))
+    dense, _ = run(Dense(), layout, embeddings(layout, 1))
+    assert float((got - dense).abs().max()) > 1e-3
+
+
+def test_nothing_static_is_bit_identical_to_dense():
+    layout = layout_of(2)
+    pruner = build(layout)
+    for step in range(3):
+        x = embeddings(layout, step)
+        assert pruner.begin(query_of(layout, pictures(layout, step))) == 'dense'
+        got, walk = run(pruner, layout, x)
+        assert torch.equal(got, run(Dense(), layout, x)[0])
+        assert len(walk.ids) == layout.visual
+    assert pruner.report()['reason'] == 'nothing_reusable'
+
+
+def test_nothing_is_reused_where_every_token_is_relevant():
+    layout = layout_of(1)
+    pruner, images = build(layout, relevant_top=16), pictures(layout, 0)
+    for _ in range(2):
+        assert pruner.begin(query_of(layout, images)) == 'dense'
+        run(pruner, layout, embeddings(layout, 0))
+
+
+def longer(layout):
+    return replace(layout, prompt=layout.prompt + 1)
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        (lambda p, q: p.reset() or q, 'first'),
+        (lambda p, q: replace(q, instruction='open the drawer'), 'new_instruction'),
+        (lambda p, q: replace(q, stamp_ns=q.stamp_ns - 1), 'clock_jump'),
+        (lambda p, q: replace(q, stamp_ns=q.stamp_ns + 10 * SECOND), 'camera_gap'),
+        (lambda p, q: replace(q, layout=longer(q.layout)), 'new_layout'),
+        (lambda p, q: p.begin(q) and q, 'interrupted'),
+    ],
+)
+def test_what_ends_an_episode_runs_dense_and_fills_the_cache_anew(change, reason):
+    layout = layout_of(2)
+    pruner, images = build(layout), pictures(layout, 0)
+    query = query_of(layout, images, 5 * SECOND)
+    for _ in range(2):
+        pruner.begin(query)
+        run(pruner, layout, embeddings(layout, 0))
+    query = change(pruner, query)
+    x = embeddings(query.layout, 1)
+    assert pruner.begin(query) == 'dense'
+    assert pruner.report()['reason'] == reason
+    assert pruner.report()['state_mib'] == 0.0
+    got, walk = run(pruner, query.layout, x)
+    assert torch.equal(got, run(Dense(), query.layout, x)[0])
+    assert pruner.begin(query) == 'coarse'  # reuses what the dense pass stored
+    again, walk = run(pruner, query.layout, x)
+    torch.testing.assert_close(again, got, rtol=0, atol=1e-5)
+    assert len(walk.ids) < layout.visual
+
+
+def test_a_pass_that_was_given_up_is_not_reused():
+    layout = layout_of(1)
+    pruner, query = build(layout), query_of(layout_of(1), pictures(layout_of(1), 0))
+    pruner.begin(query)
+    run(pruner, layout, embeddings(layout, 0))
+    assert pruner.begin(query) == 'coarse'
+    walk = PruningPass(layout, pruner, torch.arange(layout.length))
+    with torch.inference_mode():
+        OURS.walk(embeddings(layout, 1), walk, proceed=lambda layer: layer < LAYERS - 1)
+    assert pruner.begin(query) == 'dense'
+    assert pruner.report()['reason'] == 'interrupted'
+
+
+def test_without_begin_nothing_is_left_out_or_stored():
+    layout, x = layout_of(2), embeddings(layout_of(2), 0)
+    pruner = build(layout)
+    for _ in range(2):
+        assert torch.equal(run(pruner, layout, x)[0], run(Dense(), layout, x)[0])
+    assert pruner.keys.nbytes == 0
+
+
+def test_a_decoder_of_one_layer_never_reuses():
+    layout = layout_of(1)
+    pruner = VlaCache.build(Target(layout.cameras, layout.patches, layers=1))
+    assert len(pruner.sites) == 1 and pruner.config.grow_before == ()
+    pruner.begin(query_of(layout, pictures(layout, 0)))
+    assert pruner.report()['reason'] == 'first'
+
+
+def test_state_in_bytes():
+    """float32: 4 layers * 2 * 32 tokens * 2 heads * 8 * 4 bytes."""
+    layout = layout_of(2)
+    pruner = build(layout)
+    pruner.begin(query_of(layout, pictures(layout, 0)))
+    run(pruner, layout, embeddings(layout, 0))
+    assert pruner.keys.nbytes + pruner.values.nbytes == 4 * 2 * 32 * 2 * 8 * 4
+    pruner.reset()
+    assert pruner.keys.nbytes == pruner.values.nbytes == 0
+
+
+def test_a_diffusion_head_and_patches_that_are_no_grid_are_refused():
+    layout = replace(layout_of(1), time=1)
+    with pytest.raises(ProfileError, match='a diffusion head makes several passes'):
+        build(layout).begin(query_of(layout, pictures(layout, 0)))
+    layout = layout_of(1, patches=12)
+    pruner, images = build(layout), pictures(layout, 0)
+    pruner.begin(query_of(layout, images))
+    run(pruner, layout, embeddings(layout, 0))
+    with pytest.raises(ProfileError, match='12 patches are no square grid of 12 pixels'):
+        pruner.begin(query_of(layout, images))
+
+
+@pytest.mark.gpu
+def test_everything_stays_on_the_device():
+    """An episode on a GPU: the tokens of the CPU, and its answers but for rounding."""
+    layout, images, answers = layout_of(2), pictures(layout_of(2), 0), {}
+    for device in ('cpu', 'cuda'):
+        model, pruner = deepcopy(OURS).to(device), build(layout)
+        for step in range(3):
+            x = embeddings(layout, step).to(device)
+            pruner.begin(replace(query_of(layout, images), visual=x[0, 1 : 1 + layout.visual]))
+            walk = PruningPass(layout, pruner, torch.arange(layout.length, device=device))
+            with torch.inference_mode():
+                answers[device, step] = model(x, walk).cpu(), walk.ids.tolist()
+        assert walk.ids.device.type == pruner.keys[0].device.type == device
+    for step in range(3):
+        (got, ids), (want, want_ids) = answers['cuda', step], answers['cpu', step]
+        assert ids == want_ids
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-3)
