@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vla_prune_ros import __version__, cli
+from vla_prune_ros.cli import common
 from vla_prune_ros.errors import VlaPruneError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +65,10 @@ def test_version(capsys):
         (['make-checkpoint'], 'folder'),
         (['make-checkpoint', 'x', '--preset', 'huge'], 'huge'),
         (['bench'], '--node'),
+        (['bench', '--pruning'], '--pruning'),
+        (['bench', '--pruning', 'dense', '--node'], 'not allowed with'),
+        (['bench', '--pruning', 'dense', '--preset', 'huge'], 'huge'),
+        (['bench', '--pruning', 'dense', '--queries', '0'], 'use 1 or more'),
     ],
     ids=str,
 )
@@ -140,7 +145,7 @@ def test_exit_codes(monkeypatch, capsys, tmp_path, ending, code, words):
 
 
 def test_without_ros_the_mend_is_said(monkeypatch, capsys):
-    monkeypatch.setattr(cli, 'find_spec', lambda name: None)
+    monkeypatch.setattr(common, 'find_spec', lambda name: None)
     assert cli.main(['demo']) == 1
     err = capsys.readouterr().err
     assert 'rclpy is not importable; source a ROS 2 distribution' in err
@@ -150,8 +155,8 @@ def test_without_ros_the_mend_is_said(monkeypatch, capsys):
 def test_the_default_checkpoint_is_made_once_in_the_users_cache(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv('HOME', str(tmp_path))
     console = cli.Console()
-    folder = cli._checkpoint(None, 'micro', console)
+    folder = common.choose_checkpoint(None, 'micro', console)
     assert folder.is_relative_to(tmp_path) and 'untrained' in folder.name
     stamp = (folder / 'vla_prune.json').stat().st_mtime_ns
-    assert cli._checkpoint(None, 'micro', console) == folder
+    assert common.choose_checkpoint(None, 'micro', console) == folder
     assert (folder / 'vla_prune.json').stat().st_mtime_ns == stamp

@@ -137,7 +137,9 @@ def test_all_launch_and_config_files_are_installed(setup_arguments):
 def test_entry_points_exist(setup_arguments):
     for line in setup_arguments['entry_points']['console_scripts']:
         module, function = line.split('=')[1].strip().split(':')
-        tree = ast.parse((ROOT / (module.replace('.', '/') + '.py')).read_text(encoding='utf-8'))
+        path = ROOT / module.replace('.', '/')
+        path = path / '__init__.py' if path.is_dir() else path.with_suffix('.py')
+        tree = ast.parse(path.read_text(encoding='utf-8'))
         assert function in {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}, line
 
 

@@ -71,6 +71,27 @@ def test_row_of_a_method():
     assert row['stages_ms']['policy_vision'] == {'p50': 25.0, 'p95': 47.5}
 
 
+def test_modes_are_counted_coarse_fine_dense():
+    modes = ('dense', 'fine', 'coarse', 'fine')
+    motions = ('unknown', 'pose', 'pose', 'pose')
+    pairs = zip(modes, motions, strict=True)
+    records = [{**record(1), 'mode': mode, 'motion': motion} for mode, motion in pairs]
+    row = method_row(MethodRun('specprune', records))
+    assert list(row['modes'].items()) == [('coarse', 1), ('fine', 2), ('dense', 1)]
+    assert row['motion_unknown'] == 1
+    text = render(demo_table([MethodRun('specprune', records)], 't'))
+    (line,) = [line for line in text.splitlines() if 'queries coarse / fine / dense' in line]
+    assert '1 / 2 / 1' in line
+
+
+def test_a_refresh_is_a_row_of_its_own_where_one_ran():
+    records = [record(1), {**record(2), 'refresh_ms': '7'}, {**record(3), 'refresh_ms': '9'}]
+    assert 'refresh' not in render(demo_table([run()], 't'))
+    text = render(demo_table([run(), MethodRun('specprune', records)], 't'))
+    (line,) = [line for line in text.splitlines() if 'refresh behind the chunk' in line]
+    assert '8.00 / 8.90' in line  # 7 and 9: the median 8, the 95th percentile 7 + 0.95 * 2
+
+
 def test_a_run_without_records_is_no_error():
     assert stage_quantiles([]) == {}
     assert math.isnan(mean_of([], 'visual_tokens'))

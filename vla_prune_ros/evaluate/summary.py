@@ -1,5 +1,6 @@
 """Many inference records to the few numbers that go into a table and a JSON file."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,16 +17,19 @@ STAGE_ORDER = (
     'node_state',
     'policy_preprocess',
     'policy_vision',
+    'policy_selection',
     'policy_language',
     'policy_head',
     'node_guard',
     'node_publish',
     'node_report',
 )
+MODES = ('coarse', 'fine', 'dense')
 TOTALS = {
     'policy_total': 'policy total',
     'overhead': 'node overhead',
     'stamp_to_chunk': 'image stamp to chunk',
+    'refresh': 'refresh behind the chunk',
 }
 
 
@@ -48,9 +52,17 @@ def method_row(run: MethodRun) -> dict[str, Any]:
         'chunks': run.chunks,
         'moved_m': round(run.moved_m, 4),
         'visual_tokens': mean_of(run.records, 'visual_tokens') if run.records else None,
+        'modes': mode_counts(run.records),
+        'motion_unknown': sum(r.get('motion') == 'unknown' for r in run.records),
         'latency_ms': asdict(stages['policy_total']) if stages else {},
         'stages_ms': {name: asdict(q) for name, q in stages.items()},
     }
+
+
+def mode_counts(records: Iterable[Mapping[str, str]]) -> dict[str, int]:
+    """Queries per mode that happened, in the order coarse, fine, dense."""
+    counts = Counter(r['mode'] for r in records if 'mode' in r)
+    return {mode: counts[mode] for mode in (*MODES, *counts) if counts[mode]}
 
 
 def mean_of(records: Sequence[Mapping[str, str]], key: str) -> float:
@@ -86,6 +98,10 @@ def demo_table(runs: Sequence[MethodRun], title: str) -> Table:
         table.add_row(key, *(str(r[key]) for r in rows))
     tokens = (r['visual_tokens'] for r in rows)
     table.add_row('visual tokens kept', *('-' if n is None else f'{n:.0f}' for n in tokens))
+    table.add_row(
+        f'queries {" / ".join(MODES)}',
+        *(' / '.join(str(r['modes'].get(m, 0)) for m in MODES) for r in rows),
+    )
     table.add_row('arm moved (m)', *(f'{r["moved_m"]:.2f}' for r in rows))
     table.add_row(
         'successes', *(f'{r["successes"]}/{r["episodes"]}' for r in rows), end_section=True

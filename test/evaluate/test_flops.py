@@ -1,0 +1,92 @@
+"""The closed form against torch's own counter, and against the published model's figures.
+
+Expected: ``torch.utils.flop_counter`` with attention as plain matrix products, exactly; for the
+published shapes the operation counts of a dense query of 605 tokens: decoder 7.84 TFLOP in linear
+layers and 0.19 in attention, towers 0.16 and 0.21 per camera, projector 0.07.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from vla_prune_ros.evaluate.bench_models import BENCH_PRESETS, model_size, random_network
+from vla_prune_ros.evaluate.flops import (
+    count_kept,
+    decoder_layer_flops,
+    policy_flops,
+    rows_per_layer,
+    vision_flops,
+)
+from vla_prune_ros.profiles import ALOHA, LIBERO
+from vla_prune_ros.pruning.baselines import Dense, Uniform
+from vla_prune_ros.pruning.layout import Layout
+from vla_prune_ros.pruning.plan import Site
+
+PROMPT = torch.tensor([[1, *range(500, 524), 29871]])
+
+
+class TwoSites:
+    """Drops after layer 0 and again after layer 1, without looking."""
+
+    name = 'two_sites'
+    sites = (Site(0), Site(1))
+
+    def begin(self, query):
+        return 'coarse'
+
+    def keep(self, view):
+        return view.ids[::2] if view.site.layer else view.ids[40:]
+
+    def reset(self):
+        pass
+
+
+def size_of(kind):
+    size = model_size(BENCH_PRESETS['micro'], ALOHA if kind == 'aloha' else LIBERO)
+    changes = {'film': {'film': True}, 'discrete': {'head': 'discrete'}}
+    stateless = {'stateless': {'proprio_dim': 0}}
+    return replace(size, **{**changes, **stateless}.get(kind, {}))
+
+
+@pytest.mark.parametrize('pruner', [Dense(), Uniform((64,)), TwoSites()], ids=lambda p: p.name)
+@pytest.mark.parametrize('kind', ['libero', 'aloha', 'film', 'discrete', 'stateless'])
+def test_equal_to_the_counter(kind, pruner):
+    profile, size = ALOHA if kind == 'aloha' else LIBERO, size_of(kind)
+    network = random_network(size, torch.float32, 'cpu')
+    layout = network.layout(profile.cameras, PROMPT.shape[1], profile.chunk)
+    pixels = torch.zeros(len(profile.cameras), 6, 224, 224)
+    state = torch.zeros(1, size.proprio_dim) if size.proprio_dim else None
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        visual = network.visual_tokens(pixels, PROMPT)
+        act = network.act(visual, PROMPT, state, layout, pruner)
+    kept = {site: len(ids) for site, ids in act.walk.kept_by_site.items()}
+    assert policy_flops(size, layout, kept) == counter.get_total_flops()
+
+
+def test_the_published_model():
+    size = model_size(BENCH_PRESETS['7b'], LIBERO)
+    decoder = 32 * decoder_layer_flops(size, 605)
+    assert decoder / 1e12 == pytest.approx(7.84 + 0.19, abs=0.011)
+    assert vision_flops(size, 2) / 1e12 == pytest.approx(2 * (0.16 + 0.21) + 0.07, abs=0.02)
+
+
+def test_rows_follow_the_sites():
+    layout = Layout(('a', 'b'), patches=16, proprio=1, prompt=20, slots=8)
+    assert layout.length == 62
+    kept = {'before_L0': 30, 'after_L1': 12, 'after_L3': 10}
+    assert rows_per_layer(layout, 4, kept) == [60, 60, 42, 42]
+    assert rows_per_layer(layout, 3, {}) == [62, 62, 62]
+
+
+def test_a_diffusion_head_is_not_covered():
+    size = replace(size_of('libero'), head='diffusion')
+    layout = Layout(('a',), 256, 1, 20, 56, time=1)
+    assert policy_flops(size, layout, {}) is None
+
+
+def test_kept_tokens_are_counted_over_cameras():
+    by_site = {'after_L0': {'a': [True, False, True], 'b': [True, True, True]}}
+    assert count_kept(by_site) == {'after_L0': 5}

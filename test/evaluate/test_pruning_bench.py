@@ -1,0 +1,243 @@
+"""The pruning benchmark: rows by hand, the order of events, and whole runs on the micro model.
+
+Expected numbers: percentiles of short lists by hand; 512 or 2 x 64 tokens; events recorded by
+stand-ins for policy and pruner. No time is compared with a clock.
+"""
+
+import json
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from vla_prune_ros import cli
+from vla_prune_ros.evaluate import pruning_bench
+from vla_prune_ros.evaluate.bench_models import BenchModelOptions, build_bench_model
+from vla_prune_ros.evaluate.bench_scene import FAST, SLOW, BenchScene
+from vla_prune_ros.evaluate.pruning_bench import (
+    PruningBenchOptions,
+    Sample,
+    bench_rows,
+    run_episode,
+    run_pruning_bench,
+    torch_threads,
+)
+from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.pruning.plan import Site
+from vla_prune_ros.pruning.registry import PRUNERS
+
+MICRO = BenchModelOptions('micro')
+KEYS = {
+    'method',
+    'mode',
+    'queries',
+    'visual_tokens',
+    'latency_ms',
+    'stages_ms',
+    'refresh_ms',
+    'tflops',
+    'speedup_vs_dense',
+    'selection_percent_of_dense',
+}
+
+
+def sample(mode, total, selection=0.0, tokens=512, refresh=None, flops=None, finite=True):
+    timings = {'vision': 1.0, 'selection': selection, 'total': total}
+    return Sample(mode, tokens, timings, refresh, flops, finite)
+
+
+def test_rows_by_hand():
+    samples = {
+        'dense': [sample('dense', t, flops=8e12) for t in (100.0, 200.0, 400.0)],
+        'clever': [
+            sample('fine', 80.0, 20.0, tokens=200, refresh=5.0, flops=4e12),
+            sample('dense', 300.0, 2.0, refresh=7.0, flops=8e12),
+            sample('coarse', 50.0, 10.0, tokens=100, refresh=9.0, flops=2e12),
+            sample('fine', 120.0, 40.0, tokens=300, refresh=6.0, flops=6e12),
+        ],
+    }
+    rows = bench_rows(samples)
+    names = [(r['method'], r['mode'], r['queries']) for r in rows]
+    assert names == [
+        ('dense', 'dense', 3),
+        ('clever', 'dense', 1),
+        ('clever', 'coarse', 1),
+        ('clever', 'fine', 2),
+    ]
+    dense, _, coarse, fine = rows
+    assert dense['latency_ms'] == {'p50': 200.0, 'p95': pytest.approx(380.0)}
+    assert dense['speedup_vs_dense'] == 1.0 and dense['refresh_ms'] is None
+    assert coarse['speedup_vs_dense'] == 4.0 and coarse['selection_percent_of_dense'] == 5.0
+    assert fine['visual_tokens'] == 250 and fine['tflops'] == 5.0
+    assert fine['latency_ms']['p50'] == 100.0 and fine['speedup_vs_dense'] == 2.0
+    assert fine['selection_percent_of_dense'] == 15.0
+    assert fine['stages_ms'] == {
+        'vision': {'p50': 1.0, 'p95': 1.0},
+        'selection': {'p50': 30.0, 'p95': pytest.approx(39.0)},
+    }
+    assert fine['refresh_ms'] == {'p50': 5.5, 'p95': pytest.approx(5.95)}
+
+
+class RecordingPolicy:
+    """Takes the place of a policy and writes down what is asked of it."""
+
+    statistics = SimpleNamespace(proprio=None)
+    profile = LIBERO
+
+    def __init__(self, name, log):
+        self.name, self.log = name, log
+        self.model = SimpleNamespace(
+            size=SimpleNamespace(head='diffusion'), layout=lambda *sizes: None
+        )
+
+    def tokenizer(self, text):
+        return [1]
+
+    def infer(self, observation, motion):
+        self.log.append((self.name, 'infer', observation.stamp_ns, motion))
+        return SimpleNamespace(
+            mode='dense',
+            visual_tokens=512,
+            timings_ms={'selection': 0.0, 'total': 1.0},
+            kept_by_site={},
+            actions=np.zeros((8, 7)),
+        )
+
+    def watch(self, camera, stamp_ns, frame):
+        self.log.append((self.name, 'watch', stamp_ns, camera))
+
+    def refresh(self):
+        self.log.append((self.name, 'refresh', None, None))
+        return 3.0
+
+
+@pytest.mark.parametrize('refresh', [True, False])
+def test_methods_take_turns_and_see_every_frame(refresh):
+    log = []
+    policies = {name: RecordingPolicy(name, log) for name in ('dense', 'b')}
+    scene = BenchScene(LIBERO, queries=3)
+    samples = run_episode(policies, scene, refresh)
+    once = ['infer', 'refresh'] if refresh else ['infer']
+    per_query = [(n, w) for n in ('dense', 'b') for w in once]
+    frames = [('dense', 'watch'), ('b', 'watch')] * 2 * 8
+    assert [(n, w) for n, w, *_ in log] == 3 * (per_query + frames)
+    asked = [(stamp, motion) for n, w, stamp, motion in log if (n, w) == ('b', 'infer')]
+    assert [m for _, m in asked] == [FAST, FAST, SLOW]
+    seen = [t for n, w, t, c in log if (n, w, c) == ('b', 'watch', 'wrist')]
+    assert all(b - a == 50_000_000 for a, b in pairwise([asked[0][0], *seen]))
+    assert seen[7] == asked[1][0]  # the frame of a query is shown before it, like any other
+    assert [s.refresh_ms for s in samples['b']] == [3.0 if refresh else None] * 3
+
+
+class Curious:
+    """Notes what a query brings: motion, the frame a step before, and a chance to refresh."""
+
+    name, look_back_s = 'curious', 0.3
+    sites = (Site(0),)
+
+    def __init__(self):
+        self.differences, self.motions, self.refreshed = [], [], 0
+
+    def begin(self, query):
+        before = query.history.before('primary', query.stamp_ns, 50_000_000)
+        now = query.model_images['primary'].astype(int)
+        if before is not None:
+            self.differences.append(np.abs(now - before).max())
+        self.motions.append(query.motion)
+        return 'fine' if query.motion is SLOW else 'coarse'
+
+    def keep(self, view):
+        return view.ids[::4]
+
+    def refresher(self):
+        self.refreshed += 1
+        return None
+
+    def reset(self):
+        pass
+
+
+def test_a_stateful_method_gets_what_it_needs(monkeypatch):
+    curious = Curious()
+    monkeypatch.setitem(PRUNERS, 'curious', lambda target: curious)
+    result = run_pruning_bench(PruningBenchOptions(('curious',), MICRO, queries=4))
+    warm, taken = pruning_bench.WARM_UP_QUERIES, 4
+    assert len(curious.motions) == curious.refreshed == warm + taken
+    assert curious.motions[warm:] == [FAST, FAST, SLOW, SLOW]
+    # Every query but the first of each episode has an earlier frame, and none is like another.
+    assert len(curious.differences) == warm + taken - 2 and min(curious.differences) > 0
+    rows = [(r['method'], r['mode'], r['queries'], r['visual_tokens']) for r in result['rows']]
+    assert rows == [
+        ('dense', 'dense', 4, 512),
+        ('curious', 'coarse', 2, 128),
+        ('curious', 'fine', 2, 128),
+    ]
+
+
+def test_a_run_is_complete_and_json():
+    said = []
+    options = PruningBenchOptions(('uniform:64', 'dense', 'uniform:64'), MICRO, 2, False, 1)
+    result = run_pruning_bench(options, said.append)
+    assert [r['method'] for r in result['rows']] == ['dense', 'uniform:64']
+    assert all(set(r) == KEYS for r in result['rows'])
+    assert set(result['rows'][1]['stages_ms']) == {
+        'preprocess',
+        'vision',
+        'selection',
+        'language',
+        'head',
+    }
+    dense, uniform = result['rows']
+    assert (dense['visual_tokens'], uniform['visual_tokens']) == (512, 128)
+    assert uniform['tflops'] < dense['tflops']
+    ratio = dense['latency_ms']['p50'] / uniform['latency_ms']['p50']
+    assert uniform['speedup_vs_dense'] == pytest.approx(ratio)
+    assert result['ok'] and result['untrained'] and result['settings']['threads'] == 1
+    assert result['settings']['chunk_ms'] == pytest.approx(400)
+    assert json.loads(json.dumps(result)) == result
+    assert said[0] == 'making the model' and 'query 2 of 2: uniform:64' in said[-1]
+
+
+def test_every_registered_method_can_be_timed():
+    result = run_pruning_bench(PruningBenchOptions(tuple(PRUNERS), MICRO, queries=4))
+    timed = {r['method']: 0 for r in result['rows']}
+    for row in result['rows']:
+        timed[row['method']] += row['queries']
+    assert timed == dict.fromkeys(PRUNERS, 4) and result['ok']
+
+
+def test_actions_that_are_not_finite_are_bad(monkeypatch):
+    model = build_bench_model(MICRO)
+    with torch.no_grad():
+        model.network.action_head.model.fc2.bias.fill_(torch.nan)
+    monkeypatch.setattr(pruning_bench, 'build_bench_model', lambda options: model)
+    assert run_pruning_bench(PruningBenchOptions((), MICRO, queries=1))['ok'] is False
+
+
+def test_threads_are_put_back():
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), torch_threads(before + 1) as count:
+        assert count == torch.get_num_threads() == before + 1
+        raise KeyError
+    assert torch.get_num_threads() == before
+    with torch_threads(None) as count:
+        assert count == before
+
+
+def test_command_line(tmp_path, capsys):
+    out = tmp_path / 'out.json'
+    arguments = '--pruning uniform:128 --preset micro --layers 4 --share-layers --queries 2'
+    assert cli.main(['bench', *arguments.split(), '--json', str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert [r['method'] for r in result['rows']] == ['dense', 'uniform:128']
+    assert result['model']['layers'] == 4 and result['model']['shared_layers'] is True
+    text = ' '.join(capsys.readouterr().out.split())
+    assert 'selection' in text and 'All 4 decoder layers use the weights of the first' in text
+
+
+def test_an_unknown_method_is_one_line_before_anything_is_made(monkeypatch, capsys):
+    monkeypatch.setattr(pruning_bench, 'build_bench_model', None)
+    assert cli.main(['bench', '--pruning', 'magic']) == 1
+    assert "unknown pruning method 'magic'" in capsys.readouterr().err

@@ -1,0 +1,140 @@
+"""``vla-prune bench``: the node, the types of weights, or the pruning methods."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from .common import add_command, choose_checkpoint, positive, require_ros
+
+REFRESHES_PER_S = 1.0  # of the progress line: its thread takes time from what is measured
+
+
+def add_bench(commands: Any) -> None:
+    """Declare the sub-command and its options."""
+    bench = add_command(
+        commands,
+        'bench',
+        _bench,
+        'measure; --node: the ROS 2 node with two 640x480 cameras; --dtypes: types of weights; '
+        '--pruning: pruning methods',
+    )
+    what = bench.add_mutually_exclusive_group(required=True)
+    what.add_argument('--node', action='store_true', help='node overhead and received rates')
+    what.add_argument(
+        '--dtypes', nargs='+', metavar='DTYPE', help='time and memory of the policy in each dtype'
+    )
+    what.add_argument(
+        '--pruning',
+        nargs='+',
+        metavar='METHOD',
+        help='time of the policy with each method, selection apart; dense comes first, always',
+    )
+    bench.add_argument(
+        '--checkpoint', type=Path, help='checkpoint folder (default: an untrained one, made here)'
+    )
+    bench.add_argument('--profile', default='libero', help='robot profile (--dtypes, --pruning)')
+    bench.add_argument('--device', default='cpu', help='torch device (--dtypes, --pruning)')
+    _add_node_and_dtypes(bench)
+    _add_pruning(bench)
+
+
+def _add_node_and_dtypes(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument('--runs', type=positive, default=20, help='counted inferences (--dtypes)')
+    bench.add_argument(
+        '--seconds', type=float, default=15.0, help='time measured after the warm-up (--node)'
+    )
+    bench.add_argument('--rate', type=float, default=30.0, help='frames per second and camera')
+    bench.add_argument(
+        '--no-transport-profile',
+        action='store_true',
+        help="measure with the middleware's defaults, to see what the profile is for",
+    )
+
+
+def _add_pruning(bench: argparse.ArgumentParser) -> None:
+    group = bench.add_argument_group('--pruning')
+    group.add_argument(
+        '--preset',
+        default='demo',
+        choices=('micro', 'demo', '7b'),
+        help='shapes of the random weights; 7b: those of the published model, 15 GB in bfloat16',
+    )
+    group.add_argument('--layers', type=positive, help="decoder layers, instead of the preset's")
+    group.add_argument(
+        '--share-layers',
+        action='store_true',
+        help='every decoder layer uses the weights of the first: same work, memory of one',
+    )
+    group.add_argument('--dtype', default='bfloat16', help='dtype of the weights')
+    group.add_argument(
+        '--queries', type=positive, default=16, help='counted inferences of each method'
+    )
+    group.add_argument('--threads', type=positive, help="torch threads, instead of torch's choice")
+    group.add_argument(
+        '--no-refresh',
+        action='store_true',
+        help='no dense look between queries, as on a robot that has no time for it',
+    )
+
+
+def _bench(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    if options.pruning:
+        return _bench_pruning(options, console)
+    return _bench_node(options, console) if options.node else _bench_dtypes(options, console)
+
+
+def _bench_pruning(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from ..evaluate.bench_models import BenchModelOptions
+    from ..evaluate.pruning_bench import PruningBenchOptions, run_pruning_bench
+    from ..evaluate.pruning_tables import pruning_notes, pruning_tables
+
+    given = options.checkpoint
+    model = BenchModelOptions(
+        preset=options.preset,
+        profile=options.profile,
+        checkpoint=None if given is None else choose_checkpoint(given, '', console),
+        layers=options.layers,
+        share_layers=options.share_layers,
+        dtype=options.dtype,
+        device=options.device,
+    )
+    bench = PruningBenchOptions(
+        tuple(options.pruning), model, options.queries, not options.no_refresh, options.threads
+    )
+    with console.status('', refresh_per_second=REFRESHES_PER_S) as status:
+        result = run_pruning_bench(bench, status.update)
+    for table in pruning_tables(result):
+        console.print(table)
+    for note in pruning_notes(result):
+        console.print(note, markup=False, highlight=False)
+    return result
+
+
+def _bench_dtypes(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from ..evaluate.dtype_bench import DtypeBenchOptions, dtype_table, run_dtype_bench
+
+    checkpoint = choose_checkpoint(options.checkpoint, 'demo', console)
+    dtypes = tuple(options.dtypes)
+    bench = DtypeBenchOptions(checkpoint, options.profile, dtypes, options.device, options.runs)
+    with console.status('') as status:
+        result = run_dtype_bench(bench, status.update)
+    console.print(dtype_table(result))
+    return result
+
+
+def _bench_node(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    require_ros()
+    from ..evaluate.node_report import node_result, node_table, node_verdict
+    from ..nodes.node_bench import NodeBenchOptions, run_node_bench
+
+    profile = not options.no_transport_profile
+    checkpoint = choose_checkpoint(options.checkpoint, 'micro', console)
+    run = run_node_bench(
+        NodeBenchOptions(checkpoint, options.seconds, options.rate, profile), console
+    )
+    result = node_result(run.records, options.rate, run.sent_hz, run.received_hz, profile)
+    console.print(node_table(result))
+    console.print(node_verdict(result))
+    return result

@@ -1,0 +1,69 @@
+"""What all sub-commands share: options, the default checkpoint, and ROS or no ROS."""
+
+import argparse
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from .. import __version__
+from ..errors import CheckpointError, VlaPruneError
+
+Run = Callable[[argparse.Namespace, Console], dict[str, Any]]
+"""A sub-command: options and where to print -> what ``--json`` writes."""
+
+NO_ROS = (
+    'rclpy is not importable',
+    'source a ROS 2 distribution, or install the wheels with '
+    "pip install 'vla_prune_ros[ros]' (never both)",
+)
+
+
+def add_command(commands: Any, name: str, run: Run, text: str) -> argparse.ArgumentParser:
+    """A sub-command's parser: defaults in its help, and ``--json FILE``."""
+    parser = commands.add_parser(
+        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the result as JSON')
+    parser.set_defaults(run=run)
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError('use 1 or more')
+    return value
+
+
+def require_ros() -> None:
+    """Fail with the mend where rclpy is not installed.
+
+    :raises VlaPruneError: it is not.
+    """
+    if find_spec('rclpy') is None:
+        raise VlaPruneError(*NO_ROS)
+
+
+def choose_checkpoint(given: Path | None, preset: str, console: Console) -> Path:
+    """The given folder, or a synthetic one in the user's cache, made on first use.
+
+    :raises CheckpointError: the given folder is not there; found before any process starts.
+    """
+    if given is not None:
+        if not given.is_dir():
+            raise CheckpointError(
+                f'checkpoint {str(given)!r} is not a folder',
+                'give the folder that holds config.json and the weights',
+            )
+        return given
+    folder = Path.home() / '.cache' / 'vla_prune_ros' / f'untrained-{preset}-{__version__}'
+    if not (folder / 'vla_prune.json').is_file():
+        from ..model.synthetic import make_checkpoint
+
+        console.print(f'making an untrained checkpoint in {folder}')
+        make_checkpoint(folder, preset)
+    return folder

@@ -1,0 +1,85 @@
+"""Floating-point operations of one query in closed form: two per multiply-add.
+
+Counted is what the engine runs: matrix products, the patch convolutions, and attention over the
+tokens that are left in each layer. Not counted: norms, activations and softmax (below 1 %), what
+selection computes, and keys that a method shows again after it dropped their tokens.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from ..model.openvla import ModelSize
+from ..model.vision import PATCH, PATCHES, TowerSize
+from ..pruning.layout import Layout
+
+PIXELS = 3 * PATCH * PATCH
+
+
+def policy_flops(size: ModelSize, layout: Layout, kept: Mapping[str, int]) -> int | None:
+    """One query: towers, projectors, decoder and head.
+
+    :param kept: site name -> visual tokens that are left behind it, all cameras together.
+    :returns: None for a diffusion head, whose passes may each keep other tokens.
+    """
+    if size.head == 'diffusion':
+        return None
+    width = size.text.hidden_size
+    state = size.proprio_dim * width + width * width if size.proprio_dim else 0
+    rows = rows_per_layer(layout, size.text.num_hidden_layers, kept)
+    return (
+        vision_flops(size, len(layout.cameras))
+        + 2 * state
+        + sum(decoder_layer_flops(size, n) for n in rows)
+        + head_flops(size, layout.slots)
+    )
+
+
+def rows_per_layer(layout: Layout, layers: int, kept: Mapping[str, int]) -> list[int]:
+    """Length of the sequence in each decoder layer.
+
+    :param kept: as in :func:`policy_flops`; ``before_L0`` acts from layer 0, ``after_L3`` from 4.
+    """
+    rows, visual = [], layout.visual
+    for layer in range(layers):
+        site = f'after_L{layer - 1}' if layer else 'before_L0'
+        visual = kept.get(site, visual)
+        rows.append(layout.length - layout.visual + visual)
+    return rows
+
+
+def decoder_layer_flops(size: ModelSize, rows: int) -> int:
+    """One Llama layer over ``rows`` tokens: four projections, attention, gated MLP."""
+    text = size.text
+    width, heads = text.hidden_size, text.num_attention_heads * text.head_dim
+    grouped = text.num_key_value_heads * text.head_dim
+    projections = 2 * width * heads + 2 * width * grouped + 3 * width * text.intermediate_size
+    return 2 * rows * (projections + 2 * rows * heads)
+
+
+def vision_flops(size: ModelSize, cameras: int) -> int:
+    """Both towers up to the second-to-last block, and the projector, over all cameras."""
+    film = size.text.hidden_size if size.film else 0
+    towers = _tower(size.dino, cameras, film) + _tower(size.siglip, cameras, film)
+    inputs, width = size.dino.width + size.siglip.width, size.text.hidden_size
+    projector = 4 * inputs * inputs + 4 * inputs * width + width * width
+    return towers + 2 * cameras * PATCHES * projector
+
+
+def head_flops(size: ModelSize, slots: int) -> int:
+    """L1: the residual MLP over each step's slots. Discrete: ``lm_head`` over the read-out."""
+    width = size.text.hidden_size
+    if size.head == 'discrete':
+        return 2 * slots * width * size.text.vocab_size
+    steps, inputs = slots // size.action_dim, size.action_dim * width
+    return 2 * steps * (inputs * width + 2 * width * width + width * size.action_dim)
+
+
+def count_kept(by_site: Mapping[str, Mapping[str, Iterable[bool]]]) -> dict[str, int]:
+    """``Inference.kept_by_site`` -> site name -> visual tokens of all cameras."""
+    return {site: sum(int(sum(m)) for m in masks.values()) for site, masks in by_site.items()}
+
+
+def _tower(tower: TowerSize, cameras: int, film: int) -> int:
+    rows, width, blocks = PATCHES + tower.prefix, tower.width, tower.depth - 1
+    linear = 4 * width * width + 2 * width * tower.mlp_width
+    block = cameras * rows * (linear + 2 * rows * width) + 2 * film * width
+    return 2 * (cameras * PATCHES * PIXELS * width + blocks * block)

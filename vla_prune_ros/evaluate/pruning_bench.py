@@ -1,0 +1,213 @@
+"""``vla-prune bench --pruning``: what each pruning method costs and saves, end to end.
+
+All methods work on one network and see the same frames. They take turns query by query, dense
+first: what else the machine does falls on all of them alike.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..engine.load import pruner_target
+from ..engine.policy import Policy
+from ..model.prompt import build_prompt
+from ..profiles import load_profile
+from ..pruning.plan import SELECTION
+from ..pruning.registry import build_pruner
+from ..records import Inference, Observation
+from .bench_models import BenchModel, BenchModelOptions, build_bench_model
+from .bench_scene import INSTRUCTION, NOISE_LEVELS, BenchScene
+from .flops import count_kept, policy_flops
+from .machine import machine
+from .summary import Quantiles
+
+DENSE = 'dense'
+WARM_UP_QUERIES = 3  # dense where a method needs it, coarse, fine: every shape once
+MODES = ('dense', 'coarse', 'fine')
+
+
+@dataclass(frozen=True)
+class PruningBenchOptions:
+    """What is measured.
+
+    :param methods: as ``load_policy(pruning=...)`` takes them; dense is added where it lacks.
+    :param queries: counted queries per method, after three that are not.
+    :param refresh: give each method its look at the whole sequence after each query.
+    :param threads: of torch; None for torch's choice.
+    """
+
+    methods: tuple[str, ...]
+    model: BenchModelOptions = field(default_factory=BenchModelOptions)
+    queries: int = 16
+    refresh: bool = True
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One counted query.
+
+    :param refresh_ms: None where nothing was refreshed.
+    :param flops: None where the closed form does not cover the model.
+    """
+
+    mode: str
+    visual_tokens: int
+    timings_ms: Mapping[str, float]
+    refresh_ms: float | None
+    flops: int | None
+    finite: bool
+
+
+def run_pruning_bench(
+    options: PruningBenchOptions, progress: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """One episode with every method.
+
+    :returns: ``ok`` (all actions finite), ``rows``, ``model``, ``settings``, ``untrained``,
+        ``machine``; keys as in docs/benchmark.md.
+    :raises VlaPruneError: a method, the model or the device is not usable.
+    """
+    load_before = os.getloadavg()[0]
+    methods = tuple(dict.fromkeys((DENSE, *options.methods)))
+    target = pruner_target(load_profile(options.model.profile))
+    for method in methods:
+        build_pruner(method, target)  # a wrong name is said before a minute of drawing weights
+    with torch_threads(options.threads) as threads:
+        progress('making the model')
+        model = build_bench_model(options.model)
+        policies = {method: model.policy(method) for method in methods}
+
+        def episode(queries: int, label: str) -> dict[str, list[Sample]]:
+            for policy in policies.values():
+                policy.reset()
+            scene = BenchScene(model.profile, queries)
+            return run_episode(
+                policies, scene, options.refresh, lambda text: progress(f'{label} {text}')
+            )
+
+        episode(WARM_UP_QUERIES, 'warm-up query')
+        samples = episode(options.queries, 'query')
+    return {
+        'ok': all(s.finite for taken in samples.values() for s in taken),
+        'rows': bench_rows(samples),
+        'model': dict(model.about),
+        'settings': {**_settings(options, model, threads), 'load_before': load_before},
+        'untrained': bool(model.about['untrained']),
+        'machine': machine(),
+    }
+
+
+def run_episode(
+    policies: Mapping[str, Policy],
+    scene: BenchScene,
+    refresh: bool,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, list[Sample]]:
+    """One episode: at each query all policies in turn, then the frames up to the next query.
+
+    :returns: method -> its queries, in order.
+    """
+    samples: dict[str, list[Sample]] = {method: [] for method in policies}
+    bounds = next(iter(policies.values())).statistics.proprio
+    state = None if bounds is None else bounds.mean
+    for query in range(scene.queries):
+        observation = scene.observation(query, state)
+        for method, policy in policies.items():
+            progress(f'{query + 1} of {scene.queries}: {method}')
+            samples[method].append(_query(policy, observation, scene, query, refresh))
+        for step in scene.steps_after(query):
+            _watch(policies.values(), scene, step)
+    return samples
+
+
+def bench_rows(samples: Mapping[str, Sequence[Sample]]) -> list[dict[str, Any]]:
+    """One row per method and mode, ratios to the dense queries of the same run."""
+    dense = _p50([s.timings_ms['total'] for s in samples[DENSE]])
+    return [
+        {'method': method, 'mode': mode, **_row([s for s in taken if s.mode == mode], dense)}
+        for method, taken in samples.items()
+        for mode in MODES
+        if any(s.mode == mode for s in taken)
+    ]
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[int]:
+    """Run the block with ``count`` torch threads; yields the number in use."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _query(
+    policy: Policy, observation: Observation, scene: BenchScene, query: int, refresh: bool
+) -> Sample:
+    out = policy.infer(observation, scene.motion(query))
+    return Sample(
+        out.mode,
+        out.visual_tokens,
+        out.timings_ms,
+        policy.refresh() if refresh else None,
+        _flops(policy, out),
+        bool(np.isfinite(out.actions).all()),
+    )
+
+
+def _flops(policy: Policy, out: Inference) -> int | None:
+    profile = policy.profile
+    prompt_ids = len(policy.tokenizer(build_prompt(INSTRUCTION)))
+    layout = policy.model.layout(profile.cameras, prompt_ids, profile.chunk)
+    return policy_flops(policy.model.size, layout, count_kept(out.kept_by_site))
+
+
+def _watch(policies: Iterable[Policy], scene: BenchScene, step: int) -> None:
+    stamp_ns = scene.stamp_ns(step)
+    for camera, frame in scene.frames(step).items():
+        for policy in policies:
+            policy.watch(camera, stamp_ns, frame)
+
+
+def _row(taken: Sequence[Sample], dense_p50: float) -> dict[str, Any]:
+    stages = {n: [s.timings_ms[n] for s in taken] for n in taken[0].timings_ms}
+    total = stages.pop('total')
+    refreshed = [s.refresh_ms for s in taken if s.refresh_ms is not None]
+    flops = [s.flops for s in taken if s.flops is not None]
+    return {
+        'queries': len(taken),
+        'visual_tokens': float(np.mean([s.visual_tokens for s in taken])),
+        'latency_ms': _quantiles(total),
+        'stages_ms': {name: _quantiles(values) for name, values in stages.items()},
+        'refresh_ms': _quantiles(refreshed) if refreshed else None,
+        'tflops': float(np.mean(flops)) / 1e12 if flops else None,
+        'speedup_vs_dense': dense_p50 / _p50(total),
+        'selection_percent_of_dense': 100.0 * _p50(stages[SELECTION]) / dense_p50,
+    }
+
+
+def _p50(values: Sequence[float]) -> float:
+    return float(np.percentile(values, 50))
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float]:
+    return asdict(Quantiles(*(float(q) for q in np.percentile(values, (50, 95)))))
+
+
+def _settings(options: PruningBenchOptions, model: BenchModel, threads: int) -> dict[str, Any]:
+    profile = model.profile
+    return {
+        'queries': options.queries,
+        'warm_up_queries': WARM_UP_QUERIES,
+        'refresh': options.refresh,
+        'threads': threads,
+        'noise_levels': NOISE_LEVELS,
+        'chunk_ms': 1e3 * profile.chunk * profile.control_period_s,
+    }
