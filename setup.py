@@ -41,7 +41,10 @@ CORE = [
     'rich>=13,<16',
 ]
 ROS = [f'{package}=={version}; {LINUX_X86}' for package, version in JAZZY.items()]
-SIM = ['robosuite==1.4.0', 'mujoco==3.3.7', 'termcolor>=2,<4']
+# pin leaves urdfdom open-ended; another major version is another library name.
+MOTION = ['pin==4.1.0', 'cmeel-urdfdom>=6,<7']
+# The simulator's parameter file takes the speed of the arm through its URDF.
+SIM = ['robosuite==1.4.0', 'mujoco==3.3.7', 'termcolor>=2,<4', *MOTION]
 # hf-libero and bddl come on top with --no-deps; see docs/dependencies.md.
 LIBERO = SIM + [
     'cloudpickle>=2,<4',
@@ -72,6 +75,7 @@ setup(
     install_requires=CORE,
     extras_require={
         'ros': ROS,
+        'motion': MOTION,
         'sim': SIM,
         'libero': LIBERO,
         'quant': QUANT,

@@ -44,7 +44,7 @@ ROS = {
     'launch',
     'launch_ros',
 }
-HEAVY = {'torch', 'transformers', 'robosuite', 'mujoco'}
+HEAVY = {'torch', 'transformers', 'robosuite', 'mujoco', 'pinocchio'}
 
 
 def modules() -> dict[str, Path]:

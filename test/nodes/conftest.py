@@ -221,13 +221,16 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class PolicyRig:
-    """A policy node and the robot it listens to."""
+    """A policy node and the robot it listens to; ``remap`` is one rule of topics."""
 
-    def __init__(self, **parameters: Any) -> None:
+    def __init__(self, remap: str = '', **parameters: Any) -> None:
         from vla_prune_ros.nodes.policy_node import PolicyNode
 
         overrides = [Parameter(k, value=v) for k, v in parameters.items()]
-        self.spinning = Spinning(lambda: PolicyNode(parameter_overrides=overrides))
+        arguments = ['--ros-args', '-r', remap] if remap else None
+        self.spinning = Spinning(
+            lambda: PolicyNode(parameter_overrides=overrides, cli_args=arguments)
+        )
         self.node = self.spinning.node
         self.robot = Robot()
         self.robot.silent = True
@@ -263,6 +266,81 @@ class PolicyRig:
     def close(self) -> None:
         self.spinning.close()
         self.robot.client.destroy_node()
+
+
+class RecordingPruner:
+    """Keeps everything, asks for motion and frames, and remembers what it was told.
+
+    ``harvest`` is called at every layer of a refresh.
+    """
+
+    name = 'recorder'
+    sites = ()
+    look_back_s = 0.5
+
+    def __init__(self) -> None:
+        self.queries: list[Any] = []
+        self.counts: list[dict[str, int]] = []
+        self.before: list[dict[str, Any]] = []
+        self.resets = 0
+        self.harvest: Callable[[int], None] | None = None
+
+    @classmethod
+    def build(cls, target: Any) -> 'RecordingPruner':
+        return cls()
+
+    def begin(self, query: Any) -> str:
+        cameras = query.layout.cameras
+        if not query.stamp_ns:  # the query that warms up
+            return 'fine'
+        self.counts.append({c: query.history.count(c) for c in cameras})
+        back_ns = 150_000_000
+        self.before.append({c: query.history.before(c, query.stamp_ns, back_ns) for c in cameras})
+        self.queries.append(query)
+        return 'fine'
+
+    def keep(self, view: Any) -> None:
+        return None
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def report(self) -> dict[str, Any]:
+        motion = self.queries[-1].motion if self.queries else None
+        return {'reason': 'recorded', 'motion': 'unknown' if motion is None else motion.source}
+
+    def refresher(self) -> Any:
+        return None if self.harvest is None else _Refresher(self.harvest)
+
+
+class _Refresher:
+    """Sees every layer of the micro checkpoint, which has three."""
+
+    name = 'refresher'
+
+    def __init__(self, harvest: Callable[[int], None]) -> None:
+        from vla_prune_ros.pruning.plan import Site
+
+        self.sites = tuple(Site(layer) for layer in range(3))
+        self._harvest = harvest
+
+    def begin(self, query: Any) -> str:
+        return 'dense'
+
+    def keep(self, view: Any) -> None:
+        self._harvest(view.site.layer)
+
+    def reset(self) -> None:
+        pass
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes ``pruning: recorder`` a method."""
+    from vla_prune_ros.pruning import registry
+
+    known = {**registry.PRUNERS, 'recorder': RecordingPruner.build}
+    monkeypatch.setattr(registry, 'PRUNERS', known)
 
 
 @pytest.fixture

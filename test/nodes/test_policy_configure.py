@@ -121,6 +121,9 @@ WRONG = [
     ('gripper_signs', [1.0, 0.5], ('gripper signs', '1 or -1')),
     ('gripper_signs', [1.0, 5.0], ('gripper_signs', 'above 1')),
     ('gripper_joints', ['a', 'a'], ('gripper joints', 'once')),
+    ('motion_source', 'gyroscope', ("'gyroscope'", 'joint_velocities')),
+    ('motion_source', 'joint_speed', ('reach of 0.0 m', 'stretched arm')),
+    ('motion_source', 'joint_velocities', ('ee_link is empty', 'link of the hand')),
     ('pose_offset_m', [1.0], ('pose_offset_m', 'x, y and z')),
     ('pose_offset_m', [float('nan'), 0.0, 0.0], ('pose_offset_m', 'nan')),
 ]

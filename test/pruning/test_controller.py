@@ -58,7 +58,7 @@ def at(settings, mode, target=LIBERO):
 @pytest.mark.parametrize(
     ('settings', 'before', 'linear', 'angular', 'vertical', 'after'),
     [
-        # Slow as a whole, by the 0.35 m/s and 2 rad/s of either preset.
+        # Slow as a whole, by 0.35 m/s and 2 rad/s, and by 0.09 m/s and 0.5 rad/s.
         (PAPER, 'coarse', 0.34, 1.9, 0.0, 'fine'),
         (PAPER, 'coarse', 0.34, 1.9, -0.1, 'fine'),
         (PAPER, 'coarse', 0.34, 1.9, 1e-6, 'coarse'),
@@ -70,13 +70,13 @@ def at(settings, mode, target=LIBERO):
         (PAPER, 'fine', 0.1, 2.1, -0.1, 'coarse'),
         (PAPER, 'fine', 0.35, 2.0, 0.0, 'fine'),
         (PAPER, 'fine', 0.34, 1.9, 0.34, 'fine'),
-        (RECOMMENDED, 'coarse', 0.34, 1.9, 0.01, 'fine'),
-        (RECOMMENDED, 'coarse', 0.34, 1.9, 0.011, 'coarse'),
-        (RECOMMENDED, 'coarse', 0.36, 1.9, 0.0, 'coarse'),
-        (RECOMMENDED, 'coarse', 0.34, 2.1, 0.0, 'coarse'),
-        (RECOMMENDED, 'fine', 0.52, 2.9, 0.3, 'fine'),
-        (RECOMMENDED, 'fine', 0.53, 0.0, 0.0, 'coarse'),
-        (RECOMMENDED, 'fine', 0.0, 3.1, 0.0, 'coarse'),
+        (RECOMMENDED, 'coarse', 0.089, 0.49, 0.01, 'fine'),
+        (RECOMMENDED, 'coarse', 0.089, 0.49, 0.011, 'coarse'),
+        (RECOMMENDED, 'coarse', 0.091, 0.49, 0.0, 'coarse'),
+        (RECOMMENDED, 'coarse', 0.089, 0.51, 0.0, 'coarse'),
+        (RECOMMENDED, 'fine', 0.134, 0.74, 0.3, 'fine'),
+        (RECOMMENDED, 'fine', 0.136, 0.0, 0.0, 'coarse'),
+        (RECOMMENDED, 'fine', 0.0, 0.76, 0.0, 'coarse'),
     ],
 )
 def test_slow_and_not_rising_is_fine(settings, before, linear, angular, vertical, after):
@@ -133,18 +133,20 @@ def test_the_2026_rule_against_its_transcription(steps):
 
 @given(st.lists(speeds, max_size=20), st.sampled_from([PAPER, RECOMMENDED]))
 def test_the_paper_s_rule_against_its_transcription(steps, settings):
-    factor, rising = (1.0, 0.0) if settings is PAPER else (1.5, 0.01)
+    slow, turn, factor, rising = (
+        (0.35, 2.0, 1.0, 0.0) if settings is PAPER else (0.09, 0.5, 1.5, 0.01)
+    )
     controller, fine = Controller(settings, LIBERO), False
     for linear, angular, vertical in steps:
-        if fine and (linear > 0.35 * factor or angular > 2.0 * factor):
+        if fine and (linear > slow * factor or angular > turn * factor):
             fine = False
-        elif not fine and linear < 0.35 and angular < 2.0 and vertical <= rising:
+        elif not fine and linear < slow and angular < turn and vertical <= rising:
             fine = True
         mode = controller.update(motion(linear, angular, vertical))
         assert mode == ('fine' if fine else 'coarse')
 
 
-inside = st.tuples(st.floats(0.35, 0.52), st.floats(2.0, 3.0), st.floats(-0.5, 0.5))
+inside = st.tuples(st.floats(0.09, 0.134), st.floats(0.5, 0.74), st.floats(-0.1, 0.1))
 
 
 @given(st.sampled_from(['coarse', 'fine']), st.lists(inside, min_size=1, max_size=20))
@@ -237,7 +239,7 @@ def test_horizontal_speed_is_what_the_vertical_leaves(linear, vertical):
 @pytest.mark.parametrize('settings', [PAPER, RECOMMENDED])
 def test_thresholds_can_be_overridden(settings):
     slow = settings.with_thresholds(enter_m_s=0.1)
-    assert (slow.enter_m_s, slow.enter_rad_s) == (0.1, 2.0)
+    assert (slow.enter_m_s, slow.enter_rad_s) == (0.1, settings.enter_rad_s)
     assert Controller(slow, LIBERO).update(motion(0.11, 0.0, 0.0)) == 'coarse'
     assert Controller(slow, LIBERO).update(motion(0.09, 0.0, 0.0)) == 'fine'
     turning = settings.with_thresholds(enter_rad_s=1.0)
@@ -277,7 +279,7 @@ def test_impossible_settings_are_refused(fields):
 
 
 def test_settings_start_from_libero_and_cannot_change():
-    assert ControllerSettings() == RECOMMENDED
+    assert (RECOMMENDED.enter_m_s, RECOMMENDED.enter_rad_s) == (0.09, 0.5)
     assert Controller(RECOMMENDED, LIBERO).update(STILL) == 'fine'
     with pytest.raises(AttributeError):
         RECOMMENDED.enter_m_s = 1.0

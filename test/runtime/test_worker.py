@@ -280,3 +280,149 @@ def test_many_submitters_and_invalidators() -> None:
         thread.join(LONG)
     assert worker.close(LONG)
     assert next(delivered) + worker.replaced + worker.discarded == 2000
+
+
+class Spare:
+    """A worker with spare work that holds until it is told to stop, or until ``gate`` opens."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.asked = threading.Event()
+        self.ended = threading.Semaphore(0)
+        self.error: BaseException | None = None
+        self.threads: set[str] = set()
+        self.order: list[str] = []
+        self.results: list = []
+        self.errors: list[BaseException] = []
+        self.now = 0.0
+        self.worker = InferenceWorker(
+            self.run, self.take, self.errors.append, lambda: self.now, self.work
+        )
+
+    def run(self, job: object) -> object:
+        self.order.append(f'run {job}')
+        return job
+
+    def take(self, result: object) -> None:
+        self.order.append(f'result {result}')
+        self.results.append(result)
+
+    def work(self, proceed) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.order.append('spare')
+        self.begun.release()
+        try:
+            if self.error is not None:
+                raise self.error
+            while proceed() and not self.gate.wait(0.001):
+                self.asked.set()
+            self.order.append('done' if self.gate.is_set() else 'given up')
+        finally:
+            self.ended.release()
+
+    def begin(self, job: str) -> None:
+        """Submit a job and return when its spare work runs."""
+        self.worker.submit(job)
+        assert self.begun.acquire(timeout=LONG)
+
+
+@pytest.fixture
+def spare() -> Iterator[Spare]:
+    made = Spare()
+    yield made
+    made.gate.set()
+    assert made.worker.close(LONG)
+
+
+def test_spare_work_runs_once_behind_a_result_in_the_workers_thread(spare: Spare) -> None:
+    spare.gate.set()
+    spare.begin('a')
+    assert spare.ended.acquire(timeout=LONG)
+    spare.begin('b')
+    assert spare.ended.acquire(timeout=LONG)
+    assert spare.worker.close(LONG)
+    assert spare.order == [
+        *('run a', 'result a', 'spare', 'done', 'run b', 'result b', 'spare', 'done')
+    ]
+    assert spare.threads == {'inference'}
+
+
+def test_spare_work_makes_way_for_a_job(spare: Spare) -> None:
+    spare.begin('a')
+    assert spare.asked.wait(LONG)
+    spare.begin('b')
+    assert spare.order[:6] == ['run a', 'result a', 'spare', 'given up', 'run b', 'result b']
+
+
+def test_no_spare_work_while_a_job_waits() -> None:
+    """The second job is submitted while the first one is delivered."""
+    order, worked = [], threading.Event()
+
+    def take(result: str) -> None:
+        order.append(result)
+        if result == 'a':
+            worker.submit('b')
+
+    worker = InferenceWorker(
+        lambda job: job,
+        take,
+        lambda error: None,
+        spare=lambda proceed: (order.append('spare'), worked.set()),
+    )
+    worker.submit('a')
+    assert worked.wait(LONG) and worker.close(LONG)
+    assert order == ['a', 'b', 'spare']
+
+
+@pytest.mark.parametrize('end', ['invalidate', 'close'])
+def test_spare_work_ends_with_what_it_belongs_to(spare: Spare, end: str) -> None:
+    spare.begin('a')
+    assert spare.asked.wait(LONG)
+    spare.worker.invalidate() if end == 'invalidate' else spare.worker.close(LONG)
+    assert spare.ended.acquire(timeout=LONG)
+    assert spare.order[-1] == 'given up'
+
+
+def test_a_discarded_result_gives_no_spare_work(harness: Harness) -> None:
+    worked = []
+    harness.worker._spare = lambda proceed: worked.append(True)
+    harness.hold(0)
+    harness.worker.invalidate()
+    harness.gates[0].set()
+    harness.worker.submit(ValueError())
+    harness.wait_error()
+    assert harness.worker.close(LONG)
+    assert worked == []
+
+
+def test_an_exception_of_spare_work_is_reported_and_the_thread_lives_on(spare: Spare) -> None:
+    spare.error = RuntimeError('device lost')
+    spare.begin('a')
+    spare.begin('b')
+    assert spare.worker.close(LONG)
+    assert spare.results == ['a', 'b']
+    assert [str(e) for e in spare.errors] == ['device lost'] * 2
+
+
+def test_spare_work_is_busy_only_while_a_job_waits_for_it(spare: Spare) -> None:
+    """A hang in it is then seen; the clock of this test stands at 5, 12 and 14.5 s."""
+    held, go = threading.Event(), threading.Event()
+
+    def hang(proceed) -> None:
+        held.set()
+        assert go.wait(LONG)
+
+    spare.worker._spare = hang
+    spare.now = 5.0
+    spare.worker.submit('a')
+    assert held.wait(LONG)
+    spare.now = 12.0
+    assert spare.worker.busy_s() == 0.0 and spare.worker.idle
+    spare.worker.submit('b')
+    spare.now = 14.0
+    spare.worker.submit('c')  # replaces it; the wait goes on
+    spare.now = 14.5
+    assert spare.worker.busy_s() == 2.5 and not spare.worker.idle
+    go.set()
+    assert spare.worker.close(LONG) and spare.worker.busy_s() == 0.0

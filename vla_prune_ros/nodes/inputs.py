@@ -11,16 +11,14 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from ..errors import InputRefused
 from ..profiles import Profile
-from ..records import MotionHint
 from ..runtime.pairing import Pair, Pairing, Wait
-from ..runtime.state import MotionEstimator
 from ..runtime.timings import Window
-from .messages import pose_arrays, to_ns
+from .messages import to_ns
+from .motion_input import JOINTS, POSE, MotionInput
 from .policy_params import PolicyParams
 from .qos import overridable, sensor_data
 
 CAMERA_TOPIC = '~/image/{camera}'
-POSE, JOINTS = 'ee_pose', 'joint_states'
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,11 @@ class Counts:
 class Inputs:
     """All input streams of the policy node.
 
-    :param on_image: called after each stored image, in the executor's thread.
+    A stream that only the motion source needs is no part of a pair: its silence makes the motion
+    unknown and stops nothing.
+
+    :param on_image: called with camera and message of each image that pairing accepted, in the
+        executor's thread.
     :param on_reset: called when time jumped back on a stream; the buffers are cleared already.
     :param on_refused: called with the refusal of a message.
     """
@@ -48,7 +50,7 @@ class Inputs:
         node: Node,
         params: PolicyParams,
         profile: Profile,
-        on_image: Callable[[], None],
+        on_image: Callable[[str, Any], None],
         on_reset: Callable[[], None],
         on_refused: Callable[[InputRefused], None],
     ) -> None:
@@ -62,20 +64,26 @@ class Inputs:
             profile.proprio_kind
         ]
         self.pairing = Pairing(profile.cameras, states, params.sync_slop_s, params.max_input_age_s)
-        self.motion: MotionHint | None = None
+        self.motion = MotionInput(node, params)
         self._last_take: Pair | Wait | None = None
         self._topics: dict[str, str] = {}
-        self._estimator = MotionEstimator()
         self._last_receipt: dict[str, int] = {}
         self._refusals: dict[str, InputRefused] = {}  # of the newest message, where it was bad
         self._max_age_ns = round(1e9 * params.max_input_age_s)
-        self._periods = {name: Window(60) for name in (*profile.cameras, *states)}
+        for_motion = tuple(s for s in self.motion.streams if s not in states)
+        self._periods = {name: Window(60) for name in (*profile.cameras, *states, *for_motion)}
         self._received = dict.fromkeys(self._periods, 0)
         self._subscriptions = [self._camera(c, params.image_transport) for c in profile.cameras]
-        if POSE in states:
-            self._subscriptions.append(self._subscribe(PoseStamped, f'~/{POSE}', POSE, self._pose))
-        if JOINTS in states:
-            self._subscriptions.append(self._subscribe(JointState, f'~/{JOINTS}', JOINTS, None))
+        kinds = {
+            POSE: (PoseStamped, self.motion.on_pose),
+            JOINTS: (JointState, self.motion.on_joints),
+        }
+        for stream in (*states, *for_motion):
+            kind, feed = kinds[stream]
+            paired = stream in states
+            self._subscriptions.append(
+                self._subscribe(kind, f'~/{stream}', stream, feed, paired)
+            )
 
     def take(self) -> Pair | Wait:
         """The newest complete pair that was not taken yet, or why there is none."""
@@ -115,26 +123,33 @@ class Inputs:
         """Forget what was received, for example after a jump of the clock."""
         self.pairing.clear(reason)
         self._refusals.clear()
-        self._estimator.reset()
-        self.motion = None
 
     def destroy(self) -> None:
         """Take all subscriptions down."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
+        self.motion.destroy()
 
     def _camera(self, camera: str, transport: str) -> Any:
         topic = CAMERA_TOPIC.format(camera=camera)
+        kind: type = Image
         if transport == 'compressed':
-            return self._subscribe(CompressedImage, f'{topic}/compressed', camera, self._image)
-        return self._subscribe(Image, topic, camera, self._image)
+            kind, topic = CompressedImage, f'{topic}/compressed'
+        return self._subscribe(kind, topic, camera, lambda m: self._on_image(camera, m))
 
     def _subscribe(
-        self, kind: type, topic: str, stream: str, then: Callable[[Any], None] | None
+        self,
+        kind: type,
+        topic: str,
+        stream: str,
+        then: Callable[[Any], None],
+        paired: bool = True,
     ) -> Any:
         def store(message: Any) -> None:
-            if self._push(stream, message) and then is not None:
+            mono = time.monotonic_ns()
+            self._count(stream, mono)
+            if not paired or self._push(stream, message, mono):
                 then(message)
 
         subscription = self._node.create_subscription(
@@ -143,12 +158,9 @@ class Inputs:
         self._topics[stream] = subscription.topic_name
         return subscription
 
-    def _push(self, stream: str, message: Any) -> bool:
-        mono = time.monotonic_ns()
-        self._count(stream, mono)
+    def _push(self, stream: str, message: Any, mono: int) -> bool:
         try:
             if self.pairing.push(stream, to_ns(message.header.stamp), mono, message, self._now()):
-                self._estimator.reset()
                 self._on_reset()
         except InputRefused as refusal:
             self._refusals[stream] = refusal
@@ -167,16 +179,6 @@ class Inputs:
         self._received[stream] += 1
         if last is not None:
             self._periods[stream].add(max(mono - last, 1) * 1e-9)
-
-    def _pose(self, message: PoseStamped) -> None:
-        try:
-            hint = self._estimator.update(to_ns(message.header.stamp), *pose_arrays(message))
-            self.motion = hint if hint is not None else self.motion
-        except InputRefused:
-            self.motion = None  # the query itself names the bad pose when it uses it
-
-    def _image(self, message: Image | CompressedImage) -> None:
-        self._on_image()
 
     def _now(self) -> int:
         return self._node.get_clock().now().nanoseconds

@@ -68,6 +68,8 @@ RECORD = """## The record of a query
 DIAGNOSED = """## Diagnostics
 
 `/diagnostics` holds one status per concern; `safety` names other publishers of the same commands.
+`pruning` is at WARN with the reason while a method that asks for the motion of the end effector is
+not told.
 Without a model the policy sends `vla_policy: state` alone. Counters appear with their first count.
 `lost_<reason>` counts messages and queries that were not used;
 [troubleshooting](troubleshooting.md) names the reasons.

@@ -81,13 +81,21 @@ SUBSCRIBED: dict[str, tuple[Topic, ...]] = {
             PoseStamped,
             sensor_data(),
             "End effector in the robot's base frame: m, quaternion of either sign. "
-            'With `proprio_kind` pose_gripper.',
+            'With `proprio_kind` pose_gripper or `motion_source` pose.',
         ),
         Topic(
             '~/joint_states',
             JointState,
             sensor_data(),
-            'Finger positions by name, m. Each message holds all of `gripper_joints`.',
+            'Finger positions by name, m. Each message holds all of `gripper_joints`. '
+            'With `motion_source` joint_velocities or joint_speed velocities of the arm too, '
+            'rad/s.',
+        ),
+        Topic(
+            '~/robot_description',
+            String,
+            latched(),
+            'URDF. With `motion_source` joint_velocities and an empty `urdf`.',
         ),
         Topic(
             '~/instruction', String, latched(), 'The task in plain words, at most 400 characters.'

@@ -48,7 +48,8 @@ INFERENCE: dict[str, tuple[str, str]] = {
     'node_report_ms': ('ms', 'Record, path and overlays of the query before.'),
     'policy_preprocess_ms': ('ms', 'JPEG round trip, resize, crop, state.'),
     'policy_vision_ms': ('ms', 'Both towers and the projector.'),
-    'policy_language_ms': ('ms', 'Language model, pruning included.'),
+    'policy_selection_ms': ('ms', 'All work of the pruning method, wherever it happens.'),
+    'policy_language_ms': ('ms', 'Language model without that.'),
     'policy_head_ms': ('ms', 'Action head and un-normalisation.'),
     'policy_total_ms': ('ms', 'The whole query inside the policy.'),
     'overhead_ms': ('ms', 'All `node_` stages but the queue.'),
@@ -60,12 +61,20 @@ INFERENCE: dict[str, tuple[str, str]] = {
     'mode': ('word', '`dense`, `coarse` or `fine`.'),
     'steps': ('1', 'Steps of the chunk.'),
     'motion': ('word', 'What the speed of the end effector came from, or `unknown`.'),
+    'motion_linear_m_s': ('m/s', 'That speed; left out while it is unknown, like the next two.'),
+    'motion_angular_rad_s': ('rad/s', 'The same of rotation.'),
+    'motion_vertical_m_s': ('m/s', "Along the base's z, negative while descending."),
+    'pruning_<key>': ('any', 'What the method says of itself, for example `pruning_reason`.'),
+    'refresh_ms': ('ms', 'Refresh of the pruning memory behind the chunk before, where one ran.'),
     'scaled_steps': ('1', 'Steps that were scaled down to a limit.'),
     'largest_step_m': ('m', 'Largest translation before scaling.'),
     'largest_step_rad': ('rad', 'Largest rotation before scaling.'),
     'prompt': ('text', 'What was tokenised, line breaks as blanks.'),
 }
-"""Key of ``~/inference`` -> (unit, meaning); ``<stream>`` is a camera, ee_pose or joint_states."""
+"""Key of ``~/inference`` -> (unit, meaning).
+
+``<stream>`` is a camera, ee_pose or joint_states; ``<key>`` is the pruning method's.
+"""
 
 DIAGNOSTICS: dict[str, tuple[str, ...]] = {
     'vla_policy: inputs': ('<stream>_rate_hz', '<stream>_received', 'lost_<reason>'),
@@ -76,7 +85,16 @@ DIAGNOSTICS: dict[str, tuple[str, ...]] = {
         'replaced_jobs',
         'discarded_jobs',
     ),
-    'vla_policy: pruning': ('pruning',),
+    'vla_policy: pruning': (
+        'method',
+        'motion_source',
+        'mode',
+        'reason',
+        'motion',
+        'motion_why',
+        'visual_tokens',
+        'refresh_ms',
+    ),
     'vla_policy: safety': ('other_chunk_publishers',),
     'chunk_executor: execution': (
         'armed',

@@ -134,7 +134,13 @@ def _start(processes: Processes, options: NodeBenchOptions) -> None:
         f'{nodes}.policy_node',
         ros_arguments(
             'libero.yaml',
-            {'checkpoint': str(options.checkpoint), 'autostart': True, 'threads': 1},
+            # The URDF of libero.yaml comes with the simulator, which is not needed here.
+            {
+                'checkpoint': str(options.checkpoint),
+                'autostart': True,
+                'threads': 1,
+                'motion_source': 'pose',
+            },
             remaps,
         ),
     )

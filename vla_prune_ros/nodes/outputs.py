@@ -11,10 +11,14 @@ from sensor_msgs.msg import CompressedImage
 from trajectory_msgs.msg import JointTrajectory
 
 from ..profiles import Profile
+from ..records import MotionHint
 from ..runtime.overlay import draw_overlay
 from .messages import chunk_message, path_message, status_message, to_stamp
 from .qos import command, overridable, sensor_data
 from .query import Answer
+
+UNKNOWN = 'unknown'
+"""Word of a pruner that asks how the end effector moves and was not told."""
 
 
 class Outputs:
@@ -82,12 +86,40 @@ def inference_values(
         **{f'kept_{camera}': int(mask.sum()) for camera, mask in answer.inference.kept.items()},
         'mode': answer.inference.mode,
         'steps': len(answer.chunk),
-        'motion': 'unknown' if answer.job.motion is None else answer.job.motion.source,
+        'motion': UNKNOWN if answer.job.motion is None else answer.job.motion.source,
+        **_speeds(answer.job.motion),
+        **{f'pruning_{key}': value for key, value in answer.inference.pruning.items()},
+        **({} if answer.refresh_ms is None else {'refresh_ms': answer.refresh_ms}),
         'scaled_steps': answer.report.scaled_translation + answer.report.scaled_rotation,
         'largest_step_m': answer.report.largest_m,
         'largest_step_rad': answer.report.largest_rad,
         'prompt': answer.inference.prompt.replace('\n', ' '),
     }
+
+
+def _speeds(motion: MotionHint | None) -> dict[str, float]:
+    """What is unknown is left out: 0 would be a motion."""
+    if motion is None:
+        return {}
+    names = ('linear_m_s', 'angular_rad_s', 'vertical_m_s')
+    return {f'motion_{name}': getattr(motion, name) for name in names}
+
+
+def pruning_values(answer: Answer) -> dict[str, Any]:
+    """What the diagnostics show of the last query's pruning.
+
+    ``motion`` is the pruner's own word where it has one: a method that does not ask for the motion
+    does not lack it either.
+    """
+    said = answer.inference.pruning
+    out = {
+        'mode': answer.inference.mode,
+        'reason': said.get('reason', ''),
+        'motion': said.get('motion', 'not used'),
+        'motion_why': answer.job.motion_why,
+        'visual_tokens': answer.inference.visual_tokens,
+    }
+    return out if answer.refresh_ms is None else {**out, 'refresh_ms': answer.refresh_ms}
 
 
 def inference_message(

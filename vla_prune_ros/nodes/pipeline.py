@@ -5,13 +5,12 @@ from typing import Any, NamedTuple
 
 from rclpy.lifecycle import LifecycleNode
 
-from ..errors import ActionRefused, CheckpointError, InputRefused, ProfileError
-from ..profiles import load_profile
+from ..errors import ActionRefused, CheckpointError, InputRefused
 from ..runtime.pairing import Wait
-from ..runtime.worker import InferenceWorker
+from ..runtime.worker import InferenceWorker, Proceed
 from .inputs import Inputs
-from .outputs import Outputs
-from .policy_params import PolicyParams
+from .outputs import UNKNOWN, Outputs, pruning_values
+from .policy_params import PolicyParams, check_profile
 from .query import Answer, Job, QueryRunner
 from .status import ERROR, OK, WARN, StatusReporter
 
@@ -42,7 +41,7 @@ class Pipeline:
         from ..engine.probes import require_sound
 
         self._node, self._params = node, params
-        profile = _check_profile(params)
+        profile = check_profile(params)
         if params.threads:
             torch.set_num_threads(params.threads)
         policy = load_policy(
@@ -73,14 +72,19 @@ class Pipeline:
         self.answers = self.faults = 0
         self.latched = ''
         self.problem = _NONE
+        self._refresh_ms: float | None = None
+        self._refresh_failed = False
+        self._pruned: dict[str, Any] = {}  # what the last query says of its pruning
         self._epoch = self._policy_epoch = 0  # grows with everything that must be forgotten
         self._last_query = (0, 0)  # epoch and image stamp
         self._runner = QueryRunner(policy, params)
         self.inputs = Inputs(
-            node, params, profile, self._query, self._start_afresh, self._on_refused
+            node, params, profile, self._on_image, self._start_afresh, self._on_refused
         )
         self.outputs = Outputs(node, profile, policy.untrained)
-        self.worker = InferenceWorker(self._run, self._on_answer, self._on_error)
+        self.worker = InferenceWorker(
+            self._run, self._on_answer, self._on_error, spare=self._refresh
+        )
 
     def close(self) -> None:
         """Take all topics down and end the worker; a job that hangs on a device is left behind."""
@@ -100,11 +104,14 @@ class Pipeline:
     def _start_afresh(self) -> None:
         """Discard the running query, and let the next one find an empty memory."""
         self._epoch += 1
-        self.worker.invalidate()
+        self.worker.invalidate()  # behind it no chunk or report of before comes any more
+        self.inputs.motion.reset()
+        self._pruned = {}
 
     def clear_faults(self) -> None:
         """Forget problems and a latched fault."""
         self.faults, self.latched, self.problem = 0, '', _NONE
+        self._refresh_failed = False
 
     def trouble(self) -> tuple[str, str, bytes, str]:
         """State word, reason, level and code of what the pipeline does right now."""
@@ -160,7 +167,7 @@ class Pipeline:
                 self.latched or self.problem.text or 'ok',
                 inference,
             ),
-            'pruning': (OK, self._params.pruning, {'pruning': self._params.pruning}),
+            'pruning': self._diagnose_pruning(),
             'safety': (
                 ERROR if others else OK,
                 f'{others} other publishers of {topic}; stop them' if others else 'ok',
@@ -168,10 +175,26 @@ class Pipeline:
             ),
         }
 
-    def _query(self) -> None:
-        """An image arrived: hand the newest pair to the worker, where one is wanted."""
+    def _diagnose_pruning(self) -> tuple[bytes, str, dict[str, Any]]:
+        pruned, params = self._pruned, self._params
+        values = {'method': params.pruning, 'motion_source': params.motion_source, **pruned}
+        if pruned.get('motion') != UNKNOWN:
+            return OK, params.pruning, values
+        return WARN, f'motion of the end effector is unknown: {pruned["motion_why"]}', values
+
+    def _on_image(self, camera: str, message: Any) -> None:
+        """A good image arrived: show it to the pruner, and ask for a chunk where it completes a
+        pair."""
         if not (self.wanted and self.instruction) or self.latched:
             return
+        # The worker sets the policy's epoch once it has forgotten the episode before. Frames shown
+        # until then would be forgotten with it, or be compared with its own.
+        if self._policy_epoch == self._epoch:
+            self._runner.watch(camera, message)
+        self._query()
+
+    def _query(self) -> None:
+        """Hand the newest pair to the worker, where there is one and it is time."""
         begin = time.perf_counter()
         pair = self.inputs.take()
         if isinstance(pair, Wait):
@@ -180,29 +203,45 @@ class Pipeline:
         period_ns = round(1e9 * self._params.replan_period_s)
         if epoch == self._epoch and pair.stamp_ns - last_ns < period_ns:
             return
+        motion, why = self.inputs.motion.at(pair.stamp_ns)
         spent_ms = 1e3 * (time.perf_counter() - begin)
         self.worker.submit(
             Job(
                 pair,
                 self.instruction,
-                self.inputs.motion,
+                motion,
                 time.monotonic_ns(),
                 spent_ms,
                 self._epoch,
+                why,
             )
         )
 
     def _run(self, job: Job) -> Answer:
         if job.epoch != self._policy_epoch:  # here: only the worker may touch the policy
-            self._policy_epoch = job.epoch
             self._runner.reset()
+            self._policy_epoch = job.epoch
+            self._refresh_ms = None
         self._last_query = (job.epoch, job.pair.stamp_ns)
-        return self._runner.run(job)
+        refresh_ms, self._refresh_ms = self._refresh_ms, None
+        return self._runner.run(job, refresh_ms)
+
+    def _refresh(self, proceed: Proceed) -> None:
+        """Between a chunk and the next job; a failure counts until a later one succeeds."""
+        try:
+            self._refresh_ms = self._runner.policy.refresh(proceed)
+            self._refresh_failed = False
+        except Exception as error:
+            self._refresh_failed = True
+            self._fault(error, 'refresh after the chunk: ')
 
     def _on_answer(self, answer: Answer) -> None:
+        self.inputs.motion.published(answer.chunk)
         self.outputs.publish(answer)
         self.answers += 1
-        self.faults, self.problem = 0, self._lateness(answer)
+        self._pruned = pruning_values(answer)
+        if not self._refresh_failed:
+            self.faults, self.problem = 0, self._lateness(answer)
         for camera, count in answer.frozen.items():
             self._node.get_logger().warning(
                 f'camera {camera!r} repeats the same frame, {count + 1} times now; '
@@ -227,9 +266,12 @@ class Pipeline:
             self.inputs.pairing.losses[error.reason] += 1
             self._on_refused(error)
             return
+        self._fault(error)
+
+    def _fault(self, error: BaseException, where: str = '') -> None:
         self.faults += 1
         code = error.reason if isinstance(error, ActionRefused) else type(error).__name__
-        self.problem = Problem(code, f'{code}: {(str(error).splitlines() or [""])[0]}')
+        self.problem = Problem(code, f'{where}{code}: {(str(error).splitlines() or [""])[0]}')
         if self.faults >= self._params.max_faults:
             self.latched = (
                 f'{self.faults} failed inferences in a row, last {self.problem.text}; call ~/reset'
@@ -237,24 +279,3 @@ class Pipeline:
 
     def _on_refused(self, refusal: InputRefused) -> None:
         self.problem = Problem(refusal.reason, str(refusal))
-
-
-def _check_profile(params: PolicyParams) -> Any:
-    if not params.checkpoint:
-        raise ProfileError('parameter checkpoint is empty', 'set it to the folder of a checkpoint')
-    profile = load_profile(params.profile)
-    if profile.action_kind != 'delta_pose':
-        raise ProfileError(
-            f'profile {profile.name!r} commands {profile.action_kind}',
-            'vla_policy publishes end-effector deltas; use load_policy() in Python for it',
-        )
-    unknown = sorted(set(params.rotate_180) - set(profile.cameras))
-    if unknown:
-        raise ProfileError(
-            f'rotate_180 names camera {unknown[0]!r}', f'use names of {list(profile.cameras)}'
-        )
-    if len(params.pose_offset_m) != 3:
-        raise ProfileError(
-            f'pose_offset_m has {len(params.pose_offset_m)} numbers', 'give x, y and z in m'
-        )
-    return profile

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ..errors import ProfileError
+from ..profiles import Profile, load_profile
 from .parameters import param
 
 
@@ -18,7 +20,10 @@ class PolicyParams:
     )
     tokenizer: str = param('', "Folder of the tokenizer; empty for the checkpoint's own.")
     pruning: str = param(
-        'dense', "Pruning method: 'dense', or 'uniform:128' with a budget per camera."
+        'dense',
+        "Pruning method: a name ('dense', 'specprune'), a name with a preset or a budget per "
+        "camera ('specprune:paper', 'uniform:128,64'), one line of YAML ('{name: uniform, budget: "
+        "[128, 64]}'), or the path of a .yaml file with such a mapping.",
     )
     device: str = param('cpu', "Torch device: 'cpu', 'cuda' or 'cuda:1'.")
     dtype: str = param(
@@ -68,6 +73,36 @@ class PolicyParams:
         high=100,
     )
     frame_id: str = param('base_link', 'Frame of the published deltas.')
+    motion_source: str = param(
+        'pose',
+        'Where the speed of the end effector comes from, for pruning that asks for it: pose '
+        'differences, joint velocities through the Jacobian of the URDF, the fastest joint '
+        'times reach_m, or the step of the last chunk that is due.',
+        choices=('pose', 'joint_velocities', 'joint_speed', 'actions'),
+    )
+    urdf: str = param(
+        '',
+        'For motion_source joint_velocities: path of a URDF, package://NAME/PATH, or its XML; '
+        'empty: taken from ~/robot_description.',
+    )
+    ee_link: str = param(
+        '', 'For motion_source joint_velocities: link of the URDF whose speed counts.'
+    )
+    base_link: str = param(
+        '',
+        'For motion_source joint_velocities: link whose z axis points up, relative to which the '
+        "speed is taken; empty for the URDF's root.",
+    )
+    reach_m: float = param(
+        0.0,
+        'For motion_source joint_speed: length of the stretched arm, in m.',
+        low=0.0,
+        high=10.0,
+    )
+    arm_joints: tuple[str, ...] = param(
+        ('',),
+        'For motion_source joint_speed: joints of the arm; empty for all but gripper_joints.',
+    )
     sync_slop_s: float = param(
         0.02,
         'Largest difference between two images of a pair, in s: less than a frame period.',
@@ -104,3 +139,28 @@ class PolicyParams:
     max_faults: int = param(
         3, 'Failed inferences in a row that latch a fault until ~/reset.', low=1, high=100
     )
+
+
+def check_profile(params: PolicyParams) -> Profile:
+    """The profile that the parameters name, with what they say of it checked.
+
+    :raises ProfileError: a parameter is empty, or does not fit the profile.
+    """
+    if not params.checkpoint:
+        raise ProfileError('parameter checkpoint is empty', 'set it to the folder of a checkpoint')
+    profile = load_profile(params.profile)
+    if profile.action_kind != 'delta_pose':
+        raise ProfileError(
+            f'profile {profile.name!r} commands {profile.action_kind}',
+            'vla_policy publishes end-effector deltas; use load_policy() in Python for it',
+        )
+    unknown = sorted(set(params.rotate_180) - set(profile.cameras))
+    if unknown:
+        raise ProfileError(
+            f'rotate_180 names camera {unknown[0]!r}', f'use names of {list(profile.cameras)}'
+        )
+    if len(params.pose_offset_m) != 3:
+        raise ProfileError(
+            f'pose_offset_m has {len(params.pose_offset_m)} numbers', 'give x, y and z in m'
+        )
+    return profile

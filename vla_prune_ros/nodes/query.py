@@ -15,8 +15,8 @@ from ..runtime.frozen import FrozenDetector
 from ..runtime.guard import Guard, GuardReport, Limits
 from ..runtime.pairing import Pair
 from ..runtime.state import GripperJoints, joints_proprio, pose_gripper_proprio
-from .inputs import JOINTS, POSE
-from .messages import image_array, pose_arrays
+from .messages import image_array, pose_arrays, to_ns
+from .motion_input import JOINTS, POSE
 from .policy_params import PolicyParams
 
 FROZEN_WARNING = 30
@@ -30,6 +30,7 @@ class Job:
     :param pairing_ms: time the pairing took in the executor's thread.
     :param epoch: number of resets before it; a job with another one than the policy's starts
         afresh.
+    :param motion_why: why the motion is unknown; empty where it is known.
     """
 
     pair: Pair
@@ -38,6 +39,7 @@ class Job:
     submitted_ns: int
     pairing_ms: float
     epoch: int
+    motion_why: str = ''
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Answer:
     """What a query gave: the chunk that may leave, and everything that is reported about it.
 
     :param node_ms: stage -> milliseconds spent outside the policy.
+    :param refresh_ms: time of the refresh after the query before; None where there was none.
     """
 
     job: Job
@@ -54,6 +57,7 @@ class Answer:
     node_ms: dict[str, float]
     position: np.ndarray | None
     frozen: dict[str, int]
+    refresh_ms: float | None = None
 
 
 class QueryRunner:
@@ -78,9 +82,15 @@ class QueryRunner:
         self.policy.reset()
         self._frozen.reset()
 
-    def run(self, job: Job) -> Answer:
+    def watch(self, camera: str, message: Any) -> None:
+        """Show the policy a frame between queries; it is decoded only if a query asks for it."""
+        stamp_ns = to_ns(message.header.stamp)
+        self.policy.watch(camera, stamp_ns, lambda: self._image(camera, message))
+
+    def run(self, job: Job, refresh_ms: float | None = None) -> Answer:
         """Decode, infer, check.
 
+        :param refresh_ms: see :class:`Answer`.
         :raises InputRefused: a message is not usable.
         :raises ActionRefused: the policy's answer must not reach a robot.
         """
@@ -104,7 +114,7 @@ class QueryRunner:
             )
         stages = {k: v for k, v in timer.milliseconds().items() if k != 'total'}
         node_ms = {'pairing': job.pairing_ms, 'queue': wait_ms, **stages}
-        return Answer(job, inference, chunk, report, node_ms, position, frozen)
+        return Answer(job, inference, chunk, report, node_ms, position, frozen, refresh_ms)
 
     def _check_age(self, pair: Pair, waited_s: float) -> None:
         """A pair was fresh when it was handed over; behind a slow query it may not be any more."""

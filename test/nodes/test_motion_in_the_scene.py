@@ -1,0 +1,144 @@
+"""libero.yaml's motion source on the simulator's own joint messages.
+
+Expected speeds are differences of poses that MuJoCo computes: of the hand's, over a joint motion
+that is too small to bend, and over whole control steps of a moving arm.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+pytestmark = pytest.mark.ros
+pytest.importorskip('rclpy')
+pytest.importorskip('robosuite', reason='the sim extra is not installed')
+pytest.importorskip('pinocchio', reason='the motion extra is not installed')
+
+from rclpy.node import Node  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from scipy.spatial.transform import Rotation  # noqa: E402
+
+from vla_prune_ros.errors import VlaPruneError  # noqa: E402
+from vla_prune_ros.nodes.messages import to_stamp  # noqa: E402
+from vla_prune_ros.nodes.motion_input import MotionInput  # noqa: E402
+from vla_prune_ros.nodes.parameters import declare  # noqa: E402
+from vla_prune_ros.nodes.policy_params import PolicyParams  # noqa: E402
+from vla_prune_ros.nodes.simulator_messages import joint_message, pose_message  # noqa: E402
+from vla_prune_ros.sim.rendering import apply_gl  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+HAND = 'robot0_right_hand'
+STEP_NS = 50_000_000
+MOTIONS = {
+    'forward': [0.5, 0.0, 0.0, 0.0, 0.0, 0.0],
+    'aside and up': [0.0, 0.4, 0.3, 0.0, 0.0, 0.0],
+    'down and turning': [0.2, 0.0, -0.5, 0.0, 0.3, 0.0],
+}
+
+
+@pytest.fixture(scope='module')
+def scene():
+    try:
+        apply_gl()
+    except VlaPruneError as error:
+        pytest.skip(str(error))
+    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+
+    scene = TwoCubeScene(image_size=64)
+    yield scene
+    scene.close()
+
+
+@pytest.fixture
+def source(ros):
+    """Makes a motion input with the parameters of libero.yaml, some of them changed."""
+    made = []
+
+    def make(**changed):
+        text = (ROOT / 'config' / 'libero.yaml').read_text(encoding='utf-8')
+        values = yaml.safe_load(text)['/**/vla_policy']['ros__parameters']
+        overrides = [Parameter(k, value=v) for k, v in {**values, **changed}.items()]
+        made.append(Node('motion', parameter_overrides=overrides))
+        return MotionInput(made[-1], declare(made[-1], PolicyParams))
+
+    yield make
+    for node in made:
+        node.destroy_node()
+
+
+def hand(scene):
+    """Position (3,) and rotation of the hand in the world, as MuJoCo has them now."""
+    data = scene.env.sim.data
+    matrix = data.get_body_xmat(HAND).reshape(3, 3)
+    return np.array(data.get_body_xpos(HAND)), Rotation.from_matrix(matrix)
+
+
+def speeds(before, after, seconds):
+    """Linear and angular speed and vertical velocity between two poses."""
+    velocity = (after[0] - before[0]) / seconds
+    turned = (after[1] * before[1].inv()).magnitude() / seconds
+    return np.linalg.norm(velocity), turned, velocity[2]
+
+
+def numbers(hint):
+    return np.array([hint.linear_m_s, hint.angular_rad_s, hint.vertical_m_s])
+
+
+def feed(motion, scene, now_ns):
+    stamp = to_stamp(now_ns)
+    motion.on_joints(joint_message(scene.state(), stamp))
+    motion.on_pose(pose_message(scene.state(), stamp))
+    hint, why = motion.at(now_ns)
+    return hint, why
+
+
+def nudged(scene, seconds):
+    """The hand after its joints went on for ``seconds`` at their velocities; puts it back."""
+    sim = scene.env.sim
+    q = sim.data.qpos.copy()
+    state = scene.state()
+    for address, velocity in zip(scene._qpos, state.joint_velocities, strict=True):
+        sim.data.qpos[address] += seconds * velocity
+    sim.forward()
+    moved = hand(scene)
+    sim.data.qpos[:] = q
+    sim.forward()
+    return moved
+
+
+@pytest.mark.parametrize('action', MOTIONS.values(), ids=MOTIONS)
+def test_jacobian_is_the_derivative_of_the_hands_pose(scene, source, action):
+    """The arm of the URDF is that of the scene: central differences over 0.2 ms."""
+    motion = source()
+    scene.reset(0)
+    for step in range(1, 9):
+        scene.step(np.array([*action, -1.0]))
+        hint, why = feed(motion, scene, step * STEP_NS)
+        assert hint is not None and hint.source == 'joint_velocities', why
+        want = speeds(nudged(scene, -1e-4), nudged(scene, 1e-4), 2e-4)
+        np.testing.assert_allclose(numbers(hint), want, rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize('action', MOTIONS.values(), ids=MOTIONS)
+def test_jacobian_agrees_with_pose_differences_of_whole_steps(scene, source, action):
+    """Within 8 %: the controller lets the arm swing within each step, and the messages are of
+    its end."""
+    motion, poses = source(), source(motion_source='pose')
+    scene.reset(0)
+    before, earlier = None, None
+    for step in range(1, 13):
+        scene.step(np.array([*action, -1.0]))
+        hint, _ = feed(motion, scene, step * STEP_NS)
+        from_pose, _ = feed(poses, scene, step * STEP_NS)
+        now = hand(scene)
+        if step > 8:
+            mean = (numbers(hint) + numbers(earlier)) / 2
+            want = speeds(before, now, 0.05)
+            assert mean[0] == pytest.approx(want[0], rel=0.08) and want[0] > 0.1
+            if want[1] > 0.1:
+                assert mean[1] == pytest.approx(want[1], rel=0.08)
+                assert from_pose.angular_rad_s == pytest.approx(mean[1], rel=0.08)
+            else:  # no rotation: the grip point, whose pose the node gets, moves as the hand does
+                assert from_pose.linear_m_s == pytest.approx(mean[0], rel=0.08)
+        before, earlier = now, hint
