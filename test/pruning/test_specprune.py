@@ -68,7 +68,7 @@ class Episode:
         image = self.scene.copy()
         low = 14 * (number % SIDE)
         image[low : low + 14, 14:28] = 250
-        return image
+        return image[::2, ::2] if self.pruner.halved else image
 
     def query(self, motion=FAST, instruction='task', step_ns=CHUNK_NS, embeddings=None):
         """One inference: mode, walk, and what went in."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputRefused
-from ..model.images import check_image, pixel_values, prepare_image
+from ..model.images import check_image, comparison_frame, pixel_values, prepare_image
 from ..model.openvla import OpenVLAOFT
 from ..model.prompt import PromptTokenizer, build_prompt
 from ..model.proprio import normalize, unnormalize
@@ -62,6 +62,7 @@ class Policy:
             partial(torch.cuda.synchronize, self.device) if self.device.type == 'cuda' else None
         )
         self._prompts: dict[str, Tensor] = {}
+        self._halved = getattr(pruner, 'halved', False)
         self._history = self._new_history()
         self._last: tuple[Tensor, Layout] | None = None  # of the last query, for a refresh
 
@@ -201,9 +202,8 @@ class Policy:
             return None
         # Half a control period: a camera at the control rate is kept in full, however it jitters.
         spacing_s = 0.5 * self.profile.control_period_s
-        prepare = partial(
-            prepare_image, pre_resize=self.profile.pre_resize, fast=self._fast_images
-        )
+        exact = partial(prepare_image, pre_resize=self.profile.pre_resize, fast=self._fast_images)
+        prepare = comparison_frame if self._halved else exact
         length = 2 + math.ceil(look_back_s / spacing_s)
         return FrameHistory(prepare, round(1e9 * spacing_s), length)
 
@@ -216,10 +216,20 @@ class Policy:
         motion: MotionHint | None,
     ) -> str:
         stamp_ns = observation.stamp_ns
+        frames = images
+        if self._halved:
+            frames = {c: comparison_frame(observation.images[c]) for c in images}
         if self._history is not None:
-            self._history.push_prepared(stamp_ns, images)
+            self._history.push_prepared(stamp_ns, frames)
         query = Query(
-            layout, images, observation.instruction, stamp_ns, motion, visual, self._history
+            layout,
+            images,
+            observation.instruction,
+            stamp_ns,
+            motion,
+            visual,
+            self._history,
+            frames,
         )
         return self.pruner.begin(query)
 

@@ -9,6 +9,7 @@ float32 sums in the reference's order. Source: openvla-oft ``openvla_utils.py``
 import io
 from functools import lru_cache
 
+import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image
@@ -152,6 +153,21 @@ def prepare_image(image: np.ndarray, pre_resize: int = 0, fast: bool = False) ->
         image = np.asarray(Image.fromarray(image).resize((pre_resize, pre_resize), Image.BICUBIC))
     image = jpeg_round_trip(np.ascontiguousarray(image))
     return fast_resize_and_crop(image) if fast else center_crop(lanczos_resize(image))
+
+
+def comparison_frame(image: np.ndarray) -> np.ndarray:
+    """The same section of a camera frame at half the resolution, for comparing frames.
+
+    uint8 (H, W, 3) -> uint8 (112, 112, 3): each pixel is the mean of the frame's pixels under a
+    2 x 2 cell of :func:`prepare_image`'s picture, to half a pixel at the border. Neither the JPEG
+    round trip nor the Lanczos filter is taken along: 0.2 ms instead of 4.
+    """
+    height, width = image.shape[:2]
+    margin = (1 - CROP_AREA**0.5) / 2
+    top, left = round(margin * height), round(margin * width)
+    middle = image[top : height - top, left : width - left]
+    half = IMAGE_SIZE // 2
+    return cv2.resize(middle, (half, half), interpolation=cv2.INTER_AREA)
 
 
 @lru_cache(maxsize=1)

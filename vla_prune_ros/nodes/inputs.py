@@ -81,9 +81,7 @@ class Inputs:
         for stream in (*states, *for_motion):
             kind, feed = kinds[stream]
             paired = stream in states
-            self._subscriptions.append(
-                self._subscribe(kind, f'~/{stream}', stream, feed, paired)
-            )
+            self._subscriptions.append(self._subscribe(kind, f'~/{stream}', stream, feed, paired))
 
     def take(self) -> Pair | Wait:
         """The newest complete pair that was not taken yet, or why there is none."""

@@ -83,6 +83,8 @@ class Query:
     :param visual: (V, D) projected patch features, before the language model.
     :param motion: how the end effector moves, None where unknown.
     :param history: frames of the episode, the present ones included; None where none are kept.
+    :param frames: camera -> uint8 (S, S, 3), the present frames as the history keeps them; None
+        for ``model_images``.
     """
 
     layout: Layout
@@ -92,6 +94,7 @@ class Query:
     motion: MotionHint | None = None
     visual: Tensor | None = None
     history: FrameHistory | None = None
+    frames: Mapping[str, np.ndarray] | None = None
 
 
 class Pruner(Protocol):
@@ -101,6 +104,7 @@ class Pruner(Protocol):
 
     - ``look_back_s: float``: seconds of frames that ``Query.history`` must reach back; without it,
       or at 0, no frames are kept.
+    - ``halved: bool``: True where frames are compared at half the resolution.
     - ``report() -> Mapping[str, float | int | str]``: what the last query decided and why.
     - ``reuse(layer, ids, k, v) -> (k, v) | None``: called in every layer with the rotated keys
       and values (1, kv heads, n, d) of the visual tokens ``ids`` that are left; answers keys and

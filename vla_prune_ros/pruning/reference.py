@@ -43,9 +43,10 @@ class Reference:
         """
         steps = self._steps(query, motion)
         self._last_ns = query.stamp_ns
+        frames = query.model_images if query.frames is None else query.frames
         changes = []
         for index, camera in enumerate(query.layout.cameras):
-            now = to_device(query.model_images[camera], device)
+            now = to_device(frames[camera], device)
             then = self._frame(query, camera, steps)
             if then is None and self._rule != 'released':
                 changes.append(_everything(query.layout.patches, device))

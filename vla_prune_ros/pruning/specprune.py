@@ -54,6 +54,11 @@ class SpecPrune:
         return self.reference.longest_steps * self.target.control_period_s
 
     @property
+    def halved(self) -> bool:
+        """Whether frames are compared at half the resolution."""
+        return self.config.change.halved
+
+    @property
     def sites(self) -> tuple[Site, ...]:
         """Where the pass that begins now acts; a dense one only harvests."""
         asks = self._harvest_asks if self._mode == DENSE else self._asks

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from . import controller as motion
-from .frame_change import AUTHORS_2026, PAPER_V3, RECOMMENDED, ChangeSettings
+from .frame_change import AUTHORS_2026, PAPER_V3, RECOMMENDED_HALVED, ChangeSettings
 from .importance import RunningMean
 
 COARSE, FINE = 'coarse', 'fine'
@@ -134,7 +134,7 @@ RECOMMENDED_PRESET = SpecPruneConfig(
     local=Counts((24, 19), (32, 26)),
     first_keeps=2,
     rows='task',
-    change=RECOMMENDED,
+    change=RECOMMENDED_HALVED,
     moved=Counts((20, 26), (40, 50)),
     moved_more=True,
     global_layers=(14, 30),
