@@ -265,11 +265,26 @@ def test_global_scores_that_grow_old_are_renewed_by_a_dense_query():
 
 def test_a_refresh_after_each_chunk_makes_dense_queries_needless():
     episode = Episode(build(refresh_every=1))
-    _, _, _, x = episode.query()
+    episode.query()
     for _ in range(4):
-        episode.refresh(x)
         mode, _, _, x = episode.query()
         assert mode == 'coarse'
+        episode.refresh(x)
+
+
+def test_a_refresh_is_offered_once_per_chunk_and_not_after_a_dense_query():
+    """A chunk lasts 0.4 s; queries come twice as often."""
+    episode = Episode(build())
+    offered = []
+    for _ in range(6):
+        mode, _, _, x = episode.query(step_ns=CHUNK_NS // 2)
+        refresher = episode.pruner.refresher()
+        offered.append((mode, refresher is not None))
+        if refresher is not None:
+            run(episode.layout, x, refresher)
+    assert offered == [('dense', False)] + [('coarse', False), ('coarse', True)] * 2 + [
+        ('coarse', False)
+    ]
 
 
 def test_global_scores_of_a_refresh_are_those_of_a_dense_pass_in_original_ids():
@@ -310,6 +325,7 @@ def test_scores_of_pruned_passes_are_in_original_ids_and_zero_for_the_absent(pre
 
 def test_an_unfinished_refresh_leaves_the_old_scores():
     episode = Episode(build())
+    episode.query()
     _, _, _, x = episode.query()
     before = dict(episode.pruner.memory.scores)
     refresher = episode.pruner.refresher()
@@ -433,6 +449,8 @@ def test_any_depth_is_possible(preset, layers):
     assert all(layer > 1 for layer in (*config.updates, *config.prunes))
     if config.budgets is not None:
         assert set(config.prunes) <= set(config.budgets)
+        published = SPECPRUNE_PRESETS[preset].budgets
+        assert all(config.budgets[layer] == published[layer] for layer in (0, 1))
 
 
 def test_a_site_view_of_a_dense_pass_is_kept_whole():

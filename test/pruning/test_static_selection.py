@@ -92,7 +92,7 @@ def test_mask_of(ids):
 def test_global_memory_unites_the_best_of_each_layer(case):
     layers, counts, joint = case
     memory = GlobalMemory()
-    memory.replace({n: torch.tensor(s) for n, s in enumerate(layers)}, 'coarse')
+    memory.replace({n: torch.tensor(s) for n, s in enumerate(layers)}, 'coarse', 0)
     want = set()
     for scores in layers:
         order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
@@ -107,10 +107,10 @@ def test_global_memory_unites_the_best_of_each_layer(case):
 def test_global_memory_is_empty_until_a_pass_is_complete():
     memory = GlobalMemory()
     assert memory.empty
-    memory.replace({3: torch.zeros(8)}, 'fine')
+    memory.replace({3: torch.zeros(8)}, 'fine', 0)
     memory.age = 4
     assert not memory.empty and memory.mode == 'fine'
-    memory.replace({3: torch.ones(8)}, 'dense')
+    memory.replace({3: torch.ones(8)}, 'dense', 0)
     assert memory.age == 0
     memory.forget()
     assert memory.empty

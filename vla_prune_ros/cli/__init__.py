@@ -53,7 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument(
         '--out', type=Path, default=Path('out/demo'), help='folder for video, JSON and logs'
     )
-    demo.add_argument('--methods', nargs='+', default=['dense', 'uniform:128'], metavar='METHOD')
+    demo.add_argument(
+        '--methods', nargs='+', default=['dense', 'uniform:128', 'specprune'], metavar='METHOD'
+    )
     demo.add_argument('--episodes', type=positive, default=2, help='episodes per method')
     demo.add_argument(
         '--steps', type=positive, default=120, help='control steps per episode, 20 per second'

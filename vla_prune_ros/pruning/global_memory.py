@@ -22,11 +22,13 @@ class GlobalMemory:
     :param scores: layer -> float32 (V,), mean over heads and rows; absent tokens 0.
     :param age: queries begun since they were harvested.
     :param mode: of the pass that they come from.
+    :param stamp_ns: of the query that they come from.
     """
 
     scores: dict[int, Tensor] = field(default_factory=dict)
     age: int = 0
     mode: str = 'dense'
+    stamp_ns: int = 0
 
     @property
     def empty(self) -> bool:
@@ -37,9 +39,9 @@ class GlobalMemory:
         """As at the start of an episode."""
         self.scores, self.age = {}, 0
 
-    def replace(self, scores: Mapping[int, Tensor], mode: str) -> None:
+    def replace(self, scores: Mapping[int, Tensor], mode: str, stamp_ns: int) -> None:
         """Take over what a finished pass in ``mode`` saw."""
-        self.scores, self.age, self.mode = dict(scores), 0, mode
+        self.scores, self.age, self.mode, self.stamp_ns = dict(scores), 0, mode, stamp_ns
 
     def top(self, patches: int, counts: Sequence[int], joint: bool) -> Tensor:
         """The best tokens of every layer, united; ties go to the lower id.

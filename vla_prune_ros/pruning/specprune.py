@@ -45,6 +45,7 @@ class SpecPrune:
         self._harvest_asks = harvest_sites(config)
         self._watch = EpisodeWatch(target)
         self._mode = DENSE
+        self._stamp_ns = 0
         self.evidence: Evidence | None = None
         self._report: dict[str, float | int | str] = {}
 
@@ -66,6 +67,7 @@ class SpecPrune:
 
     def begin(self, query: Query) -> str:
         """Compare frames, choose the mode; dense where nothing is known."""
+        self._stamp_ns = query.stamp_ns
         broken = self._watch.check(query)
         if broken:
             self._forget()
@@ -103,10 +105,15 @@ class SpecPrune:
         return self._report
 
     def refresher(self) -> 'Refresher | None':
-        """Harvests V_global anew from a dense pass, where the preset takes it from those only."""
-        if not self.config.global_dense or not self.config.global_layers:
+        """Harvests V_global anew from a dense pass, where the preset takes it from those only.
+
+        Once per chunk: None while the scores are younger than that, or of the last query itself.
+        """
+        if not self.config.global_dense or not self.config.global_layers or not self.memory.age:
             return None
-        return Refresher(self)
+        since_s = 1e-9 * (self._stamp_ns - self.memory.stamp_ns)
+        young = 0 < since_s < 0.9 * self.target.chunk * self.target.control_period_s
+        return None if young and not self.memory.empty else Refresher(self, self._stamp_ns)
 
     @property
     def harvest_asks(self) -> Mapping[int, Ask]:
@@ -211,7 +218,7 @@ class SpecPrune:
         fresh = view.memory.setdefault('global', {})
         fresh[view.site.layer] = harvest(view, attention)
         if len(fresh) == len(self._harvest_asks):
-            self.memory.replace(fresh, self._mode)
+            self.memory.replace(fresh, self._mode, self._stamp_ns)
 
 
 class Refresher:
@@ -219,8 +226,8 @@ class Refresher:
 
     name = 'specprune_refresh'
 
-    def __init__(self, parent: SpecPrune) -> None:
-        self._parent = parent
+    def __init__(self, parent: SpecPrune, stamp_ns: int) -> None:
+        self._parent, self._stamp_ns = parent, stamp_ns
         self.sites = tuple(ask.site() for ask in parent.harvest_asks.values())
 
     def begin(self, query: Query) -> str:
@@ -233,7 +240,7 @@ class Refresher:
         fresh = view.memory.setdefault('global', {})
         fresh[view.site.layer] = harvest(view, asks[view.site.layer].split(view)[GLOBAL])
         if len(fresh) == len(asks):
-            self._parent.memory.replace(fresh, DENSE)
+            self._parent.memory.replace(fresh, DENSE, self._stamp_ns)
 
     def reset(self) -> None:
         """Nothing to forget."""

@@ -74,11 +74,10 @@ def _fit_layers(config: SpecPruneConfig, layers: int) -> SpecPruneConfig:
         return tuple(layer for layer in at(published) if layer not in STATIC_LAYERS)
 
     budgets = config.budgets
-    if budgets is not None:  # where two layers fall together the deeper one's budget holds
-        budgets = {
-            layer if layer in STATIC_LAYERS else scaled_layer(layer, layers): counts
-            for layer, counts in budgets.items()
-        }
+    if budgets is not None:  # of two layers that fall together the deeper one's budget holds
+        moved = {scaled_layer(layer, layers): counts for layer, counts in budgets.items()}
+        static = {layer: budgets[layer] for layer in STATIC_LAYERS}
+        budgets = {**moved, **static}
     return replace(
         config,
         global_layers=tuple(layer for layer in at(config.global_layers) if layer >= 0),
