@@ -64,7 +64,6 @@ def test_version(capsys):
         (['demo', '--steps', 'many'], 'many'),
         (['make-checkpoint'], 'folder'),
         (['make-checkpoint', 'x', '--preset', 'huge'], 'huge'),
-        (['bench'], '--node'),
         (['bench', '--pruning'], '--pruning'),
         (['bench', '--pruning', 'dense', '--node'], 'not allowed with'),
         (['bench', '--pruning', 'dense', '--preset', 'huge'], 'huge'),

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import vla_prune_ros
 from vla_prune_ros import MotionHint
 from vla_prune_ros.engine.load import pruner_target
+from vla_prune_ros.errors import InputRefused
 from vla_prune_ros.profiles import PROFILES
 from vla_prune_ros.pruning.plan import Site
 
@@ -157,9 +159,9 @@ def test_refresh_takes_time_changes_no_chunk_and_renews_the_scores(fresh, observ
     before = fresh.pruner.memory.age, dict(fresh.pruner.memory.scores)
     assert fresh.refresh() > 0
     assert (before[0], fresh.pruner.memory.age) == (1, 0)
-    # Same embeddings but for the state's and the frames' being equal: the same scores come back.
+    # Frames, state and words are those of the dense query: so are the scores.
     for layer, scores in fresh.pruner.memory.scores.items():
-        assert scores.shape == before[1][layer].shape
+        torch.testing.assert_close(scores, before[1][layer], rtol=0, atol=1e-7)
     fresh.reset()
     fresh.infer(at(observation, 0), FAST)
     fresh.refresh()
@@ -175,8 +177,48 @@ def test_a_refresh_that_must_stop_leaves_everything(fresh, observation):
         asked.append(1)
         return len(asked) < 2
 
-    fresh.refresh(proceed)
+    assert fresh.refresh(proceed) is None
     assert len(asked) == 2 and fresh.pruner.memory.age == 1
+
+
+def test_a_failed_query_leaves_nothing_to_refresh(fresh, observation):
+    fresh.infer(at(observation, 0), FAST)
+    fresh.infer(at(observation, 8), FAST)
+    with pytest.raises(InputRefused):
+        fresh.infer(replace(at(observation, 16), proprio=None), FAST)
+    assert fresh.refresh() is None
+
+
+@pytest.mark.parametrize('stamp', [0, 17])
+def test_queries_with_one_stamp_are_pruned_too(fresh, observation, stamp):
+    modes = [fresh.infer(replace(observation, stamp_ns=stamp), FAST).mode for _ in range(3)]
+    assert modes == ['dense', 'coarse', 'coarse']
+
+
+@pytest.mark.parametrize(
+    'frame', [np.zeros((8, 8), np.uint8), np.zeros((0, 9, 3), np.uint8), np.zeros((8, 8, 3))]
+)
+def test_a_watched_frame_that_is_no_picture_stops_nothing(fresh, observation, frame):
+    fresh.infer(at(observation, 0), SLOW)
+    fresh.watch('wrist', 10**9 + 3 * STEP_NS, frame)
+    assert fresh.infer(at(observation, 8), SLOW).mode == 'fine'
+
+
+def test_a_camera_that_is_not_the_profile_s_is_refused(fresh):
+    with pytest.raises(InputRefused, match="camera 'front' is unknown"):
+        fresh.watch('front', 0, np.zeros((8, 8, 3), np.uint8))
+
+
+def test_frames_of_before_a_reset_are_no_reference(fresh, observation):
+    """Another picture before it, the same one twice after it: nothing has moved."""
+    fresh.infer(at(observation, 0, shifted(observation, 40)), SLOW)
+    fresh.reset()
+    fresh.infer(at(observation, 2), SLOW)
+    assert fresh.infer(at(observation, 5), SLOW).pruning['changed_primary'] == 0
+
+
+def test_the_description_names_the_preset(policy):
+    assert policy.describe()['pruning'] == 'specprune:recommended'
 
 
 def test_nothing_to_refresh_without_a_pruner_that_learns(data_dir, tokenizer, observation):
@@ -194,7 +236,7 @@ def test_warm_up_runs_the_pruned_shapes_too(fresh):
         fresh.warm_up()
     finally:
         del fresh.pruner.begin
-    assert calls == ['dense', 'fine'] and fresh.pruner.memory.empty
+    assert calls == ['dense', 'coarse', 'fine'] and fresh.pruner.memory.empty
 
 
 def test_thresholds_follow_the_profile():

@@ -39,6 +39,7 @@ KEYS = {
     'refresh_ms',
     'tflops',
     'speedup_vs_dense',
+    'speedup_vs_published',
     'selection_percent_of_dense',
 }
 

@@ -1,5 +1,6 @@
 """``uniform`` against its definition, and pruners by name."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -88,6 +89,48 @@ def test_a_yaml_file_with_the_mapping(tmp_path):
     assert build_pruner(str(file)) == Uniform((9, 9))
 
 
+@pytest.mark.parametrize(
+    ('spec', 'says'),
+    [
+        (None, 'pruning is None; give a name'),
+        (128, 'pruning is 128; give a name'),
+        (['uniform'], 'give a name'),
+        (object(), 'begin, keep and reset'),
+        ({'name': ['uniform']}, 'unknown pruning method'),
+        ('{name: {a: b}}', 'unknown pruning method'),
+        ({'name': 'uniform', 'budget': 64.0}, 'budget is 64.0; use whole numbers'),
+        ({'name': 'uniform', 'budget': '64'}, "budget is '64'; use whole numbers"),
+        ({'name': 'uniform', 'budget': True}, 'budget is True'),
+        ({'name': 'uniform', 'budget': {}}, 'budget is {}'),
+        ({'name': 'vla_adp', 'window': 10**30}, 'window is'),
+        ({'name': 'vla_adp', 'budget': 64, 'keep_ratio': 0.5}, 'either the tokens'),
+        ({'name': 'vla_adp', 'split': [1, 2, 3]}, 'split is'),
+        ({'name': 'specprune', 'change_threshold': [5, 5, 5]}, 'change_threshold is'),
+        ({'name': 'specprune', 'preset': 'paper', 'refresh_every': 3}, 'takes no refresh_every'),
+        ({'name': 'specprune', 'metric': 'ssim'}, "metric is 'ssim'"),
+        ('vla_cache:5', "'vla_cache' has no 'budget'; its knobs are threshold"),
+        ('specprune:recommended:many', 'neither a budget nor a preset'),
+        ('specprune:paper:1:2', 'neither a budget nor a preset'),
+        ('uniform:\u0967\u0968', 'neither a budget nor a preset'),
+    ],
+)
+def test_every_refusal_names_knob_and_mend(spec, says):
+    with pytest.raises(ProfileError, match=says):
+        build_pruner(spec)
+
+
+def test_numpy_numbers_and_paths_are_taken(tmp_path):
+    assert build_pruner({'name': 'uniform', 'budget': np.int64(9)}) == Uniform((9, 9))
+    file = tmp_path / 'pruning.yml'
+    file.write_text('{name: uniform, budget: 9}', encoding='utf-8')
+    assert build_pruner(file) == Uniform((9, 9))
+
+
+def test_a_preset_with_a_budget():
+    budgets = build_pruner('specprune:recommended:48,44').config.budgets[1]
+    assert budgets.coarse == (48, 44) and budgets.fine == (68, 64)
+
+
 def test_an_object_passes_through():
     pruner = Uniform((3,))
     assert build_pruner(pruner) is pruner
@@ -103,8 +146,8 @@ def test_an_object_passes_through():
         ('uniform:1,2,3', '3 numbers for 2 cameras'),
         ('{name: uniform', 'cannot be read'),
         ('nowhere.yaml', 'cannot be read'),
-        ({'name': 'uniform', 'ratio': 0.5}, "'uniform'.*ratio"),
-        ('dense:5', "'dense'.*budget"),
+        ({'name': 'uniform', 'ratio': 0.5}, "'uniform' has no 'ratio'; its knobs are budget"),
+        ('dense:5', "'dense' has no 'budget'; it has no knobs"),
         ({}, 'unknown pruning method None'),
     ],
 )

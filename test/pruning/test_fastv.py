@@ -80,7 +80,7 @@ def test_the_paper_s_score_leaves_out_the_token_itself(walk_sites):
     assert walk_sites(pruner, layout, {1: seen}).tolist() == [2]
 
 
-@pytest.mark.parametrize(('layer', 'site'), [(1, 0), (2, 1), (3, 2), (9, 2)])
+@pytest.mark.parametrize(('layer', 'site'), [(1, 0), (2, 1), (9, 1)])
 def test_k_layers_see_everything_and_the_last_of_them_decides(tiny_llama, layer, site):
     """Scores from the maps of ``transformers``' eager layers, mean over heads and rows."""
     layout = Layout(('a', 'b'), 8, 1, 20, 4)

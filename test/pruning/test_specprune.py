@@ -80,7 +80,9 @@ class Episode:
         self.stamp_ns += step_ns
         images = {c: self.frame(self.number) for c in self.layout.cameras}
         self.history.push_prepared(self.stamp_ns, images)
-        query = Query(self.layout, images, instruction, self.stamp_ns, motion, None, self.history)
+        query = Query(
+            self.layout, images, instruction, self.stamp_ns, motion, None, self.history, images
+        )
         mode = self.pruner.begin(query)
         if embeddings is None:
             numbers = self.random.standard_normal((1, self.layout.length, WIDTH))

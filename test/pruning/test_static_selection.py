@@ -14,7 +14,7 @@ LEVEL = st.integers(0, 4).map(lambda n: n / 4)
 @st.composite
 def scenes(draw):
     """1 to 3 cameras, random flags and scores, some tokens gone, some chosen by the text."""
-    cameras, patches = draw(st.integers(1, 3)), draw(st.integers(1, 9))
+    cameras, patches = draw(st.integers(1, 3)), draw(st.integers(4, 16))
     visual = cameras * patches
 
     def flags():
@@ -23,7 +23,8 @@ def scenes(draw):
     def scores():
         return torch.tensor(draw(st.lists(LEVEL, min_size=visual, max_size=visual)))
 
-    evidence = Evidence(scores(), flags(), flags(), flags())
+    moved = flags()
+    evidence = Evidence(scores(), moved, moved & flags(), flags(), flags())
     ids = sorted(draw(st.sets(st.integers(0, visual - 1), min_size=1)))
     local = draw(st.sets(st.sampled_from(ids)))
     text = [draw(LEVEL) for _ in ids]
@@ -52,7 +53,7 @@ def test_fill_by_rank(scene):
         for i in ids:
             if i // patches != camera:
                 continue
-            if wanted(evidence, i, local):
+            if evidence.most_moved[i] or evidence.looked_at[i] or i in local:
                 keys.append((0, -seen[i], i))
             elif evidence.moved[i]:
                 keys.append((1, -float(evidence.amount[i]), i))

@@ -92,7 +92,8 @@ def test_three_pruned_queries_in_a_row_then_a_forced_full_one():
         (0.5, (0.4, 0.6), 1, (128,)),
         (0.5, (1, 1), 2, (128, 128)),
         (0.5, (1, 1, 2), 2, (128, 128)),
-        (1.0, (0.4, 0.6), 2, (205, 256)),  # 307 do not fit the wrist camera
+        (1.0, (0.4, 0.6), 2, (256, 256)),  # 307 do not fit the wrist camera
+        (0.9, (0.4, 0.6), 2, (205, 256)),  # 20 of 276 go to the other one
     ],
 )
 def test_the_share_is_dealt_out_4_to_6(ratio, split, cameras, want):
@@ -163,7 +164,11 @@ def test_without_motion_nothing_is_guessed(speed):
     modes(pruner, [query(i) for i in range(4)])
     assert pruner.report()['reason'] == 'fast'
     assert pruner.begin(query(4, speed)) == 'dense'
-    assert pruner.report() == {'reason': 'no_motion', 'pruned_in_a_row': 0}
+    assert pruner.report() == {
+        'reason': 'no_motion',
+        'pruned_in_a_row': 0,
+        'motion': 'unknown',
+    }
     # Windows side by side are compared, so they have to be collected again.
     assert modes(pruner, [query(i) for i in (5, 6, 7)]) == ['dense', 'dense', 'coarse']
 

@@ -58,7 +58,7 @@ class Twin:
 
     def __init__(self, layout, budget, tokens, cut, window, gamma, text=True, combine='union'):
         self.layout, self.budget, self.tokens = layout, budget, tokens
-        self.cut, self.window, self.gamma = min(cut, LAYERS - 1), window, gamma
+        self.cut, self.window, self.gamma = min(cut, LAYERS - 2), window, gamma
         self.text, self.combine = text, combine
         self.past = []  # S_act, newest first
 

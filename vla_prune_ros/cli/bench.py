@@ -8,6 +8,7 @@ from rich.console import Console
 
 from .common import add_command, choose_checkpoint, positive, require_ros
 
+METHODS = ('dense', 'uniform:128', 'specprune')
 REFRESHES_PER_S = 1.0  # of the progress line: its thread takes time from what is measured
 
 
@@ -20,7 +21,7 @@ def add_bench(commands: Any) -> None:
         'measure; --node: the ROS 2 node with two 640x480 cameras; --dtypes: types of weights; '
         '--pruning: pruning methods',
     )
-    what = bench.add_mutually_exclusive_group(required=True)
+    what = bench.add_mutually_exclusive_group()
     what.add_argument('--node', action='store_true', help='node overhead and received rates')
     what.add_argument(
         '--dtypes', nargs='+', metavar='DTYPE', help='time and memory of the policy in each dtype'
@@ -29,7 +30,8 @@ def add_bench(commands: Any) -> None:
         '--pruning',
         nargs='+',
         metavar='METHOD',
-        help='time of the policy with each method, selection apart; dense comes first, always',
+        help='time of the policy with each method, selection apart; dense comes first, always '
+        f'(default: {" ".join(METHODS)})',
     )
     bench.add_argument(
         '--checkpoint', type=Path, help='checkpoint folder (default: an untrained one, made here)'
@@ -80,9 +82,11 @@ def _add_pruning(bench: argparse.ArgumentParser) -> None:
 
 
 def _bench(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    if options.pruning:
-        return _bench_pruning(options, console)
-    return _bench_node(options, console) if options.node else _bench_dtypes(options, console)
+    if options.node:
+        return _bench_node(options, console)
+    if options.dtypes:
+        return _bench_dtypes(options, console)
+    return _bench_pruning(options, console)
 
 
 def _bench_pruning(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -101,7 +105,11 @@ def _bench_pruning(options: argparse.Namespace, console: Console) -> dict[str, A
         device=options.device,
     )
     bench = PruningBenchOptions(
-        tuple(options.pruning), model, options.queries, not options.no_refresh, options.threads
+        tuple(options.pruning or METHODS),
+        model,
+        options.queries,
+        not options.no_refresh,
+        options.threads,
     )
     with console.status('', refresh_per_second=REFRESHES_PER_S) as status:
         result = run_pruning_bench(bench, status.update)

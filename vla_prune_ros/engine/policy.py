@@ -1,6 +1,5 @@
 """``Policy``: observations in, timed and pruned inferences out."""
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,15 +10,16 @@ import torch
 from torch import Tensor
 
 from ..errors import InputRefused
-from ..model.images import check_image, comparison_frame, pixel_values, prepare_image
+from ..model.images import check_image, pixel_values, prepare_image
 from ..model.openvla import OpenVLAOFT
 from ..model.prompt import PromptTokenizer, build_prompt
 from ..model.proprio import normalize, unnormalize
 from ..model.statistics import Statistics
 from ..profiles import Profile
-from ..pruning.frames import Frame, FrameHistory
+from ..pruning.frames import Frame
 from ..pruning.plan import SELECTION, Layout, Pruner, PruningPass, Query
 from ..records import Inference, MotionHint, Observation
+from .episode_frames import EpisodeFrames
 from .quantize import parameter_count
 from .stages import StageTimer
 
@@ -62,8 +62,7 @@ class Policy:
             partial(torch.cuda.synchronize, self.device) if self.device.type == 'cuda' else None
         )
         self._prompts: dict[str, Tensor] = {}
-        self._halved = getattr(pruner, 'halved', False)
-        self._history = self._new_history()
+        self._frames = EpisodeFrames(pruner, profile, fast_images)
         self._last: tuple[Tensor, Layout] | None = None  # of the last query, for a refresh
 
     @torch.inference_mode()
@@ -82,6 +81,7 @@ class Policy:
             finite.
         """
         stages = StageTimer(self._sync)
+        self._last = None  # a query that fails leaves nothing to refresh
         with stages.stage('preprocess'):
             images = self._prepare(observation)
             state = self._state(observation)
@@ -130,10 +130,18 @@ class Policy:
         Cheap, and allowed from any thread: the frame waits as it is, and is prepared only if a
         later query compares with it. A pruner that compares no frames ignores it.
 
-        :param frame: uint8 (H, W, 3) RGB as in an Observation, or a function that returns it.
+        :param frame: uint8 (H, W, 3) RGB as in an Observation, which must not be changed
+            afterwards, or a function that returns it. One that turns out to be unusable counts as
+            none.
+        :raises InputRefused: the profile has no such camera.
         """
-        if self._history is not None:
-            self._history.push(camera, stamp_ns, frame)
+        if camera not in self.profile.cameras:
+            raise InputRefused(
+                'camera',
+                f'camera {camera!r} is unknown',
+                f'profile {self.profile.name!r} has {list(self.profile.cameras)}',
+            )
+        self._frames.watch(camera, stamp_ns, frame)
 
     @torch.inference_mode()
     def refresh(self, proceed: Callable[[], bool] = lambda: True) -> float | None:
@@ -143,30 +151,39 @@ class Policy:
         pruned passes feed on themselves. It changes no chunk.
 
         :param proceed: asked before each layer; False gives the refresh up.
-        :returns: milliseconds, or None where there was nothing to refresh.
+        :returns: milliseconds, or None where there was nothing to refresh or it was given up.
         """
         refresher = getattr(self.pruner, 'refresher', lambda: None)()
         if refresher is None or self._last is None:
             return None
         start = time.perf_counter()
         last = max(site.layer for site in refresher.sites)
-        self.model.harvest(*self._last, refresher, lambda layer: layer <= last and proceed())
+        reached = -1
+
+        def onward(layer: int) -> bool:
+            nonlocal reached
+            if layer > last or not proceed():
+                return False
+            reached = layer
+            return True
+
+        self.model.harvest(*self._last, refresher, onward)
         if self._sync is not None:
             self._sync()
-        return 1e3 * (time.perf_counter() - start)
+        return 1e3 * (time.perf_counter() - start) if reached == last else None
 
     def reset(self) -> None:
         """Forget what the pruner learnt from earlier inferences, and all frames."""
         self.pruner.reset()
         self._last = None
-        if self._history is not None:
-            self._history.clear()
+        self._frames.clear()
         self._generator.manual_seed(self._seed)
 
     def warm_up(self, side: int = 256) -> Inference:
         """Infer on grey frames, so that the first real ones are not slower; resets.
 
-        Twice where the first query of an episode is dense: the second one runs the pruned shapes.
+        Where the first query of an episode is dense, the pruned shapes of a fast and a slow arm
+        are run too.
 
         :returns: the first of them.
         """
@@ -176,7 +193,9 @@ class Policy:
         images = {c: grey for c in self.profile.cameras}
         first = self.infer(Observation(images, state, 'warm up'))
         if first.mode == 'dense' and self.pruner.name != 'dense':
-            self.infer(Observation(images, state, 'warm up'))
+            for speed_m_s in (10.0, 0.0):
+                hint = MotionHint(speed_m_s, 0.0, 0.0, 'warm up')
+                self.infer(Observation(images, state, 'warm up'), hint)
         self.reset()
         return first
 
@@ -191,21 +210,10 @@ class Policy:
             **self._about,
             'profile': self.profile.name,
             'unnorm_key': self.statistics.key,
-            'pruning': self.pruner.name,
+            'pruning': getattr(self.pruner, 'label', self.pruner.name),
             'parameters': parameter_count(self.model),
             'device': str(self.device),
         }
-
-    def _new_history(self) -> FrameHistory | None:
-        look_back_s = getattr(self.pruner, 'look_back_s', 0.0)
-        if not look_back_s:
-            return None
-        # Half a control period: a camera at the control rate is kept in full, however it jitters.
-        spacing_s = 0.5 * self.profile.control_period_s
-        exact = partial(prepare_image, pre_resize=self.profile.pre_resize, fast=self._fast_images)
-        prepare = comparison_frame if self._halved else exact
-        length = 2 + math.ceil(look_back_s / spacing_s)
-        return FrameHistory(prepare, round(1e9 * spacing_s), length)
 
     def _begin(
         self,
@@ -216,11 +224,7 @@ class Policy:
         motion: MotionHint | None,
     ) -> str:
         stamp_ns = observation.stamp_ns
-        frames = images
-        if self._halved:
-            frames = {c: comparison_frame(observation.images[c]) for c in images}
-        if self._history is not None:
-            self._history.push_prepared(stamp_ns, frames)
+        frames = self._frames.query(stamp_ns, observation.images, images)
         query = Query(
             layout,
             images,
@@ -228,7 +232,7 @@ class Policy:
             stamp_ns,
             motion,
             visual,
-            self._history,
+            self._frames.history,
             frames,
         )
         return self.pruner.begin(query)

@@ -189,6 +189,7 @@ def _row(taken: Sequence[Sample], dense_p50: float) -> dict[str, Any]:
         'refresh_ms': _quantiles(refreshed) if refreshed else None,
         'tflops': float(np.mean(flops)) / 1e12 if flops else None,
         'speedup_vs_dense': dense_p50 / _p50(total),
+        'speedup_vs_published': None,  # the published execution path is not measured yet
         'selection_percent_of_dense': 100.0 * _p50(stages[SELECTION]) / dense_p50,
     }
 

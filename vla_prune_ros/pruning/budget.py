@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ProfileError
+from .knobs import is_whole
 from .layout import Target
 
 Budget = int | Sequence[int] | None
@@ -20,11 +21,10 @@ def budgets(method: str, budget: Budget, target: Target) -> tuple[int, ...]:
     """
     if budget is None:
         return (max(1, target.patches // 2),) * len(target.cameras)
-    given = (budget,) if isinstance(budget, int) else tuple(budget)
-    whole = all(isinstance(b, int) and not isinstance(b, bool) for b in given)
-    if not given or not whole or not all(1 <= b <= target.patches for b in given):
+    given = tuple(budget) if isinstance(budget, (list, tuple)) else (budget,)
+    if not given or not all(is_whole(b) and 1 <= b <= target.patches for b in given):
         raise ProfileError(
-            f'{method}: budget is {list(given)}',
+            f'{method}: budget is {budget!r}',
             f'use whole numbers from 1 to {target.patches}, the tokens of a camera',
         )
     if len(given) > len(target.cameras):
@@ -32,7 +32,7 @@ def budgets(method: str, budget: Budget, target: Target) -> tuple[int, ...]:
             f'{method}: budget has {len(given)} numbers for {len(target.cameras)} cameras',
             'give one per camera, or one for all',
         )
-    return given + (given[-1],) * (len(target.cameras) - len(given))
+    return tuple(map(int, given + (given[-1],) * (len(target.cameras) - len(given))))
 
 
 def best_first(scores: Tensor) -> Tensor:

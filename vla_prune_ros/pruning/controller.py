@@ -44,7 +44,8 @@ class UnitSpeed:
     @classmethod
     def of_motion(cls, motion: MotionHint, target: Target) -> 'UnitSpeed':
         """From measured SI speeds; horizontal is what the vertical leaves of the linear."""
-        horizontal = math.sqrt(max(0.0, motion.linear_m_s**2 - motion.vertical_m_s**2))
+        linear, vertical = motion.linear_m_s, motion.vertical_m_s
+        horizontal = math.sqrt(max(0.0, (linear - vertical) * (linear + vertical)))
         return cls(
             linear_units(motion.linear_m_s, target),
             linear_units(horizontal, target),
@@ -157,9 +158,10 @@ LEGACY_2026 = ControllerSettings('axes', None, None, conservative=COARSE)
 
 
 def _known(motion: MotionHint | None) -> bool:
-    return motion is not None and all(
-        math.isfinite(v) for v in (motion.linear_m_s, motion.angular_rad_s, motion.vertical_m_s)
-    )
+    if motion is None or not math.isfinite(motion.vertical_m_s):
+        return False
+    speeds = (motion.linear_m_s, motion.angular_rad_s)
+    return all(math.isfinite(v) and v >= 0 for v in speeds)
 
 
 class Controller:
@@ -188,8 +190,8 @@ class Controller:
     def update(self, motion: MotionHint | None) -> str:
         """The mode of this query: ``'coarse'`` or ``'fine'``.
 
-        Without motion, or with numbers that are not finite, it is the conservative one and the
-        remembered mode stays: the next known motion goes on from there.
+        Without motion, with numbers that are not finite or speeds below 0, it is the conservative
+        one and the remembered mode stays: the next known motion goes on from there.
         """
         self.unknown = not _known(motion)
         if self.unknown:

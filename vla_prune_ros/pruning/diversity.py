@@ -14,9 +14,9 @@ from torch import Tensor
 def cosine_distance(features: Tensor) -> Tensor:
     """1 - cosine of every pair of rows, in float32: (..., n, D) -> (..., n, n).
 
-    A row of zeros has distance 1 to every row.
+    A row of zeros has distance 1 to every row; what is not a number counts as zero.
     """
-    unit = F.normalize(features.float(), dim=-1)
+    unit = F.normalize(features.float().nan_to_num(), dim=-1)
     return 1 - unit @ unit.transpose(-1, -2)
 
 

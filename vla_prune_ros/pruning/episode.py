@@ -10,8 +10,9 @@ class EpisodeWatch:
     """Tells a query that continues an episode from one that does not.
 
     A camera that was silent for more than 0.5 s leaves nothing to compare with. Where only the
-    frames of queries are known, the limit is two chunks, or twice the time between the two queries
-    before, if that is longer: a policy that needs seconds per query is not a silent camera.
+    frames of queries are known, the limit is a chunk and a quarter, or twice the time between the
+    two queries before, if that is longer: a policy that needs seconds per query is not a silent
+    camera.
     """
 
     def __init__(self, target: Target) -> None:
@@ -46,4 +47,4 @@ class EpisodeWatch:
         before, self._interval_s = self._interval_s, 0.0
         if last is not None:
             self._interval_s = 1e-9 * (query.stamp_ns - last[0])
-        return self._interval_s, max(MAX_GAP_S, 2.0 * self._chunk_s, 2.0 * before)
+        return self._interval_s, max(MAX_GAP_S, 1.25 * self._chunk_s, 2.0 * before)

@@ -88,7 +88,7 @@ class FastV:
         """
         return cls(
             budgets('fastv', budget, target),
-            min(whole('fastv', 'layer', layer, 1), target.layers),
+            min(whole('fastv', 'layer', layer, 1), max(1, target.layers - 1)),
             one_of('fastv', 'rows', rows, tuple(ROWS)),
             switch('fastv', 'joint', joint),
         )

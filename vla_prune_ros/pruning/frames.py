@@ -4,14 +4,13 @@ Frames arrive at the camera's rate, references are needed once per query: frames
 and only the one that becomes a reference is prepared (JPEG round trip, resize, crop).
 """
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-
-from ..errors import InputRefused
 
 Frame = np.ndarray | Callable[[], np.ndarray]
 """A camera's frame uint8 (H, W, 3) RGB, or a function that decodes it when it is needed."""
@@ -38,6 +37,9 @@ class _Ring:
         self.first: list[_Entry] = []
         self.count = 0
         self.gap_ns = 0  # the longest since it was taken
+        self.watched = False
+        self.last_image: np.ndarray | None = None  # of the last query
+        self.before_last: np.ndarray | None = None  # of the query before it
         self.query_ns: int | None = None
         self.present: _Entry | None = None  # the frame of the last query, or the nearest to it
 
@@ -83,18 +85,19 @@ class FrameHistory:
         self._prepare, self._spacing_ns, self._length = prepare, spacing_ns, length
         self._rings: dict[str, _Ring] = {}
         self._lock = threading.Lock()
-        self._watched = False
 
     @property
     def watched(self) -> bool:
-        """True where frames between queries are shown, so that a gap means a silent camera."""
-        return self._watched
+        """True where frames of every camera are shown between queries, so that a gap means a
+        silent camera."""
+        with self._lock:
+            return bool(self._rings) and all(ring.watched for ring in self._rings.values())
 
     def push(self, camera: str, stamp_ns: int, frame: Frame) -> None:
         """Store a frame as it came. Frames out of order are left out."""
         with self._lock:
-            self._watched = True
             ring = self._rings.setdefault(camera, _Ring(self._length))
+            ring.watched = True
             if not ring.recent or stamp_ns - ring.recent[-1].stamp_ns >= self._spacing_ns:
                 ring.add(_Entry(stamp_ns, frame))
 
@@ -112,7 +115,9 @@ class FrameHistory:
                 if ring is None or (ring.query_ns is not None and stamp_ns < ring.query_ns):
                     ring = self._rings[camera] = _Ring(self._length)
                 ring.query_ns = stamp_ns
-                ring.present = self._store(ring, stamp_ns, image)
+                # A copy: the caller's image leaves with the Inference, and may be drawn on.
+                ring.before_last, ring.last_image = ring.last_image, np.array(image)
+                ring.present = self._store(ring, stamp_ns, ring.last_image)
 
     def count(self, camera: str) -> int:
         """Frames stored since :meth:`clear`, forgotten ones included."""
@@ -137,14 +142,18 @@ class FrameHistory:
         """True where :meth:`before` has a frame to give."""
         with self._lock:
             ring = self._rings.get(camera)
-            return bool(ring and ring.earlier(stamp_ns, self._spacing_ns // 2))
+            if ring is None:
+                return False
+            found = ring.earlier(stamp_ns, self._spacing_ns // 2)
+            return bool(found) or ring.before_last is not None
 
     def before(self, camera: str, stamp_ns: int, back_ns: int) -> np.ndarray | None:
         """The newest frame that is at least ``back_ns`` older than ``stamp_ns``, give or take half
         the spacing.
 
         Where no frame is that old, the oldest one before the present; never the frame of the query
-        at ``stamp_ns`` itself. Without stamps the frame before the present one.
+        at ``stamp_ns`` itself. Without stamps the frame before the present one. Where stamps tell
+        no two frames apart, that of the query before.
 
         :returns: uint8 (224, 224, 3), or None where there is no earlier frame or it cannot be
             decoded.
@@ -153,8 +162,11 @@ class FrameHistory:
         with self._lock:
             ring = self._rings.get(camera)
             earlier = ring.earlier(stamp_ns, tolerance_ns) if ring else []
+            fallback = ring.before_last if ring else None
+        if not earlier:
+            return fallback
         old = [e for e in earlier if e.stamp_ns <= stamp_ns - back_ns + tolerance_ns]
-        return self._ready((old[-1:] or earlier)[0]) if earlier else None
+        return self._ready((old[-1:] or earlier)[0])
 
     def first(self, camera: str, index: int) -> np.ndarray | None:
         """Frame 0 or 1 of the episode; None where it has not come or cannot be decoded."""
@@ -177,16 +189,14 @@ class FrameHistory:
             entry = _Entry(stamp_ns, None)
             ring.add(entry)
         if entry is not None and entry.stamp_ns == stamp_ns:
-            # A copy: the caller's image leaves with the Inference, and may be drawn on.
-            entry.raw, entry.model_image, entry.queried = None, np.array(image), True
+            entry.raw, entry.model_image, entry.queried = None, image, True
         return entry
 
     def _ready(self, entry: _Entry) -> np.ndarray | None:
         if entry.model_image is None and entry.raw is not None:
-            try:
+            # A frame that was never asked about must not stop a query, whatever is wrong with it.
+            with contextlib.suppress(Exception):
                 raw = entry.raw() if callable(entry.raw) else entry.raw
                 entry.model_image = self._prepare(raw)
-            except InputRefused:  # a frame that was never asked about must not stop a query
-                pass
             entry.raw = None
         return entry.model_image

@@ -68,5 +68,5 @@ def harvest(view: SiteView, attention: Tensor) -> Tensor:
     :param attention: float32 (R, n) text rows of the layer.
     """
     scores = attention.new_zeros(view.layout.visual)
-    scores[view.ids] = attention.mean(dim=0)
+    scores[view.ids] = attention.mean(dim=0).nan_to_num()
     return scores

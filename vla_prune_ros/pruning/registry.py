@@ -1,6 +1,7 @@
 """Pruners by name, for YAML, the command line and ``load_policy(pruning=...)``."""
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,14 @@ from .plan import Pruner
 from .specprune_config import SPECPRUNE_PRESETS
 from .vla_adp import VlaAdp
 from .vla_cache import VlaCache
+from .vla_cache_config import fit as fit_vla_cache
 from .vla_pruner import VlaPruner
 
 Build = Callable[..., Pruner]
+KNOBS: Mapping[str, tuple[str, ...]] = {
+    'vla_cache': tuple(signature(fit_vla_cache).parameters)[1:],
+}
+"""Knobs of methods whose ``build`` hands them on."""
 
 PRUNERS: Mapping[str, Build] = {
     'dense': Dense.build,
@@ -36,54 +42,70 @@ PRESETS: Mapping[str, tuple[str, ...]] = {'specprune': tuple(SPECPRUNE_PRESETS)}
 """Method name -> the words that may stand behind its colon instead of a budget."""
 
 
-def build_pruner(spec: 'str | Mapping[str, Any] | Pruner', target: Target | None = None) -> Pruner:
+def build_pruner(
+    spec: 'str | Path | Mapping[str, Any] | Pruner', target: Target | None = None
+) -> Pruner:
     """A pruner from a word, a mapping, a YAML file, or as it is.
 
     ``'uniform'``, ``'uniform:128'``, ``'uniform:128,64'`` (per camera), ``'specprune:paper'``,
-    ``{'name': 'uniform', 'budget': [128, 64]}``, the same as one line of YAML in braces, and the
-    path of a ``.yaml`` file with that mapping all work.
+    ``'specprune:recommended:96'``, ``{'name': 'uniform', 'budget': [128, 64]}``, the same as one
+    line of YAML in braces, and the path of a ``.yaml`` file with that mapping all work.
 
     :param target: what it is built for; default OpenVLA-OFT with LIBERO's conventions.
     :raises ProfileError: unknown name or knob, or a value that is not possible.
     """
-    if isinstance(spec, str):
+    if isinstance(spec, Path):
+        spec = _from_yaml(str(spec))
+    elif isinstance(spec, str):
         spec = _parse(spec.strip())
     if not isinstance(spec, Mapping):
-        return spec
+        return _require_pruner(spec)
     knobs = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items() if k != 'name'}
     name = spec.get('name')
-    if name not in PRUNERS:
+    if not isinstance(name, str) or name not in PRUNERS:
         raise ProfileError(f'unknown pruning method {name!r}', f'use one of {sorted(PRUNERS)}')
-    try:
-        return PRUNERS[name](target or Target(), **knobs)
-    except TypeError as error:
-        raise ProfileError(
-            f'pruning method {name!r}: {error}', 'see docs/methods.md for its knobs'
-        ) from None
+    known = KNOBS.get(name) or tuple(signature(PRUNERS[name]).parameters)[1:]
+    for knob in knobs:
+        if knob not in known:
+            has = f'its knobs are {", ".join(known)}' if known else 'it has no knobs'
+            raise ProfileError(f'pruning method {name!r} has no {knob!r}', has)
+    return PRUNERS[name](target or Target(), **knobs)
+
+
+def _require_pruner(spec: Any) -> Pruner:
+    if all(hasattr(spec, name) for name in ('name', 'sites', 'begin', 'keep', 'reset')):
+        return spec
+    raise ProfileError(
+        f'pruning is {spec!r}',
+        "give a name like 'specprune', a mapping, a YAML file, or an object with name, sites, "
+        'begin, keep and reset',
+    )
 
 
 def _parse(text: str) -> Mapping[str, Any]:
     if text.startswith('{') or text.endswith(('.yaml', '.yml')):
         return _from_yaml(text)
-    name, _, knob = text.partition(':')
-    if not knob:
-        return {'name': name}
-    if knob in PRESETS.get(name, ()):
-        return {'name': name, 'preset': knob}
-    try:
-        return {'name': name, 'budget': tuple(int(b) for b in knob.split(','))}
-    except ValueError:
+    name, *words = text.split(':')
+    spec: dict[str, Any] = {'name': name}
+    if words and words[0] in PRESETS.get(name, ()):
+        spec['preset'] = words.pop(0)
+    if not words:
+        return spec
+    numbers = words[0].split(',')
+    if len(words) > 1 or not all(n.strip().isascii() and n.strip().isdigit() for n in numbers):
         raise ProfileError(
-            f'pruning {text!r}: {knob!r} is neither a budget nor a preset',
+            f'pruning {text!r}: {":".join(words)!r} is neither a budget nor a preset',
             "write it like 'uniform:128', 'uniform:128,64' or 'specprune:paper'",
-        ) from None
+        )
+    return {**spec, 'budget': tuple(int(n) for n in numbers)}
 
 
 def _from_yaml(text: str) -> Mapping[str, Any]:
     try:
-        source = text if text.startswith('{') else Path(text).read_text(encoding='utf-8')
+        path = Path(text).expanduser()
+        source = text if text.startswith('{') else path.read_text(encoding='utf-8')
         spec = yaml.safe_load(source)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RuntimeError, yaml.YAMLError) as error:
         raise ProfileError(
             f'pruning {text!r} cannot be read ({str(error).splitlines()[0]})',
             "check the path, or write it like '{name: uniform, budget: [128, 64]}'",

@@ -13,6 +13,7 @@ from torch import Tensor
 from .budget import best_first, best_per_camera
 from .controller import Controller
 from .episode import EpisodeWatch
+from .frame_change import Change
 from .global_memory import GlobalMemory, harvest
 from .importance import entropy_confidence, surviving_count
 from .layout import Target
@@ -51,13 +52,18 @@ class SpecPrune:
 
     @property
     def look_back_s(self) -> float:
-        """Seconds of frames that the reference is chosen from."""
-        return self.reference.longest_steps * self.target.control_period_s
+        """Seconds of frames that the reference is chosen from; 0 where none are compared."""
+        return self.reference.longest_s if self.config.compare else 0.0
 
     @property
     def halved(self) -> bool:
         """Whether frames are compared at half the resolution."""
-        return self.config.change.halved
+        return self.config.compare and self.config.change.halved
+
+    @property
+    def label(self) -> str:
+        """Name and preset, for reports."""
+        return f'{self.name}:{self.preset}'
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -67,7 +73,7 @@ class SpecPrune:
 
     def begin(self, query: Query) -> str:
         """Compare frames, choose the mode; dense where nothing is known."""
-        self._stamp_ns = query.stamp_ns
+        since_ns, self._stamp_ns = query.stamp_ns - self._stamp_ns, query.stamp_ns
         broken = self._watch.check(query)
         if broken:
             self._forget()
@@ -77,7 +83,8 @@ class SpecPrune:
         self._mode = DENSE if reason else moving if self.mode == 'auto' else self.mode
         self._report = {'preset': self.preset, 'reason': reason, **self._motion(query)}
         if self._mode != DENSE:
-            self.evidence = self._compare(query)
+            since_s = 0.0 if broken else 1e-9 * since_ns
+            self.evidence = self._gather(query, since_s)
         return self._mode
 
     def keep(self, view: SiteView) -> Tensor | None:
@@ -131,32 +138,41 @@ class SpecPrune:
             return 'first'
         if config.refresh_every and self.memory.age > config.refresh_every:
             return 'refresh_due'
-        return '' if self.reference.available(query) else 'no_reference'
+        missing = config.compare and not self.reference.available(query)
+        return 'no_reference' if missing else ''
 
     def _motion(self, query: Query) -> dict[str, float | int | str]:
         if self.controller.unknown:
             return {'motion': 'unknown'}
         return {'motion': query.motion.source, 'speed_m_s': query.motion.linear_m_s}
 
-    def _compare(self, query: Query) -> Evidence:
-        layout = query.layout
-        counts, config = self._counts(self.config.moved), self.config
+    def _gather(self, query: Query, since_s: float) -> Evidence:
+        layout, config = query.layout, self.config
         device = torch.device('cpu') if query.visual is None else query.visual.device
-        motion = None if self.controller.unknown else query.motion
-        changes, steps = self.reference.changes(query, motion, device)
+        changes = self._changes(query, since_s, device)
         amount = torch.cat([c.amount for c in changes])
         moved = torch.cat([c.changed for c in changes])
-        removable = _removable(amount, moved, counts, layout.patches, config)
+        counts = self._counts(config.moved)
+        most, removable = _by_motion(amount, moved, counts, layout.patches, config)
         looked_at = torch.zeros_like(moved)
         if not self.memory.empty:
             # The released code chooses at the end of the query before, with its counts.
             mode = self._mode if config.global_dense else self.memory.mode
             top = config.global_tokens.of(mode)
             looked_at[self.memory.top(layout.patches, top, config.joint)] = True
+        return Evidence(amount, moved, most, removable, looked_at)
+
+    def _changes(self, query: Query, since_s: float, device: torch.device) -> list[Change]:
+        layout = query.layout
+        if not self.config.compare:
+            still = torch.zeros(layout.patches, device=device)
+            return [Change(still, still.bool())] * len(layout.cameras)
+        motion = None if self.controller.unknown else query.motion
+        changes, steps = self.reference.changes(query, motion, since_s, device)
         self._report['look_back_steps'] = steps
         for camera, change in zip(layout.cameras, changes, strict=True):
             self._report[f'changed_{camera}'] = int(change.changed.sum())
-        return Evidence(amount, moved, removable, looked_at)
+        return changes
 
     def _counts(self, counts: Counts) -> tuple[int, ...]:
         return counts.of(self._mode)
@@ -179,11 +195,14 @@ class SpecPrune:
 
     def _score(self, view: SiteView, attention: Tensor) -> None:
         layer, running = view.site.layer, self.config.running
-        if layer not in self.confidence:  # of the first inference of a task, as in paper and code
-            self.confidence[layer] = entropy_confidence(attention)
+        confidence = self.confidence.get(layer)
+        if confidence is None:  # of the first inference of a task, as in paper and code
+            confidence = entropy_confidence(attention)
+            if bool(confidence.isfinite()):  # one broken query must not spoil the episode
+                self.confidence[layer] = confidence
         scores = self._importance(view)
         view.memory['importance'] = running.update(
-            scores, view.ids, attention.mean(dim=0), self.confidence[layer]
+            scores, view.ids, attention.mean(dim=0), confidence
         )
 
     def _importance(self, view: SiteView) -> Tensor:
@@ -246,21 +265,23 @@ class Refresher:
         """Nothing to forget."""
 
 
-def _removable(
+def _by_motion(
     amount: Tensor, moved: Tensor, counts: Sequence[int], patches: int, config: SpecPruneConfig
-) -> Tensor:
-    """Patches that may go for not having changed: bool (V,)."""
+) -> tuple[Tensor, Tensor]:
+    """The patches that changed most, and those that may go for not having changed: bool (V,)."""
     groups = [slice(0, len(amount))] if config.joint else []
     groups = groups or [slice(i * patches, (i + 1) * patches) for i in range(len(counts))]
     sizes = [sum(counts)] if config.joint else counts
-    out = torch.zeros_like(moved)
+    most, removable = torch.zeros_like(moved), torch.zeros_like(moved)
     for group, size in zip(groups, sizes, strict=True):
         still, much = ~moved[group], amount[group]
         if config.moved_more:  # at most all but `size`, the least changed first
             order = torch.sort(torch.where(still, much, torch.inf), stable=True).indices
-            gone = order[: max(0, len(order) - size)]
-            out[group] = mask_of(gone, len(order)) & still
+            gone = mask_of(order[: max(0, len(order) - size)], len(order)) & still
+            top = mask_of(best_first(much)[:size], len(much))
         else:  # all but the `size` most changed
-            stays = best_first(torch.where(still, -torch.inf, much))[:size]
-            out[group] = ~(mask_of(stays, len(much)) & ~still)
-    return out
+            top = mask_of(best_first(torch.where(still, -torch.inf, much))[:size], len(much))
+            top &= ~still
+            gone = ~top
+        most[group], removable[group] = top, gone
+    return most, removable

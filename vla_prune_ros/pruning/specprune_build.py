@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from ..errors import ProfileError
 from .budget import Budget, budgets
+from .frame_change import METRICS, RECOMMENDED_COSINE, RECOMMENDED_HALVED
 from .knobs import one_of, switch, weights, whole
 from .layout import Target
 from .specprune import SpecPrune
@@ -12,6 +13,7 @@ from .specprune_config import COARSE, FINE, SPECPRUNE_PRESETS, Counts, SpecPrune
 from .specprune_sites import fit
 
 MODES = ('auto', COARSE, FINE)
+CHANGES = {'difference': RECOMMENDED_HALVED, 'cosine': RECOMMENDED_COSINE}
 
 
 def build(
@@ -22,6 +24,7 @@ def build(
     refresh_every: int | None = None,
     enter_m_s: float | None = None,
     enter_rad_s: float | None = None,
+    metric: str | None = None,
     change_threshold: float | Sequence[float] | None = None,
     global_scores: bool = True,
     moving_patches: bool = True,
@@ -33,10 +36,12 @@ def build(
     :param budget: tokens per camera that stay after layer 1 in coarse mode; all other budgets of
         ``recommended`` change in proportion. The other presets have none.
     :param refresh_every: a query runs dense when the global scores are older than this many
-        queries; 0: never. The preset's where it is None (8 in ``recommended``).
+        queries; 0: never. ``recommended`` only, where it is 8 by default.
     :param enter_m_s: speed in m/s below which fine mode may begin.
     :param enter_rad_s: angular speed in rad/s below which fine mode may begin.
-    :param change_threshold: replaces the preset's threshold of patch comparison, in its metric;
+    :param metric: of the patch comparison, ``'difference'`` (grey levels) or ``'cosine'``
+        (similarity); the preset's where it is None.
+    :param change_threshold: replaces the threshold of patch comparison, in its metric;
         one for all cameras or one per camera.
     :param global_scores: False leaves V_global out.
     :param moving_patches: False leaves the comparison of frames out: every patch counts as still.
@@ -51,18 +56,27 @@ def build(
         config = _with_budget(config, budgets('specprune', budget, target), target, preset)
     if refresh_every is not None:
         every = whole('specprune', 'refresh_every', refresh_every, low=0)
+        if not config.global_dense:
+            raise ProfileError(
+                f'specprune: preset {preset!r} takes no refresh_every: it harvests in every query',
+                "use preset 'recommended'",
+            )
         config = replace(config, refresh_every=every)
     controller = config.controller.with_thresholds(enter_m_s, enter_rad_s)
     config = replace(config, controller=controller)
+    if metric is not None and one_of('specprune', 'metric', metric, METRICS) != (
+        config.change.metric
+    ):
+        config = replace(config, change=CHANGES[metric])
     if change_threshold is not None:
-        given = change_threshold
-        given = (given,) if isinstance(given, (int, float)) else given
-        thresholds = weights('specprune', 'change_threshold', given)
+        thresholds = weights(
+            'specprune', 'change_threshold', change_threshold, len(target.cameras)
+        )
         config = replace(config, change=replace(config.change, threshold=thresholds))
     if not global_scores:
         config = replace(config, global_layers=(), refresh_every=0)
     if not moving_patches:
-        config = replace(config, moved=Counts(*_zeros(target)), moved_more=False)
+        config = replace(config, compare=False, moved=Counts(*_zeros(target)), moved_more=False)
     return SpecPrune(config, target, mode, preset)
 
 

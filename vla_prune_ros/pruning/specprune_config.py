@@ -36,8 +36,9 @@ class SpecPruneConfig:
     :param rows: ``'task'``: the words of the task; ``'released'``: the released code's windows,
         which shift by one row between the layers and are fixed for the global scores.
     :param change: how two frames are compared.
+    :param compare: False leaves the comparison of frames out: every patch counts as still.
     :param moved: least number of patches that stay for having changed most.
-    :param moved_more: patches beyond ``moved`` that count as changed stay too.
+    :param moved_more: patches beyond ``moved`` that count as changed stay too, or come next.
     :param global_layers: layers whose text rows give V_global.
     :param global_tokens: V_global's size per layer.
     :param joint: rank all cameras together for V_global and for the patches that moved, with the
@@ -59,6 +60,7 @@ class SpecPruneConfig:
     first_keeps: int
     rows: str
     change: ChangeSettings
+    compare: bool
     moved: Counts
     moved_more: bool
     global_layers: tuple[int, ...]
@@ -86,6 +88,7 @@ PAPER = SpecPruneConfig(
     first_keeps=0,
     rows='task',
     change=PAPER_V3,
+    compare=True,
     moved=Counts((10, 10), (14, 13)),  # 20 in all; fine mode scales every K by 32 / 24
     moved_more=False,
     global_layers=(14, 31),
@@ -111,6 +114,7 @@ LEGACY_2026 = SpecPruneConfig(
     first_keeps=2,
     rows='released',
     change=AUTHORS_2026,
+    compare=True,
     moved=Counts((20, 26), (16, 20)),  # all but the 236 / 230 and 240 / 236 most similar
     moved_more=True,
     global_layers=(14, 30),
@@ -135,6 +139,7 @@ RECOMMENDED_PRESET = SpecPruneConfig(
     first_keeps=2,
     rows='task',
     change=RECOMMENDED_HALVED,
+    compare=True,
     moved=Counts((20, 26), (40, 50)),
     moved_more=True,
     global_layers=(14, 30),

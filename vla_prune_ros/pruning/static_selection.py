@@ -19,12 +19,14 @@ class Evidence:
 
     :param amount: float32, how much each patch changed; higher is more.
     :param moved: bool, patches that count as changed.
+    :param most_moved: bool, the patches that changed most, as many as a preset names.
     :param removable: bool, patches that may be dropped for not having changed.
     :param looked_at: bool, V_global.
     """
 
     amount: Tensor
     moved: Tensor
+    most_moved: Tensor
     removable: Tensor
     looked_at: Tensor
 
@@ -42,7 +44,9 @@ def unite(ids: Tensor, evidence: Evidence, local: Tensor) -> Tensor:
     :param ids: int64 (n,), ascending: the tokens that are left.
     :param local: int64, what the text chose.
     """
-    return ids[_wanted(evidence, local)[ids]]
+    keep = ~evidence.removable | evidence.looked_at
+    keep[local] = True
+    return ids[keep[ids]]
 
 
 def fill_by_rank(
@@ -55,16 +59,19 @@ def fill_by_rank(
 ) -> Tensor:
     """Exactly ``budget`` tokens per camera, fewer only where fewer are left: ids, ascending.
 
-    First what :func:`unite` would keep, then further patches that moved, by how much, then all
-    others, by how much the text looks at them. Where the first group is too large the text decides
-    inside it.
+    First ``local``, V_global and the patches that moved most, then further patches that moved, by
+    how much, then all others, by how much the text looks at them. Where the first group is too
+    large the text decides inside it. A camera that moves itself sees every patch change: that must
+    not push V_global out, so that here, unlike in :func:`unite`, not all of them come first.
 
     :param ids: int64 (n,), ascending: the tokens that are left.
     :param local: int64, what the text chose.
     :param text: float32 (n,) attention of the text to each.
     :param patches: visual tokens per camera.
     """
-    wanted = _wanted(evidence, local)[ids]
+    first = evidence.most_moved | evidence.looked_at
+    first[local] = True
+    wanted = first[ids]
     moved = evidence.moved[ids] & ~wanted
     level = 2 * wanted.long() + moved.long()
     score = torch.where(moved, evidence.amount[ids].to(text.dtype), text)
@@ -73,9 +80,3 @@ def fill_by_rank(
     camera = ids[order] // patches
     chosen = [ids[order][camera == i][:size] for i, size in enumerate(budget)]
     return torch.cat(chosen).sort().values
-
-
-def _wanted(evidence: Evidence, local: Tensor) -> Tensor:
-    keep = ~evidence.removable | evidence.looked_at
-    keep[local] = True
-    return keep

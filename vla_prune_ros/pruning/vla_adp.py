@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..errors import ProfileError
 from .budget import Budget, best_per_camera, budgets
 from .episode import EpisodeWatch
 from .knobs import share, weights, whole
 from .layout import Layout, Target
 from .plan import Query, Site, SiteView
+
+SPLIT = (0.4, 0.6)
 
 
 def language_positions(layout: Layout) -> list[int]:
@@ -30,7 +33,7 @@ def split_budget(
     :param keep_ratio: share of all visual tokens that stay, above 0 and up to 1.
     :param split: weights; the last is shared by all cameras from there on, and a single camera
         takes the whole total.
-    :returns: at most ``patches`` per camera; what a full camera cannot hold is not handed on.
+    :returns: at most ``patches`` per camera; what a full camera cannot hold goes to the others.
     """
     total = max(1, round(keep_ratio * cameras * patches))
     *head, last = split[:cameras]
@@ -40,7 +43,13 @@ def split_budget(
     for camera in sorted(range(cameras), key=lambda i: -given[i]) * patches:
         step = (total > sum(counts)) - (total < sum(counts))
         counts[camera] = max(1, counts[camera] + step)
-    return tuple(min(count, patches) for count in counts)
+    surplus = sum(max(0, count - patches) for count in counts)
+    counts = [min(count, patches) for count in counts]
+    for camera in sorted(range(cameras), key=lambda i: -given[i]):
+        more = min(surplus, patches - counts[camera])
+        counts[camera] += more
+        surplus -= more
+    return tuple(counts)
 
 
 class MotionGate:
@@ -133,8 +142,8 @@ class VlaAdp:
         cls,
         target: Target,
         budget: Budget = None,
-        keep_ratio: float = 0.5,
-        split: Sequence[float] = (0.4, 0.6),
+        keep_ratio: float | None = None,
+        split: Sequence[float] | None = None,
         window: int = 3,
         max_pruned: int = 3,
     ) -> 'VlaAdp':
@@ -142,16 +151,22 @@ class VlaAdp:
 
         :param budget: visual tokens per camera where a query is pruned; None: by ``keep_ratio``
             and ``split``.
-        :param keep_ratio: share of all visual tokens that stay, above 0 and up to 1.
-        :param split: weights of the cameras; the last is shared by all further ones.
+        :param keep_ratio: share of all visual tokens that stay, above 0 and up to 1; None: 0.5.
+        :param split: weights of the cameras, the last shared by all further ones; None: 0.4, 0.6.
         :param window: displacements that the gate compares, 2 or more.
         :param max_pruned: pruned queries in a row before one that sees everything, 1 or more.
         :raises ProfileError: a value that is not possible.
         """
-        ratio = share('vla_adp', 'keep_ratio', keep_ratio)
-        parts = weights('vla_adp', 'split', split)
+        cameras = len(target.cameras)
+        if budget is not None and (keep_ratio is not None or split is not None):
+            raise ProfileError(
+                'vla_adp: budget is given with keep_ratio or split',
+                'give either the tokens per camera or a share of them',
+            )
         if budget is None:
-            budget = split_budget(ratio, parts, len(target.cameras), target.patches)
+            ratio = share('vla_adp', 'keep_ratio', 0.5 if keep_ratio is None else keep_ratio)
+            parts = SPLIT if split is None else weights('vla_adp', 'split', split, cameras)
+            budget = split_budget(ratio, parts, cameras, target.patches)
         gate = MotionGate(
             whole('vla_adp', 'window', window, 2), whole('vla_adp', 'max_pruned', max_pruned, 1)
         )
@@ -172,6 +187,8 @@ class VlaAdp:
         self._report = {'reason': why, 'pruned_in_a_row': self._gate.streak}
         if moved is not None:
             self._report.update(displacement_m=moved, motion=query.motion.source)
+        elif why == 'no_motion':
+            self._report['motion'] = 'unknown'
         return 'coarse' if self._prune else 'dense'
 
     def keep(self, view: SiteView) -> Tensor | None:
@@ -194,7 +211,7 @@ class VlaAdp:
 
         ``reason``: of the gate (:meth:`MotionGate.step`) or what began an episode (``'first'``,
         ``'new_instruction'``, ``'clock_jump'``); ``pruned_in_a_row``; ``displacement_m`` and
-        ``motion``, its source, where known.
+        ``motion``, its source or ``'unknown'``.
         """
         return dict(self._report)
 

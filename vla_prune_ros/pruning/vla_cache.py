@@ -210,6 +210,9 @@ class VlaCache:
             self._report['reason'] = 'nothing_reusable'
             return {}
         entropies = torch.stack([self._entropies[site.layer] for site in self.sites])
+        if not bool(entropies.isfinite().all()):  # of a query with broken numbers
+            self._report['reason'] = 'not_finite'
+            return {}
         shares = reuse_shares(entropies.tolist(), config.growth)
         counts = reuse_counts(shares, config.grow_before, len(self._reusable))
         # In order of ids, as released: the first camera's upper rows come first.

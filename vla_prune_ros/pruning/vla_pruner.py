@@ -83,7 +83,7 @@ class VlaPruner:
         text_weight: float = 0.5,
     ) -> None:
         self.budget = budget
-        self._layer = min(layer, target.layers - 1)
+        self._layer = min(layer, max(0, target.layers - 2))  # behind the last none is computed
         self._half = range(target.layers // 2, target.layers)
         self._gamma, self._text = gamma, text
         self._combine, self._text_weight = combine, text_weight

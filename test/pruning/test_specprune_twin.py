@@ -1,0 +1,282 @@
+"""``recommended`` decision by decision, recomputed in plain Python from what each site saw.
+
+The twin knows the attention rows, the patch changes and the global scores, and follows the rules
+of docs/methods.md with lists and sorts; nothing of the package's selection is used.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla_prune_ros.pruning.frames import FrameHistory
+from vla_prune_ros.pruning.layout import Layout, Target
+from vla_prune_ros.pruning.plan import Query, SiteView
+from vla_prune_ros.pruning.registry import build_pruner
+from vla_prune_ros.records import MotionHint
+
+GRID = 4
+PATCHES = GRID * GRID
+LAYERS = 32
+PERIOD_NS = 50_000_000
+CHUNK_NS = 8 * PERIOD_NS
+FAST, SLOW = MotionHint(0.9, 0.0, 0.0, 'pose'), MotionHint(0.01, 0.0, 0.0, 'pose')
+
+
+class Scene:
+    """Queries of an episode with random attention; the cameras named in ``shaking`` see every
+    patch change."""
+
+    def __init__(self, cameras, seed, shaking=(), grid=GRID, **knobs):
+        self.names, self.grid = tuple('abc')[:cameras], grid
+        self.pruner = build_pruner(
+            {'name': 'specprune', **knobs}, Target(self.names, grid * grid, LAYERS)
+        )
+        self.layout = Layout(self.names, grid * grid, 1, 22, 8)
+        self.history = FrameHistory(lambda image: image, PERIOD_NS // 2)
+        self.random = np.random.default_rng(seed)
+        self.torch = torch.Generator().manual_seed(seed)
+        self.shaking, self.number, self.stamp_ns = shaking, 0, 0
+        side = 7 * grid
+        self.still = {
+            c: self.random.integers(60, 90, (side, side, 3), np.uint8) for c in self.names
+        }
+
+    def frame(self, camera):
+        image = self.still[camera].copy()
+        if camera in self.shaking:
+            return np.roll(255 - image if self.number % 2 else image, self.number, axis=0)
+        low = 7 * (self.number % self.grid)
+        image[low : low + 7, 7:14] += 60
+        return image
+
+    def query(self, motion=FAST, step_ns=CHUNK_NS):
+        """The mode, and per site what was seen: (layer, ids, attention parts, ids that stay)."""
+        self.number += 1
+        self.stamp_ns += step_ns
+        frames = {c: self.frame(c) for c in self.names}
+        self.history.push_prepared(self.stamp_ns, frames)
+        mode = self.pruner.begin(
+            Query(self.layout, frames, 'task', self.stamp_ns, motion, None, self.history, frames)
+        )
+        maps = torch.rand(LAYERS, self.layout.length, self.layout.visual, generator=self.torch)
+        return mode, self.walk(self.pruner, maps.softmax(-1))
+
+    def walk(self, pruner, maps):
+        seen, memory = [], {}
+        ids = torch.arange(self.layout.visual)
+        rest = torch.arange(1 + self.layout.visual, self.layout.length)
+        for site in pruner.sites:
+            rows = [] if site.rows is None else list(site.rows(self.layout))
+            positions = torch.cat([rest.new_zeros(1), 1 + ids, rest])
+            attention = maps[site.layer][rows][:, ids] if rows else None
+            view = _view(site, self.layout, ids, positions, attention, memory)
+            answer = pruner.keep(view)
+            stay = ids if answer is None else answer.sort().values
+            seen.append((site.layer, ids.tolist(), attention, stay.tolist()))
+            ids = stay
+        return seen
+
+
+def _view(site, layout, ids, positions, attention, memory):
+    return SiteView(
+        site, layout, ids, torch.zeros(len(positions), 1), positions, attention, memory
+    )
+
+
+def scaled(count):
+    """A preset's count of 256 for the patches of these cameras."""
+    return math.ceil(count * PATCHES / 256)
+
+
+# The table of docs/methods.md: primary and further cameras, coarse and fine.
+LOCAL = {'coarse': (24, 19), 'fine': (32, 26)}
+MOVED = {'coarse': (20, 26), 'fine': (40, 50)}
+GLOBAL = {'coarse': (12, 10), 'fine': (16, 13)}
+BUDGET = {
+    'coarse': {0: (104, 96), 1: (96, 88), 15: (88, 80), 20: (72, 64), 25: (64, 56)},
+    'fine': {0: (144, 136), 1: (136, 128), 15: (120, 112), 20: (104, 96), 25: (88, 80)},
+}
+
+
+def of_camera(pair, camera):
+    return scaled(pair[min(camera, 1)])
+
+
+def best(ids, score, count):
+    return sorted(ids, key=lambda i: (-score[i], i))[:count]
+
+
+def twin(scene, mode, seen, amount, moved, looked):
+    """The ids that stay at each site."""
+    cameras = range(len(scene.names))
+    most = [
+        i
+        for c in cameras
+        for i in best(range(c * PATCHES, (c + 1) * PATCHES), amount, of_camera(MOVED[mode], c))
+    ]
+    global_ids = {
+        i
+        for scores in looked.values()
+        for c in cameras
+        for i in best(range(c * PATCHES, (c + 1) * PATCHES), scores, of_camera(GLOBAL[mode], c))
+    }
+    local, importance, out = [], dict.fromkeys(range(scene.layout.visual), 0.0), []
+    for layer, ids, attention, _ in seen:
+        rows = None if attention is None else attention.double().mean(0).tolist()
+        score = dict(zip(ids, rows or [0.0] * len(ids), strict=True))
+        mine = [[i for i in ids if i // PATCHES == c] for c in cameras]
+        if layer in (14, 19, 24):
+            p = attention.double() + 1e-8
+            p = p / p.sum(-1, keepdim=True)
+            spread = float(-(p * p.log()).sum(-1).mean()) / math.log(len(ids))
+            confidence = scene.confidence.setdefault(layer, 1.0 / (spread + 1e-8))
+            raw = [1.0 / (1.0 + math.exp(rank)) for rank in range(len(ids))]
+            for rank, i in enumerate(best(ids, score, len(ids))):
+                fresh = raw[rank] / sum(raw) * confidence
+                importance[i] = 0.8 * importance[i] + 0.2 * fresh
+            out.append(ids)
+            continue
+        budget = [of_camera(BUDGET[mode][layer], c) for c in cameras]
+        if layer > 1:
+            kept = [best(mine[c], importance, budget[c]) for c in cameras]
+            out.append(sorted(i for k in kept for i in k))
+            continue
+        counts = [of_camera(LOCAL[mode], c) for c in cameras]
+        chosen = [best(mine[c], score, counts[c] * (1 if layer else 2)) for c in cameras]
+        wanted = set(most) | global_ids | {i for k in chosen for i in k} | set(local)
+        if layer == 0:
+            local = [i for k, n in zip(chosen, counts, strict=True) for i in k[:n]]
+
+        def key(i, wanted=wanted, score=score):
+            if i in wanted:
+                return 0, -score[i], i
+            return (1, -amount[i], i) if moved[i] else (2, -score[i], i)
+
+        kept = [sorted(mine[c], key=key)[: budget[c]] for c in cameras]
+        out.append(sorted(i for k in kept for i in k))
+    return out
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 3),
+    st.integers(0, 999),
+    st.lists(st.booleans(), min_size=2, max_size=4),
+    st.sampled_from([(), ('b',), ('a', 'b', 'c')]),
+)
+def test_every_decision_of_an_episode(cameras, seed, slow, shaking):
+    scene = Scene(cameras, seed, shaking)
+    scene.confidence = {}
+    assert scene.query()[0] == 'dense'
+    for is_slow in slow:
+        looked = {layer: s.tolist() for layer, s in scene.pruner.memory.scores.items()}
+        mode, seen = scene.query(SLOW if is_slow else FAST)
+        assert mode == ('fine' if is_slow else 'coarse')
+        amount = scene.pruner.evidence.amount.tolist()
+        moved = scene.pruner.evidence.moved.tolist()
+        want = twin(scene, mode, seen, amount, moved, looked)
+        assert [stay for _, _, _, stay in seen] == want
+
+
+def test_a_camera_that_shakes_keeps_what_was_looked_at():
+    """All its patches change: V_global and the task's words must not drown among them."""
+    scene = Scene(2, 5, shaking=('b',), grid=16)
+    scene.query()
+    _, seen = scene.query()
+    assert scene.pruner.evidence.moved[256:].all()
+    looked = scene.pruner.evidence.looked_at.nonzero().flatten().tolist()
+    assert looked and set(looked) <= set(seen[0][3]) and set(looked) <= set(seen[1][3])
+
+
+def test_what_was_looked_at_changes_what_stays():
+    kept = []
+    for knob in (True, False):
+        scene = Scene(2, 6, shaking=('b',), global_scores=knob)
+        scene.query()
+        kept.append(scene.query()[1][-1][3])
+    assert kept[0] != kept[1]
+
+
+def test_reset_forgets_confidence_mode_and_how_long_ago_the_last_query_was():
+    scene = Scene(2, 7)
+    in_band = MotionHint(0.12, 0.0, 0.0, 'pose')  # between 0.09 and 1.5 times it
+    scene.query(SLOW)
+    scene.query(SLOW)
+    assert scene.query(in_band)[0] == 'fine' and scene.pruner.confidence
+    scene.pruner.reset()
+    scene.history.clear()
+    assert not scene.pruner.confidence
+    scene.query(in_band)
+    assert scene.query(in_band)[0] == 'coarse'
+
+
+@pytest.mark.parametrize(
+    ('step_ns', 'motion', 'steps'),
+    [
+        (CHUNK_NS, MotionHint(0.0, 0.0, 0.0, 'pose'), 6),
+        # m units of 0.05 m in 0.4 s; T = floor(-16/3 m/6 + 22/3) + 3, within 2 ... 6
+        (CHUNK_NS, MotionHint(0.6, 0.0, 0.0, 'pose'), 6),  # 4.8 units: floor(3.07) + 3
+        (CHUNK_NS, MotionHint(0.8, 0.0, 0.0, 'pose'), 4),  # 6.4 units: floor(1.64) + 3
+        (CHUNK_NS, MotionHint(1.0, 0.0, 0.0, 'pose'), 3),  # 8 units: floor(0.22) + 3
+        (CHUNK_NS, MotionHint(2.0, 0.0, 0.0, 'pose'), 2),  # clamped
+        (CHUNK_NS // 2, MotionHint(1.0, 0.0, 0.0, 'pose'), 6),  # half the way in half the time
+        (CHUNK_NS, None, 6),
+        (CHUNK_NS, MotionHint(float('nan'), 0.0, 0.0, 'pose'), 6),
+        (CHUNK_NS, MotionHint(-2.0, 0.0, 0.0, 'pose'), 6),
+    ],
+)
+def test_look_back_follows_the_way_since_the_last_query(step_ns, motion, steps):
+    scene = Scene(1, 8)
+    scene.query()
+    scene.query(motion, step_ns)
+    assert scene.pruner.report()['look_back_steps'] == steps
+
+
+def test_the_way_is_in_metres_on_every_robot():
+    """BRIDGE counts metres and steps of 0.2 s; the reference is as old as on LIBERO's arm."""
+    for target in (Target(('a',), PATCHES), Target(('a',), PATCHES, 32, 5, 0.2, 1.0, 1.0)):
+        pruner = build_pruner('specprune', target)
+        assert pruner.look_back_s == pytest.approx(0.3)
+
+
+def test_without_comparison_no_frame_is_kept_or_missed():
+    scene = Scene(2, 9, moving_patches=False)
+    assert scene.pruner.look_back_s == 0.0
+    scene.history.before = scene.history.has_earlier = None  # would fail if they were called
+    scene.query()
+    mode, seen = scene.query()
+    assert mode == 'coarse' and 'look_back_steps' not in scene.pruner.report()
+    assert not scene.pruner.evidence.moved.any()
+    assert len(seen[1][3]) == sum(of_camera(BUDGET['coarse'][1], c) for c in range(2))
+
+
+def test_broken_numbers_in_one_query_do_not_stay():
+    scene = Scene(2, 10)
+    scene.query()
+    scene.query()
+    scene.pruner.reset()
+    scene.history.clear()
+    scene.query()
+    mode = scene.pruner.begin(
+        Query(
+            scene.layout,
+            {c: scene.frame(c) for c in scene.names},
+            'task',
+            scene.stamp_ns + CHUNK_NS,
+            FAST,
+            None,
+            scene.history,
+            {c: scene.frame(c) for c in scene.names},
+        )
+    )
+    assert mode == 'coarse'
+    nan = torch.full((LAYERS, scene.layout.length, scene.layout.visual), float('nan'))
+    scene.walk(scene.pruner, nan)
+    assert not scene.pruner.confidence
+    scene.stamp_ns += CHUNK_NS
+    scene.query()
+    assert all(c.isfinite() for c in scene.pruner.confidence.values())
