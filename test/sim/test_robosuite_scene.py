@@ -277,3 +277,20 @@ def test_a_second_scene_leaves_the_first_alone(scene):
     for camera in scene.cameras:
         np.testing.assert_array_equal(before[camera], during[camera])
         np.testing.assert_array_equal(before[camera], after[camera])
+
+
+def test_a_scene_without_pictures_moves_as_one_with_them(scene):
+    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+
+    blind = TwoCubeScene(render=False)
+    assert 'no pictures' in blind.description
+    with pytest.raises(VlaPruneError, match='render=True'):
+        blind.images()
+    ends = []
+    for each in (scene, blind):
+        each.reset(6)
+        ends.append(drive(each, [0.3, 0.1, -0.5, 0.0, 0.2, 0.4, 1.0], 10)[-1])
+    np.testing.assert_array_equal(ends[0].joint_positions, ends[1].joint_positions)
+    blind.close()
+    blind.close()
+    assert scene.images()['wrist'].shape == (SIZE, SIZE, 3)

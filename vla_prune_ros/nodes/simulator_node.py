@@ -253,8 +253,13 @@ class SimulatorNode(Node):
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:
-    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+    try:
         executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except Exception:
+        if rclpy.ok():  # else the signal ended the context between two looks at it
+            raise
 
 
 def main(args: list[str] | None = None) -> int:

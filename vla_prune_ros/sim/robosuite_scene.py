@@ -1,4 +1,4 @@
-"""Two cubes on a table, one named by the instruction: robosuite's Stack scene with a Panda arm.
+"""Two cubes on a table and tasks about them in words: robosuite's Stack scene with a Panda arm.
 
 It needs no asset download, its action space is LIBERO's (OSC_POSE at 20 Hz) and its two 256x256
 views are those of LIBERO's cameras.
@@ -7,25 +7,22 @@ views are those of LIBERO's cameras.
 import atexit
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ..errors import VlaPruneError
+from .cubes import BODIES, Cube, cube_position, read_cubes
 from .culling import culled
 from .rendering import apply_gl
 from .scene import SceneState
-
-LIFTED_M = 0.05
-"""A cube this far above where it rested counts as picked up."""
+from .tasks import PICK_TASKS, TASKS, Task, misuse
 
 SETTLING_STEPS = 10
 """Steps after a reset until things rest, as many as OpenVLA-OFT's LIBERO evaluation waits."""
 
-_BODIES = {'red': 'cubeA_main', 'green': 'cubeB_main'}
-_TASKS = tuple((f'pick up the {colour} cube', body) for colour, body in _BODIES.items())
 _CAMERAS = {'primary': 'agentview', 'wrist': 'robot0_eye_in_hand'}
 _JOINTS = {
     **{f'panda_joint{i}': f'robot0_joint{i}' for i in range(1, 8)},
@@ -35,10 +32,12 @@ _OPEN_AND_STILL = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
 
 
 class TwoCubeScene:
-    """A :class:`~vla_prune_ros.sim.scene.Scene`: pick up the red or the green cube, as told.
+    """A :class:`~vla_prune_ros.sim.scene.Scene`: pick up, stack or place the cube that is named.
 
-    Even seeds ask for the red cube, odd seeds for the green one: successive episodes are balanced.
-    World frame: origin on the floor below the table's centre, x away from the robot, z up.
+    The episode of a seed has task ``seed % len(tasks)``: successive episodes are balanced, and by
+    default even seeds ask for the red cube, odd ones for the green one. Where things lie follows
+    from the seed alone, whatever the task. World frame: origin on the floor below the table's
+    centre, x away from the robot, y to its left, z up.
 
     :param image_size: side of both pictures, pixels.
     :param region_m: cubes lie within +-region_m of the table's centre in x and y.
@@ -46,7 +45,11 @@ class TwoCubeScene:
     :param fast_visuals: no multisampling, no shadow map, no reflections, nothing drawn that is out
         of sight: about a fifth of the time on a software driver.
     :param gl: OpenGL backend, as for :func:`~vla_prune_ros.sim.rendering.choose_gl`.
-    :raises VlaPruneError: robosuite or OpenGL is missing; the message names what to install.
+    :param tasks: names from :data:`~vla_prune_ros.sim.tasks.TASKS`, at least one.
+    :param render: False for a scene without pictures and OpenGL context. robosuite still loads the
+        OpenGL library.
+    :raises VlaPruneError: robosuite or OpenGL is missing, or a task is unknown; the message names
+        what to install or to choose from.
     """
 
     control_hz = 20.0
@@ -59,31 +62,40 @@ class TwoCubeScene:
         yaw_rad: float = 0.0,
         fast_visuals: bool = True,
         gl: str = 'auto',
+        tasks: Sequence[str] = PICK_TASKS,
+        render: bool = True,
     ) -> None:
-        backend = apply_gl(gl)
+        self.tasks = _known(tasks)
+        backend = _renderer(gl, render)
         robosuite = _import_robosuite()
         import mujoco
 
-        self.image_size, self._fast_visuals = image_size, fast_visuals
+        self.image_size, self._fast_visuals, self._render = image_size, fast_visuals, render
         with _seeded(0):
-            self.env = _make_env(robosuite, region_m, yaw_rad)
+            self.env = _make_env(robosuite, region_m, yaw_rad, render)
         # Before EGL's own exit handler: a context freed after eglTerminate prints an EGLError.
         atexit.register(self.close)
-        if fast_visuals:
+        if fast_visuals and render:
             _use_fast_visuals(self.env.sim, image_size)
         model = self.env.sim.model
         self._qpos = [model.get_joint_qpos_addr(name) for name in _JOINTS.values()]
         self._qvel = [model.get_joint_qvel_addr(name) for name in _JOINTS.values()]
+        pictures = f'{backend}, {len(_CAMERAS)} cameras of {image_size}x{image_size}'
         self.description = (
-            f'robosuite {robosuite.__version__}, MuJoCo {mujoco.__version__}, {backend}, '
-            f'{len(_CAMERAS)} cameras of {image_size}x{image_size}'
+            f'robosuite {robosuite.__version__}, MuJoCo {mujoco.__version__}, '
+            f'{pictures if render else "no pictures"}'
         )
         self.reset(0)
 
     @property
     def instruction(self) -> str:
         """The task of the present episode."""
-        return self._instruction
+        return self.task.instruction
+
+    @property
+    def task(self) -> Task:
+        """The task of the present episode."""
+        return self._task
 
     @property
     def time_s(self) -> float:
@@ -92,7 +104,7 @@ class TwoCubeScene:
 
     def reset(self, seed: int) -> None:
         """Start the episode that ``seed`` (0 .. 2**32 - 1) names: arm still, gripper open."""
-        self._instruction, self._target = _TASKS[seed % len(_TASKS)]
+        self._task = self.tasks[seed % len(self.tasks)]
         with _seeded(seed):
             self.env.reset()
             # robosuite keeps the finger command of the last episode across a reset
@@ -100,16 +112,23 @@ class TwoCubeScene:
             gripper.current_action = np.zeros_like(gripper.current_action)
             for _ in range(SETTLING_STEPS):
                 self.env.step(_OPEN_AND_STILL)
-        self._rest_z = self.cube_position()[2]
+        self._rest = {colour: self.cube_position(colour) for colour in BODIES}
         self._steps = 0
+        self._misuse = ''
 
     def step(self, action: np.ndarray) -> None:
         """One control step of 0.05 s; see :meth:`Scene.step`. Values are clipped to [-1, 1]."""
         self.env.step(np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0))
         self._steps += 1
+        self._misuse = self.wrong_object()
 
     def images(self) -> dict[str, np.ndarray]:
-        """Both views, uint8 (image_size, image_size, 3) RGB, row 0 at the bottom."""
+        """Both views, uint8 (image_size, image_size, 3) RGB, row 0 at the bottom.
+
+        :raises VlaPruneError: the scene was made without pictures.
+        """
+        if not self._render:
+            raise VlaPruneError('this scene was made without pictures', 'make it with render=True')
         sim = self.env.sim
         # robosuite never does this, and draws into the scene of the process that was made last
         sim._render_context_offscreen.gl_ctx.make_current()
@@ -137,23 +156,64 @@ class TwoCubeScene:
         )
 
     def success(self) -> bool:
-        """Whether the named cube is more than 5 cm above where it rested after the reset."""
-        return bool(self.cube_position()[2] - self._rest_z > LIFTED_M)
+        """Whether the task is fulfilled now; see :meth:`~vla_prune_ros.sim.tasks.Task.success`."""
+        return self.task.success(self.cubes())
+
+    def wrong_object(self) -> str:
+        """Whether a cube other than the task's was manipulated since the reset, and how.
+
+        :returns: ``'lifted'`` by more than 5 cm, else ``'pushed'`` by more than 3 cm, else ``''``.
+        """
+        found = {self._misuse}
+        for colour in BODIES:
+            if colour != self.task.target:
+                found.add(misuse(self.cube_position(colour) - self._rest[colour]))
+        return next((how for how in ('lifted', 'pushed') if how in found), '')
+
+    def cubes(self) -> dict[str, Cube]:
+        """Both cubes by colour: pose, speed, contacts, and where they rested after the reset."""
+        return read_cubes(self.env.sim, self._rest)
+
+    def grip_rotation(self) -> np.ndarray:
+        """Axes of the grip point as columns, float64 (3, 3), world frame.
+
+        x is the direction in which the fingers move, z points out of the hand.
+        """
+        site = self.env.robots[0].eef_site_id
+        return np.array(self.env.sim.data.site_xmat[site], dtype=np.float64).reshape(3, 3)
 
     def cube_position(self, colour: str | None = None) -> np.ndarray:
         """Centre of a cube in the world frame, float64 (3,), m.
 
         :param colour: ``'red'`` or ``'green'``; None for the one that the instruction names.
         """
-        body = self._target if colour is None else _BODIES[colour]
-        return np.array(self.env.sim.data.get_body_xpos(body), dtype=np.float64)
+        return cube_position(self.env.sim, colour or self.task.target)
 
     def close(self) -> None:
         """Free the OpenGL context; may be called twice."""
         atexit.unregister(self.close)
         if self.env.sim is not None:
-            self.env.sim._render_context_offscreen.gl_ctx.make_current()
+            if self._render:
+                self.env.sim._render_context_offscreen.gl_ctx.make_current()
             self.env.close()
+
+
+def _known(names: Sequence[str]) -> tuple[Task, ...]:
+    unknown = [name for name in names if name not in TASKS]
+    if unknown or not names:
+        wrong = f'task {unknown[0]!r} is unknown' if unknown else 'no task is named'
+        raise VlaPruneError(wrong, f'choose from {", ".join(TASKS)}')
+    return tuple(TASKS[name] for name in names)
+
+
+def _renderer(gl: str, render: bool) -> str:
+    """Apply the backend and name it; without pictures it is only for scenes that come later."""
+    try:
+        return apply_gl(gl)
+    except VlaPruneError:
+        if render:
+            raise
+    return ''
 
 
 def _import_robosuite() -> ModuleType:
@@ -175,7 +235,7 @@ def _import_robosuite() -> ModuleType:
     return robosuite
 
 
-def _make_env(robosuite: ModuleType, region_m: float, yaw_rad: float) -> Any:
+def _make_env(robosuite: ModuleType, region_m: float, yaw_rad: float, render: bool) -> Any:
     import mujoco
     from robosuite.utils.placement_samplers import UniformRandomSampler
 
@@ -200,7 +260,7 @@ def _make_env(robosuite: ModuleType, region_m: float, yaw_rad: float) -> Any:
             placement_initializer=placement,
             control_freq=int(TwoCubeScene.control_hz),
             has_renderer=False,
-            has_offscreen_renderer=True,
+            has_offscreen_renderer=render,
             use_camera_obs=False,
             use_object_obs=False,
             ignore_done=True,
