@@ -4,7 +4,6 @@ The main thread owns the scene (an OpenGL context cannot change threads) and pub
 run in an executor thread and only store what came.
 """
 
-import contextlib
 import queue
 import signal
 import sys
