@@ -6,27 +6,12 @@ Success is judged by the tasks' predicates, which have tests of their own.
 import numpy as np
 import pytest
 
-from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.sim.rendering import apply_gl
 from vla_prune_ros.sim.tasks import TASKS
 
 pytest.importorskip('robosuite', reason='the sim extra is not installed')
 
 LIMIT = 150
 OPEN = np.array([0.0] * 6 + [-1.0])
-
-
-@pytest.fixture(scope='module')
-def scene():
-    try:
-        apply_gl()
-    except VlaPruneError as error:
-        pytest.skip(str(error))
-    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
-
-    scene = TwoCubeScene(tasks=tuple(TASKS), render=False)
-    yield scene
-    scene.close()
 
 
 def expert(scene):

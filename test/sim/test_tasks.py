@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.sim.cubes import Cube
-from vla_prune_ros.sim.rendering import apply_gl
 from vla_prune_ros.sim.tasks import TASKS
 
 TABLE_Z = 0.8
@@ -107,20 +106,6 @@ def test_place_asks_for_the_cube_on_the_left_of_the_table(colour, y, above, touc
     assert TASKS[f'place_{colour}_left'].success(cubes) is done
     other = next(name for name in HALF if name != colour)
     assert not TASKS[f'place_{other}_left'].success(cubes)
-
-
-@pytest.fixture(scope='module')
-def scene():
-    pytest.importorskip('robosuite', reason='the sim extra is not installed')
-    try:
-        apply_gl()
-    except VlaPruneError as error:
-        pytest.skip(str(error))
-    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
-
-    scene = TwoCubeScene(tasks=tuple(TASKS), render=False)
-    yield scene
-    scene.close()
 
 
 def ask(scene, name):

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import LlamaConfig
 
 from ..engine.load import load_policy, pruner_target
 from ..engine.policy import Policy
@@ -22,8 +21,7 @@ from ..errors import ProfileError
 from ..model.openvla import ModelSize, OpenVLAOFT
 from ..model.prompt import PromptTokenizer
 from ..model.statistics import Bounds, Statistics
-from ..model.synthetic import PRESETS, STANDIN_PIECES, VOCABULARY, Preset, standin_tokenizer
-from ..model.vision import dino_size, siglip_size
+from ..model.synthetic import PRESETS, STANDIN_PIECES, Preset, model_size, standin_tokenizer
 from ..profiles import Profile, load_profile
 from ..pruning.registry import build_pruner
 
@@ -121,19 +119,6 @@ def build_bench_model(options: BenchModelOptions) -> BenchModel:
         **_about(network, options),
     }
     return BenchModel(network, profile, _statistics(profile), _tokenizer(), about)
-
-
-def model_size(sizes: Preset, profile: Profile) -> ModelSize:
-    """Shapes of all modules for a robot, with the L1 head."""
-    text = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=sizes.hidden,
-        intermediate_size=sizes.mlp,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-    )
-    towers = dino_size(*sizes.dino), siglip_size(*sizes.siglip)
-    return ModelSize(*towers, text, profile.action_dim, profile.proprio_dim)
 
 
 def random_network(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 
 from ..errors import CheckpointError
+from ..profiles import LIBERO, Profile
 from .openvla import ModelSize, OpenVLAOFT
 from .prompt import SPACE_ID
 from .vision import DINO_ID, SIGLIP_ID, dino_size, siglip_size
@@ -118,7 +119,8 @@ def make_checkpoint(folder: str | Path, preset: str = 'demo', seed: int = 0) -> 
     return folder
 
 
-def _random_model(sizes: Preset, seed: int) -> OpenVLAOFT:
+def model_size(sizes: Preset, profile: Profile = LIBERO) -> ModelSize:
+    """Shapes of all modules for a robot, with the L1 head."""
     text = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=sizes.hidden,
@@ -126,11 +128,13 @@ def _random_model(sizes: Preset, seed: int) -> OpenVLAOFT:
         num_hidden_layers=sizes.layers,
         num_attention_heads=sizes.heads,
     )
-    size = ModelSize(
-        dino_size(*sizes.dino), siglip_size(*sizes.siglip), text, action_dim=7, proprio_dim=8
-    )
+    towers = dino_size(*sizes.dino), siglip_size(*sizes.siglip)
+    return ModelSize(*towers, text, profile.action_dim, profile.proprio_dim)
+
+
+def _random_model(sizes: Preset, seed: int) -> OpenVLAOFT:
     with torch.device('meta'):
-        model = OpenVLAOFT(size)
+        model = OpenVLAOFT(model_size(sizes))
     for name, parameter in list(model.named_parameters()):
         parent, _, leaf = name.rpartition('.')
         value = _random_tensor(name, tuple(parameter.shape), seed)

@@ -43,6 +43,18 @@ class GlobalMemory:
         """Take over what a finished pass in ``mode`` saw."""
         self.scores, self.age, self.mode, self.stamp_ns = dict(scores), 0, mode, stamp_ns
 
+    def collect(
+        self, view: SiteView, attention: Tensor, layers: int, mode: str, stamp_ns: int
+    ) -> None:
+        """Harvest at one site; what a pass saw is taken over when all ``layers`` have been seen.
+
+        :param attention: float32 (R, n) text rows of the layer.
+        """
+        fresh = view.memory.setdefault('global', {})
+        fresh[view.site.layer] = harvest(view, attention)
+        if len(fresh) == layers:
+            self.replace(fresh, mode, stamp_ns)
+
     def top(self, patches: int, counts: Sequence[int], joint: bool) -> Tensor:
         """The best tokens of every layer, united; ties go to the lower id.
 

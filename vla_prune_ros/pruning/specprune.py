@@ -13,14 +13,14 @@ from torch import Tensor
 from .budget import best_first, best_per_camera
 from .controller import Controller
 from .episode import EpisodeWatch
-from .frame_change import Change
-from .global_memory import GlobalMemory, harvest
+from .frame_change import Change, most_changed
+from .global_memory import GlobalMemory
 from .importance import entropy_confidence, surviving_count
 from .layout import Target
 from .plan import Query, Site, SiteView
 from .reference import Reference
 from .specprune_config import Counts, SpecPruneConfig
-from .specprune_rows import ACTION, GLOBAL, TEXT, Ask
+from .specprune_rows import ACTION, GLOBAL, TEXT
 from .specprune_sites import harvest_sites, plan_sites
 from .static_selection import Evidence, fill_by_rank, mask_of, unite
 
@@ -43,7 +43,7 @@ class SpecPrune:
         self.controller = Controller(config.controller, target)
         self.reference = Reference(config.change, config.look_back, target)
         self._asks = plan_sites(config, target)
-        self._harvest_asks = harvest_sites(config)
+        self.harvest_asks = harvest_sites(config)
         self._watch = EpisodeWatch(target)
         self._mode = DENSE
         self._stamp_ns = 0
@@ -68,7 +68,7 @@ class SpecPrune:
     @property
     def sites(self) -> tuple[Site, ...]:
         """Where the pass that begins now acts; a dense one only harvests."""
-        asks = self._harvest_asks if self._mode == DENSE else self._asks
+        asks = self.harvest_asks if self._mode == DENSE else self._asks
         return tuple(ask.site() for ask in asks.values())
 
     def begin(self, query: Query) -> str:
@@ -90,12 +90,14 @@ class SpecPrune:
     def keep(self, view: SiteView) -> Tensor | None:
         """The tokens that stay at this site; in a dense pass all of them."""
         layer = view.site.layer
-        if self._mode == DENSE:
-            self._harvest(view, self._harvest_asks[layer].split(view)[GLOBAL])
-            return None
-        seen = self._asks[layer].split(view)
+        asks = self.harvest_asks if self._mode == DENSE else self._asks
+        seen = asks[layer].split(view)
         if GLOBAL in seen:
-            self._harvest(view, seen[GLOBAL])
+            self.memory.collect(
+                view, seen[GLOBAL], len(self.harvest_asks), self._mode, self._stamp_ns
+            )
+        if self._mode == DENSE:
+            return None
         if TEXT in seen:
             return self._static(view, seen[TEXT])
         if ACTION in seen and not view.memory.get('stopped'):
@@ -121,11 +123,6 @@ class SpecPrune:
         since_s = 1e-9 * (self._stamp_ns - self.memory.stamp_ns)
         young = 0 < since_s < 0.9 * self.target.chunk * self.target.control_period_s
         return None if young and not self.memory.empty else Refresher(self, self._stamp_ns)
-
-    @property
-    def harvest_asks(self) -> Mapping[int, Ask]:
-        """Sites of a pass that only harvests."""
-        return self._harvest_asks
 
     def _forget(self) -> None:
         self.memory.forget()
@@ -233,12 +230,6 @@ class SpecPrune:
         floor = config.floor + length - left
         return surviving_count(length, left, config.keep_ratio, floor)
 
-    def _harvest(self, view: SiteView, attention: Tensor) -> None:
-        fresh = view.memory.setdefault('global', {})
-        fresh[view.site.layer] = harvest(view, attention)
-        if len(fresh) == len(self._harvest_asks):
-            self.memory.replace(fresh, self._mode, self._stamp_ns)
-
 
 class Refresher:
     """Keeps everything and gives ``parent`` what a dense pass looked at."""
@@ -256,10 +247,8 @@ class Refresher:
     def keep(self, view: SiteView) -> None:
         """Harvest; the parent takes it over when the last site has been seen."""
         asks = self._parent.harvest_asks
-        fresh = view.memory.setdefault('global', {})
-        fresh[view.site.layer] = harvest(view, asks[view.site.layer].split(view)[GLOBAL])
-        if len(fresh) == len(asks):
-            self._parent.memory.replace(fresh, DENSE, self._stamp_ns)
+        seen = asks[view.site.layer].split(view)[GLOBAL]
+        self._parent.memory.collect(view, seen, len(asks), DENSE, self._stamp_ns)
 
     def reset(self) -> None:
         """Nothing to forget."""
@@ -280,8 +269,7 @@ def _by_motion(
             gone = mask_of(order[: max(0, len(order) - size)], len(order)) & still
             top = mask_of(best_first(much)[:size], len(much))
         else:  # all but the `size` most changed
-            top = mask_of(best_first(torch.where(still, -torch.inf, much))[:size], len(much))
-            top &= ~still
+            top = mask_of(most_changed(Change(much, ~still), size), len(much))
             gone = ~top
         most[group], removable[group] = top, gone
     return most, removable

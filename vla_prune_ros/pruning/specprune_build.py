@@ -76,30 +76,15 @@ def build(
     if not global_scores:
         config = replace(config, global_layers=(), refresh_every=0)
     if not moving_patches:
-        config = replace(config, compare=False, moved=Counts(*_zeros(target)), moved_more=False)
+        none = (0,) * len(target.cameras)
+        config = replace(config, compare=False, moved=Counts(none, none), moved_more=False)
     return SpecPrune(config, target, mode, preset)
-
-
-def _zeros(target: Target) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    none = (0,) * len(target.cameras)
-    return none, none
 
 
 def _per_camera(config: SpecPruneConfig, target: Target) -> SpecPruneConfig:
     """The counts of one camera, or of three: the last one serves further cameras."""
     n = len(target.cameras)
-
-    def stretch(counts: Counts) -> Counts:
-        return Counts(*((c + (c[-1],) * n)[:n] for c in (counts.coarse, counts.fine)))
-
-    table = config.budgets
-    return replace(
-        config,
-        local=stretch(config.local),
-        moved=stretch(config.moved),
-        global_tokens=stretch(config.global_tokens),
-        budgets=None if table is None else {k: stretch(c) for k, c in table.items()},
-    )
+    return config.map_counts(lambda counts: (counts + (counts[-1],) * n)[:n])
 
 
 def _with_budget(
@@ -118,5 +103,4 @@ def _with_budget(
             for c, b, r in zip(counts, budget, reference, strict=True)
         )
 
-    table = {k: Counts(scale(c.coarse), scale(c.fine)) for k, c in config.budgets.items()}
-    return replace(config, budgets=table)
+    return replace(config, budgets={k: c.map(scale) for k, c in config.budgets.items()})

@@ -4,8 +4,8 @@ Counts are tokens of 256 per camera; the last number of a pair serves further ca
 0-based and those of a decoder of 32; :class:`Target` scales both.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from . import controller as motion
@@ -25,6 +25,10 @@ class Counts:
     def of(self, mode: str) -> tuple[int, ...]:
         """Those of ``'coarse'`` or ``'fine'``."""
         return self.fine if mode == FINE else self.coarse
+
+    def map(self, change: Callable[[tuple[int, ...]], tuple[int, ...]]) -> 'Counts':
+        """Both modes' numbers, changed."""
+        return Counts(change(self.coarse), change(self.fine))
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,19 @@ class SpecPruneConfig:
     look_back: str
     start_dense: bool
     refresh_every: int
+
+    def map_counts(
+        self, change: Callable[[tuple[int, ...]], tuple[int, ...]]
+    ) -> 'SpecPruneConfig':
+        """The same with every count per camera changed."""
+        table = self.budgets
+        return replace(
+            self,
+            local=self.local.map(change),
+            moved=self.moved.map(change),
+            global_tokens=self.global_tokens.map(change),
+            budgets=None if table is None else {k: c.map(change) for k, c in table.items()},
+        )
 
 
 # v3 of the paper (2026-05-24), K = 24 with its alpha of 0.8 and 40 * 0.8 in fine mode. Nothing is

@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import ceil
 
 from .layout import Target
-from .specprune_config import Counts, SpecPruneConfig
+from .specprune_config import SpecPruneConfig
 from .specprune_rows import (
     ACTION,
     GLOBAL,
@@ -88,18 +88,8 @@ def _fit_layers(config: SpecPruneConfig, layers: int) -> SpecPruneConfig:
 
 
 def _fit_counts(config: SpecPruneConfig, target: Target) -> SpecPruneConfig:
-    def fit_all(counts: Counts) -> Counts:
-        return Counts(*(tuple(map(one, per_mode)) for per_mode in (counts.coarse, counts.fine)))
-
     def one(count: int) -> int:
         return ceil(count * target.patches / PUBLISHED_PATCHES)
 
-    budgets = config.budgets
-    return replace(
-        config,
-        local=fit_all(config.local),
-        moved=fit_all(config.moved),
-        global_tokens=fit_all(config.global_tokens),
-        floor=one(config.floor),
-        budgets=None if budgets is None else {k: fit_all(c) for k, c in budgets.items()},
-    )
+    config = config.map_counts(lambda counts: tuple(map(one, counts)))
+    return replace(config, floor=one(config.floor))
