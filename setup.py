@@ -71,6 +71,7 @@ setup(
         (f'share/{NAME}', ['package.xml']),
         (f'share/{NAME}/launch', sorted(glob('launch/*.launch.py'))),
         (f'share/{NAME}/config', sorted(glob('config/*.yaml') + glob('config/*.xml'))),
+        (f'share/{NAME}/gazebo', sorted(glob('gazebo/*'))),
     ],
     install_requires=CORE,
     extras_require={

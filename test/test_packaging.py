@@ -42,6 +42,7 @@ INSTALLED = (
     'resource',
     'launch',
     'config',
+    'gazebo',
     NAME,
 )
 
@@ -127,7 +128,7 @@ def test_all_launch_and_config_files_are_installed(setup_arguments):
     installed = {file for _, files in setup_arguments['data_files'] for file in files}
     present = {
         str(p.relative_to(ROOT))
-        for folder in ('launch', 'config')
+        for folder in ('launch', 'config', 'gazebo')
         for p in (ROOT / folder).iterdir()
         if p.is_file()
     }
@@ -238,7 +239,7 @@ def test_colcon_build_installs_what_ros2_run_and_launch_look_for(workspace):
     share = prefix / 'share'
     assert (share / 'ament_index/resource_index/packages' / NAME).is_file()
     assert (share / NAME / 'package.xml').is_file()
-    for folder in ('launch', 'config'):
+    for folder in ('launch', 'config', 'gazebo'):
         assert {p.name for p in (share / NAME / folder).iterdir()} == {
             p.name for p in (ROOT / folder).iterdir() if p.is_file()
         }
