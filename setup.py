@@ -46,12 +46,14 @@ MOTION = ['pin==4.1.0', 'cmeel-urdfdom>=6,<7']
 # The simulator's parameter file takes the speed of the arm through its URDF.
 SIM = ['robosuite==1.4.0', 'mujoco==3.3.7', 'termcolor>=2,<4', *MOTION]
 # hf-libero and bddl come on top with --no-deps; see docs/dependencies.md.
+PLOT = ['matplotlib>=3.5.3,<4']
+RAY = ['ray>=2.9,<3']
 LIBERO = SIM + [
+    *PLOT,
     'cloudpickle>=2,<4',
     'easydict>=1.13,<2',
     'future>=1,<2',
     'gymnasium>=0.29,<2',
-    'matplotlib>=3.5.3,<4',
 ]
 QUANT = ['torchao==0.18.0']
 TRAIN = ['peft>=0.21,<0.22', 'accelerate>=1.15,<2', 'tensorboard>=2.20,<3']
@@ -72,6 +74,7 @@ setup(
         (f'share/{NAME}/launch', sorted(glob('launch/*.launch.py'))),
         (f'share/{NAME}/config', sorted(glob('config/*.yaml') + glob('config/*.xml'))),
         (f'share/{NAME}/gazebo', sorted(glob('gazebo/*'))),
+        (f'share/{NAME}/models/reference', sorted(glob('models/reference/*'))),
     ],
     install_requires=CORE,
     extras_require={
@@ -79,6 +82,8 @@ setup(
         'motion': MOTION,
         'sim': SIM,
         'libero': LIBERO,
+        'plot': PLOT,
+        'ray': RAY,
         'quant': QUANT,
         'train': TRAIN,
         'dev': DEV,

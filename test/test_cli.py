@@ -13,7 +13,7 @@ from vla_prune_ros.cli import common
 from vla_prune_ros.errors import VlaPruneError
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ('demo', 'make-checkpoint', 'bench')
+COMMANDS = ('demo', 'make-checkpoint', 'bench', 'evaluate')
 
 
 def run(*arguments):
@@ -68,6 +68,16 @@ def test_version(capsys):
         (['bench', '--pruning', 'dense', '--node'], 'not allowed with'),
         (['bench', '--pruning', 'dense', '--preset', 'huge'], 'huge'),
         (['bench', '--pruning', 'dense', '--queries', '0'], 'use 1 or more'),
+        (['evaluate', '--episodes', '0'], 'use 1 or more'),
+        (['evaluate', '--workers', 'two'], 'two'),
+        (['evaluate', '--methods'], '--methods'),
+        (['train'], 'KIND'),
+        (['train', 'everything'], "'everything'"),
+        (['train', 'reference', '--demonstrations', '0'], 'use 1 or more'),
+        (['train', 'reference', '--corrections', '240', '-1'], 'use 1 or more'),
+        (['train', 'reference', '--steps', 'many'], 'many'),
+        (['train', 'reference', '--seed', 'one'], 'one'),
+        (['train', 'reference', '--fast'], '--fast'),
     ],
     ids=str,
 )
@@ -159,3 +169,121 @@ def test_the_default_checkpoint_is_made_once_in_the_users_cache(monkeypatch, tmp
     stamp = (folder / 'vla_prune.json').stat().st_mtime_ns
     assert common.choose_checkpoint(None, 'micro', console) == folder
     assert (folder / 'vla_prune.json').stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['/nope'], "checkpoint '/nope' is not a folder"),
+        (['{folder}', '--simulator', 'moon', '--tasks', 'land'], "simulator 'moon' is unknown"),
+        (['{folder}', '--tasks', 'pick_red', 'juggle'], "task 'juggle' is unknown; choose from"),
+        (['{folder}', '--methods', 'dense', 'fly'], "unknown pruning method 'fly'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_evaluated_is_one_line(arguments, words, tmp_path, capsys):
+    from vla_prune_ros.model.synthetic import make_checkpoint
+
+    folder = make_checkpoint(tmp_path / 'checkpoint', 'micro')
+    given = [a.format(folder=folder) for a in arguments]
+    assert cli.main(['evaluate', *given, '--out', str(tmp_path / 'out')]) == 1
+    err = capsys.readouterr().err
+    assert words in err and err.count('\n') == 1
+
+
+def test_options_of_evaluate_become_those_of_the_run(monkeypatch, tmp_path, capsys):
+    from vla_prune_ros.evaluate import closed_loop
+    from vla_prune_ros.evaluate.closed_loop import Evaluation
+    from vla_prune_ros.model.synthetic import make_checkpoint
+    from vla_prune_ros.sim.tasks import PICK_TASKS, TASKS
+
+    seen = []
+
+    def run(options, on_episode):
+        seen.append(options)
+        return Evaluation({'ok': len(seen) == 1, 'rows': []}, {})
+
+    monkeypatch.setattr(closed_loop, 'run_evaluate', run)
+    folder = make_checkpoint(tmp_path / 'checkpoint', 'micro')
+    assert cli.main(['evaluate', str(folder)]) == 0
+    words = '--tasks all --episodes 7 --first-seed 40 --instruction other --no-refresh --threads 2'
+    assert cli.main(['evaluate', str(folder), *words.split()]) == 1  # an episode raised
+    plain, other = seen
+    assert plain.tasks == PICK_TASKS and (plain.episodes, plain.first_seed) == (200, 0)
+    assert plain.setting.refresh and plain.setting.instruction == ''
+    assert plain.methods[0] == 'dense' and plain.workers == plain.setting.threads == 1
+    assert other.tasks == tuple(TASKS) and (other.episodes, other.first_seed) == (7, 40)
+    assert not other.setting.refresh and other.setting.instruction == 'other'
+    assert other.setting.threads == 2
+    assert 'no episode yet' in capsys.readouterr().out
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The plans, folders and progress of ``train reference``, without training."""
+    from vla_prune_ros.sim import rendering
+    from vla_prune_ros.train import reference
+
+    seen = []
+
+    def train(plan, out, progress):
+        progress.stage('recording demonstrations', 3)
+        progress.at(2)
+        progress.stage('training towers', 5)
+        progress.at(5, 'pointer 0.1')
+        seen.append((plan, out))
+        return {'history': [{'stage': 'towers'}, {'stage': 'imitation', 'success': {'x': '3/4'}}]}
+
+    monkeypatch.setattr(rendering, 'apply_gl', lambda: 'egl')
+    monkeypatch.setattr(reference, 'train_reference', train)
+    return seen
+
+
+def test_the_help_of_train_reference_names_every_option_and_its_default(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(['train', 'reference', '--help'])
+    text = capsys.readouterr().out
+    assert end.value.code == 0 and '--json FILE' in text and 'default: 1200' in text
+    for option in ('out', 'work', 'steps', 'corrections', 'checks', 'workers', 'seed'):
+        assert f'--{option}' in text
+
+
+def test_options_of_train_become_those_of_the_plan(trained, tmp_path, capsys):
+    note = tmp_path / 'note.json'
+    words = (
+        f'--out {tmp_path}/out --work {tmp_path}/work --demonstrations 12 --steps 30 '
+        f'--corrections 6 8 --correction-steps 5 --checks 4 --workers 3 --seed 9 --json {note}'
+    )
+    assert cli.main(['train', 'reference', *words.split()]) == 0
+    plan, out = trained[0]
+    assert (plan.work, out) == (tmp_path / 'work', tmp_path / 'out')
+    assert (plan.demonstrations, plan.first.steps, plan.further.steps) == (12, 30, 5)
+    assert (plan.corrections, plan.checks, plan.workers, plan.seed) == ((6, 8), 4, 3, 9)
+    assert plan.towers.towers_only and not plan.first.towers_only
+    assert plan.further.lr < plan.first.lr
+    assert json.loads(note.read_text())['checkpoint'] == str(tmp_path / 'out')
+    said = capsys.readouterr().out
+    assert '3/4' in said and 'recording demonstrations' in said
+
+
+def test_without_options_the_plans_own_numbers_are_taken(trained):
+    from vla_prune_ros.train.reference import Plan
+
+    assert cli.main(['train', 'reference']) == 0
+    assert cli.main(['train', 'reference', '--corrections']) == 0
+    (plain, _), (without, _) = trained
+    own = Plan(plain.work)
+    for field in ('demonstrations', 'towers', 'first', 'corrections', 'further', 'checks'):
+        assert getattr(plain, field) == getattr(own, field), field
+    assert without.corrections == ()
+
+
+def test_where_nothing_renders_training_does_not_begin(trained, monkeypatch, capsys):
+    from vla_prune_ros.sim import rendering
+
+    def nothing():
+        raise VlaPruneError('no OpenGL backend renders', 'install libegl1')
+
+    monkeypatch.setattr(rendering, 'apply_gl', nothing)
+    assert cli.main(['train', 'reference']) == 1
+    assert 'no OpenGL backend renders; install' in capsys.readouterr().err and trained == []

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CHANGELOG.md', *sorted((ROOT / 'docs').glob('*.md'))]
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```', re.MULTILINE | re.DOTALL)
 # Commands of others that the pages show; their own programs check them.
-FOREIGN = {'cd', 'rosdep', 'python3', '.', 'colcon', 'pip', 'export'}
+FOREIGN = {'apt', 'cd', 'rosdep', 'python3', '.', 'colcon', 'pip', 'export'}
 FOREIGN_ROS2 = {'bag play', 'topic list', 'topic info'}
 
 

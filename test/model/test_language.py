@@ -1,6 +1,6 @@
-"""Rotary angles survive any cast of the model.
+"""Rotary angles survive any cast of the model; reading out less computes the same.
 
-Expected values: cos and sin of position * theta^(-2i/d), computed with numpy in float64. Float32
+Expected angles: cos and sin of position * theta^(-2i/d), computed with numpy in float64. Float32
 angles are at most 600 * 2^-23 = 7e-5 off; rounding to bfloat16, 8 significant bits, adds at most
 2^-8 of the value.
 """
@@ -8,12 +8,14 @@ angles are at most 600 * 2^-23 = 7e-5 off; rounding to bfloat16, 8 significant b
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from vla_prune_ros.model import language
 from vla_prune_ros.model.checkpoint import load_model
 from vla_prune_ros.model.variant import Variant
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.pruning.baselines import Dense
+from vla_prune_ros.pruning.plan import Layout, PruningPass
 
 POSITIONS = torch.arange(600)
 HEAD_DIM, THETA = 128, 10000.0
@@ -78,3 +80,56 @@ def test_a_cast_model_uses_the_same_angles(cast, data_dir, monkeypatch):
     want = tables(torch.arange(layout.length), config.head_dim, theta)
     assert len(seen) == config.num_hidden_layers
     assert all(worst(pair, want) <= 1 for pair in seen)
+
+
+SHAPE = LlamaConfig(
+    vocab_size=50,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+)
+LAYOUT = Layout(('a', 'b'), patches=9, proprio=1, prompt=16, slots=6)
+
+
+def decoder_and_input(batch):
+    torch.manual_seed(batch)
+    return language.LanguageModel(SHAPE).eval(), torch.randn(batch, LAYOUT.length, 32)
+
+
+def dense():
+    return PruningPass(LAYOUT, Dense(), torch.arange(LAYOUT.length))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('batch', [1, 3])
+def test_the_read_out_rows_alone_are_those_of_the_whole_pass(batch):
+    model, x = decoder_and_input(batch)
+    got = model.read_out(x, dense())
+    assert got.shape == (batch, 6, 32)
+    torch.testing.assert_close(got, model(x, dense()), rtol=0, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_a_sample_of_a_batch_is_read_out_as_if_alone():
+    model, x = decoder_and_input(3)
+    whole = model.read_out(x, dense())
+    for i in range(3):
+        alone = model.read_out(x[i : i + 1], dense())
+        torch.testing.assert_close(whole[i : i + 1], alone, rtol=0, atol=1e-6)
+
+
+def test_the_read_out_learns_as_the_whole_pass_does():
+    """Gradients of the same loss by both routes; the route with gradients has its own kernel."""
+    model, x = decoder_and_input(2)
+    found = []
+    for run in (model.read_out, model):
+        model.zero_grad()
+        leaf = x.clone().requires_grad_()
+        run(leaf, dense()).square().sum().backward()
+        weights = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        found.append({**weights, 'input': leaf.grad})
+    assert set(found[0]) == set(found[1]) and len(found[0]) > 20
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=1e-4, atol=1e-4)

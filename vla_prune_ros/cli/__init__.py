@@ -17,6 +17,8 @@ from .. import __version__
 from ..errors import VlaPruneError
 from .bench import add_bench
 from .common import add_command, choose_checkpoint, positive, require_ros
+from .evaluate import add_evaluate
+from .train import add_train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
         commands, 'demo', _demo, 'run simulator, policy and executor and print what was measured'
     )
     demo.add_argument(
-        '--checkpoint', type=Path, help='checkpoint folder (default: an untrained one, made here)'
+        '--checkpoint',
+        default='reference',
+        help="checkpoint folder, 'org/name' of the hub, or reference: the package's own",
     )
     demo.add_argument(
         '--out', type=Path, default=Path('out/demo'), help='folder for video, JSON and logs'
@@ -84,6 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
     make.add_argument('--preset', default='demo', choices=('demo', 'micro'))
     make.add_argument('--seed', type=int, default=0)
     add_bench(commands)
+    add_evaluate(commands)
+    add_train(commands)
     return parser
 
 
@@ -94,7 +100,7 @@ def _demo(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from ..nodes.demo import DemoOptions, run_demo
     from ..sim.rendering import apply_gl
 
-    checkpoint = choose_checkpoint(options.checkpoint, 'demo', console)
+    checkpoint = choose_checkpoint(options.checkpoint, '', console)
     apply_gl()  # fail here, with the mend, and not in a child's log
     demo = DemoOptions(
         checkpoint,

@@ -1,7 +1,6 @@
-"""``vla-prune bench``: the node, the types of weights, or the pruning methods."""
+"""``vla-prune bench``: the node, the types of weights, the pruning methods, or the simulator."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +18,7 @@ def add_bench(commands: Any) -> None:
         'bench',
         _bench,
         'measure; --node: the ROS 2 node with two 640x480 cameras; --dtypes: types of weights; '
-        '--pruning: pruning methods',
+        '--pruning: pruning methods; --sim: the simulator',
     )
     what = bench.add_mutually_exclusive_group()
     what.add_argument('--node', action='store_true', help='node overhead and received rates')
@@ -33,13 +32,19 @@ def add_bench(commands: Any) -> None:
         help='time of the policy with each method, selection apart; dense comes first, always '
         f'(default: {" ".join(METHODS)})',
     )
+    what.add_argument(
+        '--sim', action='store_true', help='control steps per second of the two-cube scene'
+    )
     bench.add_argument(
-        '--checkpoint', type=Path, help='checkpoint folder (default: an untrained one, made here)'
+        '--checkpoint',
+        help="checkpoint folder, 'org/name' of the hub, or reference (default: an untrained one, "
+        'made here)',
     )
     bench.add_argument('--profile', default='libero', help='robot profile (--dtypes, --pruning)')
     bench.add_argument('--device', default='cpu', help='torch device (--dtypes, --pruning)')
     _add_node_and_dtypes(bench)
     _add_pruning(bench)
+    _add_sim(bench)
 
 
 def _add_node_and_dtypes(bench: argparse.ArgumentParser) -> None:
@@ -81,11 +86,22 @@ def _add_pruning(bench: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_sim(bench: argparse.ArgumentParser) -> None:
+    group = bench.add_argument_group('--sim')
+    group.add_argument('--size', type=positive, default=224, help='side of both views in pixels')
+    group.add_argument('--steps', type=positive, default=100, help='counted control steps')
+    group.add_argument(
+        '--gl', default='auto', choices=('auto', 'egl', 'osmesa'), help='OpenGL backend'
+    )
+
+
 def _bench(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if options.node:
         return _bench_node(options, console)
     if options.dtypes:
         return _bench_dtypes(options, console)
+    if options.sim:
+        return _bench_sim(options, console)
     return _bench_pruning(options, console)
 
 
@@ -145,4 +161,15 @@ def _bench_node(options: argparse.Namespace, console: Console) -> dict[str, Any]
     result = node_result(run.records, options.rate, run.sent_hz, run.received_hz, profile)
     console.print(node_table(result))
     console.print(node_verdict(result))
+    return result
+
+
+def _bench_sim(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from ..evaluate.sim_bench import SimBenchOptions, run_sim_bench, sim_table, sim_verdict
+
+    bench = SimBenchOptions(size=options.size, steps=options.steps, gl=options.gl)
+    with console.status('', refresh_per_second=REFRESHES_PER_S) as status:
+        result = run_sim_bench(bench, status.update)
+    console.print(sim_table(result))
+    console.print(sim_verdict(result))
     return result

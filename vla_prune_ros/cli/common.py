@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from .. import __version__
-from ..errors import CheckpointError, VlaPruneError
+from ..errors import VlaPruneError
 
 Run = Callable[[argparse.Namespace, Console], dict[str, Any]]
 """A sub-command: options and where to print -> what ``--json`` writes."""
@@ -48,18 +48,16 @@ def require_ros() -> None:
         raise VlaPruneError(*NO_ROS)
 
 
-def choose_checkpoint(given: Path | None, preset: str, console: Console) -> Path:
+def choose_checkpoint(given: str | Path | None, preset: str, console: Console) -> Path:
     """The given folder, or a synthetic one in the user's cache, made on first use.
 
-    :raises CheckpointError: the given folder is not there; found before any process starts.
+    :param given: a folder, ``'org/name'`` of the hub, or ``'reference'``.
+    :raises CheckpointError: it is not there; found before any process starts.
     """
     if given is not None:
-        if not given.is_dir():
-            raise CheckpointError(
-                f'checkpoint {str(given)!r} is not a folder',
-                'give the folder that holds config.json and the weights',
-            )
-        return given
+        from ..model.hub import checkpoint_folder
+
+        return checkpoint_folder(given, lambda text: console.print(text, markup=False))
     folder = Path.home() / '.cache' / 'vla_prune_ros' / f'untrained-{preset}-{__version__}'
     if not (folder / 'vla_prune.json').is_file():
         from ..model.synthetic import make_checkpoint

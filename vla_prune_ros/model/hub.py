@@ -1,4 +1,7 @@
-"""A checkpoint by its name on the Hugging Face hub: only the files that are read, never code."""
+"""A checkpoint by its name: the package's own, or one of the Hugging Face hub.
+
+Of the hub's only the files that are read are fetched, never code.
+"""
 
 import io
 import re
@@ -29,6 +32,9 @@ FILES = (
     'special_tokens_map.json',
     'added_tokens.json',
 )
+REFERENCE = 'reference'
+"""Name of the policy that comes with the package: it solves the simulator's two-cube tasks."""
+
 NEVER = ('*.py', '*/*')
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+')
 
@@ -43,18 +49,38 @@ def checkpoint_folder(checkpoint: str | Path, progress: Progress = lambda text: 
 
     What was fetched before is taken from the hub's cache, without a network as well.
 
-    :param checkpoint: a folder, or ``'org/name'``.
+    :param checkpoint: a folder, ``'org/name'``, or ``'reference'`` for the package's own.
     :raises CheckpointError: no such folder; the hub cannot be reached, does not know the name, or
         wants a login.
     """
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
         return folder
+    if str(checkpoint) == REFERENCE:
+        return reference_folder()
     if is_hub_id(str(checkpoint)):
         return _fetch(str(checkpoint), progress)
     raise CheckpointError(
         f'checkpoint {str(folder)!r} is not a folder',
         'give the folder that holds config.json and the weights',
+    )
+
+
+def reference_folder() -> Path:
+    """Where the reference policy lies: in the checkout, or in what pip or colcon installed.
+
+    :raises CheckpointError: the package was installed without it.
+    """
+    package = Path(__file__).resolve().parents[1]
+    inside = Path('models', REFERENCE)
+    places = [package.parent / inside]
+    places += [above / 'share' / package.name / inside for above in package.parents]
+    for place in places:
+        if (place / 'config.json').is_file():
+            return place
+    raise CheckpointError(
+        'the reference policy is not installed beside the package',
+        'train it with vla-prune train reference, or give a checkpoint folder',
     )
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import (
@@ -20,6 +19,7 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from ..pruning.plan import SELECTION, PruningPass, Site, Stage
+from .attention import attend
 
 
 def rope(
@@ -75,15 +75,22 @@ def decoder_layer(
     walk: PruningPass,
     rows: Tensor | None = None,
     stage: Stage = nullcontext,
+    only: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """One layer, unmasked. (1, S, D) -> (1, S, D), and the asked attention rows (R, S)."""
+    """One layer, unmasked. (B, S, D) -> (B, S, D), and the asked attention rows (R, S).
+
+    :param only: int64 (A,) rows of which alone the output is computed: (B, A, D); no attention
+        rows can be asked for then.
+    """
     attn = layer.self_attn
     heads = (*x.shape[:2], -1, attn.head_dim)
     y = layer.input_layernorm(x)
-    q = attn.q_proj(y).view(heads).transpose(1, 2)  # [1, heads, S, d]
+    q = attn.q_proj(y).view(heads).transpose(1, 2)  # [B, heads, S, d]
     k = attn.k_proj(y).view(heads).transpose(1, 2)
     v = attn.v_proj(y).view(heads).transpose(1, 2)
     q, k = apply_rotary_pos_emb(q, k, cos, sin)
+    if only is not None:
+        q, x = q[:, :, only], x[:, only]
     if walk.reuses:
         with stage(SELECTION):
             k, v = walk.reused(attn.layer_idx, k, v)
@@ -97,7 +104,7 @@ def decoder_layer(
     if rows is not None:
         with stage(SELECTION):
             seen = attention_rows(q, k, rows, attn.scaling)
-    y = F.scaled_dot_product_attention(q, k, v, scale=attn.scaling)
+    y = attend(q, k, v, attn.scaling)
     x = x + attn.o_proj(y.transpose(1, 2).reshape(*x.shape[:2], -1))
     return x + layer.mlp(layer.post_attention_layernorm(x)), seen
 
@@ -143,6 +150,17 @@ class LanguageModel(nn.Module):
         """
         x = self.walk(x, walk, trace, stage)
         return self.model.norm(x[:, walk.rows(walk.layout.readout_positions)])
+
+    def read_out(self, x: Tensor, walk: PruningPass) -> Tensor:
+        """The same as :meth:`forward` of a dense walk, (B, S, D) -> (B, A, D), for training: the
+        last layer is computed for the rows that are read, which is a tenth of its work."""
+        cos, sin = self._rope(walk.positions, x.dtype)
+        only = walk.rows(walk.layout.readout_positions)
+        *layers, last = self.model.layers
+        for layer in layers:
+            x, _ = decoder_layer(layer, x, cos, sin, walk)
+        x, _ = decoder_layer(last, x, cos, sin, walk, only=only)
+        return self.model.norm(x)
 
     def walk(
         self,

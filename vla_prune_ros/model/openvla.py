@@ -105,11 +105,14 @@ class OpenVLAOFT(nn.Module):
         :param prompt_ids: int64 (1, P); conditions the towers where the checkpoint has FiLM.
         :returns: (1, cameras * 256, D).
         """
-        condition = None
-        if self.size.film:
-            table = self.language_model.model.embed_tokens
-            condition = language_mean(table(prompt_ids), table(self._stop(prompt_ids)))
-        return self.projector(self.vision_backbone(pixels, condition))
+        return self.projector(self.vision_backbone(pixels, self.condition(prompt_ids)))
+
+    def condition(self, prompt_ids: Tensor) -> Tensor | None:
+        """What FiLM modulates the towers by: int64 (B, P) -> (B, 1, D); None without FiLM."""
+        if not self.size.film:
+            return None
+        table = self.language_model.model.embed_tokens
+        return language_mean(table(prompt_ids), table(self._stop(prompt_ids)))
 
     def embed(
         self,
@@ -134,7 +137,7 @@ class OpenVLAOFT(nn.Module):
         if proprio is not None:
             parts.append(self.proprio_projector(proprio))
         if noisy is None:
-            slots = text.new_zeros(1, layout.slots, text.shape[-1])
+            slots = text.new_zeros(len(text), layout.slots, text.shape[-1])
         else:
             parts.append(time_embedding(step, text.shape[-1], text.device, text.dtype))
             slots = self.noisy_action_projector(noisy.to(text.dtype))
@@ -205,4 +208,4 @@ class OpenVLAOFT(nn.Module):
         return actions.view(1, -1, self.size.action_dim)
 
     def _stop(self, like: Tensor) -> Tensor:
-        return like.new_full((1, 1), STOP_ID)
+        return like.new_full((len(like), 1), STOP_ID)

@@ -4,7 +4,6 @@ They move an arm, they do not know what they do: the folder says so (``vla_prune
 everything that shows their results repeats it.
 """
 
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers
 from torch import Tensor, nn
 from transformers import LlamaConfig
@@ -21,10 +19,10 @@ from ..errors import CheckpointError
 from ..profiles import LIBERO, Profile
 from .openvla import ModelSize, OpenVLAOFT
 from .prompt import SPACE_ID
-from .vision import DINO_ID, SIGLIP_ID, dino_size, siglip_size
+from .vision import dino_size, siglip_size
+from .writing import PAD_ID, write_configs, write_json, write_weights
 
 VOCABULARY = 32064
-PAD_ID = 32000
 # Pieces as Llama-2 cuts the fixed words of the prompt, so that the task words sit where they do
 # there.
 STANDIN_PIECES = (
@@ -111,11 +109,11 @@ def make_checkpoint(folder: str | Path, preset: str = 'demo', seed: int = 0) -> 
     folder.mkdir(parents=True, exist_ok=True)
     sizes = PRESETS[preset]
     model = _random_model(sizes, seed)
-    _write_weights(folder, model)
+    write_weights(folder, model.state_dict())
     pieces = {piece: 300 + i for i, piece in enumerate(dict.fromkeys(STANDIN_PIECES))}
     standin_tokenizer(pieces).save(str(folder / 'tokenizer.json'))
-    for name, data in _json_files(sizes, preset, seed).items():
-        (folder / name).write_text(json.dumps(data, indent=2) + '\n', encoding='utf-8')
+    write_configs(folder, model.size)
+    _write_notes(folder, preset, seed)
     return folder
 
 
@@ -156,85 +154,23 @@ def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
     return noise * gain / (noise[0].numel() ** 0.5)
 
 
-def _write_weights(folder: Path, model: OpenVLAOFT) -> None:
-    state = {k: v.to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()}
-    for component in ('action_head', 'proprio_projector'):
-        part = {
-            f'module.{k.removeprefix(component + ".")}': v
-            for k, v in state.items()
-            if k.startswith(component)
+def _write_notes(folder: Path, preset: str, seed: int) -> None:
+    statistics = {
+        'untrained': {
+            'action': _limits(_ACTION_Q01, _ACTION_Q99, [True] * 6 + [False]),
+            'proprio': _limits(_PROPRIO_Q01, _PROPRIO_Q99, None),
+            'num_transitions': 0,
+            'num_trajectories': 0,
         }
-        torch.save(part, folder / f'{component}--0_checkpoint.pt')
-    main = {
-        k: v for k, v in state.items() if not k.startswith(('action_head', 'proprio_projector'))
     }
-    language = {k: v for k, v in main.items() if k.startswith('language_model')}
-    shards = ({k: v for k, v in main.items() if k not in language}, language)
-    names = [f'model-{i:05d}-of-{len(shards):05d}.safetensors' for i in range(1, len(shards) + 1)]
-    for name, shard in zip(names, shards, strict=True):
-        save_file(shard, folder / name)
-    index = {
-        'metadata': {'total_size': sum(v.numel() * 2 for v in main.values())},
-        'weight_map': {
-            k: n for n, shard in zip(names, shards, strict=True) for k in sorted(shard)
-        },
+    write_json(folder / 'dataset_statistics.json', statistics)
+    note = {
+        'trained': False,
+        'preset': preset,
+        'seed': seed,
+        'made_by': f'vla-prune make-checkpoint --preset {preset} --seed {seed}',
     }
-    (folder / 'model.safetensors.index.json').write_text(
-        json.dumps(index, indent=2), encoding='utf-8'
-    )
-
-
-def _json_files(sizes: Preset, preset: str, seed: int) -> dict[str, dict[str, Any]]:
-    towers = {DINO_ID: sizes.dino, SIGLIP_ID: sizes.siglip}
-    config = {
-        'model_type': 'openvla',
-        'architectures': ['OpenVLAForActionPrediction'],
-        'arch_specifier': 'no-align+fused-gelu-mlp',
-        'image_resize_strategy': 'resize-naive',
-        'image_sizes': [224, 224],
-        'llm_backbone_id': 'llama2-7b-pure',
-        'n_action_bins': 256,
-        'norm_stats': {},
-        'oracle_vision_overrides': {
-            k: dict(zip(('embed_dim', 'depth', 'num_heads'), v, strict=True))
-            for k, v in towers.items()
-        },
-        'pad_to_multiple_of': 64,
-        'pad_token_id': PAD_ID,
-        'timm_model_ids': [DINO_ID, SIGLIP_ID],
-        'text_config': {
-            'model_type': 'llama',
-            'vocab_size': VOCABULARY,
-            'hidden_size': sizes.hidden,
-            'intermediate_size': sizes.mlp,
-            'num_hidden_layers': sizes.layers,
-            'num_attention_heads': sizes.heads,
-            'num_key_value_heads': sizes.heads,
-            'pad_token_id': PAD_ID,
-            'torch_dtype': 'bfloat16',
-        },
-        'torch_dtype': 'bfloat16',
-        'use_fused_vision_backbone': True,
-        'vision_backbone_id': 'dinosiglip-vit-so-224px',
-    }
-    return {
-        'config.json': config,
-        'generation_config.json': {'bos_token_id': 1, 'eos_token_id': 2, 'pad_token_id': PAD_ID},
-        'dataset_statistics.json': {
-            'untrained': {
-                'action': _limits(_ACTION_Q01, _ACTION_Q99, [True] * 6 + [False]),
-                'proprio': _limits(_PROPRIO_Q01, _PROPRIO_Q99, None),
-                'num_transitions': 0,
-                'num_trajectories': 0,
-            }
-        },
-        'vla_prune.json': {
-            'trained': False,
-            'preset': preset,
-            'seed': seed,
-            'made_by': f'vla-prune make-checkpoint --preset {preset} --seed {seed}',
-        },
-    }
+    write_json(folder / 'vla_prune.json', note)
 
 
 def _limits(

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import attend
+
 IMAGE_SIZE = 224
 PATCH = 14
 PATCHES = (IMAGE_SIZE // PATCH) ** 2
@@ -70,7 +72,7 @@ class Attention(nn.Module):
         """(B, N, width) -> (B, N, width)."""
         b, n, width = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v)  # [B, heads, N, d]
+        y = attend(q, k, v)  # [B, heads, N, d]
         return self.proj(y.transpose(1, 2).reshape(b, n, width))
 
 
@@ -169,15 +171,22 @@ class VisionBackbone(nn.Module):
         """Channels of the concatenated feature."""
         return self.featurizer.size.width + self.fused_featurizer.size.width
 
+    def features(self, pixels: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(N, 6, 224, 224) -> (N, 256, width), picture by picture.
+
+        :param condition: (1 or N, 1, D) mean embedding of the instruction, for FiLM.
+        """
+        dino = self.featurizer(pixels[:, :3], condition)
+        siglip = self.fused_featurizer(pixels[:, 3:], condition)
+        return torch.cat([dino, siglip], dim=2)
+
     def forward(self, pixels: Tensor, condition: Tensor | None = None) -> Tensor:
         """(cameras, 6, 224, 224) -> (1, cameras * 256, width), camera by camera.
 
         :param condition: (1, 1, D) mean embedding of the instruction, for FiLM; the same for all
             cameras.
         """
-        dino = self.featurizer(pixels[:, :3], condition)
-        siglip = self.fused_featurizer(pixels[:, 3:], condition)
-        return torch.cat([dino, siglip], dim=2).flatten(0, 1)[None]
+        return self.features(pixels, condition).flatten(0, 1)[None]
 
 
 class Projector(nn.Module):

@@ -5,9 +5,7 @@ views are those of LIBERO's cameras.
 """
 
 import atexit
-import contextlib
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -15,20 +13,24 @@ import numpy as np
 
 from ..errors import VlaPruneError
 from .cubes import BODIES, Cube, cube_position, read_cubes
-from .culling import culled
-from .rendering import apply_gl
+from .panda import (
+    CONTROL_HZ,
+    MUJOCO_CAMERAS,
+    OPEN_AND_STILL,
+    SETTLING_STEPS,
+    choose_renderer,
+    close_env,
+    forget_finger_command,
+    grip_rotation,
+    import_robosuite,
+    matched_versions,
+    read_state,
+    seeded,
+    take_pictures,
+    use_fast_visuals,
+)
 from .scene import SceneState
 from .tasks import PICK_TASKS, TASKS, Task, misuse
-
-SETTLING_STEPS = 10
-"""Steps after a reset until things rest, as many as OpenVLA-OFT's LIBERO evaluation waits."""
-
-_CAMERAS = {'primary': 'agentview', 'wrist': 'robot0_eye_in_hand'}
-_JOINTS = {
-    **{f'panda_joint{i}': f'robot0_joint{i}' for i in range(1, 8)},
-    **{f'panda_finger_joint{i}': f'gripper0_finger_joint{i}' for i in (1, 2)},
-}
-_OPEN_AND_STILL = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
 
 
 class TwoCubeScene:
@@ -52,8 +54,8 @@ class TwoCubeScene:
         what to install or to choose from.
     """
 
-    control_hz = 20.0
-    cameras = tuple(_CAMERAS)
+    control_hz = CONTROL_HZ
+    cameras = tuple(MUJOCO_CAMERAS)
 
     def __init__(
         self,
@@ -66,21 +68,18 @@ class TwoCubeScene:
         render: bool = True,
     ) -> None:
         self.tasks = _known(tasks)
-        backend = _renderer(gl, render)
-        robosuite = _import_robosuite()
+        backend = choose_renderer(gl, render)
+        robosuite = import_robosuite()
         import mujoco
 
         self.image_size, self._fast_visuals, self._render = image_size, fast_visuals, render
-        with _seeded(0):
+        with seeded(0):
             self.env = _make_env(robosuite, region_m, yaw_rad, render)
         # Before EGL's own exit handler: a context freed after eglTerminate prints an EGLError.
         atexit.register(self.close)
         if fast_visuals and render:
-            _use_fast_visuals(self.env.sim, image_size)
-        model = self.env.sim.model
-        self._qpos = [model.get_joint_qpos_addr(name) for name in _JOINTS.values()]
-        self._qvel = [model.get_joint_qvel_addr(name) for name in _JOINTS.values()]
-        pictures = f'{backend}, {len(_CAMERAS)} cameras of {image_size}x{image_size}'
+            use_fast_visuals(self.env.sim, image_size)
+        pictures = f'{backend}, {len(MUJOCO_CAMERAS)} cameras of {image_size}x{image_size}'
         self.description = (
             f'robosuite {robosuite.__version__}, MuJoCo {mujoco.__version__}, '
             f'{pictures if render else "no pictures"}'
@@ -94,8 +93,12 @@ class TwoCubeScene:
 
     @property
     def task(self) -> Task:
-        """The task of the present episode."""
+        """The task of the present episode; may be exchanged within it."""
         return self._task
+
+    @task.setter
+    def task(self, task: Task) -> None:
+        self._task = task
 
     @property
     def time_s(self) -> float:
@@ -105,13 +108,11 @@ class TwoCubeScene:
     def reset(self, seed: int) -> None:
         """Start the episode that ``seed`` (0 .. 2**32 - 1) names: arm still, gripper open."""
         self._task = self.tasks[seed % len(self.tasks)]
-        with _seeded(seed):
+        with seeded(seed):
             self.env.reset()
-            # robosuite keeps the finger command of the last episode across a reset
-            gripper = self.env.robots[0].gripper
-            gripper.current_action = np.zeros_like(gripper.current_action)
+            forget_finger_command(self.env)
             for _ in range(SETTLING_STEPS):
-                self.env.step(_OPEN_AND_STILL)
+                self.env.step(OPEN_AND_STILL)
         self._rest = {colour: self.cube_position(colour) for colour in BODIES}
         self._steps = 0
         self._misuse = ''
@@ -129,31 +130,11 @@ class TwoCubeScene:
         """
         if not self._render:
             raise VlaPruneError('this scene was made without pictures', 'make it with render=True')
-        sim = self.env.sim
-        # robosuite never does this, and draws into the scene of the process that was made last
-        sim._render_context_offscreen.gl_ctx.make_current()
-        return {name: self._image(camera) for name, camera in _CAMERAS.items()}
-
-    def _image(self, camera: str) -> np.ndarray:
-        sim, side = self.env.sim, self.image_size
-        with culled(sim, camera) if self._fast_visuals else contextlib.nullcontext():
-            return sim.render(width=side, height=side, camera_name=camera)
+        return take_pictures(self.env, self.image_size, self._fast_visuals)
 
     def state(self) -> SceneState:
-        """Pose and joints, taken where LIBERO takes them.
-
-        The position is the grip point's (``robot0_eef_pos``), the orientation the hand's
-        (``robot0_eef_quat``).
-        """
-        data, robot = self.env.sim.data, self.env.robots[0]
-        quat_wxyz = data.get_body_xquat(robot.robot_model.eef_name)
-        return SceneState(
-            ee_position=np.array(data.site_xpos[robot.eef_site_id], dtype=np.float64),
-            ee_quat_xyzw=np.roll(np.array(quat_wxyz, dtype=np.float64), -1),
-            joint_names=tuple(_JOINTS),
-            joint_positions=np.array(data.qpos[self._qpos], dtype=np.float64),
-            joint_velocities=np.array(data.qvel[self._qvel], dtype=np.float64),
-        )
+        """Pose and joints, taken where LIBERO takes them; see :func:`~.panda.read_state`."""
+        return read_state(self.env)
 
     def success(self) -> bool:
         """Whether the task is fulfilled now; see :meth:`~vla_prune_ros.sim.tasks.Task.success`."""
@@ -179,8 +160,7 @@ class TwoCubeScene:
 
         x is the direction in which the fingers move, z points out of the hand.
         """
-        site = self.env.robots[0].eef_site_id
-        return np.array(self.env.sim.data.site_xmat[site], dtype=np.float64).reshape(3, 3)
+        return grip_rotation(self.env)
 
     def cube_position(self, colour: str | None = None) -> np.ndarray:
         """Centre of a cube in the world frame, float64 (3,), m.
@@ -192,10 +172,7 @@ class TwoCubeScene:
     def close(self) -> None:
         """Free the OpenGL context; may be called twice."""
         atexit.unregister(self.close)
-        if self.env.sim is not None:
-            if self._render:
-                self.env.sim._render_context_offscreen.gl_ctx.make_current()
-            self.env.close()
+        close_env(self.env, self._render)
 
 
 def _known(names: Sequence[str]) -> tuple[Task, ...]:
@@ -206,37 +183,7 @@ def _known(names: Sequence[str]) -> tuple[Task, ...]:
     return tuple(TASKS[name] for name in names)
 
 
-def _renderer(gl: str, render: bool) -> str:
-    """Apply the backend and name it; without pictures it is only for scenes that come later."""
-    try:
-        return apply_gl(gl)
-    except VlaPruneError:
-        if render:
-            raise
-    return ''
-
-
-def _import_robosuite() -> ModuleType:
-    # robosuite advises private macro files at every import; nothing here uses them.
-    logging.getLogger('robosuite_logs').setLevel(logging.ERROR)
-    mend = 'pip install "vla_prune_ros[sim]"'
-    try:
-        import robosuite
-    except ImportError as error:
-        raise VlaPruneError(f'robosuite cannot be imported ({error})', mend) from None
-    except PermissionError as error:
-        raise VlaPruneError(
-            f'robosuite cannot write its log {error.filename}', 'delete that file'
-        ) from None
-    if not robosuite.__version__.startswith('1.4.'):
-        raise VlaPruneError(
-            f'robosuite {robosuite.__version__} is installed, 1.4.x is needed', mend
-        )
-    return robosuite
-
-
 def _make_env(robosuite: ModuleType, region_m: float, yaw_rad: float, render: bool) -> Any:
-    import mujoco
     from robosuite.utils.placement_samplers import UniformRandomSampler
 
     placement = UniformRandomSampler(
@@ -250,7 +197,7 @@ def _make_env(robosuite: ModuleType, region_m: float, yaw_rad: float, render: bo
         z_offset=0.01,
     )
     controller = robosuite.load_controller_config(default_controller='OSC_POSE')
-    try:
+    with matched_versions():
         # A soft reset keeps model and OpenGL context: 1 ms in place of seconds.
         return robosuite.make(
             'Stack',
@@ -265,32 +212,3 @@ def _make_env(robosuite: ModuleType, region_m: float, yaw_rad: float, render: bo
             use_object_obs=False,
             ignore_done=True,
         )
-    except AssertionError as error:
-        raise VlaPruneError(
-            f'robosuite {robosuite.__version__} does not run with MuJoCo '
-            f'{mujoco.__version__} ({error or "assertion failed"})',
-            'pip install "vla_prune_ros[sim]"',
-        ) from None
-
-
-def _use_fast_visuals(sim: Any, image_size: int) -> None:
-    """Drop what software rendering spends most on: 4x multisampling, shadow map, mirror images.
-
-    The scene's one light casts no shadow, so its map of 4096x4096 is made for nothing. The buffers
-    are made anew by resizing them, which reads the changed quality.
-    """
-    sim.model.vis.quality.shadowsize = 0
-    sim.model.vis.quality.offsamples = 0
-    sim.model.mat_reflectance[:] = 0.0
-    sim._render_context_offscreen.update_offscreen_size(image_size, image_size)
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """robosuite draws from NumPy's global generator: seed it inside, give it back as it was."""
-    before = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(before)

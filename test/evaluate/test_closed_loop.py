@@ -1,0 +1,320 @@
+"""A whole evaluation: pairs, resume, order and workers.
+
+On the line everything is scripted; the last tests run the micro checkpoint in the two-cube scene
+and compare runs with each other, bit for bit.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from vla_prune_ros.errors import VlaPruneError
+from vla_prune_ros.evaluate import closed_loop, episode_pool
+from vla_prune_ros.evaluate.closed_loop import (
+    EvaluateOptions,
+    plan_jobs,
+    run_evaluate,
+    stored,
+    task_names,
+)
+from vla_prune_ros.evaluate.episode import EpisodeKey, Setting
+from vla_prune_ros.evaluate.episode_pool import run_jobs
+from vla_prune_ros.evaluate.episode_worker import Outcome
+from vla_prune_ros.evaluate.fingerprint import versions
+from vla_prune_ros.evaluate.methods import parse_methods
+from vla_prune_ros.evaluate.rollout import run_episode
+from vla_prune_ros.model.synthetic import make_checkpoint
+from vla_prune_ros.sim.rendering import apply_gl
+from vla_prune_ros.sim.tasks import PICK_TASKS, TASKS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp('checkpoint') / 'micro', 'micro')
+
+
+@pytest.fixture
+def options(checkpoint, tmp_path):
+    return EvaluateOptions(
+        checkpoint, ('dense', 'uniform:64'), ('pick_red', 'pick_green'), 3, 10, tmp_path / 'out',
+        Setting(max_steps=16),
+    )  # fmt: skip
+
+
+class Line:
+    """Stands in for the worker: episodes on the line, solved by dense on even seeds only."""
+
+    def __init__(self, scene, policy):
+        self._scene, self._policy = scene, policy
+        self.ran, self.fail = [], set()
+
+    def __call__(self, jobs, setting, workers, ray):
+        for job in jobs:
+            self.ran.append(job.key)
+            yield Outcome(job, self._run(job), versions())
+
+    def _run(self, job):
+        solved = job.key.method == 'dense' and job.key.seed % 2 == 0
+        scene = self._scene(goal_m=0.3 if solved else 10.0, task=job.key.task)
+        result = run_episode(self._policy(), scene, job.key.seed, 16)
+        error = 'OSError: no space' if job.key in self.fail else ''
+        return replace(result, error=error, success=result.success and not error)
+
+
+@pytest.fixture
+def line(monkeypatch, line_scene, script_policy):
+    runner = Line(line_scene, script_policy)
+    monkeypatch.setattr(closed_loop, 'run_jobs', runner)
+    return runner
+
+
+def ignore(key, result):
+    """Nobody watches."""
+
+
+def test_all_methods_run_on_the_same_seeds_in_turn(options, checkpoint):
+    methods = parse_methods(options.methods, checkpoint)
+    keys = [job.key for job in plan_jobs(options, methods, ())]
+    assert len(keys) == len(set(keys)) == 12
+    assert keys[:4] == [
+        EpisodeKey(m, 'pick_red', s) for s in (10, 11) for m in ('dense', 'uniform:64')
+    ]
+    assert [k.task for k in keys] == ['pick_red'] * 6 + ['pick_green'] * 6
+
+
+def test_tasks_of_the_two_cubes_by_name():
+    assert task_names('two_cubes', ()) == PICK_TASKS
+    assert task_names('two_cubes', ['all']) == tuple(TASKS)
+    given = ['pick_green', 'stack_red_on_green', 'pick_green']
+    assert task_names('two_cubes', given) == ('pick_green', 'stack_red_on_green')
+    with pytest.raises(VlaPruneError, match="task 'fly' is unknown; choose from pick_red"):
+        task_names('two_cubes', ['pick_red', 'fly'])
+
+
+def test_tasks_of_a_suite_are_asked_of_its_scene(monkeypatch):
+    class Suite:
+        closed = False
+
+        def __init__(self, simulator, tasks, render):
+            assert (simulator, render) == ('libero_spatial', False)
+            names = {'0': 'bowl', '1': 'plate'}
+            self.tasks = [SimpleNamespace(name=names.get(t, t)) for t in tasks or names]
+
+        def close(self):
+            Suite.closed = True
+
+    monkeypatch.setattr(closed_loop, 'make_scene', Suite)
+    for given in ((), ['all']):
+        assert task_names('libero_spatial', given) == ('bowl', 'plate')
+    assert task_names('libero_spatial', ['1', 'plate']) == ('plate',) and Suite.closed
+
+
+def test_videos_are_of_the_first_seeds(options, checkpoint):
+    options = replace(options, videos=1)
+    jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
+    filmed = [job.key for job in jobs if job.video]
+    assert len(filmed) == 4 and {key.seed for key in filmed} == {10}
+
+
+def test_rows_hold_what_happened(options, line):
+    seen = []
+    evaluation = run_evaluate(options, lambda key, result: seen.append(key))
+    assert seen == line.ran and len(seen) == 12
+    result = evaluation.result
+    rows = {(r['task'], r['method']): r for r in result['rows']}
+    assert rows['pick_red', 'dense']['successes'] == 2  # seeds 10 and 12 of 10, 11, 12
+    versus = rows['all', 'uniform:64']['versus_first']
+    assert (versus['pairs'], versus['only_first'], versus['only_this']) == (6, 4, 0)
+    assert versus['p_value'] == pytest.approx(0.125)
+    assert result['ok'] and result['untrained']
+    assert result['checkpoints'][0]['note']['preset'] == 'micro'
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_a_second_run_runs_nothing_and_says_the_same(options, line):
+    first = run_evaluate(options, ignore)
+    line.ran.clear()
+    seen = []
+    again = run_evaluate(options, lambda key, result: seen.append(key))
+    assert line.ran == [] and len(seen) == 12
+    assert again.result['rows'] == first.result['rows'] == stored(options).result['rows']
+
+
+def test_more_episodes_add_to_what_is_there(options, line):
+    run_evaluate(options, ignore)
+    line.ran.clear()
+    more = replace(options, episodes=4, methods=('dense', 'uniform:64', 'fastv:64'))
+    evaluation = run_evaluate(more, ignore)
+    assert len(line.ran) == 4 + 2 * 4
+    assert {r['episodes'] for r in evaluation.result['rows']} == {4, 8}
+    fewer = run_evaluate(replace(options, episodes=2, tasks=('pick_red',)), ignore)
+    assert [r['episodes'] for r in fewer.result['rows']] == [2, 2]
+
+
+def test_what_ended_before_an_interrupt_is_kept(options, line):
+    def interrupted(key, result):
+        if len(line.ran) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_evaluate(options, interrupted)
+    assert len(stored(options).episodes) == 5
+    line.ran.clear()
+    run_evaluate(options, ignore)
+    assert len(line.ran) == 7
+
+
+def test_an_episode_that_raised_is_shown_and_tried_again(options, line):
+    bad = EpisodeKey('dense', 'pick_red', 10)
+    line.fail = {bad}
+    result = run_evaluate(options, ignore).result
+    assert not result['ok'] and result['errors'] == ['dense pick_red 10: OSError: no space']
+    row = result['rows'][0]
+    assert (row['successes'], row['episodes'], row['errors']) == (1, 3, 1)
+    line.fail, line.ran = set(), []
+    result = run_evaluate(options, ignore).result
+    assert line.ran == [bad] and result['ok'] and result['rows'][0]['successes'] == 2
+
+
+def test_other_weights_in_the_same_folder_are_refused(options, line, tmp_path):
+    run_evaluate(options, ignore)
+    other = make_checkpoint(tmp_path / 'other', 'micro', seed=1)
+    with pytest.raises(VlaPruneError, match='another checkpoint'):
+        run_evaluate(replace(options, checkpoint=other), ignore)
+
+
+def test_a_job_that_cannot_run_stops_the_run_with_its_reason(options, monkeypatch):
+    def nothing(jobs, setting, workers, ray):
+        yield Outcome(jobs[0], None, versions(), ('no task is named fly', 'choose another'))
+
+    monkeypatch.setattr(closed_loop, 'run_jobs', nothing)
+    with pytest.raises(VlaPruneError, match='no task is named fly; choose another'):
+        run_evaluate(options, ignore)
+
+
+def test_no_jobs_need_no_worker():
+    assert list(run_jobs([], Setting(), workers=4)) == []
+
+
+def test_without_ray_the_mend_is_said(options, checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'ray', None)
+    jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
+    with pytest.raises(VlaPruneError, match=r"pip install 'vla_prune_ros\[ray\]'"):
+        next(run_jobs(jobs, options.setting, 2, 'auto'))
+
+
+@pytest.fixture
+def simulator():
+    pytest.importorskip('robosuite', reason='the sim extra is not installed')
+    try:
+        apply_gl()
+    except VlaPruneError as error:
+        pytest.skip(str(error))
+
+
+def real_jobs(options, checkpoint):
+    tasks = ('pick_red',)
+    options = replace(options, methods=('dense', 'specprune'), tasks=tasks, episodes=2)
+    return plan_jobs(options, parse_methods(options.methods, checkpoint), ())
+
+
+def numbers(outcomes):
+    """Everything but times, by key."""
+    found = {}
+    for outcome in outcomes:
+        result = outcome.result
+        assert result.error == '' and outcome.job.key not in found
+        queries = [replace(q, total_ms=0.0, stages_ms={}) for q in result.queries]
+        found[outcome.job.key] = replace(result, queries=tuple(queries), refresh_ms=())
+    return found
+
+
+@pytest.mark.slow
+def test_order_and_number_of_workers_change_no_number(options, checkpoint, simulator):
+    jobs = real_jobs(options, checkpoint)
+    in_order = numbers(run_jobs(jobs, options.setting, 1))
+    shuffled = random.Random(3).sample(jobs, len(jobs))
+    assert [j.key for j in shuffled] != [j.key for j in jobs]
+    assert numbers(run_jobs(shuffled, options.setting, 1)) == in_order
+    assert numbers(run_jobs(shuffled, options.setting, 2)) == in_order
+    moved = {e.moved_m for e in in_order.values()}
+    assert len(moved) == len(jobs) and min(moved) > 0.01  # no two episodes are the same
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec('ray') is None, reason='ray is not installed')
+def test_a_ray_cluster_gives_the_same_numbers(options, checkpoint, simulator, monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))  # of the actors
+    monkeypatch.setenv('RAY_AUTH_MODE', 'disabled')  # else it keeps a token in the home folder
+    jobs = real_jobs(options, checkpoint)[:3]
+    expected = numbers(run_jobs(jobs, options.setting, 1))
+    assert numbers(run_jobs(jobs, options.setting, 2, 'local')) == expected
+
+
+@pytest.mark.skipif(find_spec('ray') is None, reason='ray is not installed')
+def test_a_cluster_that_is_not_there_is_said(options, checkpoint, monkeypatch):
+    import ray
+
+    def refuse(**options):
+        raise ConnectionError('Could not find any running Ray instance.\nmore')
+
+    monkeypatch.setattr(ray, 'init', refuse)
+    jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
+    with pytest.raises(VlaPruneError, match="no Ray cluster at 'auto'.*ray start --head"):
+        next(run_jobs(jobs, options.setting, 1, 'auto'))
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_said_and_none_is_left(options, checkpoint, monkeypatch):
+    jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
+    monkeypatch.setattr(episode_pool, '_work', _die)
+    with pytest.raises(VlaPruneError, match='a worker process died; run the same command again'):
+        list(run_jobs(jobs, options.setting, 2))
+
+
+def _die(job):
+    os._exit(9)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(checkpoint, tmp_path, simulator):
+    out = tmp_path / 'out'
+    words = f'evaluate {checkpoint} --methods dense --tasks pick_red --max-steps 8 --out {out}'
+    command = [sys.executable, '-m', 'vla_prune_ros.cli', *words.split()]
+    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    run = subprocess.Popen(
+        [*command, '--episodes', '500', '--workers', '2'], env=env, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    episodes = out / 'episodes.jsonl'
+    deadline = time.monotonic() + 120
+    while not (episodes.is_file() and episodes.stat().st_size):
+        assert run.poll() is None and time.monotonic() < deadline, run.communicate()
+        time.sleep(0.1)
+    run.send_signal(signal.SIGINT)
+    said, wrong = run.communicate(timeout=60)
+    assert run.returncode == 130 and 'interrupted' in wrong and 'Traceback' not in wrong
+    assert 'episodes are missing' in said
+    kept = [json.loads(line)['seed'] for line in episodes.read_text().splitlines()]
+    assert kept and (out / 'result.json').is_file()
+    shutil.copy(episodes, tmp_path / 'before')
+    more = str(max(kept) + 2)
+    done = subprocess.run([*command, '--episodes', more], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = episodes.read_text()
+    assert text.startswith((tmp_path / 'before').read_text())
+    seeds = sorted(json.loads(line)['seed'] for line in text.splitlines())
+    assert seeds == list(range(max(kept) + 2))

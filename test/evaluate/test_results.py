@@ -1,0 +1,181 @@
+"""Rows of the result from episodes written out by hand; expected values are counted by hand."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from vla_prune_ros.evaluate.episode import EpisodeKey, EpisodeResult, QueryRecord
+from vla_prune_ros.evaluate.results import quantiles, result_rows
+from vla_prune_ros.evaluate.results_table import result_notes, result_tables
+
+
+def episode(task, seed, success, queries, wrong='', refresh=(), error=''):
+    """``queries``: (mode, tokens, ms) each, 8 steps apart."""
+    records = tuple(
+        QueryRecord(8 * i, mode, tokens, ms, {'language': ms / 2}, 0.1 if i else None)
+        for i, (mode, tokens, ms) in enumerate(queries)
+    )
+    return EpisodeResult(
+        'two_cubes', task, seed, task, success, 8 * len(records), wrong, 0.5, 512,
+        'joint_velocities' if records else '', records, refresh, error=error,
+    )  # fmt: skip
+
+
+D, C, F = ('dense', 512, 10.0), ('coarse', 128, 4.0), ('fine', 256, 6.0)
+
+
+@pytest.fixture
+def episodes():
+    table = {
+        'dense': {
+            ('pick_red', 0): (True, [D, D]),
+            ('pick_red', 1): (True, [D, D, D, D]),
+            ('pick_green', 0): (False, [D]),
+        },
+        'fast': {
+            ('pick_red', 0): (True, [D, C, C, F]),
+            ('pick_red', 1): (False, [D, C], 'lifted', (3.0, 5.0)),
+            ('pick_green', 0): (True, [C]),
+            ('pick_green', 1): (True, [C], 'pushed'),
+        },
+    }
+    return {
+        EpisodeKey(method, task, seed): episode(task, seed, *values)
+        for method, runs in table.items()
+        for (task, seed), values in runs.items()
+    }
+
+
+@pytest.fixture
+def rows(episodes):
+    found = result_rows(episodes, ['dense', 'fast'], ['pick_red', 'pick_green'])
+    return {(row['task'], row['method']): row for row in found}
+
+
+def test_a_row_per_task_and_method_then_over_all(rows):
+    tasks = ('pick_red', 'pick_green', 'all')
+    assert list(rows) == [(task, method) for task in tasks for method in ('dense', 'fast')]
+    counts = {key: (row['successes'], row['episodes']) for key, row in rows.items()}
+    assert counts == {
+        ('pick_red', 'dense'): (2, 2), ('pick_red', 'fast'): (1, 2),
+        ('pick_green', 'dense'): (0, 1), ('pick_green', 'fast'): (2, 2),
+        ('all', 'dense'): (2, 3), ('all', 'fast'): (3, 4),
+    }  # fmt: skip
+
+
+def test_one_task_has_no_row_over_all(episodes):
+    assert {r['task'] for r in result_rows(episodes, ['dense'], ['pick_red'])} == {'pick_red'}
+
+
+def test_comparison_is_over_the_episodes_that_both_have(rows):
+    assert rows['all', 'dense']['versus_first'] is None
+    versus = rows['all', 'fast']['versus_first']
+    assert (versus['pairs'], versus['only_first'], versus['only_this']) == (3, 1, 1)
+    assert versus['points'] == 0 and versus['p_value'] == 1
+    red = rows['pick_red', 'fast']['versus_first']
+    assert (red['points'], red['only_first'], red['p_value']) == (-50, 1, 1)
+    low, high = red['points_ci95']
+    assert -100 <= low < -50 < high
+
+
+def test_a_method_without_common_episodes_is_not_compared(episodes):
+    only = {k: e for k, e in episodes.items() if (k.method, k.task) != ('dense', 'pick_green')}
+    found = result_rows(only, ['dense', 'fast'], ['pick_green'])
+    assert [(r['method'], r['versus_first']) for r in found] == [('fast', None)]
+
+
+def test_queries_tokens_modes_and_times(rows):
+    row = rows['pick_red', 'fast']  # D C C F and D C
+    assert row['queries'] == 6 and row['modes'] == {'dense': 2, 'coarse': 3, 'fine': 1}
+    assert row['mode_shares'] == {'dense': 2 / 6, 'coarse': 3 / 6, 'fine': 1 / 6}
+    tokens = (2 * 512 + 3 * 128 + 256) / 6
+    assert row['visual_tokens'] == pytest.approx(tokens)
+    assert row['visual_share'] == pytest.approx(tokens / 512)
+    assert row['latency_ms'] == {'p50': 5.0, 'p95': 10.0}  # of 4 4 4 6 10 10
+    assert row['stages_ms']['language']['p50'] == 2.5
+    assert row['refresh_ms'] == {'p50': 4.0, 'p95': 4.9}
+    assert row['queries_per_success'] == 4 and row['steps_per_success'] == 32
+    assert row['motion_unknown'] == 2
+
+
+def test_wrong_objects_are_counted_by_what_was_done(rows):
+    assert rows['all', 'fast']['wrong_object'] == {'lifted': 1, 'pushed': 1}
+    assert rows['all', 'dense']['wrong_object'] == {}
+
+
+def test_an_episode_that_raised_is_a_failure_without_queries():
+    key = EpisodeKey('dense', 'pick_red', 0)
+    found = result_rows(
+        {key: episode('pick_red', 0, False, [], error='X: y')}, ['dense'], ['pick_red']
+    )
+    assert found[0]['errors'] == 1 and found[0]['successes'] == 0
+    assert found[0]['latency_ms'] is None and found[0]['visual_tokens'] is None
+    assert found[0]['queries_per_success'] is None
+
+
+def test_rows_are_plain_json(rows):
+    assert json.loads(json.dumps(list(rows.values()))) == list(rows.values())
+
+
+def test_quantiles():
+    assert quantiles([]) is None
+    assert quantiles([1, 2, 3, 4]) == {'p50': 2.5, 'p95': 3.85}
+
+
+def shown(result):
+    out = Console(file=io.StringIO(), width=140)
+    for table in result_tables(result):
+        out.print(table)
+    for note in result_notes(result):
+        out.print(note, markup=False)
+    return out.file.getvalue()
+
+
+def result_of(rows, **changed):
+    settings = {
+        'simulator': 'two_cubes', 'instruction': '', 'dtype': 'float32', 'device': 'cpu',
+        'threads': 1, 'methods': ['dense', 'fast'], 'tasks': ['pick_red', 'pick_green'],
+        'episodes': 2, **changed.pop('settings', {}),
+    }  # fmt: skip
+    machine = {'cpu': 'a processor'}
+    base = {'rows': rows, 'untrained': False, 'generated_assets': False, 'scenes': ['a scene']}
+    base |= {'errors': [], 'settings': settings}
+    return {**base, 'machine': machine, **changed}
+
+
+def line(text, *words):
+    return next(x.split() for x in text.splitlines() if all(w in x.split() for w in words))
+
+
+def test_tables_hold_the_numbers(rows):
+    text = shown(result_of(list(rows.values())))
+    cells = line(text, 'pick_red', 'fast', '1/2')
+    assert {'1/2', '50.0', '-50.0', '1', 'lifted'} <= set(cells)
+    assert {'277', '54', '33/50/17', '4.0', '5.0', '10.0'} <= set(line(text, 'fast', '277'))
+    assert 'UNTRAINED' not in text and 'GENERATED' not in text and 'Scene: a scene.' in text
+    assert 'Incomplete: 1 of 8 episodes are missing' in text
+
+
+def test_what_must_not_be_overlooked_is_said(rows):
+    wrong = result_of(
+        list(rows.values()),
+        untrained=True,
+        generated_assets=True,
+        errors=['dense pick_red 3: RuntimeError: boom'],
+        settings={'instruction': 'other'},
+    )
+    wrong['rows'][0]['errors'] = 1
+    text = shown(wrong)
+    assert text.count('UNTRAINED') == 2 and "told 'other'" in text
+    assert text.count('GENERATED ASSETS') == 2
+    assert '1 episodes raised an error' in text and 'RuntimeError: boom' in text
+
+
+def test_a_result_without_queries_has_a_table(rows):
+    key = EpisodeKey('dense', 'pick_red', 0)
+    found = result_rows(
+        {key: episode('pick_red', 0, False, [], error='X: y')}, ['dense'], ['pick_red']
+    )
+    assert '0/1' in shown(result_of(found))

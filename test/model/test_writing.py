@@ -1,0 +1,107 @@
+"""What is written is what the published loaders expect: names, files, dtype, and back again.
+
+Names are those of the released OFT+ files: FiLM wraps a block as ``blocks.N.block`` with
+``scale`` and ``shift`` beside it, components carry ``module.``, and the towers of a FiLM run do
+not stand among the main weights.
+"""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vla_prune_ros.model.checkpoint import read_size
+from vla_prune_ros.model.film import film_tensors
+from vla_prune_ros.model.openvla import OpenVLAOFT
+from vla_prune_ros.model.synthetic import Preset, model_size
+from vla_prune_ros.model.variant import Variant, find_variant
+from vla_prune_ros.model.writing import write_configs, write_weights
+from vla_prune_ros.profiles import LIBERO
+
+SIZE = model_size(Preset((16, 3, 2), (20, 2, 2), 16, 24, 2, 2))
+COMPONENTS = ('action_head', 'proprio_projector')
+
+
+def weights(film):
+    torch.manual_seed(0)
+    return OpenVLAOFT(replace(SIZE, film=film)).state_dict()
+
+
+def written(folder, film, step=7):
+    state = weights(film)
+    write_weights(folder, state, film=film, step=step)
+    main = {}
+    for shard in sorted(folder.glob('*.safetensors')):
+        main.update(load_file(shard))
+    parts = {
+        path.name: torch.load(path, weights_only=True) for path in folder.glob('*_checkpoint.pt')
+    }
+    return state, main, parts
+
+
+@pytest.mark.parametrize('film', [False, True])
+def test_every_weight_is_written_once_in_bfloat16(tmp_path, film):
+    state, main, parts = written(tmp_path, film)
+    names = {f'{c}--7_checkpoint.pt' for c in (*COMPONENTS, *(('vision_backbone',) * film))}
+    assert set(parts) == names
+    found = dict(main)
+    for component in COMPONENTS:
+        for name, value in parts[f'{component}--7_checkpoint.pt'].items():
+            assert name.startswith('module.')
+            found[f'{component}.{name.removeprefix("module.")}'] = value
+    if film:
+        towers = parts['vision_backbone--7_checkpoint.pt']
+        assert not any(name.startswith('vision_backbone') for name in main)
+        plain = {name.removeprefix('module.'): value for name, value in towers.items()}
+        found.update(film_tensors(plain))
+        assert len(found) == len(main) + len(towers) + sum(
+            len(parts[f'{c}--7_checkpoint.pt']) for c in COMPONENTS
+        )
+    assert set(found) == set(state)
+    for name, value in found.items():
+        assert value.dtype == torch.bfloat16 and torch.equal(value, state[name].bfloat16()), name
+
+
+def test_film_blocks_have_the_published_names(tmp_path):
+    _, _, parts = written(tmp_path, True)
+    names = set(parts['vision_backbone--7_checkpoint.pt'])
+    tower = 'module.vision_backbone.featurizer'
+    for name in (
+        'pos_embed',
+        'patch_embed.proj.weight',
+        'blocks.0.scale.weight',
+        'blocks.0.shift.bias',
+        'blocks.1.block.attn.qkv.weight',
+        'blocks.1.block.ls1.scale_factor',
+        'blocks.1.block.mlp.fc2.bias',
+    ):
+        assert f'{tower}.{name}' in names, name
+    for name in names:
+        if '.blocks.' in name:
+            part = name.split('.blocks.')[1].split('.')[1]
+            assert part in ('block', 'scale', 'shift'), name
+
+
+def test_the_index_names_the_shard_of_every_tensor(tmp_path):
+    _, main, _ = written(tmp_path, False)
+    index = json.loads((tmp_path / 'model.safetensors.index.json').read_text())
+    assert set(index['weight_map']) == set(main)
+    for name, file in index['weight_map'].items():
+        assert name in load_file(tmp_path / file)
+    assert index['metadata']['total_size'] == 2 * sum(v.numel() for v in main.values())
+
+
+@pytest.mark.parametrize('film', [False, True])
+def test_the_shapes_are_read_back(tmp_path, film):
+    write_weights(tmp_path, weights(film), film=film)
+    write_configs(tmp_path, replace(SIZE, film=film))
+    variant = find_variant(tmp_path, LIBERO)
+    assert variant == Variant('l1', proprio=True, film=film)
+    size = read_size(tmp_path, LIBERO, variant)
+    assert (size.dino, size.siglip, size.film) == (SIZE.dino, SIZE.siglip, film)
+    for field in ('vocab_size', 'hidden_size', 'intermediate_size', 'num_hidden_layers'):
+        assert getattr(size.text, field) == getattr(SIZE.text, field)
+    ids = json.loads((tmp_path / 'generation_config.json').read_text())
+    assert (ids['bos_token_id'], ids['eos_token_id'], ids['pad_token_id']) == (1, 2, 32000)

@@ -1,0 +1,185 @@
+"""``vla-prune evaluate``: success of pruning methods in closed loop."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from ..errors import VlaPruneError
+from .common import add_command, choose_checkpoint, positive
+
+if TYPE_CHECKING:
+    from ..evaluate.closed_loop import EvaluateOptions, Evaluation
+
+METHODS = ('dense', 'uniform:128', 'fastv:128', 'specprune')
+
+
+def add_evaluate(commands: Any) -> None:
+    """Declare the sub-command and its options."""
+    evaluate = add_command(
+        commands,
+        'evaluate',
+        _evaluate,
+        'run pruning methods in closed loop on the same seeds and compare their success; the '
+        'same command again goes on where it was interrupted',
+    )
+    evaluate.add_argument(
+        'checkpoint',
+        nargs='?',
+        default='reference',
+        help="checkpoint folder, 'org/name' of the hub, or reference: the package's own",
+    )
+    evaluate.add_argument(
+        '--methods',
+        nargs='+',
+        default=list(METHODS),
+        metavar='METHOD',
+        help='pruning methods; the others are compared with the first. METHOD@FOLDER takes '
+        'weights of its own',
+    )
+    evaluate.add_argument(
+        '--out',
+        type=Path,
+        default=Path('out/evaluate'),
+        help='folder for episodes, pictures and videos; what it holds is not run again',
+    )
+    _add_task(evaluate)
+    _add_machine(evaluate)
+
+
+def _add_task(evaluate: argparse.ArgumentParser) -> None:
+    group = evaluate.add_argument_group('task')
+    group.add_argument('--simulator', default='two_cubes', help='which simulator')
+    group.add_argument(
+        '--tasks',
+        nargs='+',
+        metavar='TASK',
+        help="names of the simulator's tasks; all: every one (default for two_cubes: pick_red "
+        'pick_green, for a suite: all)',
+    )
+    group.add_argument(
+        '--episodes', type=positive, default=200, help='episodes per method and task'
+    )
+    group.add_argument(
+        '--first-seed', type=int, default=0, help='seed of the first episode, the others count on'
+    )
+    group.add_argument(
+        '--max-steps',
+        type=positive,
+        help="control steps per episode (default: the scene's own limit, else 150 for picking "
+        'and 250 for other tasks)',
+    )
+    group.add_argument(
+        '--instruction',
+        default='',
+        metavar='other|TEXT',
+        help="tell the policy this instead of the task's words; other: the same with the colours "
+        'swapped, which a policy that listens must fail',
+    )
+    group.add_argument(
+        '--no-refresh',
+        action='store_true',
+        help='no dense look between queries, as on a robot that has no time for it',
+    )
+
+
+def _add_machine(evaluate: argparse.ArgumentParser) -> None:
+    group = evaluate.add_argument_group('machine')
+    group.add_argument('--profile', default='libero', help='robot profile')
+    group.add_argument('--dtype', default='float32', help='dtype of the weights')
+    group.add_argument('--device', default='cpu', help='torch device')
+    group.add_argument('--workers', type=positive, default=1, help='processes')
+    group.add_argument(
+        '--threads',
+        type=positive,
+        default=1,
+        help='torch threads of each worker; results are the same for any number of workers, and '
+        'may differ in the last bit between numbers of threads',
+    )
+    group.add_argument(
+        '--ray',
+        default='',
+        metavar='ADDRESS|auto|local',
+        help='run the workers on a Ray cluster; checkpoint and --out where they lie here',
+    )
+    group.add_argument(
+        '--videos',
+        type=int,
+        default=0,
+        metavar='N',
+        help='videos of the first N episodes per method and task, while they are run',
+    )
+
+
+def _evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from ..evaluate.closed_loop import run_evaluate, stored
+    from ..evaluate.progress import EvaluateProgress
+
+    wanted = _options(options, console)
+    each = len(wanted.tasks) * wanted.episodes
+    try:
+        with EvaluateProgress(console, wanted.methods, each) as progress:
+            evaluation = run_evaluate(wanted, progress.add)
+    except KeyboardInterrupt:
+        _report(stored(wanted), wanted.out, console)
+        raise
+    _report(evaluation, wanted.out, console)
+    return evaluation.result
+
+
+def _options(options: argparse.Namespace, console: Console) -> 'EvaluateOptions':
+    from ..evaluate.closed_loop import EvaluateOptions, task_names
+    from ..evaluate.episode import Setting
+
+    setting = Setting(
+        simulator=options.simulator,
+        instruction=options.instruction,
+        profile=options.profile,
+        dtype=options.dtype,
+        device=options.device,
+        threads=options.threads,
+        refresh=not options.no_refresh,
+        max_steps=options.max_steps,
+    )
+    return EvaluateOptions(
+        checkpoint=choose_checkpoint(options.checkpoint, '', console),
+        methods=tuple(options.methods),
+        tasks=task_names(options.simulator, options.tasks or ()),
+        episodes=options.episodes,
+        first_seed=options.first_seed,
+        out=options.out,
+        setting=setting,
+        workers=options.workers,
+        ray=options.ray,
+        videos=options.videos,
+        command=shlex.join(['vla-prune', *sys.argv[1:]]),
+    )
+
+
+def _report(evaluation: 'Evaluation', out: Path, console: Console) -> None:
+    """Tables and notes on the console; the same, JSON and pictures in the folder."""
+    import json
+
+    from ..evaluate.results_markdown import result_markdown
+    from ..evaluate.results_plot import plot_modes, plot_success
+    from ..evaluate.results_table import result_notes, result_tables
+
+    result = evaluation.result
+    if not result['rows']:
+        console.print('no episode yet')
+        return
+    for table in result_tables(result):
+        console.print(table)
+    for note in result_notes(result):
+        console.print(note, markup=False, highlight=False)
+    (out / 'result.json').write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
+    (out / 'result.md').write_text(result_markdown(result), encoding='utf-8')
+    try:
+        plot_success(result, out / 'success.png')
+        plot_modes(evaluation.episodes, out / 'modes.png')
+        console.print(f'{out}: result.json, result.md, success.png, modes.png', markup=False)
+    except VlaPruneError as error:
+        console.print(str(error), markup=False)

@@ -1,0 +1,104 @@
+"""Methods as they are named on the command line, and a policy for each around shared weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import CheckpointError, VlaPruneError
+from .fingerprint import checkpoint_fingerprint, text_fingerprint
+
+if TYPE_CHECKING:
+    from ..engine.policy import Policy
+
+
+@dataclass(frozen=True)
+class Method:
+    """A pruning method and the checkpoint that it prunes.
+
+    :param name: as the user wrote it; the name in tables and files.
+    :param pruning: what :func:`~vla_prune_ros.load_policy` takes as ``pruning``.
+    :param folder: checkpoint folder.
+    :param fingerprint: of the checkpoint, and of the YAML file where ``pruning`` is one.
+    """
+
+    name: str
+    pruning: str
+    folder: Path
+    fingerprint: str
+
+
+def parse_methods(names: tuple[str, ...], checkpoint: Path) -> tuple[Method, ...]:
+    """Methods from words like ``'specprune:recommended'``.
+
+    ``'METHOD@FOLDER'`` takes weights of its own, for a method that was trained, and is compared
+    with the others all the same.
+
+    :raises VlaPruneError: a method is unknown or named twice, or a folder is no checkpoint.
+    """
+    from ..pruning.registry import build_pruner
+
+    if len(set(names)) < len(names):
+        raise VlaPruneError(f'methods repeat: {" ".join(names)}', 'name each method once')
+    hashes: dict[Path, str] = {}
+    methods = []
+    for name in names:
+        pruning, _, own = name.partition('@')
+        build_pruner(pruning)  # a wrong name is said before anything starts
+        folder = Path(own).expanduser() if own else checkpoint
+        if folder not in hashes:
+            hashes[folder] = checkpoint_fingerprint(folder)
+        is_file = pruning.endswith(('.yaml', '.yml'))
+        file = f'+{text_fingerprint(Path(pruning).expanduser())}' if is_file else ''
+        methods.append(Method(name, pruning, folder, hashes[folder] + file))
+    return tuple(methods)
+
+
+class MethodPolicies:
+    """A policy per method; weights of a folder are in memory once, whatever prunes them.
+
+    :param profile, device, dtype: as for :func:`~vla_prune_ros.load_policy`.
+    """
+
+    def __init__(self, profile: str, device: str, dtype: str) -> None:
+        self._profile, self._device, self._dtype = profile, device, dtype
+        self._loaded: dict[Path, Policy] = {}
+        self._policies: dict[str, Policy] = {}
+
+    def get(self, method: Method) -> 'Policy':
+        """The method's policy, warmed up.
+
+        :raises VlaPruneError: the checkpoint cannot be loaded or pruned like that, or is another
+            one than that of the method's fingerprint.
+        """
+        if method.name not in self._policies:
+            policy = self._build(method)
+            policy.warm_up()
+            self._policies[method.name] = policy
+        return self._policies[method.name]
+
+    def _build(self, method: Method) -> 'Policy':
+        from ..engine.load import load_policy, pruner_target
+        from ..engine.policy import Policy
+        from ..pruning.registry import build_pruner
+
+        base = self._loaded.get(method.folder)
+        if base is None:
+            self._require_same(method)
+            base = load_policy(
+                method.folder, self._profile, method.pruning, self._device, self._dtype
+            )
+            self._loaded[method.folder] = base
+            return base
+        layers = base.model.size.text.num_hidden_layers
+        pruner = build_pruner(method.pruning, pruner_target(base.profile, layers))
+        return Policy(
+            base.model, base.profile, base.statistics, base.tokenizer, pruner, base.describe()
+        )
+
+    def _require_same(self, method: Method) -> None:
+        """On another machine other weights may lie there, and here a training may go on."""
+        if checkpoint_fingerprint(method.folder) != method.fingerprint.partition('+')[0]:
+            raise CheckpointError(
+                f'{method.folder} is not the checkpoint that the run began with',
+                'copy the same one to every machine, and evaluate none that is being written',
+            )

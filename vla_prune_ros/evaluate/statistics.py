@@ -1,0 +1,116 @@
+"""Success rates and their paired comparison, with intervals that hold near 0 and 1.
+
+All methods are run on the same seeds, so two of them are compared by the episodes in which they
+differ.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A two-sided 95 % confidence interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A method against a baseline over the episodes that both have run.
+
+    :param pairs: number of those episodes.
+    :param only_baseline: episodes in which the baseline alone succeeded.
+    :param only_method: episodes in which the method alone succeeded.
+    :param difference: success rate of the method less that of the baseline, -1 ... 1.
+    :param interval: of the difference.
+    :param p_value: exact and two-sided, of "both are equally good".
+    """
+
+    pairs: int
+    only_baseline: int
+    only_method: int
+    difference: float
+    interval: Interval
+    p_value: float
+
+
+def wilson(successes: int, episodes: int) -> Interval:
+    """Wilson's score interval of a success rate (Wilson 1927, without continuity correction).
+
+    :param episodes: 1 or more.
+    """
+    from scipy.stats import binomtest
+
+    found = binomtest(successes, episodes).proportion_ci(CONFIDENCE, method='wilson')
+    return Interval(float(found.low), float(found.high))
+
+
+def mcnemar(only_baseline: int, only_method: int) -> float:
+    """Exact McNemar test: discordant episodes fall on either side with probability 1/2.
+
+    :returns: two-sided p-value; 1 without discordant episodes.
+    """
+    from scipy.stats import binomtest
+
+    discordant = only_baseline + only_method
+    return float(binomtest(only_method, discordant).pvalue) if discordant else 1.0
+
+
+def paired(baseline: Sequence[bool], method: Sequence[bool]) -> Paired:
+    """Compare two methods on the same episodes.
+
+    :param baseline: success per episode, 1 or more of them; ``method``: the same ones in the same
+        order.
+    """
+    pairs = list(zip(baseline, method, strict=True))
+    both, lost = pairs.count((True, True)), pairs.count((True, False))
+    won, neither = pairs.count((False, True)), pairs.count((False, False))
+    return Paired(
+        pairs=len(pairs),
+        only_baseline=lost,
+        only_method=won,
+        difference=(won - lost) / len(pairs),
+        interval=newcombe_paired(both, won, lost, neither),
+        p_value=mcnemar(lost, won),
+    )
+
+
+def newcombe_paired(both: int, only_first: int, only_second: int, neither: int) -> Interval:
+    """Interval of the difference of two paired proportions, first less second.
+
+    Newcombe, "Improved confidence intervals for the difference between binomial proportions based
+    on paired data", Statistics in Medicine 17 (1998), method 10: the Wilson intervals of both
+    rates, put together with the correlation of the pairs, which is corrected for continuity where
+    it is positive.
+    """
+    n = both + only_first + only_second + neither
+    first, second = both + only_first, both + only_second
+    one, two = wilson(first, n), wilson(second, n)
+    phi = _correlation(both, only_first, only_second, neither)
+    p1, p2 = first / n, second / n
+    below = _combine(p1 - one.low, two.high - p2, phi)
+    above = _combine(one.high - p1, p2 - two.low, phi)
+    return Interval(p1 - p2 - below, p1 - p2 + above)
+
+
+def _combine(a: float, b: float, phi: float) -> float:
+    return math.sqrt(max(a * a - 2.0 * phi * a * b + b * b, 0.0))  # below 0 by rounding only
+
+
+def _correlation(both: int, only_first: int, only_second: int, neither: int) -> float:
+    n = both + only_first + only_second + neither
+    margins = (
+        (both + only_first)
+        * (only_second + neither)
+        * (both + only_second)
+        * (only_first + neither)
+    )
+    covariance = float(both * neither - only_first * only_second)
+    if covariance > 0:
+        covariance = max(covariance - n / 2.0, 0.0)
+    return covariance / math.sqrt(margins) if margins else 0.0

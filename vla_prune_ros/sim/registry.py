@@ -1,0 +1,33 @@
+"""Simulators by name: the one door through which the rest of the package opens a scene."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import VlaPruneError
+from .libero_suites import SUITES
+from .scene import Scene
+
+SIMULATORS = ('two_cubes', *SUITES)
+"""Names that :func:`make_scene` knows: two cubes on a table, and the suites of LIBERO."""
+
+
+def make_scene(simulator: str = 'two_cubes', tasks: Sequence[str] = (), **options: Any) -> Scene:
+    """Open a simulator.
+
+    :param simulator: one of :data:`SIMULATORS`.
+    :param tasks: names of its tasks; the episode of a seed has task ``seed % len(tasks)``. None:
+        the simulator's own choice.
+    :param options: passed on to the scene, for example ``image_size``, ``gl`` or ``render``.
+    :raises VlaPruneError: unknown simulator or task, or something is not installed.
+    """
+    if simulator not in SIMULATORS:
+        raise VlaPruneError(
+            f'simulator {simulator!r} is unknown', f'choose from {", ".join(SIMULATORS)}'
+        )
+    if simulator in SUITES:
+        from .libero_scene import LiberoScene
+
+        return LiberoScene(simulator, tasks, **options)
+    from .robosuite_scene import PICK_TASKS, TwoCubeScene
+
+    return TwoCubeScene(tasks=tasks or PICK_TASKS, **options)

@@ -1,0 +1,170 @@
+"""Recorded episodes as batches: decoded, normalised, balanced between the families of tasks."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import simplejpeg
+import torch
+from torch import Tensor
+
+from ..model.images import pixel_values
+from ..model.proprio import normalize
+from ..model.vision import IMAGE_SIZE, PATCH
+from ..sim.tasks import TASKS
+from .demonstrations import Episode, load
+from .reference_model import Words
+
+VALIDATION_EVERY = 40
+"""Every fortieth episode is never trained on."""
+
+_SIDE = IMAGE_SIZE // PATCH
+_NOWHERE = -1
+OFFSET_UNIT_M = 0.1
+
+
+class Batch(NamedTuple):
+    """B samples of tasks whose prompts have one length.
+
+    :param pixels: float32 (B, C, 6, 224, 224). :param prompts: int64 (B, P).
+    :param state: float32 (B, 8), normalised. :param actions: float32 (B, K, 7), normalised.
+    :param weights: float32 (B, K), 0 where a step is no label.
+    :param patches: int64 (B, 2, C), which patch shows the target and the other cube; -1: none.
+    :param offsets: float32 (B, 2, 3), from the grip point to both, in units of 0.1 m.
+    """
+
+    pixels: Tensor
+    prompts: Tensor
+    state: Tensor
+    actions: Tensor
+    weights: Tensor
+    patches: Tensor
+    offsets: Tensor
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Samples of tasks that share the length of their prompt."""
+
+    episodes: list[Episode]
+    index: np.ndarray  # (N, 2), episode and frame
+
+
+class Samples:
+    """All frames of some episodes, in memory as JPEG.
+
+    :param episodes: read in this order.
+    :param words: prompts of the instructions.
+    :param statistics: of the checkpoint; see :func:`describe_numbers`.
+    """
+
+    def __init__(
+        self, episodes: Iterable[Episode], words: Words, statistics: Mapping[str, Any]
+    ) -> None:
+        self._words = words
+        action, state = statistics['action'], statistics['proprio']
+        self._action = [np.array(action[k]) for k in ('q01', 'q99', 'mask')]
+        self._state = [np.array(state[k]) for k in ('q01', 'q99')]
+        groups: dict[str, list[Episode]] = {}
+        for episode in episodes:
+            groups.setdefault(episode.task.split('_')[0], []).append(episode)
+        self.families = {
+            name: _Family(
+                found, np.array([(e, f) for e, ep in enumerate(found) for f in range(len(ep))])
+            )
+            for name, found in sorted(groups.items())
+        }
+
+    def __len__(self) -> int:
+        return sum(len(family.index) for family in self.families.values())
+
+    def draw(self, family: str, size: int, swapped: float, rng: np.random.Generator) -> Batch:
+        """Random samples of one family.
+
+        :param swapped: share that gets the instruction about the other cube; the pointers and
+            offsets follow it, and the actions do not count.
+        """
+        chosen = rng.integers(len(self.families[family].index), size=size)
+        return self.batch(family, chosen, rng.random(size) < swapped)
+
+    def batch(self, family: str, chosen: np.ndarray, swapped: np.ndarray) -> Batch:
+        """The samples with these numbers; ``swapped``: bool per sample."""
+        group = self.families[family]
+        picked = [(group.episodes[e], f) for e, f in group.index[chosen]]
+        names = [e.sister if s else e.task for (e, _), s in zip(picked, swapped, strict=True)]
+        order = np.where(swapped[:, None], [1, 0], [0, 1])
+        rows = np.arange(len(picked))[:, None]
+        seen = np.stack([e.seen[f] for e, f in picked])[rows, order]
+        offset = np.stack([e.offset[f] for e, f in picked])[rows, order]
+        state = np.stack([e.state[f] for e, f in picked])
+        chunk = np.stack([e.chunk[f] for e, f in picked])
+        weights = np.stack([e.valid[f] for e, f in picked]) * ~swapped[:, None]
+        return Batch(
+            self._pixels(picked),
+            torch.stack([self._words.prompts[TASKS[name].instruction] for name in names]),
+            _float(normalize(state, *self._state)),
+            _float(normalize(chunk, *self._action)),
+            _float(weights),
+            torch.from_numpy(patch_of(seen)),
+            _float(offset / OFFSET_UNIT_M),
+        )
+
+    def _pixels(self, picked: list[tuple[Episode, int]]) -> Tensor:
+        cameras = len(picked[0][0].views) // len(picked[0][0])
+        views = [
+            simplejpeg.decode_jpeg(episode.views[frame * cameras + camera], 'RGB')
+            for episode, frame in picked
+            for camera in range(cameras)
+        ]
+        return torch.from_numpy(pixel_values(views)).unflatten(0, (-1, cameras))
+
+
+def patch_of(seen: np.ndarray) -> np.ndarray:
+    """Number of the patch that shows a point: (..., 2) in 0 .. 1 -> int64 (...), -1 for NaN."""
+    hidden = np.isnan(seen).any(axis=-1)
+    column, row = np.moveaxis((np.nan_to_num(seen) * _SIDE).astype(np.int64), -1, 0)
+    return np.where(hidden, _NOWHERE, row * _SIDE + column)
+
+
+def split(paths: Iterable[Path]) -> tuple[list[Episode], list[Episode]]:
+    """Episodes to train on and to validate with."""
+    parts: tuple[list[Episode], list[Episode]] = ([], [])
+    for path in paths:
+        parts[int(path.stem) // 6 % VALIDATION_EVERY == 0].append(load(path))
+    return parts
+
+
+def describe_numbers(episodes: Iterable[Episode]) -> dict[str, Any]:
+    """Statistics of actions and states as ``dataset_statistics.json`` has them.
+
+    The gripper is not normalised, as in LIBERO's published statistics.
+    """
+    found = list(episodes)
+    actions = np.concatenate([e.chunk[e.valid] for e in found])
+    states = np.concatenate([e.state for e in found])
+    action = _summary(actions)
+    action['mask'] = [True] * 6 + [False]
+    return {
+        'action': action,
+        'proprio': _summary(states),
+        'num_transitions': len(states),
+        'num_trajectories': len(found),
+    }
+
+
+def _summary(values: np.ndarray) -> dict[str, list[float]]:
+    low, high = np.quantile(values, 0.01, axis=0), np.quantile(values, 0.99, axis=0)
+    return {
+        'q01': (low - 1e-3).tolist(),  # a number that never changes still needs a range
+        'q99': (high + 1e-3).tolist(),
+        'min': values.min(axis=0).tolist(),
+        'max': values.max(axis=0).tolist(),
+        'mean': values.mean(axis=0).tolist(),
+        'std': values.std(axis=0).tolist(),
+    }
+
+
+def _float(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(values, np.float32))

@@ -1,0 +1,181 @@
+"""``vla-prune train reference``: demonstrations, training, corrections on policy, a checkpoint.
+
+Every stage leaves its result in the work folder and is skipped when that is there, so that an
+interrupted run goes on where it was.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..evaluate.rollout import EpisodeResult
+from ..model.prompt import PromptTokenizer
+from ..model.writing import write_json
+from ..sim.tasks import TASKS
+from .card import write_card
+from .collect import (
+    FIRST_CHECK,
+    FIRST_CORRECTION,
+    FIRST_DEMONSTRATION,
+    Collection,
+    collect,
+    episodes,
+    measure,
+)
+from .dataset import Samples, describe_numbers, split
+from .export import export
+from .learner import Learner, Recipe, validate
+from .reference_model import ReferenceNet, Words, make_tokenizer
+
+FURTHER_LR = 5e-4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, and from how much.
+
+    :param work: folder for episodes and states, about 1 GB per 1300 episodes.
+    :param demonstrations: episodes of the disturbed expert, spread evenly over the six tasks.
+    :param towers: recipe of the first steps, which teach the towers to find the named cube.
+    :param first: recipe of the imitation of the expert.
+    :param corrections: episodes of the policy, taken over by the expert, for each round of DAgger.
+    :param further: recipe of each round.
+    :param checks: episodes to measure success with after each round.
+    :param workers: processes that record and measure.
+    """
+
+    work: Path
+    demonstrations: int = 1200
+    towers: Recipe = field(default_factory=lambda: Recipe(600, towers_only=True))
+    first: Recipe = field(default_factory=lambda: Recipe(4200))
+    corrections: tuple[int, ...] = (240, 240)
+    further: Recipe = field(default_factory=lambda: Recipe(900, lr=FURTHER_LR))
+    checks: int = 60
+    workers: int = 2
+    seed: int = 0
+
+
+class Progress(Protocol):
+    """Who is told how far things are."""
+
+    def stage(self, text: str, total: int) -> None:
+        """A stage of ``total`` units begins."""
+
+    def at(self, done: int, text: str = '') -> None:
+        """This many units of the stage are done."""
+
+
+def train_reference(plan: Plan, out: Path, progress: Progress) -> dict[str, Any]:
+    """Train and write the checkpoint to ``out``.
+
+    :returns: the history that ``vla_prune.json`` of the checkpoint holds, too.
+    """
+    run = _Run(plan, progress)
+    net = run.first_round()
+    for number in range(1, len(plan.corrections) + 1):
+        net = run.correct(number, net)
+    return run.finish(net, out)
+
+
+class _Run:
+    def __init__(self, plan: Plan, progress: Progress) -> None:
+        self.plan, self.progress = plan, progress
+        plan.work.mkdir(parents=True, exist_ok=True)
+        tokenizer = plan.work / 'tokenizer.json'
+        make_tokenizer().save(str(tokenizer))
+        instructions = [task.instruction for task in TASKS.values()]
+        self.words = Words(instructions, PromptTokenizer(tokenizer))
+        self.history: list[dict[str, Any]] = []
+        self.steps = 0
+        self._validation: list[Any] = []
+        self._episodes: list[Any] = []
+
+    def first_round(self) -> ReferenceNet:
+        plan = self.plan
+        last = FIRST_DEMONSTRATION + plan.demonstrations
+        self._record('demonstrations', range(FIRST_DEMONSTRATION, last), None)
+        self.statistics = describe_numbers(self._episodes)
+        net = ReferenceNet(self.words.rows, plan.seed)
+        net = self._learn('towers', net, plan.towers)
+        net = self._learn('imitation', net, plan.first)
+        self._check('imitation', net)
+        return net
+
+    def correct(self, number: int, net: ReferenceNet) -> ReferenceNet:
+        first = FIRST_CORRECTION + 100_000 * number
+        seeds = range(first, first + self.plan.corrections[number - 1])
+        self._record(f'corrections-{number}', seeds, self._folder(number - 1))
+        net = self._learn(f'round-{number}', net, self.plan.further)
+        self._check(f'round-{number}', net)
+        return net
+
+    def finish(self, net: ReferenceNet, out: Path) -> dict[str, Any]:
+        about = {'task_names': list(TASKS), 'history': self.history, 'plan': _plain(self.plan)}
+        export(net, self.words, self.statistics, out, self.steps, about)
+        acting = sum(
+            p.numel() for n, p in net.policy.named_parameters() if 'embed_tokens' not in n
+        )
+        write_card(out, about, acting, self.words.rows)
+        return about
+
+    def _folder(self, number: int) -> Path:
+        return self.plan.work / ('imitation' if number == 0 else f'round-{number}')
+
+    def _record(self, name: str, seeds: range, checkpoint: Path | None) -> None:
+        folder = self.plan.work / name
+        self.progress.stage(f'recording {name}', len(seeds))
+        collect(
+            Collection(folder, seeds, checkpoint),
+            self.plan.workers,
+            lambda n, m: self.progress.at(n),
+        )
+        train, held = split(episodes(folder, seeds))
+        self._episodes += train
+        self._validation += held
+
+    def _learn(self, name: str, net: ReferenceNet, recipe: Recipe) -> ReferenceNet:
+        samples = Samples(self._episodes, self.words, self.statistics)
+        held = Samples(self._validation, self.words, self.statistics)
+        learner = Learner(net, samples, recipe, self.plan.work / f'{name}.pt')
+        self.progress.stage(f'training {name}', recipe.steps)
+        learner.run(lambda step, curve: self.progress.at(step, curve.text()))
+        self.steps += recipe.steps
+        entry = {
+            'stage': name,
+            'samples': len(samples),
+            'steps': recipe.steps,
+            'seconds': round(learner.curve.seconds),
+            'training': learner.curve.points,
+            'validation': validate(learner.average, held, recipe),
+        }
+        self.history.append(entry)
+        net.load_state_dict(learner.average.state_dict())
+        return net
+
+    def _check(self, name: str, net: ReferenceNet) -> None:
+        folder, file = self.plan.work / name, self.plan.work / f'{name}.json'
+        if not file.is_file():
+            export(net, self.words, self.statistics, folder, self.steps, {'stage': name})
+            seeds = range(FIRST_CHECK, FIRST_CHECK + self.plan.checks)
+            self.progress.stage(f'measuring {name}', len(seeds))
+            found = measure(folder, seeds, self.plan.workers, lambda n, m: self.progress.at(n))
+            write_json(file, {'stage': name, 'success': successes(found)})
+        self.history.append(json.loads(file.read_text(encoding='utf-8')))
+
+
+def successes(results: Iterable[EpisodeResult]) -> dict[str, str]:
+    """Task -> successes of episodes, and how often the wrong cube was touched."""
+    found: dict[str, list[EpisodeResult]] = {}
+    for result in results:
+        found.setdefault(result.task, []).append(result)
+    return {
+        task: f'{sum(r.success for r in runs)}/{len(runs)}'
+        + (f', wrong {sum(bool(r.wrong_object) for r in runs)}' if 'pick' in task else '')
+        for task, runs in sorted(found.items())
+    }
+
+
+def _plain(plan: Plan) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(plan) | {'work': None}))
