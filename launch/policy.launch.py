@@ -82,6 +82,12 @@ ARGUMENTS = (
         choices=['', 'none', 'twist', 'pose'],
         description='What chunk_executor sends to the robot.',
     ),
+    DeclareLaunchArgument(
+        'stepping',
+        default_value='',
+        choices=['', 'free', 'synchronous'],
+        description='synchronous: for a simulator that waits for each command.',
+    ),
 )
 
 
@@ -140,7 +146,7 @@ def nodes(context: LaunchContext) -> list[Node]:
             {
                 **clock,
                 'autostart': is_true('autostart'),
-                **given('checkpoint', 'profile', 'pruning', 'instruction'),
+                **given('checkpoint', 'profile', 'pruning', 'instruction', 'stepping'),
             },
         ],
         **common,
@@ -151,7 +157,7 @@ def nodes(context: LaunchContext) -> list[Node]:
         executable='chunk_executor',
         name='chunk_executor',
         remappings=[('~/action_chunk', 'vla_policy/action_chunk'), *rules],
-        parameters=[params_file, {**clock, **given('output')}],
+        parameters=[params_file, {**clock, **given('output', 'stepping')}],
         **common,
     )
     return [policy, executor]

@@ -161,7 +161,7 @@ fingerprint() {
 ready() { [[ -x $venv/bin/vla-prune && $(cat "$venv/.stamp" 2>/dev/null) == "$(fingerprint)" ]]; }
 
 install() {
-    local extras=sim,quant,dev packages begin=$SECONDS lock=(-c "$root/requirements/lock.txt")
+    local extras=libero,quant,dev packages begin=$SECONDS libero lock=(-c "$root/requirements/lock.txt")
     : >"$log"
     [[ $ros == wheels ]] && extras=ros,$extras
     mapfile -t packages < <(missing_libraries)
@@ -178,6 +178,9 @@ install() {
     fi
     say 'installing Python packages (1 GB to download where pip serves the CPU build of torch; minutes)'
     pip_install "${lock[@]}" -e "$root[$extras]"
+    # hf-libero asks for its whole training code; its environments need what the extra brings.
+    mapfile -t libero < <(grep -E '^(hf-libero|bddl)==' "$root/requirements/lock.txt")
+    pip_install --no-deps "${libero[@]}"
     link_share
     fingerprint >"$venv/.stamp"
     say "ready after $((SECONDS - begin)) s"

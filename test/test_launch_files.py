@@ -27,6 +27,7 @@ HUMBLE_API = {
     'launch': {'LaunchDescription', 'LaunchContext'},
     'launch.actions': {
         'DeclareLaunchArgument',
+        'ExecuteProcess',
         'IncludeLaunchDescription',
         'OpaqueFunction',
         'SetEnvironmentVariable',
@@ -297,6 +298,15 @@ def test_libero_launch_closes_the_loop_on_simulated_time(fake_launch):
             rules[t] == t.replace('~', '/simulator') for t in rules if t != '~/action_chunk'
         )
     assert overrides(nodes['chunk_executor'])['output'].args == ('twist',)
+
+
+def test_libero_launch_gives_all_three_nodes_the_same_stepping(fake_launch):
+    free = launched('libero.launch.py')
+    assert not any('stepping' in overrides(node) for node in free.values())
+    assert free['simulator'].kwargs['parameters'] == [str(ROOT / 'config/simulator.yaml'), {}]
+    nodes = launched('libero.launch.py', stepping='synchronous', simulator='two_cubes')
+    assert {overrides(node)['stepping'].args for node in nodes.values()} == {('synchronous',)}
+    assert overrides(nodes['simulator'])['simulator'].args == ('two_cubes',)
 
 
 def test_every_remapped_topic_is_one_of_the_nodes(fake_launch):

@@ -34,7 +34,7 @@ from vla_prune_ros.errors import InputRefused, VlaPruneError  # noqa: E402
 from vla_prune_ros.nodes import qos  # noqa: E402
 from vla_prune_ros.nodes.parameters import defaults  # noqa: E402
 from vla_prune_ros.nodes.simulator_messages import gripper_goal  # noqa: E402
-from vla_prune_ros.nodes.simulator_node import SimulatorParams  # noqa: E402
+from vla_prune_ros.nodes.simulator_params import SimulatorParams  # noqa: E402
 from vla_prune_ros.sim.rendering import choose_gl  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -357,7 +357,9 @@ def test_a_bad_parameter_is_one_line_and_exit_code_one(tmp_path):
 def test_shipped_parameter_file_holds_the_defaults():
     text = (ROOT / 'config' / 'simulator.yaml').read_text(encoding='utf-8')
     shipped = yaml.safe_load(text)['/**/simulator']['ros__parameters']
-    assert shipped == defaults(SimulatorParams)
+    assert shipped == {
+        k: list(v) if isinstance(v, tuple) else v for k, v in defaults(SimulatorParams).items()
+    }
 
 
 @pytest.mark.parametrize(

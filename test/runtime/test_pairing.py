@@ -173,6 +173,27 @@ def test_every_pair_is_newer_than_the_one_before(script: list) -> None:
             last = got.stamp_ns
 
 
+@pytest.mark.parametrize('strict', [False, True])
+def test_a_strict_pair_waits_for_the_state_of_its_instant(strict: bool) -> None:
+    """Images of 50 ms with a state of 0 ms are a pair, unless states must be of the instant."""
+    changes = {'slop_s': 0.0, 'state_slop_s': 0.0} if strict else {}
+    clocked = Clocked(pairing(**changes))
+    clocked.push_all()
+    assert clocked.take().items == {'primary': 0, 'wrist': 0, 'pose': 0}
+    clocked.advance(50)
+    for camera in CAMERAS[:2]:
+        clocked.push(camera)
+    early = clocked.take()
+    clocked.push('pose')
+    late = clocked.take()
+    if strict:
+        assert isinstance(early, Wait) and early.reason == 'skew'
+        assert late.items == {'primary': 50, 'wrist': 50, 'pose': 50}
+    else:
+        assert early.items == {'primary': 50, 'wrist': 50, 'pose': 0}
+        assert isinstance(late, Wait)
+
+
 class TestTime:
     @pytest.mark.parametrize('jitter', [0, 7])
     def test_a_bag_played_four_times_gives_the_same_pairs_each_time(self, jitter: int) -> None:

@@ -73,6 +73,20 @@ def test_time_rises_across_episodes_and_seeds_count_up():
     assert s.scene.seeds == [7, 8]
 
 
+def test_time_can_jump_ahead_between_episodes():
+    s = session()
+    s.next_episode(2_000_000_000)
+    assert s.now_ns == 1_000_000_000 + STEP_NS + 2_000_000_000
+    assert Session(AddingScene(), 0, 0.2, start_ns=5).now_ns == 5
+
+
+def test_the_report_says_where_shapes_stand_in_for_files():
+    s = session()
+    assert s.report()['generated_assets'] == 'false'
+    s.scene.generated_assets = True
+    assert s.report()['generated_assets'] == 'true'
+
+
 def test_seeds_can_start_anew():
     """Two methods then see the same scenes."""
     s = session(seed=7)

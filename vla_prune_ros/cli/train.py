@@ -47,6 +47,7 @@ def add_train(commands: Any) -> None:
         '--workers', type=positive, default=os.cpu_count() or 1, help='processes of the simulator'
     )
     reference.add_argument('--seed', type=int, default=0)
+    reference.add_argument('--device', default='cpu', help='torch device that trains')
 
 
 def _reference(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -83,6 +84,7 @@ def _plan(options: argparse.Namespace) -> 'Plan':
         checks=options.checks,
         workers=options.workers,
         seed=options.seed,
+        device=options.device,
     )
 
 

@@ -3,6 +3,7 @@
 A process of its own that never loads torch, so that no GPU stall or crash can take the watchdog
 with it. It moves nothing until ``~/arm`` is called with true, drops steps whose time is past, and
 sends zero motion and then nothing when the chunk runs dry, grows old, or the arm is disarmed.
+With ``stepping`` synchronous the simulator waits for it instead; see :mod:`.stepping`.
 """
 
 import sys
@@ -26,6 +27,7 @@ from .parameters import declare
 from .process import run_node
 from .qos import command, overridable, sensor_data
 from .status import ERROR, OK, WARN, StatusReporter
+from .stepping import require_simulated_time
 
 
 class ExecutorNode(Node):
@@ -39,6 +41,7 @@ class ExecutorNode(Node):
         self._target = PoseTarget(self._params.max_pose_age_s)
         self._status = StatusReporter(self)
         self._armed = False
+        self._synchronous = require_simulated_time(self, self._params.stepping)
         self._zeros_left = 0
         self._frame_id = ''
         self._refused = ''
@@ -58,10 +61,12 @@ class ExecutorNode(Node):
         # decided by the ROS clock, the one the chunks are stamped with.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / self._params.rate_hz, self._tick, clock=steady)
+        if self._synchronous:  # and whenever simulated time goes on
+            self.create_timer(1e-3, self._tick, clock=self.get_clock())
         self.create_timer(1.0, self._diagnose, clock=steady)
         self._jump = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=Duration(seconds=1), min_backward=Duration(nanoseconds=-1)),
-            post_callback=lambda jump: self._halt(),
+            post_callback=lambda jump: self._on_jump(),
         )
         self._status.set('DISARMED', armed=False, output=self._params.output)
 
@@ -89,7 +94,7 @@ class ExecutorNode(Node):
                         f'chunk moves at {speed:.3g}, beyond max_{unit} {limit:g}',
                         f"lower the policy's limits or raise max_{unit}",
                     )
-            if self._schedule.load(chunk, time.monotonic_ns()):
+            if self._schedule.load(chunk, self._mono_ns()):
                 self._latch.reset()
         except (InputRefused, ActionRefused) as refusal:
             self._refused = str(refusal)
@@ -97,6 +102,8 @@ class ExecutorNode(Node):
             return
         self._refused, self._frame_id = '', chunk.frame_id
         self._target.anchor_next()
+        if self._synchronous:  # the simulator waits for it
+            self._tick()
 
     def _on_pose(self, message: PoseStamped) -> None:
         self._target.measured(*pose_arrays(message), time.monotonic_ns())
@@ -104,7 +111,7 @@ class ExecutorNode(Node):
     def _tick(self) -> None:
         due = None
         if self._armed:
-            due = self._schedule.due(self.get_clock().now().nanoseconds, time.monotonic_ns())
+            due = self._schedule.due(self.get_clock().now().nanoseconds, self._mono_ns())
         if due is not None and due.step is not None and self._params.output != 'none':
             self._send(due)
         elif self._zeros_left:
@@ -112,15 +119,22 @@ class ExecutorNode(Node):
             self._send_zero()
         self._report(due)
 
+    def _mono_ns(self) -> int:
+        """Monotonic time, by which chunks age; it stands still with a simulator that waits."""
+        return 0 if self._synchronous else time.monotonic_ns()
+
     def _send(self, due: Due) -> None:
         if self._params.output == 'twist':
             self._send_twist(due.delta / due.dt_s)
         elif not self._send_pose(due):
             return
         self._sent += 1
-        self._zeros_left = self._params.zero_commands
         before = self._latch.command
         wanted = self._latch.update(due.gripper)
+        if self._synchronous:  # both of every step; before the first decision the gripper is open
+            self._gripper.publish(self._gripper_command(1.0 if wanted is None else wanted))
+            return
+        self._zeros_left = self._params.zero_commands
         if wanted is not None and wanted != before:
             self._gripper.publish(self._gripper_command(wanted))
 
@@ -169,21 +183,31 @@ class ExecutorNode(Node):
         self._schedule.clear()
         self._latch.reset()
 
+    def _on_jump(self) -> None:
+        # A simulator that waits may have got a chunk for the new time already.
+        begins_now = self._schedule.stamp_ns == self.get_clock().now().nanoseconds
+        if not (self._synchronous and begins_now):
+            self._schedule.clear()
+        self._latch.reset()
+
+    def _set_armed(self, armed: bool) -> None:
+        self._armed = armed
+        if not self._synchronous:  # there no time passes that could make the chunk an old one
+            self._halt()  # arming never continues an old chunk
+
     def _arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         rivals = self._rivals()
         if request.data and rivals:
             response.success, response.message = False, f'{rivals} first'
             return response
-        self._armed = bool(request.data)
-        self._halt()  # arming never continues an old chunk
+        self._set_armed(bool(request.data))
         response.success, response.message = True, 'armed' if self._armed else 'disarmed'
         if self._armed and self._params.output == 'none':
             response.message = "armed, but output is 'none': set it to twist or pose to move"
         return response
 
     def _stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._armed = False
-        self._halt()
+        self._set_armed(False)
         response.success, response.message = True, 'disarmed'
         return response
 
@@ -202,8 +226,9 @@ class ExecutorNode(Node):
                 'stale': 'the chunk is too old',
                 'future': 'the chunk has not begun',
             }[due.reason]
+            level = OK if self._synchronous else WARN  # there the next one is being waited for
             self._status.set(
-                'HOLDING', f'{text}; check that the policy runs', WARN, due.reason, **values
+                'HOLDING', f'{text}; check that the policy runs', level, due.reason, **values
             )
 
     def _diagnose(self) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from .parameters import param
+from .stepping import FREE, STEPPING
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,13 @@ class ExecutorParams:
         choices=('none', 'twist', 'pose'),
     )
     rate_hz: float = param(50.0, 'Rate of the commands, in Hz.', low=5.0, high=500.0)
+    stepping: str = param(
+        FREE,
+        'free: time runs on; synchronous: for a simulator that waits. Twist and gripper of the '
+        'due step are sent together until time goes on, nothing where no step is due, and '
+        'disarming only pauses.',
+        choices=STEPPING,
+    )
     max_chunk_age_s: float = param(
         2.0, 'Oldest chunk to move on, by stamp and by receipt, in s.', low=0.05, high=30.0
     )

@@ -16,7 +16,8 @@ from ..runtime.timings import Window
 from .messages import to_ns
 from .motion_input import JOINTS, POSE, MotionInput
 from .policy_params import PolicyParams
-from .qos import overridable, sensor_data
+from .qos import lossless, overridable, sensor_data
+from .stepping import SYNCHRONOUS
 
 CAMERA_TOPIC = '~/image/{camera}'
 
@@ -63,7 +64,8 @@ class Inputs:
         states = {'pose_gripper': (POSE, JOINTS), 'joints': (JOINTS,), 'none': ()}[
             profile.proprio_kind
         ]
-        self.pairing = Pairing(profile.cameras, states, params.sync_slop_s, params.max_input_age_s)
+        self._synchronous = params.stepping == SYNCHRONOUS
+        self.pairing = self._pairing(params, profile, states)
         self.motion = MotionInput(node, params)
         self._last_take: Pair | Wait | None = None
         self._topics: dict[str, str] = {}
@@ -73,7 +75,7 @@ class Inputs:
         for_motion = tuple(s for s in self.motion.streams if s not in states)
         self._periods = {name: Window(60) for name in (*profile.cameras, *states, *for_motion)}
         self._received = dict.fromkeys(self._periods, 0)
-        self._subscriptions = [self._camera(c, params.image_transport) for c in profile.cameras]
+        self._subscriptions = []
         kinds = {
             POSE: (PoseStamped, self.motion.on_pose),
             JOINTS: (JointState, self.motion.on_joints),
@@ -82,6 +84,8 @@ class Inputs:
             kind, feed = kinds[stream]
             paired = stream in states
             self._subscriptions.append(self._subscribe(kind, f'~/{stream}', stream, feed, paired))
+        # Behind the state: of what is ready together, the images complete the pair.
+        self._subscriptions += [self._camera(c, params.image_transport) for c in profile.cameras]
 
     def take(self) -> Pair | Wait:
         """The newest complete pair that was not taken yet, or why there is none."""
@@ -92,6 +96,8 @@ class Inputs:
         """What keeps queries from happening, with topic and mend; None where nothing does."""
         wait = self.pairing.health(self._now(), time.monotonic_ns())
         if wait is None:
+            if self._synchronous:  # the rest of an instant is on its way
+                return None
             last = self._last_take
             return last if isinstance(last, Wait) and last.reason == 'skew' else None
         kind, _, stream = wait.reason.partition(':')
@@ -129,6 +135,12 @@ class Inputs:
         self._subscriptions.clear()
         self.motion.destroy()
 
+    def _pairing(self, params: PolicyParams, profile: Profile, states: tuple[str, ...]) -> Pairing:
+        slop_s, age_s = params.sync_slop_s, params.max_input_age_s
+        if self._synchronous:  # one instant: what is not there yet comes, or comes again
+            return Pairing(profile.cameras, states, 0.0, age_s, state_slop_s=0.0)
+        return Pairing(profile.cameras, states, slop_s, age_s)
+
     def _camera(self, camera: str, transport: str) -> Any:
         topic = CAMERA_TOPIC.format(camera=camera)
         kind: type = Image
@@ -151,7 +163,11 @@ class Inputs:
                 then(message)
 
         subscription = self._node.create_subscription(
-            kind, topic, store, sensor_data(), qos_overriding_options=overridable()
+            kind,
+            topic,
+            store,
+            lossless() if self._synchronous else sensor_data(),
+            qos_overriding_options=overridable(),
         )
         self._topics[stream] = subscription.topic_name
         return subscription

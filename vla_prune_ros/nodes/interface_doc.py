@@ -46,7 +46,26 @@ then `subscription` or `publisher`:
 ```
 
 A best-effort subscription takes what a reliable publisher sends. A reliable subscription gets
-nothing from a best-effort publisher.
+nothing from a best-effort publisher. With `stepping` synchronous, camera and state topics of
+simulator and policy are reliable with a depth of 50.
+"""
+
+STEPPING = """## Synchronous stepping
+
+With `stepping` synchronous on all three nodes simulated time stands still until it has been dealt
+with, so an episode follows from seed, policy and executor, not from the speed of the machine.
+
+1. `simulator` publishes clock, state and images of T, repeats them every quarter of a second, and
+   steps when it has one message on `~/twist` and one on `~/gripper` whose header stamp is T.
+   Commands with other stamps are ignored. After `step_timeout_s` it says once what is missing;
+   the arm and its clock stand still until the commands come.
+2. `chunk_executor` sends both for the step that is due at T, over and over until time goes on, and
+   nothing where no step is due. Disarming pauses; arming goes on where it stopped.
+3. `vla_policy` queries at the stamp at which the chunk before is used up, from messages of that
+   stamp alone. The look back at a query (`refresh_ms`) is finished before its chunk goes out.
+
+A reset of the simulator moves the clock on by 2 s: policy and executor forget what was before from
+1 s on. `image_hz`, `replan_period_s` and `sync_slop_s` have no effect.
 """
 
 CHUNK = """## The chunk
@@ -84,7 +103,7 @@ def render() -> str:
         parts += ['### Parameters\n', _parameters(record)]
         if node in STATES:
             parts += ['### States\n', _states(node)]
-    parts += [COMMON, QOS, CHUNK, _table(('field', 'meaning'), _chunk()), CHUNK_USE]
+    parts += [COMMON, QOS, STEPPING, CHUNK, _table(('field', 'meaning'), _chunk()), CHUNK_USE]
     parts += [RECORD, _table(('key', 'unit', 'meaning'), _rows(INFERENCE))]
     keys = {f'`{name}`': _code(values) for name, values in DIAGNOSTICS.items()}
     parts += [DIAGNOSED, _table(('status', 'keys'), keys.items())]

@@ -18,7 +18,7 @@ from trajectory_msgs.msg import JointTrajectory
 from .executor_params import ExecutorParams
 from .policy_params import PolicyParams
 from .qos import command, latched, sensor_data
-from .simulator_node import SimulatorParams
+from .simulator_params import SimulatorParams
 
 NODES: dict[str, tuple[str, type]] = {
     'vla_policy': (
@@ -30,7 +30,7 @@ NODES: dict[str, tuple[str, type]] = {
         ExecutorParams,
     ),
     'simulator': (
-        'A robosuite scene instead of a robot; obeys twist and gripper commands.',
+        'A simulated scene instead of a robot; obeys twist and gripper commands.',
         SimulatorParams,
     ),
 }
@@ -142,8 +142,8 @@ PUBLISHED: dict[str, tuple[Topic, ...]] = {
             '~/twist',
             TwistStamped,
             command(),
-            'Velocity of the due step in the frame of the chunk, m/s and rad/s. '
-            'With `output` twist.',
+            'Velocity of the due step in the frame of the chunk, m/s and rad/s, stamped with the '
+            'time from which it holds. With `output` twist.',
         ),
         Topic(
             '~/pose_target',
@@ -155,7 +155,8 @@ PUBLISHED: dict[str, tuple[Topic, ...]] = {
             '~/gripper',
             JointTrajectory,
             command(),
-            'Joint `gripper`, one point: 0 close or 1 open; sent when it changes.',
+            'Joint `gripper`, one point: 0 close or 1 open; sent when it changes, with `stepping` '
+            'synchronous at every step.',
         ),
         _STATUS,
         _DIAGNOSTICS,
@@ -170,7 +171,13 @@ PUBLISHED: dict[str, tuple[Topic, ...]] = {
         Topic('~/ee_pose', PoseStamped, sensor_data(), 'Grip point in the world frame, m.'),
         Topic('~/joint_states', JointState, sensor_data(), 'Arm in rad, fingers in m.'),
         Topic('~/instruction', String, latched(), 'The task of the episode.'),
-        Topic('~/episode', DiagnosticArray, command(), 'Episode, step, path length, success.'),
+        Topic(
+            '~/episode',
+            DiagnosticArray,
+            command(),
+            'Episode, step, seed, path length, success; `generated_assets` true where shapes '
+            'stand in for files that are missing. At WARN while it waits for commands.',
+        ),
         Topic('/clock', Clock, command(), 'Simulated time; starts at 1 s, never goes back.'),
     ),
 }

@@ -20,7 +20,10 @@ STATES: dict[str, dict[str, tuple[str, str]]] = {
     'chunk_executor': {
         'DISARMED': ('OK', 'Nothing is sent before `~/arm`.'),
         'MOVING': ('OK', 'A step of the chunk is due now.'),
-        'HOLDING': ('WARN', 'Armed without a due step: zero commands, then silence.'),
+        'HOLDING': (
+            'WARN or OK',
+            'Armed without a due step: zero commands, then silence. OK where time waits for one.',
+        ),
         'REFUSED': ('ERROR', 'The last chunk was refused; the reason says why.'),
     },
 }

@@ -9,10 +9,12 @@ from ..errors import ActionRefused, CheckpointError, InputRefused
 from ..runtime.pairing import Wait
 from ..runtime.worker import InferenceWorker, Proceed
 from .inputs import Inputs
+from .messages import to_ns
 from .outputs import UNKNOWN, Outputs, pruning_values
 from .policy_params import PolicyParams, check_profile
 from .query import Answer, Job, QueryRunner
 from .status import ERROR, OK, WARN, StatusReporter
+from .stepping import require_simulated_time
 
 
 class Problem(NamedTuple):
@@ -42,6 +44,7 @@ class Pipeline:
 
         self._node, self._params = node, params
         profile = check_profile(params)
+        self._synchronous = require_simulated_time(node, params.stepping)
         if params.threads:
             torch.set_num_threads(params.threads)
         policy = load_policy(
@@ -77,13 +80,18 @@ class Pipeline:
         self._pruned: dict[str, Any] = {}  # what the last query says of its pruning
         self._epoch = self._policy_epoch = 0  # grows with everything that must be forgotten
         self._last_query = (0, 0)  # epoch and image stamp
+        chunk_s = profile.chunk * profile.control_period_s
+        self._period_ns = round(1e9 * (chunk_s if self._synchronous else params.replan_period_s))
         self._runner = QueryRunner(policy, params)
         self.inputs = Inputs(
             node, params, profile, self._on_image, self._start_afresh, self._on_refused
         )
         self.outputs = Outputs(node, profile, policy.untrained)
         self.worker = InferenceWorker(
-            self._run, self._on_answer, self._on_error, spare=self._refresh
+            self._run,
+            self._on_answer,
+            self._on_error,
+            spare=None if self._synchronous else self._refresh,
         )
 
     def close(self) -> None:
@@ -189,9 +197,13 @@ class Pipeline:
             return
         # The worker sets the policy's epoch once it has forgotten the episode before. Frames shown
         # until then would be forgotten with it, or be compared with its own.
-        if self._policy_epoch == self._epoch:
+        if self._policy_epoch == self._epoch and not self._repeated(message):
             self._runner.watch(camera, message)
         self._query()
+
+    def _repeated(self, message: Any) -> bool:
+        """A simulator that waits for this very query shows its frame again."""
+        return self._synchronous and to_ns(message.header.stamp) <= self._last_query[1]
 
     def _query(self) -> None:
         """Hand the newest pair to the worker, where there is one and it is time."""
@@ -200,8 +212,7 @@ class Pipeline:
         if isinstance(pair, Wait):
             return
         epoch, last_ns = self._last_query
-        period_ns = round(1e9 * self._params.replan_period_s)
-        if epoch == self._epoch and pair.stamp_ns - last_ns < period_ns:
+        if epoch == self._epoch and pair.stamp_ns - last_ns < self._period_ns:
             return
         motion, why = self.inputs.motion.at(pair.stamp_ns)
         spent_ms = 1e3 * (time.perf_counter() - begin)
@@ -220,11 +231,15 @@ class Pipeline:
     def _run(self, job: Job) -> Answer:
         if job.epoch != self._policy_epoch:  # here: only the worker may touch the policy
             self._runner.reset()
-            self._policy_epoch = job.epoch
             self._refresh_ms = None
+        # The query before the epoch: frames are shown from then on, and its own is not one.
         self._last_query = (job.epoch, job.pair.stamp_ns)
+        self._policy_epoch = job.epoch
         refresh_ms, self._refresh_ms = self._refresh_ms, None
-        return self._runner.run(job, refresh_ms)
+        answer = self._runner.run(job, refresh_ms)
+        if self._synchronous:  # time waits: the look back is never cut short
+            self._refresh(lambda: True)
+        return answer
 
     def _refresh(self, proceed: Proceed) -> None:
         """Between a chunk and the next job; a failure counts until a later one succeeds."""

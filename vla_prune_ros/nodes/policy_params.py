@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ..errors import ProfileError
 from ..profiles import Profile, load_profile
 from .parameters import param
+from .stepping import FREE, STEPPING
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,16 @@ class PolicyParams:
     )
     replan_period_s: float = param(
         0.2,
-        'Least time between two queries by image stamp, in s; 0: every image.',
+        'Least time between two queries by image stamp, in s; 0: every image. With stepping '
+        'synchronous it is the length of a chunk.',
         low=0.0,
         high=10.0,
+    )
+    stepping: str = param(
+        FREE,
+        'free: time runs on; synchronous: for a simulator that waits. A query comes when the '
+        'chunk before is used up, its messages have one stamp, and no frame is lost.',
+        choices=STEPPING,
     )
     frozen_frames: int = param(
         0,

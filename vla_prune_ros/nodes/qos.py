@@ -20,6 +20,17 @@ def sensor_data(depth: int = 5) -> QoSProfile:
     )
 
 
+def lossless() -> QoSProfile:
+    """Cameras and robot state in synchronous stepping: reliable, and deeper than a chunk is long,
+    so that nothing between two queries is lost behind a busy thread."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=50,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
 def command() -> QoSProfile:
     """Chunks and commands: reliable, only the latest, never replayed to a late joiner."""
     return QoSProfile(

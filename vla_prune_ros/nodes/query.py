@@ -18,6 +18,7 @@ from ..runtime.state import GripperJoints, joints_proprio, pose_gripper_proprio
 from .messages import image_array, pose_arrays, to_ns
 from .motion_input import JOINTS, POSE
 from .policy_params import PolicyParams
+from .stepping import SYNCHRONOUS
 
 FROZEN_WARNING = 30
 
@@ -117,7 +118,10 @@ class QueryRunner:
         return Answer(job, inference, chunk, report, node_ms, position, frozen, refresh_ms)
 
     def _check_age(self, pair: Pair, waited_s: float) -> None:
-        """A pair was fresh when it was handed over; behind a slow query it may not be any more."""
+        """A pair was fresh when it was handed over; behind a slow query it may not be any more,
+        unless the simulator's time waits for the policy."""
+        if self._params.stepping == SYNCHRONOUS:
+            return
         limit = self._params.max_input_age_s
         for stream, age in pair.ages_s.items():
             if age + waited_s > limit:

@@ -49,13 +49,13 @@ def joint_message(state: SceneState, stamp: Time) -> JointState:
 
 
 def episode_message(
-    node: str, values: Mapping[str, Any], success: bool, stamp: Time
+    node: str, values: Mapping[str, Any], success: bool, stamp: Time, waits_for: str = ''
 ) -> DiagnosticArray:
-    """How the episode stands: ``values`` and ``success`` as one status."""
+    """How the episode stands: ``values`` and ``success`` as one status, at WARN while it waits."""
     status = status_message(
         f'{node}: episode',
-        DiagnosticStatus.OK,
-        'success' if success else 'running',
+        DiagnosticStatus.WARN if waits_for else DiagnosticStatus.OK,
+        waits_for or ('success' if success else 'running'),
         {**values, 'success': str(success).lower()},
         'simulation',
     )

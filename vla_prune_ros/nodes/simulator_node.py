@@ -4,123 +4,69 @@ The main thread owns the scene (an OpenGL context cannot change threads) and pub
 run in an executor thread and only store what came.
 """
 
-import queue
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped, TwistStamped
+from geometry_msgs.msg import TwistStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.publisher import Publisher
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from ..errors import InputRefused, VlaPruneError
 from ..sim.scene import Scene
-from ..sim.session import Pacer, Session
+from ..sim.session import Session
 from . import qos
-from .messages import image_message, to_stamp
-from .parameters import declare, param
-from .simulator_messages import episode_message, gripper_goal, joint_message, pose_message
+from .messages import to_ns
+from .parameters import declare
+from .simulator_loop import SimulatorLoop
+from .simulator_messages import gripper_goal
+from .simulator_params import SimulatorParams, open_scene
 
 _WARN_EVERY_S = 5.0
-_LONGEST_NAP_S = 0.05  # SIGTERM ends the context without waking the main thread
-
-
-@dataclass(frozen=True)
-class SimulatorParams:
-    """Parameters of the node ``simulator``."""
-
-    seed: int = param(
-        0,
-        'Seed of the next episode; those after it count on. Even seeds ask for the red cube, '
-        'odd ones for the green cube.',
-        low=0,
-        high=1_000_000_000,
-        live=True,
-    )
-    image_hz: float = param(
-        20.0,
-        'Images per camera and simulated second; at most one per control step, 20 Hz.',
-        low=0.1,
-        high=20.0,
-    )
-    real_time_factor: float = param(
-        1.0, 'Simulated seconds per wall second; 0 for as fast as possible.', low=0.0, high=10.0
-    )
-    image_size: int = param(256, 'Side of the square pictures in pixels.', low=16, high=1024)
-    gl: str = param(
-        'auto',
-        'OpenGL backend; auto takes MUJOCO_GL where it is set, else the first that renders.',
-        choices=('auto', 'egl', 'osmesa'),
-    )
-    command_timeout_s: float = param(
-        0.2, 'Simulated seconds after which a twist no longer moves the arm.', low=0.0, high=10.0
-    )
-
-
-def two_cube_scene(parameters: SimulatorParams) -> Scene:
-    """The scene that the node shows; MuJoCo and robosuite are imported here."""
-    from ..sim.robosuite_scene import TwoCubeScene
-
-    return TwoCubeScene(image_size=parameters.image_size, gl=parameters.gl)
-
-
-@dataclass
-class _ResetRequest:
-    done: threading.Event = field(default_factory=threading.Event)
-    reply: str = ''
 
 
 class SimulatorNode(Node):
     """Publishes a scene and obeys commands; :meth:`run` is the main loop.
 
-    :param make_scene: called once, in this thread, with the parameters in force.
-    :raises VlaPruneError: a parameter is out of range, or the scene cannot start.
+    :param make_scene: called in this thread with the parameters in force; again when another
+        simulator or other tasks are asked for.
+    :raises VlaPruneError: a parameter is out of range, or the default scene cannot start. Where
+        another simulator or task is named and cannot start, the node says so and waits for a
+        name that can.
     """
 
-    def __init__(self, make_scene: Callable[[SimulatorParams], Scene] = two_cube_scene) -> None:
-        super().__init__('simulator')
+    def __init__(
+        self, make_scene: Callable[[SimulatorParams], Scene] = open_scene, **kwargs: Any
+    ) -> None:
+        super().__init__('simulator', **kwargs)
         self.parameters = declare(self, SimulatorParams)
-        self._scene = make_scene(self.parameters)
-        self._session = Session(
-            self._scene, self.parameters.seed, self.parameters.command_timeout_s
-        )
-        self._pacer = Pacer(self._session.period_ns / 1e9, self.parameters.real_time_factor)
-        self._requests: queue.SimpleQueue[_ResetRequest] = queue.SimpleQueue()
-        self._paused = False
-        self._advertise()
+        self._loop = SimulatorLoop(self, self.parameters, make_scene)
+        self._warned_at: dict[str, float] = {}
+        self._open()
         self._listen()
-        self.get_logger().info(f'{self._scene.description}; episode 0: {self._scene.instruction}')
 
-    def _advertise(self) -> None:
-        def publisher(kind: type, topic: str, profile: qos.QoSProfile) -> Publisher:
-            return self.create_publisher(
-                kind, topic, profile, qos_overriding_options=qos.overridable()
+    def _open(self) -> None:
+        try:
+            self._loop.open(self.parameters)
+        except VlaPruneError as error:
+            chosen = (self.parameters.simulator, self.parameters.tasks)
+            if chosen == (SimulatorParams.simulator, ()):
+                raise
+            self.get_logger().error(
+                f'no scene: {error}; then set the parameters simulator and tasks of this node'
             )
-
-        self._images_out = {
-            camera: publisher(Image, f'~/image/{camera}', qos.sensor_data())
-            for camera in self._scene.cameras
-        }
-        self._pose_out = publisher(PoseStamped, '~/ee_pose', qos.sensor_data())
-        self._joints_out = publisher(JointState, '~/joint_states', qos.sensor_data())
-        self._clock_out = publisher(Clock, '/clock', qos.command())
-        self._instruction_out = publisher(String, '~/instruction', qos.latched())
-        self._episode_out = publisher(DiagnosticArray, '~/episode', qos.command())
 
     def _listen(self) -> None:
         # Volatile on purpose: what was commanded before this node came up must not move the arm.
@@ -137,44 +83,62 @@ class SimulatorNode(Node):
 
     def _on_twist(self, message: TwistStamped) -> None:
         linear, angular = message.twist.linear, message.twist.angular
-        try:
-            self._session.commands.set_twist(
-                np.array([linear.x, linear.y, linear.z]),
-                np.array([angular.x, angular.y, angular.z]),
-                self._session.now_ns,
-            )
-        except InputRefused as error:
-            # rclpy throttles by calling line: were it shared, one topic would mute the other.
-            self.get_logger().warning(
-                f'{self.resolve_topic_name("~/twist")}: {error}',
-                throttle_duration_sec=_WARN_EVERY_S,
-            )
+        with self._taker('twist', to_ns(message.header.stamp)) as session:
+            if session is not None:
+                session.commands.set_twist(
+                    np.array([linear.x, linear.y, linear.z]),
+                    np.array([angular.x, angular.y, angular.z]),
+                    session.now_ns,
+                )
 
     def _on_gripper(self, message: JointTrajectory) -> None:
+        with self._taker('gripper', to_ns(message.header.stamp)) as session:
+            if session is not None:
+                session.commands.set_gripper(gripper_goal(message))
+
+    @contextmanager
+    def _taker(self, part: str, stamp_ns: int) -> Iterator[Session | None]:
+        """The session that takes this command; None where there is none, or it is not for now."""
+        session, lockstep = self._loop.session, self._loop.lockstep
+        if session is None or (lockstep and not lockstep.wants(part, stamp_ns)):
+            yield None
+            return
         try:
-            self._session.commands.set_gripper(gripper_goal(message))
+            yield session
         except InputRefused as error:
-            self.get_logger().warning(
-                f'{self.resolve_topic_name("~/gripper")}: {error}',
-                throttle_duration_sec=_WARN_EVERY_S,
-            )
+            self._refuse(part, error)
+            return
+        if lockstep:
+            lockstep.got(part, stamp_ns)
+
+    def _refuse(self, part: str, error: InputRefused) -> None:
+        # rclpy throttles by calling line: were it left to it, one topic would mute the other.
+        now = time.monotonic()
+        if now - self._warned_at.get(part, -_WARN_EVERY_S) >= _WARN_EVERY_S:
+            self._warned_at[part] = now
+            self.get_logger().warning(f'{self.resolve_topic_name(f"~/{part}")}: {error}')
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        for parameter in parameters:
-            if parameter.name == 'seed':
-                self._session.restart_seeds(parameter.value)
-        return SetParametersResult(successful=True)
+        values = {parameter.name: parameter.value for parameter in parameters}
+        if 'seed' in values and self._loop.session is not None:
+            self._loop.session.restart_seeds(values['seed'])
+        named = {name: values[name] for name in ('simulator', 'tasks') if name in values}
+        if not named:
+            return SetParametersResult(successful=True)
+        if 'tasks' in named:
+            named['tasks'] = tuple(task for task in named['tasks'] if task)
+        wanted = replace(self._loop.parameters, **named)
+        request = self._loop.ask(lambda: self._loop.reopen(wanted))
+        return SetParametersResult(successful=not request.failed, reason=request.failed)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        request = _ResetRequest()
-        self._requests.put(request)
-        while self.context.ok() and not request.done.wait(0.1):
-            pass
-        response.success, response.message = request.done.is_set(), request.reply
+        request = self._loop.ask(self._loop.next_episode)
+        response.success = request.done.is_set() and not request.failed
+        response.message = request.failed or request.reply
         return response
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._paused = request.data
+        self._loop.paused = request.data
         response.success, response.message = True, 'paused' if request.data else 'running'
         return response
 
@@ -185,69 +149,17 @@ class SimulatorNode(Node):
         listener = threading.Thread(target=_spin, args=(executor,), name='callbacks', daemon=True)
         listener.start()
         try:
-            self._publish_instruction()
-            self._publish()
-            self._pacer.restart()
+            if self._loop.session is not None:
+                self._loop.begin()
             while self.context.ok():
-                self._loop_once()
+                self._loop.once()
         finally:
             executor.shutdown(timeout_sec=0.5)
             listener.join(timeout=0.5)
 
-    def _loop_once(self) -> None:
-        if not self._requests.empty():
-            self._start_next_episode(self._requests.get())
-        elif self._paused:
-            time.sleep(_LONGEST_NAP_S)
-            self._pacer.restart()
-        elif (wait := self._pacer.wait_s()) > 0.0:
-            time.sleep(min(wait, _LONGEST_NAP_S))
-        else:
-            self._session.advance()
-            self._pacer.stepped()
-            self._publish()
-            self._warn_if_slow()
-
-    def _start_next_episode(self, request: _ResetRequest) -> None:
-        session = self._session
-        session.next_episode()
-        request.reply = f'episode {session.episode} seed {session.seed} {self._scene.instruction}'
-        self._publish_instruction()
-        self._publish()
-        request.done.set()
-        self._pacer.restart()
-        self.get_logger().info(request.reply)
-
-    def _publish_instruction(self) -> None:
-        self._instruction_out.publish(String(data=self._scene.instruction))
-
-    def _publish(self) -> None:
-        # The clock first: nobody receives a stamp from his future.
-        session, stamp = self._session, to_stamp(self._session.now_ns)
-        self._clock_out.publish(Clock(clock=stamp))
-        self._pose_out.publish(pose_message(session.state, stamp))
-        self._joints_out.publish(joint_message(session.state, stamp))
-        if session.due(self.parameters.image_hz):
-            for camera, rgb in self._scene.images().items():
-                message = image_message(rgb, stamp, f'{camera}_optical')
-                self._images_out[camera].publish(message)
-        values = {**session.report(), 'real_time_factor': self._pacer.measured()}
-        self._episode_out.publish(
-            episode_message(self.get_name(), values, self._scene.success(), stamp)
-        )
-
-    def _warn_if_slow(self) -> None:
-        asked, measured = self.parameters.real_time_factor, self._pacer.measured()
-        if self._session.step >= 40 and measured < 0.9 * asked:
-            self.get_logger().warning(
-                f'simulation runs at {measured:.2f} of real time, {asked:.2f} is asked; lower '
-                'image_hz, image_size or real_time_factor',
-                throttle_duration_sec=30.0,
-            )
-
     def close(self) -> None:
         """Free the scene and the node, in the thread that made them."""
-        self._scene.close()
+        self._loop.close()
         self.destroy_node()
 
 

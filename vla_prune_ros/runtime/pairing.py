@@ -71,6 +71,8 @@ class Pairing:
     :param future_s: how far ahead of the ROS clock a stamp may be.
     :param reorder_s: how late behind its stream's newest a message may be; beyond, time jumped.
     :param depth: images kept per camera.
+    :param state_slop_s: how much older than the newest image a state may be; by default as old as
+        ``max_age_s`` allows.
     :raises ProfileError: no camera, a name twice, or a number that is not usable.
     """
 
@@ -83,6 +85,7 @@ class Pairing:
         future_s: float = 0.05,
         reorder_s: float = 0.05,
         depth: int = 60,
+        state_slop_s: float | None = None,
     ) -> None:
         self.cameras, self.streams = tuple(cameras), tuple(streams)
         self._names = self.cameras + self.streams
@@ -96,12 +99,14 @@ class Pairing:
             ('reorder_s', reorder_s, 0),
             ('max_age_s', max_age_s, 1e-3),
             ('depth', depth, 1),
+            ('state_slop_s', max_age_s if state_slop_s is None else state_slop_s, 0),
         ):
             if not (math.isfinite(value) and value >= low):
                 raise ProfileError(f'pairing {name} is {value}', f'use a finite number from {low}')
         self._slop, self._max_age, self._future, self._reorder = (
             round(s * 1e9) for s in (slop_s, max_age_s, future_s, reorder_s)
         )
+        self._state_slop = math.inf if state_slop_s is None else round(state_slop_s * 1e9)
         self._depth = {
             **dict.fromkeys(self.cameras, int(depth)),
             **dict.fromkeys(self.streams, _STATE_DEPTH),
@@ -153,8 +158,9 @@ class Pairing:
         """The newest complete pair that is newer than the last one, or why there is none.
 
         Its anchor is the newest image for which every other camera has an image at most the slop
-        older, and every state stream a sample: the newest at or before the anchor, or else the
-        first within the slop after it. No item older than ``max_age_s`` on either clock is used.
+        older, and every state stream a sample: the newest at or before the anchor, where it is at
+        most ``state_slop_s`` older, or else the first within the slop after it. No item older than
+        ``max_age_s`` on either clock is used.
 
         :param now_ns: ROS time.
         :param mono_ns: monotonic time, the clock of ``receipt_ns``.
@@ -221,7 +227,8 @@ class Pairing:
                 at = after - 1
             else:
                 at = max(after - 1, 0)
-                good = bool(entries) and entries[at].stamp_ns - anchor_ns <= self._slop
+                ahead_ns = entries[at].stamp_ns - anchor_ns if entries else math.inf
+                good = -self._state_slop <= ahead_ns <= self._slop
             if not good:
                 return None
             found[name] = entries[at]

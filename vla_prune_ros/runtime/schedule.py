@@ -93,6 +93,11 @@ class ChunkSchedule:
         self._chunk, self._next, self._current = None, 0, None
 
     @property
+    def stamp_ns(self) -> int | None:
+        """Stamp of the current chunk; None without one."""
+        return None if self._chunk is None else self._chunk.stamp_ns
+
+    @property
     def remaining(self) -> int:
         """Steps of the current chunk that are neither executed nor skipped."""
         return 0 if self._chunk is None else len(self._chunk) - self._next

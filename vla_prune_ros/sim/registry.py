@@ -15,7 +15,7 @@ def make_scene(simulator: str = 'two_cubes', tasks: Sequence[str] = (), **option
     """Open a simulator.
 
     :param simulator: one of :data:`SIMULATORS`.
-    :param tasks: names of its tasks; the episode of a seed has task ``seed % len(tasks)``. None:
+    :param tasks: names of its tasks; the episode of a seed has task ``seed % len(tasks)``. Empty:
         the simulator's own choice.
     :param options: passed on to the scene, for example ``image_size``, ``gl`` or ``render``.
     :raises VlaPruneError: unknown simulator or task, or something is not installed.

@@ -12,6 +12,9 @@ from .scene import Scene, SceneState
 START_NS = 1_000_000_000
 """Simulated time of the first observation: ROS reads a clock at zero as not started."""
 
+GAP_NS = 2_000_000_000
+"""A jump ahead that tells policy and executor to forget what was before: they do from 1 s on."""
+
 
 class Session:
     """A scene that is reset from seed to seed and moved by held commands.
@@ -19,13 +22,16 @@ class Session:
     :param scene: the scene; the session's methods run in its thread.
     :param seed: seed of episode 0; episode n has ``seed + n``.
     :param command_timeout_s: simulated seconds; see :class:`CommandHold`.
+    :param start_ns: simulated time of the first observation.
     """
 
-    def __init__(self, scene: Scene, seed: int, command_timeout_s: float) -> None:
+    def __init__(
+        self, scene: Scene, seed: int, command_timeout_s: float, start_ns: int = START_NS
+    ) -> None:
         self.scene = scene
         self.commands = CommandHold(scene.control_hz, command_timeout_s)
         self.period_ns = round(1e9 / scene.control_hz)
-        self.now_ns = START_NS
+        self.now_ns = start_ns
         self.episode = 0
         self._first_seed = seed
         self._begin()
@@ -39,10 +45,10 @@ class Session:
         """The next episode has ``seed``, the one after it ``seed + 1``, and so on."""
         self._first_seed = seed - (self.episode + 1)
 
-    def next_episode(self) -> None:
-        """Reset the scene with the next seed; time goes on by one control step."""
+    def next_episode(self, gap_ns: int = 0) -> None:
+        """Reset the scene with the next seed; time goes on by one control step and ``gap_ns``."""
         self.episode += 1
-        self.now_ns += self.period_ns
+        self.now_ns += self.period_ns + gap_ns
         self._begin()
 
     def advance(self) -> None:
@@ -68,8 +74,10 @@ class Session:
         """How the episode stands, for diagnostics.
 
         ``moved_m`` is the length of the end effector's path since the reset, ``commands`` counts
-        the twists that moved it.
+        the twists that moved it. ``generated_assets`` is true where the scene stands in for a
+        simulator whose files are not there: its results are not that simulator's.
         """
+        generated = bool(getattr(self.scene, 'generated_assets', False))
         return {
             'episode': self.episode,
             'step': self.step,
@@ -77,6 +85,7 @@ class Session:
             'instruction': self.scene.instruction,
             'moved_m': f'{self.moved_m:.6f}',
             'commands': self.commands.applied,
+            'generated_assets': str(generated).lower(),
         }
 
     def _begin(self) -> None:

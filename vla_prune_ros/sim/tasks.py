@@ -94,7 +94,8 @@ def _stack(target: str, support: str) -> Task:
         )
 
     name = f'stack_{target}_on_{support}'
-    return Task(name, f'stack the {target} cube on the {support} cube', target, on_top, goal)
+    # Not "on the red cube": FiLM takes the mean of the words, in which their order is lost.
+    return Task(name, f'stack the {target} cube on the other cube', target, on_top, goal)
 
 
 def _place_left(target: str) -> Task:

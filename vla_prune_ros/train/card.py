@@ -82,11 +82,12 @@ def _stage_rows(history: Sequence[Mapping[str, Any]]) -> list[str]:
     for entry in history:
         if 'validation' in entry:
             held = entry['validation']
+            found = f'{100 * held["hits"]:.1f} %' if 'hits' in held else ''
             l1 = f'{held["l1"]:.4f}' if 'l1' in held else ''
             place = f'{1e3 * held["offset_m"]:.1f}' if 'offset_m' in held else ''
             lines.append(
                 f'| {entry["stage"]} | {entry["samples"]} | {entry["steps"]} | '
-                f'{entry["seconds"] / 60:.0f} | {l1} | {100 * held["hits"]:.1f} % | {place} |'
+                f'{entry["seconds"] / 60:.0f} | {l1} | {found} | {place} |'
             )
     return lines
 
@@ -126,6 +127,7 @@ def _plot(path: Path, history: Sequence[Mapping[str, Any]]) -> bool:
         first += entry['steps']
     for axis, name in zip(axes, ('L1 of the chunk', 'pointer'), strict=True):
         axis.set(xlabel='step', ylabel=name, ylim=(0, None))
-        axis.legend(fontsize=7)
+        if axis.lines:
+            axis.legend(fontsize=7)
     figure.savefig(path, dpi=110)
     return True

@@ -43,6 +43,10 @@ class Batch(NamedTuple):
     patches: Tensor
     offsets: Tensor
 
+    def to(self, device: torch.device) -> 'Batch':
+        """The same there."""
+        return Batch(*(tensor.to(device) for tensor in self))
+
 
 @dataclass(frozen=True)
 class _Family:

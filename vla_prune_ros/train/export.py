@@ -31,7 +31,7 @@ def export(
     """
     policy: OpenVLAOFT = net.policy
     text = type(policy.size.text)(**{**policy.size.text.to_dict(), 'vocab_size': VOCABULARY})
-    weights = {k: v.detach() for k, v in policy.state_dict().items()}
+    weights = {k: v.detach().cpu() for k, v in policy.state_dict().items()}
     table = 'language_model.model.embed_tokens.weight'
     weights[table] = words.full_table(weights[table], VOCABULARY)
     folder.mkdir(parents=True, exist_ok=True)

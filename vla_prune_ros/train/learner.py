@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import ProfileError
 from .curve import Curve
 from .dataset import OFFSET_UNIT_M, Batch, Samples
 from .reference_model import ReferenceNet
@@ -29,6 +30,9 @@ class Recipe:
     :param towers_only: train the towers' pointers alone, without the decoder.
     :param swapped: share of samples with the instruction about the other cube.
     :param pointer: weight of the pointer loss. :param offset: weight of the offset loss.
+    :param warm_up: steps of the ramp. :param decay: weight decay of matrices.
+    :param average: share of the running mean of the weights that a step keeps.
+    :param seed: of the samples that are drawn.
     """
 
     steps: int
@@ -42,17 +46,25 @@ class Recipe:
     warm_up: int = 60
     decay: float = 0.02
     average: float = 0.998
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch % self.part or self.part < 1:
+            raise ProfileError(
+                f'a batch of {self.batch} has no parts of {self.part}', 'use a divisor of it'
+            )
 
 
 class Learner:
-    """Trains a :class:`ReferenceNet` on samples.
+    """Trains a :class:`ReferenceNet` on samples, on the device of its weights.
 
-    :param folder: where the state of an unfinished run lies, so that it can go on.
+    :param state: file with the state of an unfinished run, so that it can go on.
     """
 
     def __init__(self, net: ReferenceNet, samples: Samples, recipe: Recipe, state: Path) -> None:
         self.net, self.samples, self.recipe = net, samples, recipe
         self.average = copy.deepcopy(net).requires_grad_(False)
+        self.device = next(net.parameters()).device
         self.step = 0
         self.curve = Curve()
         self._state = state
@@ -77,7 +89,8 @@ class Learner:
     def _one_step(self) -> dict[str, float]:
         """The mean losses of the step's samples."""
         recipe = self.recipe
-        rng = np.random.default_rng((self.step, recipe.steps))  # a resumed run draws the same
+        # Of the step alone, so that a resumed run draws the same.
+        rng = np.random.default_rng((recipe.seed, recipe.steps, self.step))
         rate = recipe.lr * learning_rate(self.step, recipe)
         for group in self._optimizer.param_groups:
             group['lr'] = rate
@@ -87,7 +100,7 @@ class Learner:
         share = 1.0 / (parts * len(self.samples.families))
         for family in [name for name in self.samples.families for _ in range(parts)]:
             batch = self.samples.draw(family, recipe.part, recipe.swapped, rng)
-            loss, found = losses(self.net, batch, recipe)
+            loss, found = losses(self.net, batch.to(self.device), recipe)
             (loss * share).backward()
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value * share
@@ -121,7 +134,7 @@ class Learner:
     def _resume(self) -> None:
         if not self._state.is_file():
             return
-        state = torch.load(self._state, weights_only=True)
+        state = torch.load(self._state, map_location=self.device, weights_only=True)
         if state['recipe'] != asdict(self.recipe):
             return  # of another run: start over
         self.net.load_state_dict(state['net'])
@@ -132,7 +145,7 @@ class Learner:
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Share of the peak: linear over ``warm_up`` steps, then half a cosine down to 0.02."""
+    """Share of the peak: half a cosine down to 0.02, times a ramp over ``warm_up`` steps."""
     warm = min(1.0, (step + 1) / max(1, recipe.warm_up))
     return warm * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * step / recipe.steps)))
 
@@ -174,6 +187,7 @@ def validate(
         blocks = np.array_split(chosen, max(1, len(chosen) // 16))
         for block in blocks:
             batch = samples.batch(family, block, np.zeros(len(block), bool))
+            batch = batch.to(next(net.parameters()).device)
             for name, value in losses(net, batch, recipe)[1].items():
                 share = len(block) / len(chosen) / len(samples.families)
                 sums[name] = sums.get(name, 0.0) + value * share

@@ -6,10 +6,11 @@ interrupted run goes on where it was.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..errors import CheckpointError
 from ..evaluate.rollout import EpisodeResult
 from ..model.prompt import PromptTokenizer
 from ..model.writing import write_json
@@ -29,7 +30,9 @@ from .export import export
 from .learner import Learner, Recipe, validate
 from .reference_model import ReferenceNet, Words, make_tokenizer
 
-FURTHER_LR = 5e-4
+FURTHER_LR = 6e-4
+RECIPES = ('towers', 'first', 'further')
+PLACES = ('work', 'workers', 'device')  # where it is done, not what
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Plan:
     :param further: recipe of each round.
     :param checks: episodes to measure success with after each round.
     :param workers: processes that record and measure.
+    :param seed: of the first weights and of the samples.
+    :param device: a torch device to train on.
     """
 
     work: Path
@@ -55,6 +60,7 @@ class Plan:
     checks: int = 60
     workers: int = 2
     seed: int = 0
+    device: str = 'cpu'
 
 
 class Progress(Protocol):
@@ -83,6 +89,7 @@ class _Run:
     def __init__(self, plan: Plan, progress: Progress) -> None:
         self.plan, self.progress = plan, progress
         plan.work.mkdir(parents=True, exist_ok=True)
+        _require_same(plan)
         tokenizer = plan.work / 'tokenizer.json'
         make_tokenizer().save(str(tokenizer))
         instructions = [task.instruction for task in TASKS.values()]
@@ -97,7 +104,7 @@ class _Run:
         last = FIRST_DEMONSTRATION + plan.demonstrations
         self._record('demonstrations', range(FIRST_DEMONSTRATION, last), None)
         self.statistics = describe_numbers(self._episodes)
-        net = ReferenceNet(self.words.rows, plan.seed)
+        net = ReferenceNet(self.words.rows, plan.seed).to(plan.device)
         net = self._learn('towers', net, plan.towers)
         net = self._learn('imitation', net, plan.first)
         self._check('imitation', net)
@@ -136,6 +143,7 @@ class _Run:
         self._validation += held
 
     def _learn(self, name: str, net: ReferenceNet, recipe: Recipe) -> ReferenceNet:
+        recipe = replace(recipe, seed=self.plan.seed)
         samples = Samples(self._episodes, self.words, self.statistics)
         held = Samples(self._validation, self.words, self.statistics)
         learner = Learner(net, samples, recipe, self.plan.work / f'{name}.pt')
@@ -177,5 +185,25 @@ def successes(results: Iterable[EpisodeResult]) -> dict[str, str]:
     }
 
 
+def _require_same(plan: Plan) -> None:
+    """A work folder belongs to one plan: what it holds would be taken for the result of another.
+
+    :raises CheckpointError: it was begun with another one. More rounds may be added.
+    """
+    file, wanted = plan.work / 'plan.json', _plain(plan)
+    begun = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else wanted
+    rounds = begun['corrections']
+    for name in ('demonstrations', 'towers', 'first', 'further', 'seed', 'checks', 'corrections'):
+        now = wanted[name][: len(rounds)] if name == 'corrections' else wanted[name]
+        if now != begun[name]:
+            raise CheckpointError(
+                f'{plan.work} was begun with {name} {begun[name]}, not {wanted[name]}',
+                'use the same options as then, or another --work folder',
+            )
+    write_json(file, wanted)
+
+
 def _plain(plan: Plan) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(plan) | {'work': None}))
+    recipes = {name: replace(getattr(plan, name), seed=plan.seed) for name in RECIPES}
+    about = asdict(replace(plan, **recipes))
+    return json.loads(json.dumps({k: v for k, v in about.items() if k not in PLACES}))

@@ -23,7 +23,7 @@ from ..pruning.baselines import Dense
 from ..pruning.plan import PruningPass
 
 SIZES = Preset((128, 3, 2), (64, 3, 2), 128, 344, 5, 2)
-PIECES = (*dict.fromkeys(STANDIN_PIECES), '▁left', '▁right')
+PIECES = (*dict.fromkeys(STANDIN_PIECES), '▁left', '▁right', '▁other')
 """Words of the stand-in tokeniser, the published vocabulary not being ours to ship."""
 
 _SPECIAL = 3  # <unk>, BOS and stop keep their ids
@@ -103,7 +103,7 @@ class ReferenceNet(nn.Module):
         policy = self.policy
         layout = policy.layout(LIBERO.cameras, prompts.shape[1], LIBERO.chunk)
         x = policy.embed(visual.flatten(1, 2), prompts, state, layout)
-        walk = PruningPass(layout, Dense(), torch.arange(layout.length))
+        walk = PruningPass(layout, Dense(), torch.arange(layout.length, device=x.device))
         hidden = policy.language_model.read_out(x, walk)  # [B, K * D_action, D]
         offsets = self.offset(hidden.mean(1)).unflatten(1, (2, 3))
         return Answer(policy.action_head(hidden), self.point(visual), offsets)

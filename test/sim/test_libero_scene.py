@@ -1,0 +1,270 @@
+"""LIBERO's tasks as a scene: episodes, pictures, goals, labels, environments that are kept.
+
+Where expected values come from: the files of initial states, the pinhole camera model with the
+poses that MuJoCo reports, the goals as the BDDL files state them ("on the plate": touching it and
+within 3 cm; "open": beyond 14 cm), and running the same episode twice.
+"""
+
+import math
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from vla_prune_ros.errors import VlaPruneError
+from vla_prune_ros.sim.rendering import apply_gl
+
+pytestmark = pytest.mark.libero
+if not (find_spec('libero') and find_spec('bddl') and find_spec('robosuite')):
+    pytest.skip('robosuite, hf-libero or bddl is not installed', allow_module_level=True)
+
+SIZE = 128
+BETWEEN = 'pick_up_the_black_bowl_between_the_plate_and_the_ramekin_and_place_it_on_the_plate'
+STILL = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
+BOWL, PLATE = 'akita_black_bowl_1', 'plate_1'
+
+
+def open_scene(*arguments, **options):
+    from vla_prune_ros.sim.libero_scene import LiberoScene
+
+    try:
+        apply_gl()
+    except VlaPruneError as error:
+        pytest.skip(str(error))
+    return LiberoScene(*arguments, assets='generated', image_size=SIZE, **options)
+
+
+@pytest.fixture(scope='module')
+def scene():
+    """Two tasks of libero_spatial, rendered."""
+    scene = open_scene('libero_spatial', [BETWEEN, '2'])
+    yield scene
+    scene.close()
+
+
+def put(scene, name, position):
+    """Set an object down somewhere, at rest, in the orientation that it has."""
+    sim = scene.env.sim
+    pose = sim.data.get_joint_qpos(f'{name}_joint0').copy()
+    pose[:3] = position
+    sim.data.set_joint_qpos(f'{name}_joint0', pose)
+    sim.data.set_joint_qvel(f'{name}_joint0', np.zeros(6))
+    sim.forward()
+
+
+def settle(scene, steps=6):
+    for _ in range(steps):
+        scene.step(STILL)
+
+
+def test_same_seed_same_episode_whatever_came_before(scene):
+    def episode():
+        scene.reset(3)
+        for _ in range(4):
+            scene.step(np.array([0.3, -0.2, -0.4, 0.0, 0.0, 0.5, 1.0]))
+        return scene.state(), scene.images(), scene.env.body_position(BOWL)
+
+    state, images, bowl = episode()
+    scene.reset(2)
+    for _ in range(6):
+        scene.step(np.array([1.0, 1.0, -1.0, 0.5, 0.5, 0.5, 1.0]))
+    again = episode()
+    np.testing.assert_array_equal(state.joint_positions, again[0].joint_positions)
+    np.testing.assert_array_equal(state.joint_velocities, again[0].joint_velocities)
+    np.testing.assert_array_equal(bowl, again[2])
+    for camera in scene.cameras:
+        np.testing.assert_array_equal(images[camera], again[1][camera])
+
+
+@pytest.mark.parametrize(
+    ('seed', 'task', 'state'), [(0, 0, 0), (3, 1, 1), (99, 1, 49), (100, 0, 0)]
+)
+def test_a_seed_names_task_and_initial_state(scene, seed, task, state):
+    scene.reset(seed)
+    assert scene.task is scene.tasks[task] and scene.initial_state == state
+    # time, then seven joints of the arm: a second of settling moves them by some hundredths
+    wanted = scene.task.initial_states()[state][1:8]
+    np.testing.assert_allclose(scene.state().joint_positions[:7], wanted, atol=0.06)
+    at = 1 + scene.env.sim.model.get_joint_qpos_addr(f'{BOWL}_joint0')[0]
+    start = scene.task.initial_states()[state][at : at + 2]
+    np.testing.assert_allclose(scene.env.body_position(BOWL)[:2], start, atol=0.015)
+    assert scene.time_s == 0.0 and not scene.success()
+
+
+def test_instruction_limit_and_labels(scene):
+    scene.reset(0)
+    assert scene.instruction == BETWEEN.replace('_', ' ')
+    assert scene.max_steps == 220 and scene.control_hz == 20.0
+    assert scene.cameras == ('primary', 'wrist')
+    assert scene.generated_assets is True
+    for part in (
+        'libero_spatial',
+        'hf-libero 0.1.4',
+        'robosuite 1.4',
+        'MuJoCo',
+        'generated primitive assets: not comparable with published results',
+    ):
+        assert part in scene.description
+
+
+def test_state_follows_liberos_conventions(scene):
+    scene.reset(0)
+    state = scene.state()
+    assert state.joint_names == (
+        *(f'panda_joint{i}' for i in range(1, 8)),
+        'panda_finger_joint1',
+        'panda_finger_joint2',
+    )
+    assert state.joint_positions[7] > 0.03 > -0.03 > state.joint_positions[8]
+    observed = scene.env.env._get_observations(force_update=True)
+    np.testing.assert_allclose(state.ee_position, observed['robot0_eef_pos'], atol=1e-9)
+    np.testing.assert_allclose(state.ee_quat_xyzw, observed['robot0_eef_quat'], atol=1e-9)
+    np.testing.assert_allclose(state.joint_positions[7:], observed['robot0_gripper_qpos'])
+
+
+def project(scene, raw, point):
+    """(row, column) of a world point in a picture whose row 0 is the bottom: the pinhole model."""
+    sim = scene.env.sim
+    index = sim.model.camera_name2id(raw)
+    rotation = sim.data.cam_xmat[index].reshape(3, 3)
+    x, y, z = rotation.T @ (point - sim.data.cam_xpos[index])
+    focal = SIZE / 2 / math.tan(math.radians(sim.model.cam_fovy[index]) / 2)
+    return round(SIZE / 2 + focal * y / -z), round(SIZE / 2 + focal * x / -z)
+
+
+def test_pictures_are_bottom_up_where_the_pinhole_model_says(scene):
+    scene.reset(0)
+    images = scene.images()
+    assert set(images) == {'primary', 'wrist'}
+    for image in images.values():
+        assert image.shape == (SIZE, SIZE, 3) and image.dtype == np.uint8
+    image = images['primary'].astype(int)
+    rows = {}
+    for name in (BOWL, PLATE):
+        centre = scene.env.body_position(name) + [0.0, 0.0, 0.01]
+        row, column = project(scene, 'agentview', centre)
+        rows[name] = image[row - 1 : row + 2, column - 1 : column + 2].mean()
+        mirrored = image[SIZE - row - 2 : SIZE - row + 1, column - 1 : column + 2].mean()
+        assert abs(mirrored - rows[name]) > 25
+    assert rows[PLATE] > 120 > 60 > rows[BOWL]  # a white plate, a black bowl
+
+
+def test_the_bowl_on_the_plate_is_success_and_beside_it_is_not(scene):
+    scene.reset(0)
+    plate = scene.env.body_position(PLATE)
+    put(scene, BOWL, plate + [0.0, 0.0, 0.02])
+    settle(scene)
+    assert scene.success()
+    put(scene, BOWL, plate + [0.0, 0.16, 0.02])
+    settle(scene)
+    assert not scene.success()
+    put(scene, BOWL, plate + [0.0, 0.0, 0.15])
+    assert not scene.success()  # above, but not touching
+    put(scene, 'akita_black_bowl_2', plate + [0.0, 0.0, 0.02])
+    put(scene, BOWL, plate + [0.0, 0.16, 0.02])
+    settle(scene)
+    assert not scene.success()  # the other bowl
+
+
+def test_fixtures_stay_where_they_are(scene):
+    places = []
+    for seed in (0, 2, 40):
+        scene.reset(seed)
+        places.append(scene.env.body_position('wooden_cabinet_1'))
+    np.testing.assert_array_equal(places[0], places[1])
+    np.testing.assert_array_equal(places[0], places[2])
+    # The region of the task file, 1 cm about this place.
+    np.testing.assert_allclose(places[0][:2], [0.03, -0.27], atol=0.0101)
+
+
+def test_the_gripper_is_open_after_a_reset(scene):
+    scene.reset(0)
+    for _ in range(12):
+        scene.step(np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]))
+    assert np.abs(scene.state().joint_positions[7:]).max() < 0.005
+    scene.reset(2)
+    assert np.abs(scene.state().joint_positions[7:]).min() > 0.03
+
+
+def test_numpys_global_generator_is_left_alone(scene):
+    np.random.seed(11)
+    expected = np.random.rand()
+    np.random.seed(11)
+    scene.reset(5)
+    assert np.random.rand() == expected
+
+
+def test_time_counts_from_the_reset(scene):
+    scene.reset(0)
+    settle(scene, 4)
+    assert scene.time_s == pytest.approx(0.2)
+
+
+def test_drawers_stove_and_few_environments():
+    from vla_prune_ros.sim import libero_scene
+
+    np.random.seed(5)
+    expected = np.random.rand()
+    np.random.seed(5)
+    scene = open_scene(
+        'libero_goal', ['open_the_middle_drawer_of_the_cabinet', '7', '6', '9'], render=False
+    )
+    assert np.random.rand() == expected
+    try:
+        assert scene.max_steps == 300
+        sim, first = scene.env.sim, scene.env
+        for joint, value, open_ in (
+            ('middle', -0.15, True),
+            ('middle', -0.10, False),
+            ('top', -0.15, False),
+        ):
+            scene.reset(0)
+            sim.data.set_joint_qpos(f'wooden_cabinet_1_{joint}_level', value)
+            sim.forward()
+            assert scene.success() is open_
+        scene.reset(1)
+        assert scene.instruction == 'turn on the stove' and not scene.success()
+        scene.env.sim.data.set_joint_qpos('flat_stove_1_button', 1.0)
+        assert scene.success()
+        with pytest.raises(VlaPruneError, match='without pictures.*render=True'):
+            scene.images()
+        for seed in (2, 3):
+            scene.reset(seed)
+        assert len(scene._envs) == libero_scene.KEPT_ENVS == 3
+        assert first.sim is None  # the oldest made room
+        scene.reset(0)
+        assert scene.instruction == 'open the middle drawer of the cabinet'
+    finally:
+        scene.close()
+        scene.close()
+
+
+def test_unknown_tasks_and_simulators_are_refused():
+    from vla_prune_ros.sim.registry import SIMULATORS, make_scene
+
+    assert set(SIMULATORS) > {'libero_spatial', 'libero_object', 'libero_goal', 'libero_10'}
+    with pytest.raises(VlaPruneError, match='libero_goal has no task .stack.'):
+        make_scene('libero_goal', ['stack'], assets='generated', render=False)
+    with pytest.raises(VlaPruneError, match='libero_100.*choose from two_cubes'):
+        make_scene('libero_100')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('suite', ['libero_spatial', 'libero_object', 'libero_goal', 'libero_10'])
+def test_every_task_builds_starts_unsolved_and_can_be_seen(suite):
+    scene = open_scene(suite)
+    try:
+        for seed in range(len(scene.tasks)):
+            scene.reset(seed)
+            assert not scene.success(), scene.instruction
+            state = scene.state()
+            assert np.isfinite(state.joint_positions).all()
+            for name in scene.env.env.objects_dict:
+                # Nothing fell down or was thrown about while it settled.
+                at = scene.env.sim.model.get_joint_qpos_addr(f'{name}_joint0')[0]
+                start = scene.env.states[0][1 + at : 4 + at]
+                moved = scene.env.body_position(name) - start
+                assert np.hypot(*moved[:2]) < 0.04 and -0.17 < moved[2] < 0.01, name
+            assert all(image.std() > 10 for image in scene.images().values())
+    finally:
+        scene.close()

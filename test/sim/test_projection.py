@@ -1,0 +1,144 @@
+"""Where cubes appear in what a tower sees: against rendered colours, and a camera set up by hand.
+
+The pictures go through the published preprocessing and are searched for red and green pixels; the
+projection is not told anything about them.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from vla_prune_ros.errors import VlaPruneError
+from vla_prune_ros.model.images import prepare_image
+from vla_prune_ros.sim.projection import seen_at
+from vla_prune_ros.sim.rendering import apply_gl
+from vla_prune_ros.sim.tasks import TASKS
+
+CAMERAS = {'primary': 'agentview', 'wrist': 'robot0_eye_in_hand'}
+CHANNEL = {'red': 0, 'green': 1}
+CROP = 0.9**0.5  # side of the crop, of the picture's side
+
+
+def camera(place=(0.0, 0.0, 0.0), axes=None, fovy=90.0):
+    """A simulation with one camera; ``axes``: columns right, up, back."""
+    axes = np.eye(3) if axes is None else np.array(axes, float)
+    return SimpleNamespace(
+        model=SimpleNamespace(camera_name2id={'eye': 0}.get, cam_fovy=[fovy]),
+        data=SimpleNamespace(cam_xmat=[axes.flatten()], cam_xpos=[np.array(place)]),
+    )
+
+
+@pytest.mark.parametrize(
+    ('point', 'want'),
+    [
+        ((0, 0, -2), (0.5, 0.5)),
+        # 45 degrees either way are the border of the picture, a shade outside of the crop.
+        ((1, 0, -2), (0.5 - 0.25 / CROP, 0.5)),  # turned by 180 degrees: right becomes left,
+        ((0, 1, -2), (0.5, 0.5 - 0.25 / CROP)),  # but row 0 was at the bottom: up stays up
+        ((-0.4, -0.8, -1), (0.5 + 0.2 / CROP, 0.5 + 0.4 / CROP)),
+    ],
+)
+def test_a_camera_that_looks_down_the_z_axis(point, want):
+    np.testing.assert_allclose(seen_at(camera(), 'eye', np.array(point)), want, atol=1e-12)
+
+
+def test_a_narrower_view_magnifies():
+    sim = camera(fovy=float(np.degrees(2 * np.arctan(0.5))))
+    got = seen_at(sim, 'eye', np.array([0.1, 0.0, -1.0]))
+    np.testing.assert_allclose(got, [0.5 - 0.1 / CROP, 0.5], atol=1e-12)
+
+
+def test_a_camera_elsewhere_that_looks_along_x():
+    """Right is -y, up is z, back is -x."""
+    axes = np.array([[0, -1, 0], [0, 0, 1], [-1, 0, 0]]).T
+    got = seen_at(camera((1.0, 2.0, 3.0), axes), 'eye', np.array([3.0, 1.5, 3.25]))
+    np.testing.assert_allclose(got, [0.5 - 0.125 / CROP, 0.5 - 0.0625 / CROP], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    'point',
+    [(0, 0, 1), (0, 0, 0), (0.2, 0.1, 2.0), (0.99, 0, -1), (0, -0.96, -1), (9, 9, -1)],
+    ids=str,
+)
+def test_behind_and_outside_is_nowhere(point):
+    got = seen_at(camera(), 'eye', np.array(point, float))
+    assert got.shape == (2,) and np.isnan(got).all()
+
+
+def test_just_inside_the_crop_is_seen():
+    got = seen_at(camera(), 'eye', np.array([0.94, -0.94, -1.0]))  # the crop ends at 0.9487
+    assert (got >= 0).all() and (got < 1).all()
+
+
+@pytest.fixture(scope='module')
+def scene():
+    pytest.importorskip('robosuite', reason='the sim extra is not installed')
+    try:
+        apply_gl()
+    except VlaPruneError as error:
+        pytest.skip(str(error))
+    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+
+    scene = TwoCubeScene(tasks=tuple(TASKS))
+    yield scene
+    scene.close()
+
+
+def coloured(picture, colour):
+    """Rows and columns of the pixels in which a channel stands out."""
+    channels = picture.astype(int)
+    own = channels[..., CHANNEL[colour]]
+    others = np.delete(channels, CHANNEL[colour], axis=2).max(axis=2)
+    return np.argwhere(own > 1.5 * others + 20)
+
+
+def centre(picture, colour):
+    """Centroid (x, y) of the coloured pixels; None where there are few or some are cut off."""
+    found = coloured(picture, colour)
+    if len(found) < 40 or found.min() < 2 or found.max() > 221:
+        return None
+    return found[:, ::-1].mean(axis=0) + 0.5
+
+
+def above(scene, colour):
+    """Move the hand to 14 cm above a cube, a little aside."""
+    for _ in range(40):
+        goal = scene.cube_position(colour) + np.array([0.02, 0.02, 0.14])
+        error = goal - scene.state().ee_position
+        if np.abs(error).max() < 0.01:
+            break
+        scene.step(np.array([*np.clip(error * 40, -1, 1), 0, 0, 0, -1.0]))
+
+
+@pytest.mark.parametrize('seed', [0, 7, 16, 23])
+def test_cubes_are_where_their_colour_is(scene, seed):
+    scene.reset(seed)
+    above(scene, 'red' if seed % 2 else 'green')
+    views = {name: prepare_image(view[::-1, ::-1].copy()) for name, view in scene.images().items()}
+    compared = set()
+    for name, raw in CAMERAS.items():
+        for colour in CHANNEL:
+            want = centre(views[name], colour)
+            if want is None:
+                continue
+            got = seen_at(scene.env.sim, raw, scene.cube_position(colour)) * 224
+            # A cube's outline is not symmetric about its centre: a few pixels, more when near.
+            near = {'primary': 4.0, 'wrist': 14.0}[name]
+            assert np.linalg.norm(got - want) < near, (name, colour, got, want)
+            compared.add(name)
+    assert compared == set(CAMERAS)
+
+
+def test_a_cube_out_of_sight_is_nowhere_and_leaves_no_colour(scene):
+    """Carried behind the robot by hand."""
+    scene.reset(1)
+    sim = scene.env.sim
+    pose = sim.data.get_joint_qpos('cubeB_joint0').copy()
+    pose[:3] = [-3.0, 2.0, 0.5]
+    sim.data.set_joint_qpos('cubeB_joint0', pose)
+    sim.forward()
+    views = {name: prepare_image(view[::-1, ::-1].copy()) for name, view in scene.images().items()}
+    for name, raw in CAMERAS.items():
+        assert np.isnan(seen_at(sim, raw, scene.cube_position('green'))).all()
+        assert len(coloured(views[name], 'green')) == 0

@@ -1,0 +1,63 @@
+"""The one door to simulators: names, tasks, options, and what is said to a wrong name."""
+
+import pytest
+
+from vla_prune_ros.errors import VlaPruneError
+from vla_prune_ros.sim.registry import SIMULATORS, make_scene
+from vla_prune_ros.sim.rendering import apply_gl
+
+
+def test_an_unknown_simulator_is_refused_with_the_names_of_the_others():
+    with pytest.raises(VlaPruneError) as error:
+        make_scene('three_cubes')
+    text = str(error.value)
+    assert "'three_cubes'" in text and 'two_cubes' in text
+    assert all(name in text for name in SIMULATORS)
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """What the scene was asked for, without opening one."""
+    pytest.importorskip('robosuite', reason='the sim extra is not installed')
+    from vla_prune_ros.sim import robosuite_scene
+
+    asked = []
+    monkeypatch.setattr(
+        robosuite_scene, 'TwoCubeScene', lambda tasks, **options: asked.append((tasks, options))
+    )
+    return asked
+
+
+def test_the_default_is_picking_up_either_cube(opened):
+    make_scene()
+    make_scene('two_cubes', ())
+    assert [(tuple(tasks), options) for tasks, options in opened] == (
+        [(('pick_red', 'pick_green'), {})] * 2
+    )
+
+
+def test_tasks_and_options_reach_the_scene(opened):
+    make_scene('two_cubes', ['place_red_left'], image_size=64, render=False)
+    ((tasks, options),) = opened
+    assert tuple(tasks) == ('place_red_left',)
+    assert options == {'image_size': 64, 'render': False}
+
+
+def test_a_real_scene_has_the_tasks_in_turn():
+    pytest.importorskip('robosuite', reason='the sim extra is not installed')
+    try:
+        apply_gl()
+    except VlaPruneError as error:
+        pytest.skip(str(error))
+    with pytest.raises(VlaPruneError, match="'fly'"):
+        make_scene('two_cubes', ['fly'], render=False)
+    scene = make_scene('two_cubes', ['stack_red_on_green', 'pick_green'], render=False)
+    try:
+        found = []
+        for seed in (0, 1, 2):
+            scene.reset(seed)
+            found.append(scene.instruction)
+    finally:
+        scene.close()
+    stack, pick = 'stack the red cube on the other cube', 'pick up the green cube'
+    assert found == [stack, pick, stack]

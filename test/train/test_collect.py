@@ -1,0 +1,152 @@
+"""What is recorded, what is not recorded again, and in which files; jobs run in this process.
+
+``test_processes.py`` tries other processes; ``test_reference.py`` everything together.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.train import collect as module
+from vla_prune_ros.train.collect import (
+    FIRST_CHECK,
+    FIRST_CORRECTION,
+    FIRST_DEMONSTRATION,
+    Collection,
+    collect,
+    episodes,
+    measure,
+)
+from vla_prune_ros.train.demonstrations import load
+
+EVALUATION = range(100_000)
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    """Jobs one after another, the last one first: results may come in any order."""
+    seen = []
+
+    def in_this_process(work, jobs, workers):
+        seen.append(workers)
+        for job in reversed(jobs):
+            yield work(*job)
+
+    monkeypatch.setattr(module, 'in_processes', in_this_process)
+    return seen
+
+
+def test_seeds_of_data_checks_and_evaluation_do_not_meet():
+    starts = sorted([FIRST_DEMONSTRATION, FIRST_CORRECTION, FIRST_CHECK])
+    assert np.diff(starts).min() >= 1_000_000 and starts[0] not in EVALUATION
+    assert len(set(starts)) == 3
+
+
+def test_a_seed_is_missing_until_it_gave_an_episode_or_failed(tmp_path):
+    for name in ('7.npz', '8.failed', '9.123.part', 'notes.txt'):
+        (tmp_path / name).touch()
+    assert Collection(tmp_path, range(6, 11)).missing() == [6, 9, 10]
+    assert Collection(tmp_path / 'nowhere', [3, 1]).missing() == [3, 1]
+
+
+def test_episodes_are_listed_in_the_order_of_their_seeds(tmp_path):
+    for name in ('10.npz', '9.npz', '8.failed', '12.npz'):
+        (tmp_path / name).touch()
+    assert [p.name for p in episodes(tmp_path, range(8, 12))] == ['9.npz', '10.npz']
+
+
+def test_only_what_is_missing_is_recorded(tmp_path, monkeypatch, here):
+    calls, progress = [], []
+    monkeypatch.setattr(module, '_record', lambda *job: calls.append(job))
+    folder = tmp_path / 'new'
+    folder.mkdir()
+    (folder / '2.npz').touch()
+    wanted = Collection(folder, range(1, 5), tmp_path / 'checkpoint')
+    collect(wanted, 3, lambda n, m: progress.append((n, m)))
+    assert sorted(calls) == [(folder, seed, tmp_path / 'checkpoint') for seed in (1, 3, 4)]
+    assert progress == [(2, 4), (3, 4), (4, 4)] and here == [3]
+
+
+class StillScene:
+    """Knows which episode it was reset to."""
+
+    def reset(self, seed):
+        self.seed = seed
+
+
+def test_failures_are_remembered_and_episodes_written(tmp_path, monkeypatch, episode):
+    scene, disturbances = StillScene(), {}
+    monkeypatch.setattr(module, '_scene', lambda: scene)
+
+    def demonstrate(recorder):
+        assert recorder.scene is scene
+        disturbances[scene.seed] = recorder.rng.random()
+        return None if scene.seed % 2 else episode(seed=scene.seed)
+
+    monkeypatch.setattr(module, 'demonstrate', demonstrate)
+    wanted = Collection(tmp_path, range(20, 24))
+    collect(wanted, 1)
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ['20.npz', '21.failed', '22.npz', '23.failed']
+    np.testing.assert_array_equal(load(tmp_path / '22.npz').state, episode(seed=22).state)
+    assert len(set(disturbances.values())) == 4  # every seed is disturbed in its own way
+    before, disturbances = disturbances, {}
+    collect(wanted, 1)
+    assert disturbances == {}
+    (tmp_path / '21.failed').unlink()
+    collect(wanted, 1)
+    assert disturbances == {21: before[21]}
+
+
+def test_a_checkpoint_is_corrected_in_the_scenes_units(tmp_path, monkeypatch, episode):
+    """The policy says 0 closed, 1 open; the scene takes +1 and -1."""
+    scene, asked = StillScene(), []
+    answer = np.zeros((8, 7))
+    answer[:, 0], answer[:4, 6] = 0.25, 1.0
+
+    def infer(observation):
+        asked.append(observation)
+        return SimpleNamespace(actions=answer)
+
+    scene.images = lambda: {'primary': np.zeros((4, 4, 3), np.uint8)}
+    scene.instruction = 'pick up the red cube'
+    policy = SimpleNamespace(infer=infer, statistics=SimpleNamespace(proprio=None))
+    monkeypatch.setattr(module, '_scene', lambda: scene)
+    monkeypatch.setattr(module, '_policy', lambda checkpoint: policy)
+
+    def correct(recorder, policy):
+        got = policy(scene)
+        np.testing.assert_array_equal(got[:, 6], [-1.0] * 4 + [1.0] * 4)
+        np.testing.assert_array_equal(got[:, :6], answer[:, :6])
+        return episode()
+
+    monkeypatch.setattr(module, 'correct', correct)
+    collect(Collection(tmp_path, [6], tmp_path / 'checkpoint'), 1)
+    assert [p.name for p in tmp_path.iterdir()] == ['6.npz']
+    assert [o.instruction for o in asked] == ['pick up the red cube']
+
+
+def test_every_seed_is_measured_once(tmp_path, monkeypatch, here):
+    progress = []
+    monkeypatch.setattr(module, '_try', lambda checkpoint, seed: (checkpoint.name, seed))
+    found = measure(tmp_path / 'c', [5, 3, 9], 2, lambda n, m: progress.append((n, m)))
+    assert sorted(found) == [('c', 3), ('c', 5), ('c', 9)]
+    assert progress == [(1, 3), (2, 3), (3, 3)] and here == [2]
+
+
+def test_a_measured_episode_has_the_seeds_task_and_its_limit(monkeypatch, tmp_path):
+    seen = []
+
+    class TaskScene(StillScene):
+        def reset(self, seed):
+            self.task = list(TASKS.values())[seed % 6]
+
+    monkeypatch.setattr(module, '_scene', TaskScene)
+    monkeypatch.setattr(module, '_policy', lambda checkpoint: checkpoint)
+    monkeypatch.setattr(module, 'run_episode', lambda *given: seen.append(given))
+    measure(tmp_path, [FIRST_CHECK // 6 * 6, FIRST_CHECK // 6 * 6 + 3], 1)
+    short = {(scene.task.name, seed % 6, limit) for _, scene, seed, limit in seen}
+    assert short == {('pick_red', 0, 150), ('stack_green_on_red', 3, 250)}
+    assert {policy for policy, *_ in seen} == {tmp_path}

@@ -1,0 +1,199 @@
+"""Batches, worked out sample by sample: pixels, prompts, numbers, patches, and the other cube's.
+
+Expected values: loops over single samples and NumPy on concatenated arrays; pixels decoded with
+Pillow and normalised by the published constants written out here.
+"""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vla_prune_ros.model.statistics import read_statistics
+from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.train import dataset
+from vla_prune_ros.train.dataset import Samples, describe_numbers, patch_of, split
+
+MEAN = np.array([0.484375, 0.455078125, 0.40625, 0.5, 0.5, 0.5])
+STD = np.array([0.228515625, 0.2236328125, 0.224609375, 0.5, 0.5, 0.5])
+FAMILIES = {'pick', 'place', 'stack'}
+shares = st.one_of(st.floats(0, 1, exclude_max=True), st.just(float('nan')))
+
+
+@given(st.lists(st.tuples(shares, shares), min_size=1, max_size=12))
+def test_patches_are_those_of_a_search_over_all_of_them(points):
+    want = []
+    for x, y in points:
+        inside = [
+            16 * row + column
+            for row in range(16)
+            for column in range(16)
+            if row <= 16 * y < row + 1 and column <= 16 * x < column + 1
+        ]
+        want.append(inside[0] if inside else -1)
+    got = patch_of(np.array(points))
+    assert got.dtype == np.int64 and got.tolist() == want
+    assert patch_of(np.array(points)[:, None]).shape == (len(points), 1)
+
+
+@pytest.fixture(scope='module')
+def samples(six_episodes, words, statistics):
+    return Samples(six_episodes, words, statistics)
+
+
+def sources(samples, six_episodes, family, chosen):
+    """(episode, frame) of the samples: episodes of the family in order, frame by frame."""
+    own = [e for e in six_episodes if e.task.startswith(family)]
+    every = [(e, f) for e in own for f in range(len(e))]
+    assert len(samples.families[family].index) == len(every)
+    return [every[i] for i in chosen]
+
+
+def scaled(values, entry):
+    low, high = np.array(entry['q01']), np.array(entry['q99'])
+    return np.clip(2.0 * (values - low) / (high - low + 1e-8) - 1.0, -1.0, 1.0)
+
+
+@pytest.mark.parametrize('family', sorted(FAMILIES))
+def test_a_batch_is_its_samples_one_by_one(samples, six_episodes, statistics, words, family):
+    chosen, swapped = np.array([4, 0, 4, 2]), np.array([False, True, True, False])
+    batch = samples.batch(family, chosen, swapped)
+    rows = zip(sources(samples, six_episodes, family, chosen), swapped, strict=True)
+    for i, ((episode, frame), swap) in enumerate(rows):
+        name = episode.sister if swap else episode.task
+        assert torch.equal(batch.prompts[i], words.prompts[TASKS[name].instruction])
+        want = scaled(episode.state[frame], statistics['proprio'])
+        np.testing.assert_allclose(batch.state[i], want, atol=1e-6)
+        want = scaled(episode.chunk[frame], statistics['action'])
+        want[:, 6] = episode.chunk[frame][:, 6]  # the gripper stays 0 closed, 1 open
+        np.testing.assert_allclose(batch.actions[i], want, atol=1e-6)
+        weights = np.zeros(8) if swap else episode.valid[frame].astype(float)
+        np.testing.assert_array_equal(batch.weights[i], weights)
+        for place in (0, 1):
+            there = 1 - place if swap else place
+            offset = episode.offset[frame, there] * 10.0
+            np.testing.assert_allclose(batch.offsets[i, place], offset, rtol=1e-6)
+            for camera in (0, 1):
+                x, y = episode.seen[frame, there, camera]
+                patch = -1 if np.isnan(x) else int(y * 16) * 16 + int(x * 16)
+                assert batch.patches[i, place, camera] == patch
+        for camera, view in enumerate(episode.views[2 * frame :][:2]):
+            picture = np.asarray(Image.open(io.BytesIO(view)).convert('RGB')) / 255.0
+            six = np.concatenate([picture, picture], 2)
+            want = ((six - MEAN) / STD).transpose(2, 0, 1)
+            np.testing.assert_allclose(batch.pixels[i, camera], want, atol=0.04)  # 2 grey levels
+    kinds = {field: getattr(batch, field).dtype for field in batch._fields}
+    whole = {'prompts', 'patches'}
+    assert {f for f, kind in kinds.items() if kind == torch.int64} == whole
+    assert all(kind == torch.float32 for f, kind in kinds.items() if f not in whole)
+
+
+def test_the_other_instruction_exchanges_the_cubes_and_nothing_else(samples):
+    chosen = np.arange(3)
+    plain = samples.batch('stack', chosen, np.zeros(3, bool))
+    other = samples.batch('stack', chosen, np.ones(3, bool))
+    assert torch.equal(other.patches, plain.patches.flip(1))
+    assert torch.equal(other.offsets, plain.offsets.flip(1))
+    assert torch.equal(other.pixels, plain.pixels) and torch.equal(other.state, plain.state)
+    assert other.weights.sum() == 0 < plain.weights.sum()
+    assert not torch.equal(other.prompts, plain.prompts)
+
+
+def test_families_have_prompts_of_one_length(samples, words):
+    assert set(samples.families) == FAMILIES
+    for family, group in samples.families.items():
+        names = {name for e in group.episodes for name in (e.task, e.sister)}
+        assert len(names) == 2 and all(name.startswith(family) for name in names)
+        assert len({len(words.prompts[TASKS[n].instruction]) for n in names}) == 1
+    assert len(samples) == sum(len(g.index) for g in samples.families.values()) == 18
+
+
+@pytest.mark.parametrize(('share', 'expected'), [(0.0, 0.0), (1.0, 1.0), (0.25, 0.25)])
+def test_the_share_of_other_instructions(samples, words, share, expected, monkeypatch):
+    monkeypatch.setattr(samples, '_pixels', lambda picked: torch.zeros(1))
+    seen = []
+    batch = samples.batch
+    monkeypatch.setattr(samples, 'batch', lambda f, c, s: seen.append((c, s)) or batch(f, c, s))
+    samples.draw('pick', 4000, share, np.random.default_rng(0))
+    chosen, swapped = seen[0]
+    # Four standard errors: sqrt(0.25 * 0.75 / 4000) = 0.007, and the same for six equal counts.
+    assert abs(swapped.mean() - expected) < 0.028
+    counts = np.bincount(chosen, minlength=6)
+    assert len(counts) == 6 and np.abs(counts / 4000 - 1 / 6).max() < 0.024
+
+
+def test_the_same_generator_draws_the_same(samples):
+    one, two = (samples.draw('pick', 2, 0.5, np.random.default_rng(9)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """An episode is then its own seed."""
+    monkeypatch.setattr(dataset, 'load', lambda path: int(path.stem))
+
+    def run(seeds):
+        return split(Path(f'/work/{seed}.npz') for seed in seeds)
+
+    return run
+
+
+def test_training_and_validation_share_no_episode(named):
+    seeds = list(range(1_000_000, 1_001_200))
+    train, held = named(seeds)
+    assert sorted(train + held) == seeds and train == sorted(train)
+    assert len(held) == 30  # a fortieth
+    assert {name: sum(seed % 6 == n for seed in held) for n, name in enumerate(TASKS)} == (
+        dict.fromkeys(TASKS, 5)
+    )
+
+
+@given(st.sets(st.integers(1_000_000, 1_000_600), max_size=40), st.integers(0, 600))
+def test_a_new_episode_moves_no_other_one(seeds, extra):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, 'load', lambda path: int(path.stem))
+        before, after = (
+            split(Path(f'{seed}.npz') for seed in sorted(s))
+            for s in (seeds, seeds | {1_000_000 + extra})
+        )
+    assert set(before[0]) <= set(after[0]) and set(before[1]) <= set(after[1])
+
+
+def test_statistics_are_numpys_on_all_labels(six_episodes, statistics):
+    labels = [
+        episode.chunk[frame, k]
+        for episode in six_episodes
+        for frame in range(len(episode))
+        for k in range(8)
+        if episode.valid[frame, k]
+    ]
+    states = np.concatenate([e.state for e in six_episodes])
+    for entry, values in (('action', np.array(labels)), ('proprio', states)):
+        got = statistics[entry]
+        np.testing.assert_allclose(got['min'], np.min(values, 0))
+        np.testing.assert_allclose(got['max'], np.max(values, 0))
+        np.testing.assert_allclose(got['mean'], sum(values) / len(values))
+        spread = np.sqrt(((values - sum(values) / len(values)) ** 2).mean(0))
+        np.testing.assert_allclose(got['std'], spread)
+        np.testing.assert_allclose(got['q01'], np.percentile(values, 1, axis=0), atol=1.1e-3)
+        np.testing.assert_allclose(got['q99'], np.percentile(values, 99, axis=0), atol=1.1e-3)
+    assert statistics['action']['mask'] == [True] * 6 + [False]
+    assert statistics['num_transitions'] == 18 and statistics['num_trajectories'] == 6
+
+
+def test_numbers_that_never_change_still_have_a_range(tmp_path, episode):
+    still = episode(frames=2)
+    still.chunk[:], still.state[:] = 0.0, 0.3
+    found = describe_numbers([still])
+    for entry in (found['action'], found['proprio']):
+        assert (np.array(entry['q01']) < np.array(entry['q99'])).all()
+    (tmp_path / 'dataset_statistics.json').write_text(json.dumps({'two_cubes': found}))
+    read = read_statistics(tmp_path, LIBERO, None)  # which refuses an empty range
+    np.testing.assert_array_equal(read.action.mask, [True] * 6 + [False])

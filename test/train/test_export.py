@@ -1,0 +1,109 @@
+"""The exported folder is a checkpoint like any other, and acts as the network that was trained.
+
+What it should say is computed by the network itself with its weights rounded to bfloat16.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from vla_prune_ros import Observation, load_policy
+from vla_prune_ros.evaluate.check import CheckOptions, check_checkpoint
+from vla_prune_ros.model.images import pixel_values
+from vla_prune_ros.train.export import export
+from vla_prune_ros.train.reference_model import ReferenceNet
+
+INSTRUCTION = 'stack the green cube on the other cube'
+ABOUT = {'stage': 'a test', 'history': [1, 2]}
+
+
+@pytest.fixture(scope='module')
+def net(tiny_net):
+    return tiny_net(2)
+
+
+@pytest.fixture(scope='module')
+def folder(net, words, statistics, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('export') / 'new' / 'checkpoint'
+    export(net, words, statistics, folder, 12, ABOUT)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def policy(folder):
+    return load_policy(folder)
+
+
+def test_it_is_a_trained_film_checkpoint_of_the_libero_profile(policy, net):
+    about = policy.describe()
+    assert about['film'] is True and about['head'] == 'l1' and about['proprio'] is True
+    assert policy.untrained is False and about['untrained'] is False
+    assert policy.profile.name == 'libero' and about['unnorm_key'] == 'two_cubes'
+    own = sum(p.numel() for p in net.policy.parameters())
+    table = net.policy.language_model.model.embed_tokens.weight
+    assert about['parameters'] == own + (32064 - len(table)) * table.shape[1]
+
+
+@torch.inference_mode()
+def test_the_loaded_policy_acts_as_the_trained_network(policy, net, words, statistics, tiny_net):
+    rng = np.random.default_rng(0)
+    bounds = statistics['proprio']
+    low, high = np.array(bounds['q01']), np.array(bounds['q99'])
+    state = rng.uniform(low, high)
+    frames = {c: rng.integers(0, 256, (256, 256, 3), np.uint8) for c in ('primary', 'wrist')}
+    answer = policy.infer(Observation(frames, state, INSTRUCTION))
+    rounded = tiny_net(2)
+    for parameter in rounded.parameters():
+        parameter.copy_(parameter.bfloat16().float())
+    seen = [answer.model_images[camera] for camera in ('primary', 'wrist')]
+    scaled = 2.0 * (state - low) / (high - low + 1e-8) - 1.0
+    want = rounded(
+        torch.from_numpy(pixel_values(seen))[None],
+        words.prompts[INSTRUCTION][None],
+        torch.tensor(scaled, dtype=torch.float32)[None],
+    ).actions[0]
+    np.testing.assert_allclose(answer.normalized, want, rtol=0, atol=1e-5)
+    exact = net(
+        torch.from_numpy(pixel_values(seen))[None],
+        words.prompts[INSTRUCTION][None],
+        torch.tensor(scaled, dtype=torch.float32)[None],
+    ).actions[0]
+    assert np.abs(answer.normalized - exact.numpy()).max() > 1e-5  # the rounding is seen
+    action = statistics['action']
+    low, high = np.array(action['q01'])[:6], np.array(action['q99'])[:6]
+    unscaled = (want[:, :6].numpy() + 1.0) / 2.0 * (high - low) + low
+    np.testing.assert_allclose(answer.actions[:, :6], unscaled, atol=1e-4)
+    np.testing.assert_allclose(answer.actions[:, 6], want[:, 6], atol=1e-5)
+
+
+def test_every_check_of_checkpoints_passes(folder):
+    result = check_checkpoint(CheckOptions(str(folder), dtype='float32'))
+    failed = [(c['name'], c['reason']) for c in result['checks'] if not c['ok']]
+    assert result['ok'] and failed == []
+    assert result['found']['FiLM'] == 'yes' and 'training' not in result['found']
+
+
+def test_the_note_says_where_it_is_from(folder, statistics):
+    note = json.loads((folder / 'vla_prune.json').read_text())
+    assert note == {'trained': True, **ABOUT}
+    numbers = json.loads((folder / 'dataset_statistics.json').read_text())
+    assert numbers == {'two_cubes': statistics}
+
+
+def test_a_later_step_replaces_the_components(net, words, statistics, tmp_path, tiny_net):
+    export(tiny_net(5), words, statistics, tmp_path, 1, {})
+    export(net, words, statistics, tmp_path, 25, {})
+    names = sorted(p.name for p in tmp_path.glob('*.pt'))
+    parts = ('action_head', 'proprio_projector', 'vision_backbone')
+    assert names == [f'{part}--25_checkpoint.pt' for part in parts]
+    ours = load_policy(tmp_path).model.state_dict()
+    for name, value in net.policy.state_dict().items():
+        if 'embed_tokens' not in name:
+            assert torch.equal(ours[name], value.bfloat16().float()), name
+
+
+def test_at_full_size_it_stays_below_16_megabytes(words, statistics, tmp_path):
+    export(ReferenceNet(words.rows), words, statistics, tmp_path, 0, {})
+    assert sum(p.stat().st_size for p in tmp_path.iterdir()) < 16e6

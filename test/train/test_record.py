@@ -1,0 +1,334 @@
+"""Labels are what the expert did, told by a second book-keeping beside the recorder's.
+
+The scene here has no physics: it logs every action and who gave it. Expected chunks, marks and
+frames follow from that log by counting steps one at a time. ``test_record_scene.py`` does it once
+more with the real scene.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla_prune_ros.sim.scene import SceneState
+from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.train import record
+from vla_prune_ros.train.record import CHUNK, MAX_STEPS, Recorder, correct, demonstrate
+
+SISTERS = {
+    'pick_red': 'pick_green',
+    'pick_green': 'pick_red',
+    'stack_red_on_green': 'stack_green_on_red',
+    'stack_green_on_red': 'stack_red_on_green',
+    'place_red_left': 'place_green_left',
+    'place_green_left': 'place_red_left',
+}
+CUBES = {'red': np.array([0.1, 0.2, 0.8]), 'green': np.array([-0.1, 0.0, 0.8])}
+HAND_DOWN = np.array([np.pi, 0.0, 0.0])
+POLICY = 0.77  # a number that only the policy's actions have
+
+
+class LogScene:
+    """Counts steps; ``log`` holds (action, given by the expert for the episode's own task)."""
+
+    cameras = ('primary', 'wrist')
+
+    def __init__(self, task='pick_red', success_at=None):
+        self.own, self.task = TASKS[task], TASKS[task]
+        self.success_at, self.closing_at = success_at, set()
+        self.log, self.answer = [], None
+        self.env = SimpleNamespace(sim=self)
+
+    @property
+    def steps(self):
+        return len(self.log)
+
+    def expert_action(self):
+        """Numbers its answers; closes where it is told to, opens elsewhere."""
+        mine = self.task is self.own
+        close = self.steps in self.closing_at
+        action = np.array([self.steps / 1000, float(mine), 0, 0, 0, 0, 1.0 if close else -1.0])
+        self.answer = action, mine
+        return action
+
+    def step(self, action):
+        expert = self.answer is not None and np.array_equal(self.answer[0], action)
+        self.log.append((np.array(action), expert and self.answer[1]))
+        self.answer = None
+
+    def success(self):
+        return self.success_at is not None and self.steps >= self.success_at
+
+    def images(self):
+        return {camera: np.zeros((2, 2, 3), np.uint8) for camera in self.cameras}
+
+    def cube_position(self, colour):
+        return CUBES[colour]
+
+    def state(self):
+        names = tuple('abc')
+        joints = np.array([0.0, 0.03, -0.02])
+        place = np.array([self.steps, 0.5, 1.0])
+        return SceneState(place, np.array([1.0, 0.0, 0.0, 0.0]), names, joints, joints)
+
+
+@pytest.fixture(autouse=True)
+def _no_physics(monkeypatch):
+    """What the recorder would ask the real scene; a projection that names camera and point."""
+    monkeypatch.setattr(record, 'expert_action', lambda scene: scene.expert_action())
+    monkeypatch.setattr(record, 'compress', lambda picture: b'')
+    monkeypatch.setattr(record, 'prepare_image', lambda picture: picture)
+    monkeypatch.setattr(
+        record,
+        'seen_at',
+        lambda sim, camera, point: np.array([len(camera), point[0]]),
+    )
+
+
+def recorder(scene, seed=0):
+    return Recorder(scene, HAND_DOWN, np.random.default_rng(seed))
+
+
+def frames_of(episode):
+    """Step of the scene at each frame: the x of its end effector."""
+    return episode.state[:, 0].astype(int).tolist()
+
+
+def check_against_the_log(scene, episode):
+    """Chunk, marks and states of every frame, step by step."""
+    for frame, start in enumerate(frames_of(episode)):
+        unbroken = True
+        for k in range(CHUNK):
+            action, expert = scene.log[start + k]
+            unbroken = unbroken and expert
+            assert episode.valid[frame, k] == unbroken, (frame, k)
+            if unbroken:
+                want = [*action[:6], 0.0 if action[6] > 0 else 1.0]
+                np.testing.assert_array_equal(episode.chunk[frame, k], want)
+
+
+runs = st.lists(
+    st.tuples(st.sampled_from(['expert', 'burst', 'lure']), st.integers(1, 13)),
+    min_size=1,
+    max_size=7,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(runs, st.sets(st.integers(0, 80), max_size=40), st.integers(0, 99))
+def test_frames_chunks_and_marks_are_those_of_the_log(turns, closing, seed):
+    scene = LogScene()
+    scene.closing_at = closing
+    tape = recorder(scene, seed)
+    either, since = True, 0  # steps of the expert since the beginning or the last interruption
+    frames: dict[int, list[int]] = {0: [], 1: []}  # by the step that the recorder began with
+    for kind, length in turns:
+        before = scene.steps
+        if kind == 'expert':
+            tape.expert(length)
+            for n in range(length):
+                for first, found in frames.items():
+                    if (since + n) % 2 == (first if either else 0):
+                        found.append(before + n)
+            since += length
+            continue
+        tape.burst(length, 1.0) if kind == 'burst' else tape.lure(length)
+        if scene.steps > before:  # a lure may give up at once
+            either, since = False, 0
+    episode = tape.episode()
+    if episode is None:
+        assert [] in frames.values()
+        return
+    assert frames_of(episode) in frames.values()
+    check_against_the_log(scene, episode)
+
+
+def test_every_second_step_is_a_frame_and_either_one_may_begin():
+    starts = set()
+    for seed in range(12):
+        scene = LogScene()
+        tape = recorder(scene, seed)
+        tape.expert(9)
+        tape.expert(8)  # a second call goes on counting
+        frames = frames_of(tape.episode())
+        assert frames == list(range(frames[0], 17, 2))
+        starts.add(frames[0])
+    assert starts == {0, 1}
+
+
+@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('before', [1, 4, 5])
+def test_the_first_step_after_an_interruption_is_a_frame(seed, before):
+    scene = LogScene()
+    tape = recorder(scene, seed)
+    tape.expert(before)
+    tape.interrupt(np.zeros((3, 7)))
+    tape.expert(5)
+    frames = frames_of(tape.episode())
+    assert [f for f in frames if f >= before + 3] == [before + 3, before + 5, before + 7]
+
+
+def test_the_last_chunks_are_whole_because_the_expert_goes_on():
+    scene = LogScene(success_at=21)
+    tape = recorder(scene)
+    assert tape.expert(100)
+    assert scene.steps == 21
+    episode = tape.episode()
+    assert scene.steps == 21 + CHUNK
+    assert episode.valid.all() and max(frames_of(episode)) >= 19
+    check_against_the_log(scene, episode)
+
+
+def test_an_interruption_at_the_end_cuts_the_last_chunks():
+    scene = LogScene()
+    tape = recorder(scene)
+    tape.expert(6)
+    tape.interrupt(np.zeros((2, 7)))
+    episode = tape.episode()
+    for start, row in zip(frames_of(episode), episode.valid, strict=True):
+        np.testing.assert_array_equal(row, np.arange(CHUNK) < 6 - start)
+    check_against_the_log(scene, episode)
+
+
+def test_a_frame_holds_what_the_scene_says_then():
+    scene = LogScene('stack_green_on_red')
+    tape = recorder(scene)
+    tape.expert(4)
+    episode = tape.episode()
+    step = frames_of(episode)[1]
+    np.testing.assert_allclose(
+        episode.state[1], [step, 0.5, 1.0, np.pi, 0, 0, 0.03, -0.02], atol=1e-12
+    )
+    hand = np.array([step, 0.5, 1.0])
+    for row, colour in enumerate(('green', 'red')):  # the target first
+        np.testing.assert_array_equal(episode.offset[1, row], CUBES[colour] - hand)
+        names = ('agentview', 'robot0_eye_in_hand')
+        np.testing.assert_array_equal(
+            episode.seen[1, row], [[len(name), CUBES[colour][0]] for name in names]
+        )
+    assert (episode.task, episode.sister) == ('stack_green_on_red', 'stack_red_on_green')
+    assert len(episode.views) == 2 * len(episode)
+    for array, shape in (
+        (episode.state, (8,)),
+        (episode.chunk, (8, 7)),
+        (episode.valid, (8,)),
+        (episode.seen, (2, 2, 2)),
+        (episode.offset, (2, 3)),
+    ):
+        assert array.shape == (len(episode), *shape)
+
+
+def test_sisters_exchange_the_cubes():
+    assert {name: record.sister_of(task).name for name, task in TASKS.items()} == SISTERS
+
+
+def test_no_expert_no_episode():
+    tape = recorder(LogScene())
+    tape.burst(5, 1.0)
+    assert tape.episode() is None
+
+
+def test_a_lure_goes_for_the_other_cube_and_never_closes():
+    scene = LogScene()
+    scene.closing_at = {7}
+    tape = recorder(scene)
+    tape.lure(20)
+    assert scene.task is scene.own and scene.steps == 7
+    assert all(action[1] == 0.0 and action[6] < 0 and not mine for action, mine in scene.log)
+
+
+def test_a_lure_ends_after_its_steps_and_restores_the_task_whatever_happens(monkeypatch):
+    scene = LogScene('place_green_left')
+    tape = recorder(scene)
+    tape.lure(4)
+    assert scene.task is scene.own and scene.steps == 4
+
+    def broken(asked):
+        raise RuntimeError('the simulator is gone')
+
+    monkeypatch.setattr(record, 'expert_action', broken)
+    with pytest.raises(RuntimeError):
+        tape.lure(4)
+    assert scene.task is scene.own
+
+
+def test_a_burst_is_one_motion_within_the_limits():
+    for seed in range(8):
+        scene = LogScene()
+        recorder(scene, seed).burst(6, 0.8)
+        actions = np.array([action for action, _ in scene.log])
+        assert len(actions) == 6 and (actions == actions[0]).all()
+        assert (np.abs(actions[0, :3]) <= 0.8).all() and (np.abs(actions[0, 3:6]) <= 0.15).all()
+        assert actions[0, 6] in (-1.0, 1.0)
+
+
+@pytest.mark.parametrize(('task', 'limit'), [('pick_red', 150), ('stack_green_on_red', 260)])
+def test_a_demonstration_that_fails_gives_none(task, limit):
+    for seed in range(3):
+        scene = LogScene(task)
+        assert demonstrate(recorder(scene, seed)) is None
+        assert sum(mine for _, mine in scene.log) <= limit == MAX_STEPS[task.split('_')[0]]
+
+
+def test_demonstrations_are_disturbed_and_labels_are_the_experts():
+    disturbed = 0
+    for seed in range(20):
+        scene = LogScene(success_at=70)
+        episode = demonstrate(recorder(scene, seed))
+        check_against_the_log(scene, episode)
+        own = [mine for _, mine in scene.log]
+        disturbed += not all(own)
+        assert sum(own) >= 0.4 * len(own)
+    assert disturbed >= 10
+
+
+def test_the_same_seed_gives_the_same_disturbances():
+    logs = []
+    for _ in range(2):
+        scene = LogScene(success_at=60)
+        demonstrate(recorder(scene, 5))
+        logs.append(np.array([action for action, _ in scene.log]))
+    np.testing.assert_array_equal(*logs)
+
+
+def policy(scene):
+    """A chunk of random actions that carry a mark."""
+    chunk = np.random.default_rng(scene.steps).uniform(-1, 1, (CHUNK, 7))
+    chunk[:, 1] = POLICY
+    return chunk
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_corrections_hold_the_experts_answers_alone(seed):
+    scene = LogScene()
+    episode = correct(recorder(scene, seed), policy)
+    actions = np.array([action for action, _ in scene.log])
+    assert (actions[:, 1] == POLICY).any() and (actions[:, 1] == 1.0).any()
+    assert episode.valid.any() and not (episode.chunk[episode.valid][:, 1] == POLICY).any()
+    check_against_the_log(scene, episode)
+    assert actions[0, 1] == POLICY  # the policy begins, so that its own states are labelled
+    assert len(actions) < MAX_STEPS['pick'] + 5 * CHUNK + 20 + CHUNK
+
+
+def test_the_policys_chunks_are_executed_whole():
+    scene = LogScene()
+    correct(recorder(scene, 1), policy)
+    runs, length = [], 0
+    for action, _ in scene.log:
+        if action[1] == POLICY:
+            length += 1
+        elif length:
+            runs, length = [*runs, length], 0
+    assert runs and all(n % CHUNK == 0 and n <= 5 * CHUNK for n in runs)
+
+
+def test_a_policy_that_succeeds_ends_the_correction():
+    scene = LogScene(success_at=5)
+    assert correct(recorder(scene), policy) is None  # nothing to learn from
+    assert scene.steps == 5
+    scene = LogScene(success_at=100)
+    episode = correct(recorder(scene), policy)
+    check_against_the_log(scene, episode)
+    assert scene.steps <= 100 + CHUNK

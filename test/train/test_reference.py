@@ -1,0 +1,174 @@
+"""The whole way from demonstrations to a checkpoint, and what a second run leaves as it is.
+
+Tiny network, a handful of steps, episodes drawn at random; ``test_reference_scene.py`` records
+them in the simulator.
+"""
+
+import json
+
+import pytest
+
+from vla_prune_ros import load_policy
+from vla_prune_ros.evaluate.episode import EpisodeResult
+from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.train import reference
+from vla_prune_ros.train.demonstrations import save
+from vla_prune_ros.train.learner import Learner, Recipe
+from vla_prune_ros.train.reference import Plan, successes, train_reference
+
+FIRST = 1_000_074  # two rounds of the six tasks: the second one is held out
+NAMES = list(TASKS)
+
+
+class Progress:
+    """Remembers the stages; pulls the plug at the step that it is told."""
+
+    def __init__(self, plug=None):
+        self.stages, self.done, self._plug = [], {}, plug
+
+    def stage(self, text, total):
+        self.stages.append((text, total))
+
+    def at(self, done, text=''):
+        name = self.stages[-1][0]
+        self.done[name] = done
+        if (name, done) == self._plug:
+            raise KeyboardInterrupt
+
+
+def plan_for(work):
+    def steps(number, **options):
+        return Recipe(number, batch=1, part=1, warm_up=1, **options)
+
+    return Plan(
+        work,
+        demonstrations=12,
+        towers=steps(1, towers_only=True),
+        first=steps(3),
+        corrections=(12,),
+        further=steps(1),
+        checks=6,
+        workers=1,
+    )
+
+
+def result(task, success, wrong=''):
+    return EpisodeResult('two_cubes', task, 0, '', success, 9, wrong, 0.1, 512, 'pose', (), ())
+
+
+@pytest.fixture(scope='module')
+def drawn(tiny_net, episode):
+    """What was recorded and measured, and with which checkpoint."""
+    log = []
+
+    def collect(wanted, workers, done):
+        for n, seed in enumerate(wanted.missing(), start=1):
+            if wanted.checkpoint is not None:
+                assert (wanted.checkpoint / 'config.json').is_file()
+            log.append((wanted.folder.name, seed, wanted.checkpoint and wanted.checkpoint.name))
+            save(episode(NAMES[seed % 6], 1, seed), wanted.folder / f'{seed}.npz')
+            done(n, len(wanted.seeds))
+
+    def measure(checkpoint, seeds, workers, done):
+        log.append(('measure', len(seeds), checkpoint.name))
+        assert load_policy(checkpoint).untrained is False
+        return [result(NAMES[seed % 6], seed % 2 == 0) for seed in seeds]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, 'FIRST_DEMONSTRATION', FIRST)
+        patch.setattr(reference, 'ReferenceNet', lambda rows, seed: tiny_net(seed))
+        patch.setattr(reference, 'collect', collect)
+        patch.setattr(reference, 'measure', measure)
+        yield log
+
+
+def weights(folder):
+    files = sorted(folder.glob('*.safetensors')) + sorted(folder.glob('*.pt'))
+    state = load_policy(folder).model.state_dict()
+    return len(files), {name: value.tolist() for name, value in state.items()}
+
+
+@pytest.fixture(scope='module')
+def finished(drawn, tmp_path_factory):
+    """(work folder, checkpoint, history, progress, log) of a run from beginning to end."""
+    progress, tmp_path = Progress(), tmp_path_factory.mktemp('finished')
+    about = train_reference(plan_for(tmp_path / 'work'), tmp_path / 'out', progress)
+    return tmp_path / 'work', tmp_path / 'out', about, progress, list(drawn)
+
+
+def test_the_stages_in_their_order(finished):
+    _, out, about, progress, log = finished
+    recorded = [('demonstrations', FIRST + n, None) for n in range(12)]
+    corrected = [('corrections-1', 2_100_000 + n, 'imitation') for n in range(12)]
+    assert log == [
+        *recorded,
+        ('measure', 6, 'imitation'),
+        *corrected,
+        ('measure', 6, 'round-1'),
+    ]
+    assert progress.stages == [
+        ('recording demonstrations', 12),
+        ('training towers', 1),
+        ('training imitation', 3),
+        ('measuring imitation', 6),
+        ('recording corrections-1', 12),
+        ('training round-1', 1),
+        ('measuring round-1', 6),
+    ]
+    assert progress.done['training imitation'] == 3
+
+
+def test_the_result_is_a_checkpoint_with_its_history(finished):
+    _, out, about, _, _ = finished
+    policy = load_policy(out)
+    assert not policy.untrained and policy.describe()['film']
+    assert [p.name for p in out.glob('action_head*')] == ['action_head--5_checkpoint.pt']
+    note = json.loads((out / 'vla_prune.json').read_text())
+    assert note['trained'] is True and note['task_names'] == NAMES
+    assert note['history'] == json.loads(json.dumps(about['history']))
+    trained = [e for e in about['history'] if 'validation' in e]
+    # Twelve episodes of one frame each, six of them held out; then six more of twelve corrections.
+    assert [(e['stage'], e['samples'], e['steps']) for e in trained] == [
+        ('towers', 6, 1),
+        ('imitation', 6, 3),
+        ('round-1', 12, 1),
+    ]
+    assert all(e['validation'] for e in trained)
+    checks = [e for e in about['history'] if 'success' in e]
+    assert [e['stage'] for e in checks] == ['imitation', 'round-1']
+    assert checks[0]['success']['pick_red'] == '1/1, wrong 0'
+    assert str(out.parent) not in (out / 'vla_prune.json').read_text()  # no path of this machine
+
+
+def test_a_second_run_records_trains_and_measures_nothing(finished, drawn, monkeypatch):
+    work, out, _, _, _ = finished
+    drawn.clear()
+    monkeypatch.setattr(Learner, '_one_step', None)
+    again = out.parent / 'again'
+    train_reference(plan_for(work), again, Progress())
+    assert drawn == []
+    assert weights(again) == weights(out)
+
+
+@pytest.mark.parametrize(
+    'plug', [('training imitation', 2), ('recording corrections-1', 4), ('training round-1', 1)]
+)
+def test_a_run_that_was_broken_off_ends_with_the_same_weights(finished, drawn, tmp_path, plug):
+    _, out, _, _, log = finished
+    drawn.clear()
+    plan = plan_for(tmp_path / 'broken')
+    with pytest.raises(KeyboardInterrupt):
+        train_reference(plan, tmp_path / 'other', Progress(plug))
+    train_reference(plan, tmp_path / 'other', Progress())
+    assert drawn == log  # nothing was recorded or measured twice
+    assert weights(tmp_path / 'other') == weights(out)
+
+
+def test_successes_are_counted_by_task():
+    results = [
+        result('pick_red', True),
+        result('pick_red', False, 'lifted'),
+        result('pick_red', False, 'pushed'),
+        result('place_red_left', True, 'pushed'),
+    ]
+    assert successes(results) == {'pick_red': '1/3, wrong 2', 'place_red_left': '1/1'}

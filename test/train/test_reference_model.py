@@ -1,0 +1,169 @@
+"""The network that is trained is the one that acts, sample by sample, with all visual tokens.
+
+Expected values: the policy's own inference path (towers, ``act`` with the dense pruner, one sample
+at a time), the tokeniser's ids, and closed forms.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from vla_prune_ros.model.prompt import PromptTokenizer, build_prompt
+from vla_prune_ros.model.synthetic import VOCABULARY
+from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.pruning.baselines import Dense
+from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.train.reference_model import PIECES, Words, grid_waves, make_tokenizer
+
+INSTRUCTIONS = [task.instruction for task in TASKS.values()]
+RED, GREEN = 'pick up the red cube', 'pick up the green cube'
+
+
+@pytest.fixture(scope='module')
+def net(tiny_net):
+    return tiny_net()
+
+
+@pytest.fixture(scope='module')
+def inputs(words):
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randn(3, 2, 6, 224, 224, generator=draw)
+    prompts = torch.stack([words.prompts[text] for text in (RED, GREEN, RED)])
+    return pixels, prompts, torch.rand(3, 8, generator=draw) * 2 - 1
+
+
+@pytest.fixture(scope='module')
+def answer(net, inputs):
+    with torch.inference_mode():
+        return net(*inputs)
+
+
+def test_shapes(answer):
+    assert answer.actions.shape == (3, 8, 7)
+    assert answer.pointers.shape == (3, 2, 2, 256)
+    assert answer.offsets.shape == (3, 2, 3)
+    assert all(torch.isfinite(part).all() for part in answer)
+
+
+@torch.inference_mode()
+def test_actions_are_those_of_the_policys_own_path(net, inputs, answer):
+    pixels, prompts, state = inputs
+    policy = net.policy
+    layout = policy.layout(LIBERO.cameras, prompts.shape[1], LIBERO.chunk)
+    for i in range(len(pixels)):
+        one = prompts[i : i + 1]
+        visual = policy.visual_tokens(pixels[i], one)
+        torch.testing.assert_close(
+            net.visual(pixels, prompts)[i].flatten(0, 1), visual[0], rtol=0, atol=1e-5
+        )
+        act = policy.act(visual, one, state[i : i + 1], layout, Dense())
+        torch.testing.assert_close(answer.actions[i], act.actions[0], rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_sample_does_not_see_the_others(net, inputs, answer):
+    for i in (0, 1):
+        alone = net(*(part[i : i + 1] for part in inputs))
+        for got, want in zip(alone, answer, strict=True):
+            torch.testing.assert_close(got[0], want[i], rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_pointers_are_a_linear_look_at_every_visual_token(net, inputs, answer):
+    visual = net.visual(*inputs[:2])
+    weight, bias = net.pointer.weight, net.pointer.bias
+    for place, camera, patch in ((0, 0, 0), (1, 0, 255), (0, 1, 17)):
+        want = visual[1, camera, patch] @ weight[place] + bias[place]
+        torch.testing.assert_close(
+            answer.pointers[1, place, camera, patch], want, rtol=0, atol=1e-4
+        )
+
+
+@torch.inference_mode()
+def test_the_instruction_reaches_the_towers(net, inputs, words):
+    pixels, prompts, _ = inputs
+    other = net.visual(pixels[:1], words.prompts[GREEN][None])
+    assert (other - net.visual(pixels[:1], prompts[:1])).abs().max() > 1e-3
+
+
+def test_every_visual_token_moves_the_actions(net, inputs, monkeypatch):
+    pixels, prompts, state = (part[:2] for part in inputs)
+    with torch.no_grad():
+        visual = net.visual(pixels, prompts)
+    visual.requires_grad_()
+    monkeypatch.setattr(net, 'visual', lambda *given: visual)
+    net(pixels, prompts, state).actions.sum().backward()
+    strength = visual.grad.norm(dim=-1)
+    assert strength.shape == (2, 2, 256) and (strength > 0).all()
+
+
+def test_every_acting_weight_learns_from_the_actions(tiny_net, inputs):
+    """Embedding rows of absent words aside."""
+    net = tiny_net()
+    net(*inputs).actions.square().sum().backward()
+    still = {n for n, p in net.policy.named_parameters() if p.grad is None or not p.grad.any()}
+    assert still == set()
+
+
+def test_the_seed_fixes_the_weights_and_leaves_the_global_generator_alone(tiny_net):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first, again, other = (tiny_net(seed).state_dict() for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    name = 'policy.projector.fc1.weight'
+    assert not torch.equal(first[name], other[name])
+
+
+def test_prompts_are_the_tokenizers_ids_through_the_table(words, tokenizer):
+    numbers = torch.arange(1.0, words.rows + 1)[:, None]  # row r of the small table says r + 1
+    table = words.full_table(numbers, VOCABULARY)
+    assert table.shape == (VOCABULARY, 1)
+    for text in INSTRUCTIONS:
+        ids = tokenizer(build_prompt(text))
+        assert table[ids].flatten().tolist() == (words.prompts[text] + 1).tolist()
+    used = {0, 1, 2, *(i for text in INSTRUCTIONS for i in tokenizer(build_prompt(text)))}
+    assert set(table.flatten().nonzero().flatten().tolist()) == used
+    assert len(used) == words.rows
+
+
+def test_special_ids_keep_their_rows(words):
+    """The stop token, id 2, closes every sequence."""
+    table = words.full_table(torch.eye(words.rows), 40_000)
+    for i in (0, 1, 2):
+        assert table[i, i] == 1.0
+    assert all(prompt[0] == 1 for prompt in words.prompts.values())
+
+
+def test_a_second_vocabulary_places_its_own_rows(tokenizer):
+    few = Words([RED], tokenizer)
+    assert set(few.prompts) == {RED} and few.rows < Words(INSTRUCTIONS, tokenizer).rows
+    assert few.prompts[RED].max() == few.rows - 1
+
+
+def test_words_of_the_instructions_are_single_pieces(tmp_path):
+    made = make_tokenizer()
+    made.save(str(tmp_path / 'tokenizer.json'))
+    assert isinstance(made, Tokenizer) and len(set(PIECES)) == len(PIECES)
+    tokens = PromptTokenizer(tmp_path)
+    lengths = {text: len(tokens(build_prompt(text))) for text in INSTRUCTIONS}
+    fixed = {n - len(text.split()) for text, n in lengths.items()}
+    assert len(fixed) == 1  # one piece per word, and the same frame around them
+    frame = tokens(build_prompt('x'))
+    assert frame[0] == 1 and frame[-1] == 29871
+
+
+def test_position_waves_tell_all_patches_apart():
+    waves = grid_waves(32)
+    assert waves.shape == (256, 32)
+    distances = torch.cdist(waves, waves) + 9 * torch.eye(256)
+    assert distances.min() > 0.5
+    row, column, number = 5, 11, 3  # a patch and a wave, by the formula
+    rate = 100.0 ** (-number / 8)
+    want = [math.sin(column * rate), math.cos(column * rate)]
+    want += [math.sin(row * rate), math.cos(row * rate)]
+    got = waves[16 * row + column][[number, 8 + number, 16 + number, 24 + number]]
+    np.testing.assert_allclose(got, want, atol=1e-6)

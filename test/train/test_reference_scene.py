@@ -1,0 +1,55 @@
+"""From the scripted expert to a checkpoint in the simulator, with processes, and once more.
+
+A network of a few thousand numbers and four steps of training: what it does is no matter.
+"""
+
+import pytest
+
+from vla_prune_ros import load_policy
+from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.train import reference
+from vla_prune_ros.train.learner import Learner, Recipe
+from vla_prune_ros.train.reference import Plan, train_reference
+
+FIRST = 1_000_074  # six seeds to train on, and one that is held out
+
+
+class Silence:
+    """Nobody watches."""
+
+    def stage(self, text, total):
+        """Begins."""
+
+    def at(self, done, text=''):
+        """Goes on."""
+
+
+def small(steps, **options):
+    return Recipe(steps, batch=1, part=1, warm_up=1, **options)
+
+
+@pytest.mark.slow
+def test_from_the_expert_to_a_checkpoint_and_nothing_twice(scene, tiny_net, tmp_path, monkeypatch):
+    """``scene`` skips where nothing renders."""
+    monkeypatch.setattr(reference, 'FIRST_DEMONSTRATION', FIRST)
+    monkeypatch.setattr(reference, 'ReferenceNet', lambda rows, seed: tiny_net(seed))
+    work, out = tmp_path / 'work', tmp_path / 'out'
+    plan = Plan(work, 7, small(1, towers_only=True), small(2), (6,), small(1), 6, workers=1)
+    about = train_reference(plan, out, Silence())
+    recorded = sorted(p.name for p in (work / 'demonstrations').iterdir())
+    assert [int(name.split('.')[0]) for name in recorded] == list(range(FIRST, FIRST + 7))
+    assert sum(name.endswith('.npz') for name in recorded) >= 6
+    assert len(list((work / 'corrections-1').iterdir())) == 6
+    checks = [entry['success'] for entry in about['history'] if 'success' in entry]
+    assert [sorted(found) for found in checks] == [sorted(TASKS)] * 2
+    trained = load_policy(out)
+    assert trained.untrained is False
+
+    stamps = {path: path.stat().st_mtime_ns for path in work.rglob('*.npz')}
+    monkeypatch.setattr(Learner, '_one_step', None)
+    monkeypatch.setattr(reference, 'measure', None)
+    train_reference(plan, tmp_path / 'again', Silence())
+    assert stamps == {path: path.stat().st_mtime_ns for path in work.rglob('*.npz')}
+    again = load_policy(tmp_path / 'again').model.state_dict()
+    for name, value in trained.model.state_dict().items():
+        assert (again[name] == value).all(), name
