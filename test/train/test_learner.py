@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.train import learner as module
 from vla_prune_ros.train.dataset import Batch, Samples
 from vla_prune_ros.train.learner import Learner, Recipe, learning_rate, losses, validate
@@ -230,9 +231,13 @@ def test_a_step_takes_its_share_of_every_family(samples, tiny_net, tmp_path, mon
         loss.register_hook(lambda grad: scales.append(float(grad)))
         return loss, {'l1': float(len(drawn))}
 
+    def draw(family, size, swapped, rng):
+        drawn.append((family, size, swapped))
+        return SimpleNamespace(to=lambda device: None)
+
     fake = SimpleNamespace(
         families=dict.fromkeys(('pick', 'stack', 'place')),
-        draw=lambda family, size, swapped, rng: drawn.append((family, size, swapped)),
+        draw=draw,
     )
     monkeypatch.setattr(module, 'losses', found)
     recipe = Recipe(1, batch=6, part=3, swapped=0.125)
@@ -284,3 +289,8 @@ def test_validation_is_the_mean_over_families_of_evenly_spaced_frames(
             for s in states.values()
         ]
         assert any(np.allclose(values, pair, atol=1e-6) for pair in scaled)
+
+
+def test_a_batch_that_cannot_be_parted_is_refused():
+    with pytest.raises(ProfileError, match='a batch of 6 has no parts of 4; use a divisor'):
+        Recipe(1, batch=6, part=4)

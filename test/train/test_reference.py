@@ -5,10 +5,13 @@ them in the simulator.
 """
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 
 from vla_prune_ros import load_policy
+from vla_prune_ros.errors import CheckpointError
 from vla_prune_ros.evaluate.episode import EpisodeResult
 from vla_prune_ros.sim.tasks import TASKS
 from vla_prune_ros.train import reference
@@ -162,6 +165,36 @@ def test_a_run_that_was_broken_off_ends_with_the_same_weights(finished, drawn, t
     train_reference(plan, tmp_path / 'other', Progress())
     assert drawn == log  # nothing was recorded or measured twice
     assert weights(tmp_path / 'other') == weights(out)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'first': Recipe(4, batch=1, part=1, warm_up=1)},
+        {'seed': 1},
+        {'demonstrations': 18},
+        {'corrections': (6,)},
+        {'checks': 12},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_folder_of_another_plan_is_refused_and_left_alone(finished, change):
+    work, out, _, _, _ = finished
+    name, before = next(iter(change)), sorted((p, p.stat().st_mtime_ns) for p in work.rglob('*'))
+    with pytest.raises(CheckpointError, match=f'was begun with {name} .* another --work folder'):
+        train_reference(replace(plan_for(work), **change), out.parent / 'elsewhere', Progress())
+    assert not (out.parent / 'elsewhere').exists()
+    assert sorted((p, p.stat().st_mtime_ns) for p in work.rglob('*')) == before
+
+
+def test_rounds_may_be_added_to_a_finished_folder(finished, drawn, tmp_path):
+    work, _, _, _, _ = finished
+    shutil.copytree(work, tmp_path / 'work')
+    drawn.clear()
+    plan = replace(plan_for(tmp_path / 'work'), corrections=(12, 6))
+    train_reference(plan, tmp_path / 'out', Progress())
+    second = [('corrections-2', 2_200_000 + n, 'round-1') for n in range(6)]
+    assert drawn == [*second, ('measure', 6, 'round-2')]
 
 
 def test_successes_are_counted_by_task():

@@ -16,7 +16,7 @@ from rich.console import Console
 from .. import __version__
 from ..errors import VlaPruneError
 from .bench import add_bench
-from .common import add_command, choose_checkpoint, positive, require_ros
+from .common import add_command, choose_policy, positive, require_ros
 from .evaluate import add_evaluate
 from .train import add_train
 
@@ -51,8 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument(
         '--checkpoint',
-        default='reference',
-        help="checkpoint folder, 'org/name' of the hub, or reference: the package's own",
+        help="checkpoint folder, or 'org/name' of the hub (default: the package's reference "
+        'policy, or an untrained one where that is not installed)',
     )
     demo.add_argument(
         '--out', type=Path, default=Path('out/demo'), help='folder for video, JSON and logs'
@@ -100,7 +100,7 @@ def _demo(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from ..nodes.demo import DemoOptions, run_demo
     from ..sim.rendering import apply_gl
 
-    checkpoint = choose_checkpoint(options.checkpoint, '', console)
+    checkpoint = choose_policy(options.checkpoint, console)
     apply_gl()  # fail here, with the mend, and not in a child's log
     demo = DemoOptions(
         checkpoint,

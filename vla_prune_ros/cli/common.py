@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from .. import __version__
-from ..errors import VlaPruneError
+from ..errors import CheckpointError, VlaPruneError
 
 Run = Callable[[argparse.Namespace, Console], dict[str, Any]]
 """A sub-command: options and where to print -> what ``--json`` writes."""
@@ -65,3 +65,19 @@ def choose_checkpoint(given: str | Path | None, preset: str, console: Console) -
         console.print(f'making an untrained checkpoint in {folder}')
         make_checkpoint(folder, preset)
     return folder
+
+
+def choose_policy(given: str | Path | None, console: Console) -> Path:
+    """The given checkpoint; else the reference policy, or an untrained one where that is not
+    installed.
+
+    :raises CheckpointError: the given one is not there.
+    """
+    if given is None:
+        from ..model.hub import reference_folder
+
+        try:
+            return reference_folder()
+        except CheckpointError as error:
+            console.print(str(error), markup=False)
+    return choose_checkpoint(given, 'demo', console)

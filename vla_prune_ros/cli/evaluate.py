@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ..errors import VlaPruneError
-from .common import add_command, choose_checkpoint, positive
+from .common import add_command, choose_policy, positive
 
 if TYPE_CHECKING:
     from ..evaluate.closed_loop import EvaluateOptions, Evaluation
@@ -29,8 +29,8 @@ def add_evaluate(commands: Any) -> None:
     evaluate.add_argument(
         'checkpoint',
         nargs='?',
-        default='reference',
-        help="checkpoint folder, 'org/name' of the hub, or reference: the package's own",
+        help="checkpoint folder, or 'org/name' of the hub (default: the package's reference "
+        'policy, or an untrained one where that is not installed)',
     )
     evaluate.add_argument(
         '--methods',
@@ -145,7 +145,7 @@ def _options(options: argparse.Namespace, console: Console) -> 'EvaluateOptions'
         max_steps=options.max_steps,
     )
     return EvaluateOptions(
-        checkpoint=choose_checkpoint(options.checkpoint, '', console),
+        checkpoint=choose_policy(options.checkpoint, console),
         methods=tuple(options.methods),
         tasks=task_names(options.simulator, options.tasks or ()),
         episodes=options.episodes,

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ def add_train(commands: Any) -> None:
         '--work', type=Path, default=Path('out/reference'), help='episodes and unfinished states'
     )
     reference.add_argument('--demonstrations', type=positive, default=1200, help='episodes')
-    reference.add_argument('--steps', type=positive, default=4200, help='optimiser steps')
+    reference.add_argument('--steps', type=positive, default=3000, help='optimiser steps')
     reference.add_argument(
         '--corrections',
         type=positive,
@@ -39,7 +40,7 @@ def add_train(commands: Any) -> None:
         metavar='EPISODES',
         help='episodes of each round of on-policy correction',
     )
-    reference.add_argument('--correction-steps', type=positive, default=900)
+    reference.add_argument('--correction-steps', type=positive, default=2000)
     reference.add_argument(
         '--checks', type=positive, default=60, help='episodes that measure success in between'
     )
@@ -89,17 +90,22 @@ def _plan(options: argparse.Namespace) -> 'Plan':
 
 
 class _Bars:
-    """One progress bar per stage."""
+    """One progress bar per stage; where no terminal draws it, a line every minute."""
 
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
+    def __init__(self, bar: Progress, period_s: float = 60.0) -> None:
+        self._bar, self._period_s = bar, period_s
         self._task: TaskID | None = None
+        self._name, self._next = '', 0.0
 
     def stage(self, text: str, total: int) -> None:
         """A stage of ``total`` units begins."""
         self._task = self._bar.add_task(text, total=total, text='')
+        self._name, self._next = f'{text}, of {total}', 0.0
 
     def at(self, done: int, text: str = '') -> None:
         """This many units of the stage are done."""
         if self._task is not None:
             self._bar.update(self._task, completed=done, text=text)
+        if not self._bar.console.is_terminal and time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._period_s
+            self._bar.console.print(f'{self._name}: {done}  {text}', highlight=False)

@@ -18,10 +18,10 @@ OPEN, CLOSE = -1.0, 1.0
 SUITE = 'libero_spatial'
 """The suite whose tasks the expert can do."""
 
-_GAIN = 1.5
+_GAIN = 2.5  # with less, friction holds a hand that touches the bowl
 _GRASP_ABOVE_M = 0.030  # grip point over the bowl's foot: fingertips 2 cm lower, rim 2 cm higher
 _HOVER_M = 0.12  # over the grasp: fingers clear bowls, cookies and drawer fronts
-_NEAR_M = 0.010  # beside the grasp: close enough for closing
+_NEAR_M = 0.013  # beside the grasp: close enough for closing
 _STILL_NEAR_M = 0.030  # while the fingers close, they may push the bowl this far
 _OPEN_GAP_M = 0.07
 _SHUT_GAP_M = 0.002
@@ -31,7 +31,7 @@ _CABINET_REACH_M = 0.24
 _CENTRED_M = 0.020  # LIBERO asks for 3 cm
 _RELEASE_M = 0.018  # bowl over the plate's foot when it may drop
 _RISE_M = 0.02  # error at most, upwards: a bowl that is held by its rim is lifted gently
-_SLOPE = 4.0  # height over the target per distance aside of it
+_SLOPE = 3.0  # height over the target per distance aside of it
 _FINGERS = (
     {'gripper0_leftfinger', 'gripper0_finger_joint1_tip'},
     {'gripper0_rightfinger', 'gripper0_finger_joint2_tip'},
@@ -65,7 +65,7 @@ def _approach(state: SceneState, bowl: np.ndarray) -> np.ndarray:
     near = _STILL_NEAR_M if _closing(state) else _NEAR_M
     if aside < near and abs(error[2]) < near:
         return _action(np.zeros(3), CLOSE)
-    return _action(_funnel(error, min(_HOVER_M, _SLOPE * max(0.0, aside - _NEAR_M / 2))), OPEN)
+    return _action(_funnel(error, min(_HOVER_M, _SLOPE * max(0.0, aside - 0.8 * _NEAR_M))), OPEN)
 
 
 def _closing(state: SceneState) -> bool:

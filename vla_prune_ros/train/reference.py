@@ -54,9 +54,9 @@ class Plan:
     work: Path
     demonstrations: int = 1200
     towers: Recipe = field(default_factory=lambda: Recipe(600, towers_only=True))
-    first: Recipe = field(default_factory=lambda: Recipe(4200))
+    first: Recipe = field(default_factory=lambda: Recipe(3000))
     corrections: tuple[int, ...] = (240, 240)
-    further: Recipe = field(default_factory=lambda: Recipe(900, lr=FURTHER_LR))
+    further: Recipe = field(default_factory=lambda: Recipe(2000, lr=FURTHER_LR))
     checks: int = 60
     workers: int = 2
     seed: int = 0
@@ -193,7 +193,7 @@ def _require_same(plan: Plan) -> None:
     file, wanted = plan.work / 'plan.json', _plain(plan)
     begun = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else wanted
     rounds = begun['corrections']
-    for name in ('demonstrations', 'towers', 'first', 'further', 'seed', 'checks', 'corrections'):
+    for name in ('seed', 'demonstrations', *RECIPES, 'checks', 'corrections'):
         now = wanted[name][: len(rounds)] if name == 'corrections' else wanted[name]
         if now != begun[name]:
             raise CheckpointError(
