@@ -10,7 +10,8 @@ import pytest
 
 from vla_prune_ros import __version__, cli
 from vla_prune_ros.cli import common
-from vla_prune_ros.errors import VlaPruneError
+from vla_prune_ros.errors import CheckpointError, VlaPruneError
+from vla_prune_ros.model import hub
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ('demo', 'make-checkpoint', 'bench', 'evaluate')
@@ -169,6 +170,22 @@ def test_the_default_checkpoint_is_made_once_in_the_users_cache(monkeypatch, tmp
     stamp = (folder / 'vla_prune.json').stat().st_mtime_ns
     assert common.choose_checkpoint(None, 'micro', console) == folder
     assert (folder / 'vla_prune.json').stat().st_mtime_ns == stamp
+
+
+def test_the_default_policy_is_the_reference_or_else_an_untrained_one(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setattr(hub, 'reference_folder', lambda: tmp_path / 'reference')
+    assert common.choose_policy(None, cli.Console()) == tmp_path / 'reference'
+    assert common.choose_policy(str(tmp_path), cli.Console()) == tmp_path
+
+    def absent():
+        raise CheckpointError('the reference policy is not installed', 'train it')
+
+    monkeypatch.setattr(hub, 'reference_folder', absent)
+    assert 'untrained' in common.choose_policy(None, cli.Console()).name
+    assert 'the reference policy is not installed' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

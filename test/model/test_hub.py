@@ -13,6 +13,7 @@ from huggingface_hub import errors
 from huggingface_hub.utils import filter_repo_objects
 
 from vla_prune_ros.errors import CheckpointError
+from vla_prune_ros.model import hub as module
 from vla_prune_ros.model.hub import checkpoint_folder, is_hub_id
 
 NAME = 'moojink/openvla-7b-oft-finetuned-libero-spatial'
@@ -190,3 +191,38 @@ def test_progress_of_several_threads_grows_and_is_short(hub, tmp_path, capfd):
     assert amounts == sorted(amounts)
     assert steps[-1] == f'fetching {NAME}: 15.08 of 15.08 GB'
     assert capfd.readouterr() == ('', '')
+
+
+def installed(tmp_path, monkeypatch, package, models):
+    """The package's module at ``package``, with a reference policy at ``models`` or without."""
+    file = tmp_path / package / 'vla_prune_ros' / 'model' / 'hub.py'
+    monkeypatch.setattr(module, '__file__', str(file))
+    if models:
+        folder = tmp_path / models
+        folder.mkdir(parents=True)
+        (folder / 'config.json').write_text('{}')
+
+
+@pytest.mark.parametrize(
+    ('package', 'models'),
+    [
+        ('', 'models/reference'),  # a checkout
+        ('venv/lib/python3.11/site-packages', 'venv/share/vla_prune_ros/models/reference'),  # pip
+        (
+            'install/vla_prune_ros/lib/python3.12/site-packages',  # colcon
+            'install/vla_prune_ros/share/vla_prune_ros/models/reference',
+        ),
+    ],
+    ids=['checkout', 'pip', 'colcon'],
+)
+def test_the_reference_policy_is_found_where_it_was_installed(
+    tmp_path, monkeypatch, package, models
+):
+    installed(tmp_path, monkeypatch, package, models)
+    assert checkpoint_folder('reference') == tmp_path / models
+
+
+def test_an_installation_without_the_reference_policy_says_how_to_get_one(tmp_path, monkeypatch):
+    installed(tmp_path, monkeypatch, 'venv/lib/python3.11/site-packages', '')
+    with pytest.raises(CheckpointError, match='is not installed .* vla-prune train reference'):
+        checkpoint_folder('reference')
