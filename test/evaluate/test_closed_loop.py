@@ -289,6 +289,11 @@ def _die(job):
     os._exit(9)
 
 
+def _heed_ctrl_c():
+    """A shell lets its background jobs ignore the signal, and so the tests of such a job."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(checkpoint, tmp_path, simulator):
     out = tmp_path / 'out'
@@ -297,7 +302,7 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(checkpoint, tmp_pa
     env = {**os.environ, 'PYTHONPATH': str(ROOT)}
     run = subprocess.Popen(
         [*command, '--episodes', '500', '--workers', '2'], env=env, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, preexec_fn=_heed_ctrl_c,
     )  # fmt: skip
     episodes = out / 'episodes.jsonl'
     deadline = time.monotonic() + 120

@@ -98,8 +98,9 @@ def nudged(scene, seconds):
     sim = scene.env.sim
     q = sim.data.qpos.copy()
     state = scene.state()
-    for address, velocity in zip(scene._qpos, state.joint_velocities, strict=True):
-        sim.data.qpos[address] += seconds * velocity
+    for name, velocity in zip(state.joint_names, state.joint_velocities, strict=True):
+        simulated = name.replace('panda_j', 'robot0_j').replace('panda_f', 'gripper0_f')
+        sim.data.qpos[sim.model.get_joint_qpos_addr(simulated)] += seconds * velocity
     sim.forward()
     moved = hand(scene)
     sim.data.qpos[:] = q

@@ -93,7 +93,15 @@ def test_who_does_not_listen_is_killed(tmp_path, env, monkeypatch):
     assert not any(map(running, children))
 
 
-def test_a_second_ctrl_c_does_not_wait_for_the_grace(tmp_path, env, monkeypatch):
+@pytest.fixture
+def heeded():
+    """A shell lets its background jobs ignore Ctrl-C, and so the tests of such a job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_grace(tmp_path, env, monkeypatch, heeded):
     monkeypatch.setattr(processes, '_GRACE_S', 600.0)
     with pytest.raises(KeyboardInterrupt), Processes(tmp_path, env) as group:
         group.start('a', 'stubborn')

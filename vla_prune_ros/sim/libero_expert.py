@@ -27,7 +27,8 @@ _OPEN_GAP_M = 0.07
 _SHUT_GAP_M = 0.002
 _CARRY_M = 0.12  # bowl over the plate's foot on the way there
 _CARRY_OVER_CABINET_M = 0.30
-_CABINET_REACH_M = 0.24
+_CABINET_REACH_M = 0.26
+_PALM_CLEARS_CABINET_M = 0.24  # grip point over the cabinet's foot
 _CENTRED_M = 0.020  # LIBERO asks for 3 cm
 _RELEASE_M = 0.018  # bowl over the plate's foot when it may drop
 _RISE_M = 0.02  # error at most, upwards: a bowl that is held by its rim is lifted gently
@@ -53,19 +54,23 @@ def libero_expert_action(scene: LiberoScene) -> np.ndarray:
     bowl, plate = (scene.env.body_position(name) for name in (bowl_name, plate_name))
     if scene.success():
         return _action(np.array([0.0, 0.0, 0.10]), OPEN)
+    cabinet = scene.env.body_position('wooden_cabinet_1')
+    beside = float(np.hypot(*(bowl - cabinet)[:2])) < _CABINET_REACH_M
     if _held(scene, bowl_name):
-        return _carry(scene, bowl, plate)
-    return _approach(scene.state(), bowl)
+        return _carry(bowl, plate, _CARRY_OVER_CABINET_M if beside else _CARRY_M)
+    grasp = bowl + [0.0, BOWL_RIM_M, _GRASP_ABOVE_M]
+    clear = cabinet[2] + _PALM_CLEARS_CABINET_M - grasp[2] if beside else 0.0
+    return _approach(scene.state(), grasp, max(_HOVER_M, clear))
 
 
-def _approach(state: SceneState, bowl: np.ndarray) -> np.ndarray:
+def _approach(state: SceneState, grasp: np.ndarray, hover: float) -> np.ndarray:
     """Over the rim on the robot's left, down between its inside and outside, close."""
-    error = bowl + [0.0, BOWL_RIM_M, _GRASP_ABOVE_M] - state.ee_position
+    error = grasp - state.ee_position
     aside = float(np.hypot(error[0], error[1]))
     near = _STILL_NEAR_M if _closing(state) else _NEAR_M
     if aside < near and abs(error[2]) < near:
         return _action(np.zeros(3), CLOSE)
-    return _action(_funnel(error, min(_HOVER_M, _SLOPE * max(0.0, aside - 0.8 * _NEAR_M))), OPEN)
+    return _action(_funnel(error, min(hover, _SLOPE * max(0.0, aside - 0.8 * _NEAR_M))), OPEN)
 
 
 def _closing(state: SceneState) -> bool:
@@ -75,15 +80,13 @@ def _closing(state: SceneState) -> bool:
     return bool(_SHUT_GAP_M < gap < _OPEN_GAP_M and speed < 0.005)
 
 
-def _carry(scene: LiberoScene, bowl: np.ndarray, plate: np.ndarray) -> np.ndarray:
+def _carry(bowl: np.ndarray, plate: np.ndarray, above: float) -> np.ndarray:
+    """Up, over the plate, down, and let go."""
     error = plate - bowl
     aside = float(np.hypot(error[0], error[1]))
     if aside < _CENTRED_M and -error[2] < _RELEASE_M:
         return _action(np.zeros(3), OPEN)
-    cabinet = scene.env.body_position('wooden_cabinet_1')
-    over = float(np.hypot(*(bowl - cabinet)[:2])) < _CABINET_REACH_M
-    height = _CARRY_OVER_CABINET_M if over else _CARRY_M
-    height = min(height, _SLOPE * max(0.0, aside - _CENTRED_M / 2))
+    height = min(above, _SLOPE * max(0.0, aside - _CENTRED_M / 2))
     return _action(_funnel(error, max(height, _RELEASE_M / 2)), CLOSE)
 
 

@@ -153,5 +153,5 @@ def _moka_pot() -> str:
 
 def _wine_bottle() -> str:
     return geom('cylinder', (0.026, 0.055), (0, 0, 0.0), _GREEN) + geom(
-        'cylinder', (0.010, 0.030), (0, 0, 0.085), _GREEN
+        'cylinder', (0.010, 0.022), (0, 0, 0.077), _GREEN
     )
