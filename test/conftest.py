@@ -46,6 +46,19 @@ def golden_dir() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope='session')
+def renderer() -> str:
+    """Name of the OpenGL backend of the simulator, which is chosen now."""
+    pytest.importorskip('robosuite', reason='the sim extra is not installed')
+    from vla_prune_ros.errors import VlaPruneError
+    from vla_prune_ros.sim.rendering import apply_gl
+
+    try:
+        return apply_gl()
+    except VlaPruneError as error:
+        pytest.skip(str(error))
+
+
 def _has_cuda() -> bool:
     import torch
 

@@ -233,6 +233,10 @@ def test_options_of_evaluate_become_those_of_the_run(monkeypatch, tmp_path, caps
     assert not other.setting.refresh and other.setting.instruction == 'other'
     assert other.setting.threads == 2
     assert 'no episode yet' in capsys.readouterr().out
+    # A suite of LIBERO has 50 fixed initial states per task, each of which is run once.
+    monkeypatch.setattr(closed_loop, 'task_names', lambda simulator, given: (simulator,))
+    assert cli.main(['evaluate', str(folder), '--simulator', 'libero_goal']) == 1
+    assert (seen[2].tasks, seen[2].episodes) == (('libero_goal',), 50)
 
 
 @pytest.fixture

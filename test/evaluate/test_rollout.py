@@ -17,7 +17,6 @@ from vla_prune_ros.errors import ActionRefused, InputRefused, VlaPruneError
 from vla_prune_ros.evaluate.episode import EpisodeResult
 from vla_prune_ros.evaluate.rollout import run_episode, step_limit
 from vla_prune_ros.evaluate.scene_motion import HAND_LINK, PANDA_URDF, scene_motion
-from vla_prune_ros.sim.rendering import apply_gl
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = 1_000_000_000
@@ -166,6 +165,17 @@ def test_step_limits(line_scene):
     assert step_limit(other) == 220
 
 
+def test_without_a_limit_the_episodes_own_holds(line_scene, script_policy):
+    """A scene of several tasks has that of the task to which it was reset."""
+
+    class Turns(line_scene):
+        def reset(self, seed):
+            super().reset(seed)
+            self.max_steps = 10 + seed
+
+    assert [run_episode(script_policy(), Turns(), seed).steps for seed in (0, 3)] == [10, 13]
+
+
 def test_the_arm_is_that_of_the_parameter_file():
     text = (ROOT / 'config' / 'libero.yaml').read_text(encoding='utf-8')
     parameters = yaml.safe_load(text)['/**/vla_policy']['ros__parameters']
@@ -193,14 +203,9 @@ def test_importing_it_loads_neither_torch_nor_a_simulator():
     assert done.stdout.strip() == '[]'
 
 
-def test_in_the_two_cube_scene_speed_comes_from_the_joints(script_policy):
+def test_in_the_two_cube_scene_speed_comes_from_the_joints(script_policy, renderer):
     """The arm moves along x at a known command; MuJoCo's own poses say how fast it was."""
-    pytest.importorskip('robosuite', reason='the sim extra is not installed')
     pytest.importorskip('pinocchio', reason='the motion extra is not installed')
-    try:
-        apply_gl()
-    except VlaPruneError as error:
-        pytest.skip(str(error))
     from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
 
     scene = TwoCubeScene(image_size=32, tasks=('place_red_left',))

@@ -11,10 +11,8 @@ import pytest
 from rich.console import Console
 
 from vla_prune_ros.cli import build_parser
-from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.evaluate import sim_bench
 from vla_prune_ros.evaluate.sim_bench import PARTS, SimBenchOptions, run_sim_bench
-from vla_prune_ros.sim.rendering import apply_gl
 
 
 def text(renderable):
@@ -24,12 +22,7 @@ def text(renderable):
 
 
 @pytest.fixture(scope='module')
-def result():
-    pytest.importorskip('robosuite', reason='the sim extra is not installed')
-    try:
-        apply_gl()
-    except VlaPruneError as error:
-        pytest.skip(str(error))
+def result(renderer):
     said = []
     result = run_sim_bench(SimBenchOptions(size=32, steps=4), said.append)
     assert any('fast visuals off: 4 steps' in line for line in said)

@@ -1,6 +1,7 @@
 """Nodes under test in this process, and a robot whose messages a test can spoil."""
 
 import array
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -62,6 +63,10 @@ class Spinning:
         self._executor.shutdown()
         self._thread.join(10.0)
         self.node.destroy_node()
+        # rclpy keeps the services of a lifecycle node in the graph, with nobody to answer, until
+        # the node is freed; it is part of cycles, so that might be in the middle of the next test.
+        del self.node, self._executor, self._thread
+        gc.collect()
 
 
 class Robot:
@@ -193,6 +198,7 @@ class Robot:
 @pytest.fixture(scope='module')
 def ros() -> Iterator[None]:
     """rclpy for one test module; Ctrl-C stays pytest's."""
+    gc.freeze()  # what is there already is not looked through again after each node
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     yield
     rclpy.try_shutdown()
@@ -264,6 +270,7 @@ class PolicyRig:
         return self.robot.status.message
 
     def close(self) -> None:
+        del self.node
         self.spinning.close()
         self.robot.client.destroy_node()
 

@@ -19,13 +19,11 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
 
-from vla_prune_ros.errors import VlaPruneError  # noqa: E402
 from vla_prune_ros.nodes.messages import to_stamp  # noqa: E402
 from vla_prune_ros.nodes.motion_input import MotionInput  # noqa: E402
 from vla_prune_ros.nodes.parameters import declare  # noqa: E402
 from vla_prune_ros.nodes.policy_params import PolicyParams  # noqa: E402
 from vla_prune_ros.nodes.simulator_messages import joint_message, pose_message  # noqa: E402
-from vla_prune_ros.sim.rendering import apply_gl  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 HAND = 'robot0_right_hand'
@@ -38,11 +36,7 @@ MOTIONS = {
 
 
 @pytest.fixture(scope='module')
-def scene():
-    try:
-        apply_gl()
-    except VlaPruneError as error:
-        pytest.skip(str(error))
+def scene(renderer):
     from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
 
     scene = TwoCubeScene(image_size=64)

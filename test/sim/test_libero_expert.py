@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.sim.rendering import apply_gl
 
-pytestmark = pytest.mark.libero
+pytestmark = [pytest.mark.libero, pytest.mark.usefixtures('renderer')]
 if not (find_spec('libero') and find_spec('bddl') and find_spec('robosuite')):
     pytest.skip('robosuite, hf-libero or bddl is not installed', allow_module_level=True)
 
@@ -16,10 +15,6 @@ if not (find_spec('libero') and find_spec('bddl') and find_spec('robosuite')):
 def open_scene(suite, task):
     from vla_prune_ros.sim.libero_scene import LiberoScene
 
-    try:
-        apply_gl()
-    except VlaPruneError as error:
-        pytest.skip(str(error))
     return LiberoScene(suite, [task], assets='generated', render=False)
 
 

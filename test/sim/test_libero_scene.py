@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.sim.rendering import apply_gl
 
-pytestmark = pytest.mark.libero
+pytestmark = [pytest.mark.libero, pytest.mark.usefixtures('renderer')]
 if not (find_spec('libero') and find_spec('bddl') and find_spec('robosuite')):
     pytest.skip('robosuite, hf-libero or bddl is not installed', allow_module_level=True)
 
@@ -27,10 +26,6 @@ BOWL, PLATE = 'akita_black_bowl_1', 'plate_1'
 def open_scene(*arguments, **options):
     from vla_prune_ros.sim.libero_scene import LiberoScene
 
-    try:
-        apply_gl()
-    except VlaPruneError as error:
-        pytest.skip(str(error))
     return LiberoScene(*arguments, assets='generated', image_size=SIZE, **options)
 
 

@@ -9,10 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.model.images import prepare_image
 from vla_prune_ros.sim.projection import seen_at
-from vla_prune_ros.sim.rendering import apply_gl
 from vla_prune_ros.sim.tasks import TASKS
 
 CAMERAS = {'primary': 'agentview', 'wrist': 'robot0_eye_in_hand'}
@@ -72,12 +70,7 @@ def test_just_inside_the_crop_is_seen():
 
 
 @pytest.fixture(scope='module')
-def scene():
-    pytest.importorskip('robosuite', reason='the sim extra is not installed')
-    try:
-        apply_gl()
-    except VlaPruneError as error:
-        pytest.skip(str(error))
+def scene(renderer):
     from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
 
     scene = TwoCubeScene(tasks=tuple(TASKS))

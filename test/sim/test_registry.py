@@ -4,7 +4,6 @@ import pytest
 
 from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.sim.registry import SIMULATORS, make_scene
-from vla_prune_ros.sim.rendering import apply_gl
 
 
 def test_an_unknown_simulator_is_refused_with_the_names_of_the_others():
@@ -43,12 +42,7 @@ def test_tasks_and_options_reach_the_scene(opened):
     assert options == {'image_size': 64, 'render': False}
 
 
-def test_a_real_scene_has_the_tasks_in_turn():
-    pytest.importorskip('robosuite', reason='the sim extra is not installed')
-    try:
-        apply_gl()
-    except VlaPruneError as error:
-        pytest.skip(str(error))
+def test_a_real_scene_has_the_tasks_in_turn(renderer):
     with pytest.raises(VlaPruneError, match="'fly'"):
         make_scene('two_cubes', ['fly'], render=False)
     scene = make_scene('two_cubes', ['stack_red_on_green', 'pick_green'], render=False)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.sim.rendering import apply_gl
 from vla_prune_ros.sim.scene import twist_to_action
 
 pytest.importorskip('robosuite', reason='the sim extra is not installed')
@@ -21,11 +20,7 @@ RAW_CAMERA = {'primary': 'agentview', 'wrist': 'robot0_eye_in_hand'}
 
 
 @pytest.fixture(scope='module')
-def scene():
-    try:
-        apply_gl()
-    except VlaPruneError as error:
-        pytest.skip(str(error))
+def scene(renderer):
     from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
 
     scene = TwoCubeScene(image_size=SIZE)

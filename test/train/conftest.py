@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.model.prompt import PromptTokenizer
 from vla_prune_ros.model.synthetic import Preset
-from vla_prune_ros.sim.rendering import apply_gl
 from vla_prune_ros.sim.tasks import TASKS
 from vla_prune_ros.train.dataset import describe_numbers
 from vla_prune_ros.train.demonstrations import Episode, compress
@@ -86,12 +84,7 @@ def tiny_net(words):
 
 
 @pytest.fixture(scope='package')
-def scene():
-    pytest.importorskip('robosuite', reason='the sim extra is not installed')
-    try:
-        apply_gl()
-    except VlaPruneError as error:
-        pytest.skip(str(error))
+def scene(renderer):
     from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
 
     scene = TwoCubeScene(tasks=tuple(TASKS))

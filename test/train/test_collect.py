@@ -136,17 +136,11 @@ def test_every_seed_is_measured_once(tmp_path, monkeypatch, here):
     assert progress == [(1, 3), (2, 3), (3, 3)] and here == [2]
 
 
-def test_a_measured_episode_has_the_seeds_task_and_its_limit(monkeypatch, tmp_path):
+def test_a_measured_episode_has_its_seed_and_all_tasks_in_turn(monkeypatch, tmp_path):
     seen = []
-
-    class TaskScene(StillScene):
-        def reset(self, seed):
-            self.task = list(TASKS.values())[seed % 6]
-
-    monkeypatch.setattr(module, '_scene', TaskScene)
+    monkeypatch.setattr(module, '_scene', lambda: tuple(TASKS))
     monkeypatch.setattr(module, '_policy', lambda checkpoint: checkpoint)
     monkeypatch.setattr(module, 'run_episode', lambda *given: seen.append(given))
-    measure(tmp_path, [FIRST_CHECK // 6 * 6, FIRST_CHECK // 6 * 6 + 3], 1)
-    short = {(scene.task.name, seed % 6, limit) for _, scene, seed, limit in seen}
-    assert short == {('pick_red', 0, 150), ('stack_green_on_red', 3, 250)}
-    assert {policy for policy, *_ in seen} == {tmp_path}
+    measure(tmp_path, [FIRST_CHECK, FIRST_CHECK + 3], 1)
+    # No step limit is given: the rollout takes that of the seed's task.
+    assert sorted(seen) == [(tmp_path, tuple(TASKS), s) for s in (FIRST_CHECK, FIRST_CHECK + 3)]

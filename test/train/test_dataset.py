@@ -140,7 +140,7 @@ def named(monkeypatch):
     monkeypatch.setattr(dataset, 'load', lambda path: int(path.stem))
 
     def run(seeds):
-        return split(Path(f'/work/{seed}.npz') for seed in seeds)
+        return split(Path(f'{seed}.npz') for seed in seeds)
 
     return run
 

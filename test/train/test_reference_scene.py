@@ -1,4 +1,4 @@
-"""From the scripted expert to a checkpoint in the simulator, with processes, and once more.
+"""From the scripted expert to a checkpoint in the simulator, and once more.
 
 A network of a few thousand numbers and four steps of training: what it does is no matter.
 """
@@ -7,7 +7,7 @@ import pytest
 
 from vla_prune_ros import load_policy
 from vla_prune_ros.sim.tasks import TASKS
-from vla_prune_ros.train import reference
+from vla_prune_ros.train import collect, reference
 from vla_prune_ros.train.collect import FIRST_CHECK
 from vla_prune_ros.train.learner import Learner, Recipe
 from vla_prune_ros.train.reference import Plan, train_reference
@@ -29,9 +29,28 @@ def small(steps, **options):
     return Recipe(steps, batch=1, part=1, warm_up=1, **options)
 
 
+@pytest.fixture
+def few_processes(monkeypatch, scene):
+    """The demonstrations come from processes; later jobs, of which one is like another, from
+    here: each process would take seconds to start."""
+    elsewhere, seen = collect.in_processes, []
+
+    def run(work, jobs, workers):
+        seen.append(len(jobs))
+        if len(seen) == 1:
+            yield from elsewhere(work, jobs, workers)
+        else:
+            yield from (work(*job) for job in jobs)
+
+    monkeypatch.setattr(collect, 'in_processes', run)
+    monkeypatch.setattr(collect, '_scene', lambda: scene)
+    return seen
+
+
 @pytest.mark.slow
-def test_from_the_expert_to_a_checkpoint_and_nothing_twice(scene, tiny_net, tmp_path, monkeypatch):
-    """``scene`` skips where nothing renders."""
+def test_from_the_expert_to_a_checkpoint_and_nothing_twice(
+    few_processes, tiny_net, tmp_path, monkeypatch
+):
     monkeypatch.setattr(reference, 'FIRST_DEMONSTRATION', FIRST)
     monkeypatch.setattr(reference, 'ReferenceNet', lambda rows, seed: tiny_net(seed))
     work, out = tmp_path / 'work', tmp_path / 'out'
@@ -43,6 +62,7 @@ def test_from_the_expert_to_a_checkpoint_and_nothing_twice(scene, tiny_net, tmp_
     assert len(list((work / 'corrections-1').iterdir())) == 2
     checks = [entry['success'] for entry in about['history'] if 'success' in entry]
     assert [list(found) for found in checks] == [[list(TASKS)[FIRST_CHECK % 6]]] * 2
+    assert few_processes == [7, 1, 2, 1]
     trained = load_policy(out)
     assert trained.untrained is False
 

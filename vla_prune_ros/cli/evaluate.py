@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ..errors import VlaPruneError
+from ..sim.libero_suites import TRIALS_PER_TASK
 from .common import add_command, choose_policy, positive
 
 if TYPE_CHECKING:
     from ..evaluate.closed_loop import EvaluateOptions, Evaluation
 
 METHODS = ('dense', 'uniform:128', 'fastv:128', 'specprune')
+_EPISODES = 200
 
 
 def add_evaluate(commands: Any) -> None:
@@ -61,7 +63,10 @@ def _add_task(evaluate: argparse.ArgumentParser) -> None:
         'pick_green, for a suite: all)',
     )
     group.add_argument(
-        '--episodes', type=positive, default=200, help='episodes per method and task'
+        '--episodes',
+        type=positive,
+        help=f'episodes per method and task (default: {_EPISODES}; for a suite of LIBERO '
+        f'{TRIALS_PER_TASK}, each fixed initial state once)',
     )
     group.add_argument(
         '--first-seed', type=int, default=0, help='seed of the first episode, the others count on'
@@ -134,6 +139,8 @@ def _options(options: argparse.Namespace, console: Console) -> 'EvaluateOptions'
     from ..evaluate.closed_loop import EvaluateOptions, task_names
     from ..evaluate.episode import Setting
 
+    usual = _EPISODES if options.simulator == 'two_cubes' else TRIALS_PER_TASK
+
     setting = Setting(
         simulator=options.simulator,
         instruction=options.instruction,
@@ -148,7 +155,7 @@ def _options(options: argparse.Namespace, console: Console) -> 'EvaluateOptions'
         checkpoint=choose_policy(options.checkpoint, console),
         methods=tuple(options.methods),
         tasks=task_names(options.simulator, options.tasks or ()),
-        episodes=options.episodes,
+        episodes=options.episodes or usual,
         first_seed=options.first_seed,
         out=options.out,
         setting=setting,

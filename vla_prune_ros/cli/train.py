@@ -2,13 +2,13 @@
 
 import argparse
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from ..runtime.line_log import LineLog
 from .common import add_command, positive
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def add_train(commands: Any) -> None:
         '--corrections',
         type=positive,
         nargs='*',
-        default=[240, 240],
+        default=[240],
         metavar='EPISODES',
         help='episodes of each round of on-policy correction',
     )
@@ -92,20 +92,19 @@ def _plan(options: argparse.Namespace) -> 'Plan':
 class _Bars:
     """One progress bar per stage; where no terminal draws it, a line every minute."""
 
-    def __init__(self, bar: Progress, period_s: float = 60.0) -> None:
-        self._bar, self._period_s = bar, period_s
+    def __init__(self, bar: Progress) -> None:
+        self._bar, self._log = bar, LineLog(bar.console, 60.0)
         self._task: TaskID | None = None
-        self._name, self._next = '', 0.0
+        self._name = ''
 
     def stage(self, text: str, total: int) -> None:
         """A stage of ``total`` units begins."""
         self._task = self._bar.add_task(text, total=total, text='')
-        self._name, self._next = f'{text}, of {total}', 0.0
+        self._name = f'{text}, of {total}'
+        self._log.restart()
 
     def at(self, done: int, text: str = '') -> None:
         """This many units of the stage are done."""
         if self._task is not None:
             self._bar.update(self._task, completed=done, text=text)
-        if not self._bar.console.is_terminal and time.monotonic() >= self._next:
-            self._next = time.monotonic() + self._period_s
-            self._bar.console.print(f'{self._name}: {done}  {text}', highlight=False)
+        self._log.show(f'{self._name}: {done}  {text}')

@@ -1,17 +1,13 @@
 """Hands jobs to one process, to several, or to machines of a Ray cluster: same work, any order."""
 
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from ..errors import VlaPruneError
 from .episode import Setting
 from .episode_worker import EpisodeWorker, Job, Outcome
+from .process_pool import in_processes
 
 _worker: EpisodeWorker | None = None  # of a worker process
 
@@ -34,7 +30,9 @@ def run_jobs(
     if ray:
         yield from _on_ray(jobs, setting, workers, ray)
     elif workers > 1:
-        yield from _in_processes(jobs, setting, workers)
+        yield from in_processes(
+            _work, [(job,) for job in jobs], workers, _start_worker, (setting,)
+        )
     else:
         yield from _here(jobs, setting)
 
@@ -47,40 +45,9 @@ def _here(jobs: Sequence[Job], setting: Setting) -> Iterator[Outcome]:
         worker.close()
 
 
-def _in_processes(jobs: Sequence[Job], setting: Setting, workers: int) -> Iterator[Outcome]:
-    before = set(multiprocessing.active_children())
-    # A forked process would inherit torch's threads and OpenGL contexts in whatever state.
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context('spawn'), _start_worker, (setting,)
-    )
-    try:
-        for future in as_completed([pool.submit(_work, job) for job in jobs]):
-            yield future.result()
-        pool.shutdown()
-    except BrokenProcessPool:
-        raise VlaPruneError(
-            'a worker process died',
-            'run the same command again with fewer --workers (memory?); it goes on from here',
-        ) from None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in set(multiprocessing.active_children()) - before:
-            child.terminate()
-            child.join()
-
-
 def _start_worker(setting: Setting) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = EpisodeWorker(setting)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _work(job: Job) -> Outcome:

@@ -18,7 +18,7 @@ from .episode import EpisodeKey, EpisodeResult, Setting
 from .episode_video import EpisodeVideo
 from .fingerprint import versions
 from .methods import Method, MethodPolicies
-from .rollout import run_episode, step_limit
+from .rollout import run_episode
 from .wording import wording
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class EpisodeWorker:
                 policy,
                 scene,
                 job.key.seed,
-                setting.max_steps or step_limit(scene),
+                setting.max_steps or None,
                 words,
                 setting.refresh,
                 on_query=None if video is None else video.add,

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..errors import CheckpointError
+from .machine import installed
 
 PACKAGES = ('torch', 'transformers', 'numpy', 'mujoco', 'robosuite', 'hf-libero')
 """Packages whose version may change what an episode does."""
@@ -52,13 +52,7 @@ def text_fingerprint(path: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Package -> version, of this package and of those of :data:`PACKAGES` that are installed."""
-    found = {'vla_prune_ros': __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {'vla_prune_ros': __version__, **installed(PACKAGES)}
 
 
 def checkpoint_card(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a figure was measured on: it stands beside every result."""
 
 import platform
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ def machine() -> dict[str, Any]:
         'cores': len(os.sched_getaffinity(0)),
         'system': platform.platform(terse=True),
         'python': platform.python_version(),
-        'packages': _packages(),
+        'packages': installed(PACKAGES),
     }
 
 
@@ -28,9 +29,10 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def _packages() -> dict[str, str]:
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Package -> version, of those that are installed."""
     out = {}
-    for name in PACKAGES:
+    for name in packages:
         try:
             out[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

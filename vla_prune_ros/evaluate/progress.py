@@ -1,4 +1,4 @@
-"""Progress of an evaluation: a bar per method, with the success so far beside it."""
+"""Progress of an evaluation: a bar or line per method, with the success so far."""
 
 from types import TracebackType
 
@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..runtime.line_log import LineLog
 from .episode import EpisodeKey, EpisodeResult
 
 _REFRESHES_PER_S = 2.0  # its thread takes time from what is measured
@@ -31,6 +32,7 @@ class EvaluateProgress:
             m: self._progress.add_task(escape(m), total=each, success='') for m in methods
         }
         self._counts = {m: [0, 0] for m in methods}
+        self._each, self._log = each, LineLog(console, 30.0)
 
     def __enter__(self) -> 'EvaluateProgress':
         self._progress.start()
@@ -54,6 +56,8 @@ class EvaluateProgress:
             completed=counts[0],
             success=f'{counts[1]}/{counts[0]} solved',
         )
+        said = (f'{m} {good}/{n}' for m, (n, good) in self._counts.items())
+        self._log.show(f'solved of {self._each}: {", ".join(said)}')
         if result.error:
             self._progress.console.print(
                 f'{key.method} {key.task} seed {key.seed}: {result.error}', markup=False

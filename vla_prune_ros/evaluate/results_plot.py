@@ -21,14 +21,14 @@ def plot_success(result: Mapping[str, Any], path: Path) -> None:
     :param result: as :func:`~.closed_loop.run_evaluate` gives it.
     :raises VlaPruneError: matplotlib is not installed.
     """
-    figure_class = _figure_class()
+    make_figure = figure_class()
     rows = [row for row in result['rows'] if row['queries']]
     tasks = list(dict.fromkeys(row['task'] for row in rows))
     tasks.sort(key=lambda task: task != 'all')
     columns = min(len(tasks), 3) or 1
     lines = -(-len(tasks) // columns) or 1
     size = (_WIDTH, 0.9 + 2.7 * lines)
-    figure = figure_class(figsize=size)
+    figure = make_figure(figsize=size)
     axes = figure.subplots(lines, columns, squeeze=False, sharey=True)
     for axis in axes.flat[len(tasks) :]:
         axis.set_visible(False)
@@ -50,13 +50,13 @@ def plot_modes(episodes: Mapping[EpisodeKey, EpisodeResult], path: Path, most: i
     :param most: columns at most.
     :raises VlaPruneError: matplotlib is not installed.
     """
-    figure_class = _figure_class()
+    make_figure = figure_class()
     methods = list(dict.fromkeys(key.method for key in episodes))
     shown = _common(episodes, methods)[:most]
     if not shown:
         return
     size = (_WIDTH, 0.8 + 1.5 * len(methods))
-    figure = figure_class(figsize=size)
+    figure = make_figure(figsize=size)
     axes = figure.subplots(len(methods), len(shown), squeeze=False, sharex='col', sharey=True)
     fastest = max((q.motion_m_s or 0.0 for e in episodes.values() for q in e.queries), default=0.0)
     for line, method in zip(axes, methods, strict=True):
@@ -147,7 +147,11 @@ def _mode_handles(fastest: float) -> list[Any]:
     return [*modes, Line2D([], [], color=_SPEED_COLOUR, label=label)]
 
 
-def _figure_class() -> Any:
+def figure_class() -> Any:
+    """Matplotlib's figure, drawn without a display.
+
+    :raises VlaPruneError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure  # needs no display, and no state of pyplot
     except ImportError:

@@ -35,7 +35,7 @@ def run_episode(
     policy: 'Policy',
     scene: Scene,
     seed: int,
-    max_steps: int,
+    max_steps: int | None = None,
     instruction: str | None = None,
     refresh: bool = True,
     watch: bool = True,
@@ -45,7 +45,7 @@ def run_episode(
     """Reset policy and scene, and run until success or ``max_steps``.
 
     :param seed: names the episode; see :meth:`Scene.reset`, which settles the scene as well.
-    :param max_steps: control steps, 1 or more.
+    :param max_steps: control steps, 1 or more; None for the scene's own :func:`step_limit`.
     :param instruction: what the policy is told instead of the scene's task.
     :param refresh: one dense look after each query (:meth:`Policy.refresh`), as the node does it
         in spare time; its time is recorded apart.
@@ -59,12 +59,13 @@ def run_episode(
     scene.reset(seed)
     words = scene.instruction if instruction is None else clean_instruction(instruction)
     run = _Run(policy, scene, words, watch and _compares_frames(policy), on_query)
+    limit = max_steps or step_limit(scene)
     success, refreshes = False, []
-    while run.steps < max_steps and not success:
+    while run.steps < limit and not success:
         actions = run.query()
         if refresh:
             refreshes.append(policy.refresh())
-        success = run.execute(actions[: max_steps - run.steps])
+        success = run.execute(actions[: limit - run.steps])
     return EpisodeResult(
         simulator=simulator,
         task=task_name(scene),

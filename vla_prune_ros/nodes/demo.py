@@ -1,7 +1,6 @@
 """``vla-prune demo``: simulator, policy and executor as three processes, measured."""
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from sensor_msgs.msg import CompressedImage
 from trajectory_msgs.msg import JointTrajectory
 
 from ..errors import VlaPruneError
+from ..runtime.line_log import LineLog
 from ..runtime.processes import Processes
 from ..runtime.recording import MethodRun
 from .client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Client
@@ -162,27 +162,13 @@ def _progress(console: Console) -> Progress:
     )
 
 
-class _LineLog:
-    """Where no terminal draws the bar (a CI log, a pipe): one line every few seconds instead."""
-
-    def __init__(self, console: Console, period_s: float = 5.0) -> None:
-        self._console, self._period_s = console, period_s
-        self._next = 0.0
-
-    def show(self, text: str) -> None:
-        """Print the line where it is time for one."""
-        if not self._console.is_terminal and time.monotonic() >= self._next:
-            self._next = time.monotonic() + self._period_s
-            self._console.print(text, highlight=False)
-
-
 def _drive(recorder: Recorder, options: DemoOptions, progress: Progress) -> list[MethodRun]:
     bar = progress.add_task('starting simulator, policy and executor', total=None)
     _expect(recorder, lambda: bool(recorder.episode), 60.0, 'simulator')
     _expect(recorder, lambda: recorder.state('vla_policy') != '', 60.0, 'vla_policy')
     total = options.episodes * options.steps
 
-    log = _LineLog(progress.console)
+    log = LineLog(progress.console)
 
     def show(text: str, done: int) -> None:
         progress.update(bar, description=text, completed=done, total=total)

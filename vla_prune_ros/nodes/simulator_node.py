@@ -153,6 +153,9 @@ class SimulatorNode(Node):
                 self._loop.begin()
             while self.context.ok():
                 self._loop.once()
+        except Exception:
+            if self.context.ok():  # else it ended under a publisher
+                raise
         finally:
             executor.shutdown(timeout_sec=0.5)
             listener.join(timeout=0.5)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import VlaPruneError
+from ..evaluate.results_plot import figure_class
 from .collect import FIRST_CHECK, FIRST_CORRECTION, FIRST_DEMONSTRATION
 
 _HEAD = """\
@@ -108,12 +110,9 @@ def _checks(history: Sequence[Mapping[str, Any]]) -> str:
 def _plot(path: Path, history: Sequence[Mapping[str, Any]]) -> bool:
     """Losses over all stages; False where matplotlib is not installed."""
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
+        figure = figure_class()((7.0, 2.6), layout='constrained')
+    except VlaPruneError:
         return False
-    figure = Figure((7.0, 2.6), layout='constrained')
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2)
     first = 0
     for entry in history:

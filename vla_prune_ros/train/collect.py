@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..evaluate.rollout import EpisodeResult, run_episode, step_limit
+from ..evaluate.rollout import EpisodeResult, run_episode
 from ..sim.robosuite_scene import TwoCubeScene
 from ..sim.tasks import TASKS
 from .demonstrations import save
@@ -114,9 +114,7 @@ def _record(folder: Path, seed: int, checkpoint: Path | None) -> None:
 
 
 def _try(checkpoint: Path, seed: int) -> EpisodeResult:
-    scene = _scene()
-    scene.reset(seed)
-    return run_episode(_policy(checkpoint), scene, seed, step_limit(scene))
+    return run_episode(_policy(checkpoint), _scene(), seed)
 
 
 def episodes(folder: Path, seeds: Sequence[int]) -> list[Path]:

@@ -1,16 +1,13 @@
 """A trained reference policy as a checkpoint folder in the published layout."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ..model.openvla import OpenVLAOFT
 from ..model.synthetic import VOCABULARY
 from ..model.writing import write_configs, write_json, write_weights
-from .reference_model import ReferenceNet, Words, make_tokenizer
+from .reference_model import ReferenceNet, Words, make_tokenizer, with_vocabulary
 
 STATISTICS_KEY = 'two_cubes'
 
@@ -30,16 +27,14 @@ def export(
     :param about: goes into ``vla_prune.json``.
     """
     policy: OpenVLAOFT = net.policy
-    text = type(policy.size.text)(**{**policy.size.text.to_dict(), 'vocab_size': VOCABULARY})
     weights = {k: v.detach().cpu() for k, v in policy.state_dict().items()}
     table = 'language_model.model.embed_tokens.weight'
     weights[table] = words.full_table(weights[table], VOCABULARY)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob('*_checkpoint.pt'):  # another step's component would make it ambiguous
         old.unlink()
-    with torch.inference_mode():
-        write_weights(folder, weights, film=True, step=step)
-    write_configs(folder, replace(policy.size, text=text))
+    write_weights(folder, weights, film=True, step=step)
+    write_configs(folder, with_vocabulary(policy.size, VOCABULARY))
     write_json(folder / 'dataset_statistics.json', {STATISTICS_KEY: statistics})
     make_tokenizer().save(str(folder / 'tokenizer.json'))
     write_json(folder / 'vla_prune.json', {'trained': True, **about})

@@ -11,14 +11,16 @@ from collections.abc import Callable
 import numpy as np
 
 from ..evaluate.driving import proprio, upright
+from ..evaluate.wording import swapped
 from ..model.images import prepare_image
+from ..profiles import LIBERO
 from ..sim.expert import expert_action
 from ..sim.projection import seen_at
 from ..sim.robosuite_scene import MUJOCO_CAMERAS, TwoCubeScene
 from ..sim.tasks import TASKS, Task
 from .demonstrations import Episode, compress
 
-CHUNK = 8
+CHUNK = LIBERO.chunk
 STRIDE = 2
 """Every second step of the expert is a sample: neighbours are nearly the same picture."""
 
@@ -29,9 +31,8 @@ Chunk = Callable[[TwoCubeScene], np.ndarray]
 
 def sister_of(task: Task) -> Task:
     """The same task with the two cubes exchanged."""
-    swap = {'red': 'green', 'green': 'red'}
-    name = '_'.join(swap.get(word, word) for word in task.name.split('_'))
-    return TASKS[name]
+    instruction = swapped(task.instruction)
+    return next(other for other in TASKS.values() if other.instruction == instruction)
 
 
 class Recorder:
@@ -108,11 +109,9 @@ class Recorder:
         self.expert(CHUNK, sample=False)
         actions, segments = np.array(self._actions), np.array(self._segments)
         steps = np.array(self._at)[:, None] + np.arange(CHUNK)
-        inside = steps < len(actions)
-        steps = np.minimum(steps, len(actions) - 1)
         chunk = actions[steps]
         chunk[..., 6] = (1.0 - chunk[..., 6]) / 2.0
-        valid = inside & (segments[steps] == segments[np.array(self._at)][:, None])
+        valid = segments[steps] == segments[np.array(self._at)][:, None]
         views, state, seen, offset = zip(*self._frames, strict=True)
         task = self.scene.task
         return Episode(

@@ -26,6 +26,7 @@ from .collect import (
     measure,
 )
 from .dataset import Samples, describe_numbers, split
+from .demonstrations import Episode
 from .export import export
 from .learner import Learner, Recipe, validate
 from .reference_model import ReferenceNet, Words, make_tokenizer
@@ -55,7 +56,7 @@ class Plan:
     demonstrations: int = 1200
     towers: Recipe = field(default_factory=lambda: Recipe(600, towers_only=True))
     first: Recipe = field(default_factory=lambda: Recipe(3000))
-    corrections: tuple[int, ...] = (240, 240)
+    corrections: tuple[int, ...] = (240,)
     further: Recipe = field(default_factory=lambda: Recipe(2000, lr=FURTHER_LR))
     checks: int = 60
     workers: int = 2
@@ -96,8 +97,8 @@ class _Run:
         self.words = Words(instructions, PromptTokenizer(tokenizer))
         self.history: list[dict[str, Any]] = []
         self.steps = 0
-        self._validation: list[Any] = []
-        self._episodes: list[Any] = []
+        self._validation: list[Episode] = []
+        self._episodes: list[Episode] = []
 
     def first_round(self) -> ReferenceNet:
         plan = self.plan

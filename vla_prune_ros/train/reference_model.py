@@ -125,9 +125,13 @@ def grid_waves(width: int) -> Tensor:
 
 
 def _training_size(words: int, sizes: Preset) -> ModelSize:
-    size = model_size(sizes, LIBERO)
-    text = LlamaConfig(**{**size.text.to_dict(), 'vocab_size': words})
-    return replace(size, text=text, film=True)
+    return with_vocabulary(replace(model_size(sizes, LIBERO), film=True), words)
+
+
+def with_vocabulary(size: ModelSize, rows: int) -> ModelSize:
+    """The same model with another number of rows in its embedding table."""
+    text = LlamaConfig(**{**size.text.to_dict(), 'vocab_size': rows})
+    return replace(size, text=text)
 
 
 def _initialise(policy: OpenVLAOFT) -> None:
