@@ -421,6 +421,8 @@ def test_without_comparison_nothing_counts_as_moved():
         ({'mode': 'slow'}, "mode is 'slow'"),
         ({'budget': 17}, 'whole numbers from 1 to 16'),
         ({'preset': 'paper', 'budget': 8}, 'takes no budget'),
+        ({'preset': 'paper', 'fill': 'even'}, 'takes no fill'),
+        ({'fill': 'most'}, "fill is 'most'"),
         ({'refresh_every': 0.5}, 'whole number of 0 or more'),
         ({'refresh_every': -1}, 'whole number of 0 or more'),
         ({'enter_m_s': 0.0}, 'enter_m_s is 0.0'),

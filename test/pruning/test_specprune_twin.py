@@ -97,13 +97,24 @@ LOCAL = {'coarse': (24, 19), 'fine': (32, 26)}
 MOVED = {'coarse': (20, 26), 'fine': (40, 50)}
 GLOBAL = {'coarse': (12, 10), 'fine': (16, 13)}
 BUDGET = {
-    'coarse': {0: (104, 96), 1: (96, 88), 15: (88, 80), 20: (72, 64), 25: (64, 56)},
-    'fine': {0: (144, 136), 1: (136, 128), 15: (120, 112), 20: (104, 96), 25: (88, 80)},
+    'coarse': {0: (136, 128), 1: (128, 120), 15: (112, 104), 20: (96, 88), 25: (88, 80)},
+    'fine': {0: (192, 184), 1: (184, 176), 15: (160, 152), 20: (136, 128), 25: (120, 112)},
 }
 
 
 def of_camera(pair, camera):
     return scaled(pair[min(camera, 1)])
+
+
+def even_rank(patch):
+    """Bayer's matrix: of the quarters of a square the one top left comes first, then the one
+    bottom right, top right and bottom left; the same within each."""
+    row, column = divmod(patch, math.isqrt(PATCHES))
+    rank, weight, half = 0, 1, math.isqrt(PATCHES) // 2
+    while half:
+        rank += weight * [[0, 2], [3, 1]][row // half][column // half]
+        row, column, weight, half = row % half, column % half, 4 * weight, half // 2
+    return rank
 
 
 def best(ids, score, count):
@@ -154,7 +165,7 @@ def twin(scene, mode, seen, amount, moved, looked):
         def key(i, wanted=wanted, score=score):
             if i in wanted:
                 return 0, -score[i], i
-            return (1, -amount[i], i) if moved[i] else (2, -score[i], i)
+            return (1, -amount[i], i) if moved[i] else (2, even_rank(i % PATCHES), i)
 
         kept = [sorted(mine[c], key=key)[: budget[c]] for c in cameras]
         out.append(sorted(i for k in kept for i in k))

@@ -43,9 +43,10 @@ def test_unite(scene):
     assert got.tolist() == [i for i in ids if wanted(evidence, i, local)]
 
 
-@given(scenes())
-def test_fill_by_rank(scene):
+@given(scenes(), st.booleans(), st.randoms(use_true_random=False))
+def test_fill_by_rank(scene, by_text, random):
     evidence, patches, ids, local, text, budget = scene
+    rest = [random.randint(0, 3) for _ in range(len(budget) * patches)]
     seen = dict(zip(ids, text, strict=True))
     want = []
     for camera, size in enumerate(budget):
@@ -58,7 +59,7 @@ def test_fill_by_rank(scene):
             elif evidence.moved[i]:
                 keys.append((1, -float(evidence.amount[i]), i))
             else:
-                keys.append((2, -seen[i], i))
+                keys.append((2, -seen[i] if by_text else -rest[i], i))
         want += [i for _, _, i in sorted(keys)[:size]]
     got = fill_by_rank(
         torch.tensor(ids),
@@ -67,6 +68,7 @@ def test_fill_by_rank(scene):
         torch.tensor(text),
         patches,
         budget,
+        None if by_text else torch.tensor(rest, dtype=torch.float32),
     )
     assert got.tolist() == sorted(want)
 

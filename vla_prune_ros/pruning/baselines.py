@@ -49,19 +49,25 @@ def bayer_matrix(side: int) -> Tensor:
     return matrix
 
 
-def stratified(patches: int, budget: int) -> Tensor:
-    """``budget`` of ``patches`` ids of one camera, spread evenly over the picture.
+def even_ranks(patches: int) -> Tensor:
+    """When each patch of one camera is taken if they are to be spread evenly: int64 (patches,).
 
-    The first ``budget`` patches in the order of :func:`bayer_matrix`: every block of 2 x 2
-    patches, of 4 x 4 and so on holds the same number, give or take one. Smaller budgets are
-    subsets of larger ones. A grid whose side is no power of two takes the top left of the next
-    larger matrix.
+    Those of :func:`bayer_matrix`: the first n in this order put the same number, give or take
+    one, into every block of 2 x 2 patches, of 4 x 4 and so on. A grid whose side is no power of
+    two takes the top left of the next larger matrix.
+    """
+    side = math.isqrt(patches - 1) + 1
+    return bayer_matrix(side)[:side, :side].flatten()[:patches]
+
+
+def stratified(patches: int, budget: int) -> Tensor:
+    """``budget`` of ``patches`` ids of one camera, the first by :func:`even_ranks`.
+
+    Smaller budgets are subsets of larger ones.
 
     :returns: int64 (budget,), ascending.
     """
-    side = math.isqrt(patches - 1) + 1
-    order = bayer_matrix(side)[:side, :side].flatten()[:patches].argsort(stable=True)
-    return order[:budget].sort().values
+    return even_ranks(patches).argsort(stable=True)[:budget].sort().values
 
 
 @dataclass(frozen=True)

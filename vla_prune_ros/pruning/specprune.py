@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from .baselines import even_ranks
 from .budget import best_first, best_per_camera
 from .controller import Controller
 from .episode import EpisodeWatch
@@ -188,7 +189,15 @@ class SpecPrune:
         if config.budgets is None:
             return unite(view.ids, self.evidence, local)
         budget = self._counts(config.budgets[layer])
-        return fill_by_rank(view.ids, self.evidence, local, text, patches, budget)
+        rest = self._rest(view)
+        return fill_by_rank(view.ids, self.evidence, local, text, patches, budget, rest)
+
+    def _rest(self, view: SiteView) -> Tensor | None:
+        if self.config.fill != 'even':
+            return None
+        layout = view.layout
+        ranks = even_ranks(layout.patches).repeat(len(layout.cameras))
+        return -ranks.to(view.ids.device, torch.float32)
 
     def _score(self, view: SiteView, attention: Tensor) -> None:
         layer, running = view.site.layer, self.config.running

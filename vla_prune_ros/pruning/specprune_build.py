@@ -13,6 +13,7 @@ from .specprune_config import COARSE, FINE, SPECPRUNE_PRESETS, Counts, SpecPrune
 from .specprune_sites import fit
 
 MODES = ('auto', COARSE, FINE)
+FILLS = ('even', 'text')
 CHANGES = {'difference': RECOMMENDED_HALVED, 'cosine': RECOMMENDED_COSINE}
 
 
@@ -28,6 +29,7 @@ def build(
     change_threshold: float | Sequence[float] | None = None,
     global_scores: bool = True,
     moving_patches: bool = True,
+    fill: str | None = None,
 ) -> SpecPrune:
     """SpecPrune-VLA.
 
@@ -45,6 +47,9 @@ def build(
         one for all cameras or one per camera.
     :param global_scores: False leaves V_global out.
     :param moving_patches: False leaves the comparison of frames out: every patch counts as still.
+    :param fill: what budgets hold beyond the evidence: ``'even'``, patches spread over the
+        picture, or ``'text'``, those that the words look at most. ``recommended`` only, where it
+        is ``'even'`` by default.
     :raises ProfileError: unknown preset or mode, or a value that is not possible.
     """
     one_of('specprune', 'preset', preset, tuple(SPECPRUNE_PRESETS))
@@ -62,6 +67,9 @@ def build(
                 "use preset 'recommended'",
             )
         config = replace(config, refresh_every=every)
+    if fill is not None:
+        config = replace(config, fill=one_of('specprune', 'fill', fill, FILLS))
+        _require_budgets(config, 'fill', preset)
     controller = config.controller.with_thresholds(enter_m_s, enter_rad_s)
     config = replace(config, controller=controller)
     if metric is not None and one_of('specprune', 'metric', metric, METRICS) != (
@@ -90,11 +98,7 @@ def _per_camera(config: SpecPruneConfig, target: Target) -> SpecPruneConfig:
 def _with_budget(
     config: SpecPruneConfig, budget: tuple[int, ...], target: Target, preset: str
 ) -> SpecPruneConfig:
-    if config.budgets is None:
-        raise ProfileError(
-            f'specprune: preset {preset!r} takes no budget: its sets depend on what is seen',
-            "use preset 'recommended'",
-        )
+    _require_budgets(config, 'budget', preset)
     reference = config.budgets[max(k for k in config.budgets if k <= 1)].coarse
 
     def scale(counts: tuple[int, ...]) -> tuple[int, ...]:
@@ -104,3 +108,11 @@ def _with_budget(
         )
 
     return replace(config, budgets={k: c.map(scale) for k, c in config.budgets.items()})
+
+
+def _require_budgets(config: SpecPruneConfig, knob: str, preset: str) -> None:
+    if config.budgets is None:
+        raise ProfileError(
+            f'specprune: preset {preset!r} takes no {knob}: its sets depend on what is seen',
+            "use preset 'recommended'",
+        )

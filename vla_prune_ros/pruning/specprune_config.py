@@ -54,6 +54,8 @@ class SpecPruneConfig:
     :param floor: least number of visual tokens of all cameras of which dynamic pruning stops.
     :param running: how the running score is formed.
     :param budgets: layer -> tokens that stay after it; None for the data-dependent sets.
+    :param fill: what budgets are filled up with beyond the evidence: ``'even'``, patches spread
+        over the picture, or ``'text'``, those that the words look at most.
     :param controller: coarse or fine, by speed.
     :param look_back: rule of the reference frame: ``'paper'``, ``'released'`` or ``'clamped'``.
     :param start_dense: run dense where nothing is known: first query, new task, camera gap.
@@ -78,6 +80,7 @@ class SpecPruneConfig:
     floor: int
     running: RunningMean
     budgets: Mapping[int, Counts] | None
+    fill: str
     controller: motion.ControllerSettings
     look_back: str
     start_dense: bool
@@ -119,6 +122,7 @@ PAPER = SpecPruneConfig(
     floor=0,
     running=RunningMean(),
     budgets=None,
+    fill='text',
     controller=motion.PAPER,
     look_back='paper',
     start_dense=True,
@@ -145,6 +149,7 @@ LEGACY_2026 = SpecPruneConfig(
     floor=59,
     running=RunningMean(exact=False),
     budgets=None,
+    fill='text',
     controller=motion.LEGACY_2026,
     look_back='released',
     start_dense=False,
@@ -171,13 +176,14 @@ RECOMMENDED_PRESET = SpecPruneConfig(
     running=RunningMean(),
     budgets=MappingProxyType(
         {
-            0: Counts((104, 96), (144, 136)),
-            1: Counts((96, 88), (136, 128)),
-            15: Counts((88, 80), (120, 112)),
-            20: Counts((72, 64), (104, 96)),
-            25: Counts((64, 56), (88, 80)),
+            0: Counts((136, 128), (192, 184)),
+            1: Counts((128, 120), (184, 176)),
+            15: Counts((112, 104), (160, 152)),
+            20: Counts((96, 88), (136, 128)),
+            25: Counts((88, 80), (120, 112)),
         }
     ),
+    fill='even',
     controller=motion.RECOMMENDED,
     look_back='clamped',
     start_dense=True,

@@ -56,18 +56,20 @@ def fill_by_rank(
     text: Tensor,
     patches: int,
     budget: Sequence[int],
+    rest: Tensor | None = None,
 ) -> Tensor:
     """Exactly ``budget`` tokens per camera, fewer only where fewer are left: ids, ascending.
 
     First ``local``, V_global and the patches that moved most, then further patches that moved, by
-    how much, then all others, by how much the text looks at them. Where the first group is too
-    large the text decides inside it. A camera that moves itself sees every patch change: that must
+    how much, then all others by ``rest``. Where the first group is too large the text decides
+    inside it. A camera that moves itself sees every patch change: that must
     not push V_global out, so that here, unlike in :func:`unite`, not all of them come first.
 
     :param ids: int64 (n,), ascending: the tokens that are left.
     :param local: int64, what the text chose.
     :param text: float32 (n,) attention of the text to each.
     :param patches: visual tokens per camera.
+    :param rest: (V,) by original id, higher comes first among the others; None for ``text``.
     """
     first = evidence.most_moved | evidence.looked_at
     first[local] = True
@@ -75,6 +77,8 @@ def fill_by_rank(
     moved = evidence.moved[ids] & ~wanted
     level = 2 * wanted.long() + moved.long()
     score = torch.where(moved, evidence.amount[ids].to(text.dtype), text)
+    if rest is not None:
+        score = torch.where(level > 0, score, rest[ids])
     order = best_first(score)
     order = order[best_first(level[order])]  # stable: by level, inside it by score
     camera = ids[order] // patches
