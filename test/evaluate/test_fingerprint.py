@@ -7,6 +7,7 @@ import pytest
 from vla_prune_ros.errors import CheckpointError
 from vla_prune_ros.evaluate import fingerprint as module
 from vla_prune_ros.evaluate.fingerprint import checkpoint_card, checkpoint_fingerprint, versions
+from vla_prune_ros.model.hub import reference_folder
 
 
 @pytest.fixture
@@ -70,6 +71,12 @@ def test_the_card_says_untrained_only_where_the_note_does(folder):
     assert card['weights_mib'] == pytest.approx((25_000 + 4) / 2**20, abs=0.005)
     (folder / 'vla_prune.json').write_text('{"trained": true}')
     assert checkpoint_card(folder)['untrained'] is False
+
+
+def test_the_packages_own_policy_is_named_without_its_place(folder):
+    card = checkpoint_card(reference_folder())
+    assert card['folder'] == 'reference' and card['untrained'] is False
+    assert checkpoint_card(folder)['folder'] == str(folder)
 
 
 def test_versions_are_those_that_are_installed():

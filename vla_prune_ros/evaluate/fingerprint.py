@@ -1,5 +1,6 @@
 """What identifies a result: the weights it was made with, and the versions of what computed it."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import CheckpointError
+from ..model.hub import REFERENCE, reference_folder
 from .machine import installed
 
 PACKAGES = ('torch', 'transformers', 'numpy', 'mujoco', 'robosuite', 'hf-libero')
@@ -58,15 +60,23 @@ def versions() -> dict[str, str]:
 def checkpoint_card(folder: Path) -> dict[str, Any]:
     """A checkpoint in plain values for reports: folder, fingerprint, size and its own note.
 
+    ``folder`` is ``'reference'`` for the package's own, wherever that is installed;
     ``note`` is the content of ``vla_prune.json``; ``untrained`` is True where it says so.
     """
     path = folder / 'vla_prune.json'
     note = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
     weights = [p for name in _NAMES[1:3] for p in folder.glob(name)]
     return {
-        'folder': str(folder),
+        'folder': _place(folder),
         'fingerprint': checkpoint_fingerprint(folder),
         'weights_mib': round(sum(p.stat().st_size for p in weights) / 2**20, 2),
         'untrained': note.get('trained') is False,
         'note': note,
     }
+
+
+def _place(folder: Path) -> str:
+    with contextlib.suppress(CheckpointError):  # it is not installed
+        if folder.resolve() == reference_folder().resolve():
+            return REFERENCE
+    return str(folder)
