@@ -5,6 +5,7 @@ parameters, the tables of the interface, and the text constants of the sources.
 """
 
 import ast
+import json
 import re
 import shlex
 from pathlib import Path
@@ -265,6 +266,17 @@ def test_python_of_the_docs_runs_as_written(page, source, tmp_path, monkeypatch,
     assert ('dense (8, 7) 512' in printed and 'coarse (8, 7) 168' in printed) or (
         "{'primary': 256, 'wrist': 0}" in printed
     )
+
+
+def test_tables_of_the_results_are_those_of_the_file_beside_them():
+    from vla_prune_ros.evaluate.results_markdown import result_markdown
+
+    page = text(ROOT / 'docs' / 'results.md')
+    (file,) = (ROOT / 'docs' / 'benchmarks').glob('*-closed-loop.json')
+    result = json.loads(text(file))
+    tables = result_markdown(result).split('\n\n')[:2]
+    assert all(table.strip() in page for table in tables)
+    assert result['command'] in page and not result['untrained']
 
 
 def source_texts():
