@@ -140,7 +140,6 @@ def _options(options: argparse.Namespace, console: Console) -> 'EvaluateOptions'
     from ..evaluate.episode import Setting
 
     usual = _EPISODES if options.simulator == 'two_cubes' else TRIALS_PER_TASK
-
     setting = Setting(
         simulator=options.simulator,
         instruction=options.instruction,

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -49,12 +50,14 @@ def bayer_matrix(side: int) -> Tensor:
     return matrix
 
 
+@cache
 def even_ranks(patches: int) -> Tensor:
     """When each patch of one camera is taken if they are to be spread evenly: int64 (patches,).
 
     Those of :func:`bayer_matrix`: the first n in this order put the same number, give or take
     one, into every block of 2 x 2 patches, of 4 x 4 and so on. A grid whose side is no power of
-    two takes the top left of the next larger matrix.
+    two takes the top left of the next larger matrix. Made once, for reading only: pruners ask in
+    every query.
     """
     side = math.isqrt(patches - 1) + 1
     return bayer_matrix(side)[:side, :side].flatten()[:patches]
