@@ -36,7 +36,7 @@ def add_train(commands: Any) -> None:
         '--corrections',
         type=positive,
         nargs='*',
-        default=[240],
+        default=[240, 240],
         metavar='EPISODES',
         help='episodes of each round of on-policy correction',
     )

@@ -56,7 +56,7 @@ class Plan:
     demonstrations: int = 1200
     towers: Recipe = field(default_factory=lambda: Recipe(600, towers_only=True))
     first: Recipe = field(default_factory=lambda: Recipe(3000))
-    corrections: tuple[int, ...] = (240,)
+    corrections: tuple[int, ...] = (240, 240)
     further: Recipe = field(default_factory=lambda: Recipe(2000, lr=FURTHER_LR))
     checks: int = 60
     workers: int = 2
