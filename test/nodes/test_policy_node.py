@@ -98,14 +98,14 @@ def test_chunk_is_the_policys_answer_in_si_units(rig, micro):
 
 
 def test_chunk_is_stamped_with_its_newest_image(rig):
-    one = rig(**WIDE).bring_up()
+    one = rig(**WIDE)
 
     def wrist_later(messages):
         stamp = to_ns(messages['wrist'].header.stamp)
         messages['wrist'].header.stamp = to_stamp(stamp + 7_000_000)
 
-    one.robot.spoil = wrist_later
-    stamp = to_ns(one.robot.next_chunk().header.stamp)
+    one.robot.spoil = wrist_later  # from the first message on: an unshifted pair would answer too
+    stamp = to_ns(one.bring_up().robot.next_chunk().header.stamp)
     assert stamp - 7_000_000 in one.robot.frames
 
 
