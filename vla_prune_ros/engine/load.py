@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ProfileError
+from ..errors import CheckpointError, ProfileError
 from ..model.checkpoint import Loaded, load_model
 from ..model.diffusion import TRAIN_STEPS
 from ..model.files import Progress
@@ -30,6 +30,8 @@ DTYPES = {
     **dict.fromkeys(KINDS, torch.bfloat16),  # of activations
 }
 UNTRAINED_NOTE = 'vla_prune.json'
+PRUNING_NOTE = 'pruning.json'
+"""Says with which method a checkpoint was trained; our trainer writes it, or its owner."""
 
 
 def load_policy(
@@ -92,7 +94,7 @@ def load_policy(
     loaded = _quantizer(dtype)
     model = load_model(folder, profile, variant, torch_device, torch_dtype, progress, loaded)
     layers = model.size.text.num_hidden_layers
-    pruner = build_pruner(pruning, pruner_target(profile, layers))
+    pruner = build_pruner(pruning, pruner_target(profile, layers, _trained_for(folder)))
     about = {
         'dtype': dtype,
         'note': NOTE if dtype in KINDS else '',
@@ -107,8 +109,11 @@ def load_policy(
     )
 
 
-def pruner_target(profile: Profile, layers: int = 32) -> Target:
-    """What a pruner must know of a robot and a model with ``layers`` decoder layers."""
+def pruner_target(profile: Profile, layers: int = 32, trained_for: str | None = None) -> Target:
+    """What a pruner must know of a robot and a model with ``layers`` decoder layers.
+
+    :param trained_for: see :class:`Target`.
+    """
     delta_pose = profile.action_kind == 'delta_pose'
     return Target(
         profile.cameras,
@@ -118,6 +123,7 @@ def pruner_target(profile: Profile, layers: int = 32) -> Target:
         profile.control_period_s,
         float(profile.action_scale[0]) if delta_pose else Target.step_m,
         float(profile.action_scale[3]) if delta_pose else Target.step_rad,
+        trained_for,
     )
 
 
@@ -149,3 +155,20 @@ def _quantizer(dtype: str) -> Loaded:
 def _untrained(folder: Path) -> bool:
     note = folder / UNTRAINED_NOTE
     return note.is_file() and json.loads(note.read_text(encoding='utf-8')).get('trained') is False
+
+
+def _trained_for(folder: Path) -> str:
+    """Method of the checkpoint's :data:`PRUNING_NOTE`; ``''`` where it has none.
+
+    :raises CheckpointError: the file does not name one.
+    """
+    path = folder / PRUNING_NOTE
+    if not path.is_file():
+        return ''
+    try:
+        method = json.loads(path.read_text(encoding='utf-8'))['method']
+    except (ValueError, KeyError, TypeError):
+        method = None
+    if not isinstance(method, str):
+        raise CheckpointError(f'{path} names no method', 'write it like {"method": "lightvla"}')
+    return method

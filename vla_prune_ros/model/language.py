@@ -25,7 +25,8 @@ from .attention import attend
 def rope(
     positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Cosine and sine tables (1, S, head_dim) for integer positions (S,), rotate-half form.
+    """Cosine and sine tables (B, S, head_dim) for integer positions (B, S), rotate-half form;
+    (1, S, head_dim) for (S,).
 
     Angles are computed in float32 and only then cast: rounding the inverse frequencies to
     bfloat16, as ``model.to(torch.bfloat16)`` does to a buffer, moves normalised actions by up to
@@ -34,7 +35,7 @@ def rope(
     exponent = (
         torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
     )
-    angles = positions[None, :, None].float() * (1.0 / theta**exponent)
+    angles = torch.atleast_2d(positions)[..., None].float() * (1.0 / theta**exponent)
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
@@ -153,7 +154,10 @@ class LanguageModel(nn.Module):
 
     def read_out(self, x: Tensor, walk: PruningPass) -> Tensor:
         """The same as :meth:`forward` of a dense walk, (B, S, D) -> (B, A, D), for training: the
-        last layer is computed for the rows that are read, which is a tenth of its work."""
+        last layer is computed for the rows that are read, which is a tenth of its work.
+
+        :param walk: its positions may be (B, S), where they differ between the samples.
+        """
         cos, sin = self._rope(walk.positions, x.dtype)
         only = walk.rows(walk.layout.readout_positions)
         *layers, last = self.model.layers

@@ -24,6 +24,8 @@ class Target:
     :param control_period_s: seconds per control step.
     :param step_m: metres of one unit of translation in a step's action.
     :param step_rad: radians of one unit of rotation in a step's action.
+    :param trained_for: pruning method with which the weights were trained, ``''`` for none; None
+        where that is not known.
     """
 
     cameras: tuple[str, ...] = ('primary', 'wrist')
@@ -33,6 +35,7 @@ class Target:
     control_period_s: float = 0.05
     step_m: float = 0.05
     step_rad: float = 0.5
+    trained_for: str | None = None
 
 
 @dataclass(frozen=True)

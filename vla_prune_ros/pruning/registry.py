@@ -13,6 +13,7 @@ from .baselines import Dense, Uniform
 from .divprune import DivPrune
 from .fastv import FastV
 from .layout import Target
+from .lightvla import LightVLA
 from .plan import Pruner
 from .specprune_config import SPECPRUNE_PRESETS
 from .vla_adp import VlaAdp
@@ -30,6 +31,7 @@ PRUNERS: Mapping[str, Build] = {
     'dense': Dense.build,
     'uniform': Uniform.build,
     'specprune': specprune_build.build,
+    'lightvla': LightVLA.build,
     'fastv': FastV.build,
     'divprune': DivPrune.build,
     'vla_adp': VlaAdp.build,
