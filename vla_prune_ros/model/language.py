@@ -77,11 +77,13 @@ def decoder_layer(
     rows: Tensor | None = None,
     stage: Stage = nullcontext,
     only: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """One layer, unmasked. (B, S, D) -> (B, S, D), and the asked attention rows (R, S).
 
     :param only: int64 (A,) rows of which alone the output is computed: (B, A, D); no attention
         rows can be asked for then.
+    :param bias: see :func:`.attention.attend`.
     """
     attn = layer.self_attn
     heads = (*x.shape[:2], -1, attn.head_dim)
@@ -105,7 +107,7 @@ def decoder_layer(
     if rows is not None:
         with stage(SELECTION):
             seen = attention_rows(q, k, rows, attn.scaling)
-    y = attend(q, k, v, attn.scaling)
+    y = attend(q, k, v, attn.scaling, bias)
     x = x + attn.o_proj(y.transpose(1, 2).reshape(*x.shape[:2], -1))
     return x + layer.mlp(layer.post_attention_layernorm(x)), seen
 
@@ -152,18 +154,19 @@ class LanguageModel(nn.Module):
         x = self.walk(x, walk, trace, stage)
         return self.model.norm(x[:, walk.rows(walk.layout.readout_positions)])
 
-    def read_out(self, x: Tensor, walk: PruningPass) -> Tensor:
+    def read_out(self, x: Tensor, walk: PruningPass, bias: Tensor | None = None) -> Tensor:
         """The same as :meth:`forward` of a dense walk, (B, S, D) -> (B, A, D), for training: the
         last layer is computed for the rows that are read, which is a tenth of its work.
 
         :param walk: its positions may be (B, S), where they differ between the samples.
+        :param bias: of the keys in every layer, see :func:`.attention.attend`.
         """
         cos, sin = self._rope(walk.positions, x.dtype)
         only = walk.rows(walk.layout.readout_positions)
         *layers, last = self.model.layers
         for layer in layers:
-            x, _ = decoder_layer(layer, x, cos, sin, walk)
-        x, _ = decoder_layer(last, x, cos, sin, walk, only=only)
+            x, _ = decoder_layer(layer, x, cos, sin, walk, bias=bias)
+        x, _ = decoder_layer(last, x, cos, sin, walk, only=only, bias=bias)
         return self.model.norm(x)
 
     def walk(

@@ -30,7 +30,11 @@ class Selected(NamedTuple):
 
 
 def selected_pass(
-    policy: OpenVLAOFT, embeddings: Tensor, layout: Layout, noise: Tensor | None
+    policy: OpenVLAOFT,
+    embeddings: Tensor,
+    layout: Layout,
+    noise: Tensor | None,
+    once: bool = False,
 ) -> Selected:
     """Run the decoder on sequences in which each visual row holds the token it voted for.
 
@@ -39,6 +43,9 @@ def selected_pass(
 
     :param embeddings: (B, S, D), of :meth:`OpenVLAOFT.embed`.
     :param noise: float32 (B, V, V) added to the scores; None for none.
+    :param once: a token that m rows hold weighs 1/m in each of them, so that without noise the
+        pass equals inference, where it is there once. Published is False: attention leans towards
+        tokens with many votes in training, and no longer at inference.
     """
     bos, visual, others = embeddings.split(
         [1, layout.visual, layout.length - 1 - layout.visual], 1
@@ -49,4 +56,17 @@ def selected_pass(
     positions = torch.arange(layout.length, device=x.device).repeat(len(x), 1)
     positions[:, 1 : 1 + layout.visual] = 1 + chosen
     walk = PruningPass(layout, Dense(), positions)
-    return Selected(policy.language_model.read_out(x, walk), chosen, scores)
+    bias = shared_weight(chosen, layout).to(x.dtype) if once else None
+    return Selected(policy.language_model.read_out(x, walk, bias), chosen, scores)
+
+
+def shared_weight(chosen: Tensor, layout: Layout) -> Tensor:
+    """Bias of the keys, float32 (B, 1, 1, S): -log m for a visual token that m rows hold, else 0.
+
+    :param chosen: int64 (B, V).
+    """
+    votes = torch.zeros(len(chosen), layout.visual, device=chosen.device)
+    votes.scatter_add_(1, chosen, torch.ones_like(votes))
+    bias = torch.zeros(len(chosen), layout.length, device=chosen.device)
+    bias[:, 1 : 1 + layout.visual] = -votes.gather(1, chosen).log()
+    return bias[:, None, None]

@@ -1,0 +1,86 @@
+"""The training pass of LightVLA: equal to inference where it should be, and told where it is not.
+
+Expected: inference by the pruner (held against the authors' runs by ``test_lightvla_golden.py``),
+and finite differences of the softmax that the straight-through estimator stands for.
+"""
+
+import pytest
+import torch
+
+from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.pruning.lightvla import LightVLA
+from vla_prune_ros.pruning.lightvla_scores import selection_scores, straight_through
+from vla_prune_ros.train.lightvla_forward import selected_pass, shared_weight
+
+
+@pytest.fixture(scope='module')
+def batch(tiny_net):
+    """A small policy, and two sequences of the same layout."""
+    policy = tiny_net(5).policy
+    layout = policy.layout(LIBERO.cameras, 16, LIBERO.chunk)
+    generator = torch.Generator().manual_seed(1)
+    width = policy.size.text.hidden_size
+    return policy, torch.randn(2, layout.length, width, generator=generator), layout
+
+
+@torch.no_grad()
+def test_with_each_token_once_training_equals_inference(batch):
+    policy, x, layout = batch
+    ours = selected_pass(policy, x, layout, None, once=True)
+    published = selected_pass(policy, x, layout, None)
+    for i in range(2):
+        hidden, walk = policy.decode(x[i : i + 1], layout, LightVLA())
+        assert walk.ids.tolist() == ours.chosen[i].unique().tolist()
+        assert len(walk.ids) < layout.visual  # some token has several votes
+        torch.testing.assert_close(ours.hidden[i], hidden[0], rtol=0, atol=1e-5)
+        # The published pass does not: the mismatch that its users reported.
+        assert (published.hidden[i] - hidden[0]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_noise_moves_the_choice_alone(batch):
+    policy, x, layout = batch
+    shape = (2, layout.visual, layout.visual)
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(2))
+    found = selected_pass(policy, x, layout, noise)
+    assert torch.equal(found.chosen, (found.scores + noise).argmax(-1))
+    torch.testing.assert_close(found.scores, selected_pass(policy, x, layout, None).scores)
+
+
+def test_weights_are_shared_by_the_rows_of_a_token(batch):
+    _, _, layout = batch
+    chosen = torch.zeros(1, layout.visual, dtype=torch.long)
+    chosen[0, :3] = torch.tensor([7, 7, 9])
+    weight = shared_weight(chosen, layout).exp()[0, 0, 0]
+    assert weight[1:4].tolist() == pytest.approx([0.5, 0.5, 1.0])
+    assert weight[4 : 1 + layout.visual].sum().item() == pytest.approx(1.0)
+    assert weight[0] == 1.0 and (weight[1 + layout.visual :] == 1.0).all()
+
+
+def test_the_straight_through_gradient_is_that_of_the_softmax():
+    """Forward a one-hot matrix, backward the derivative of softmax: by finite differences."""
+    generator = torch.Generator().manual_seed(3)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    scores, towards = draw(5, 5).requires_grad_(True), draw(5, 5)
+    matrix, chosen = straight_through(scores, None)
+    assert torch.equal(matrix.detach().round(), torch.nn.functional.one_hot(chosen, 5).double())
+    (matrix * towards).sum().backward()
+    step = 1e-6
+    for i in range(5):
+        for j in range(5):
+            moved = [scores.detach().clone() for _ in range(2)]
+            moved[0][i, j] += step
+            moved[1][i, j] -= step
+            ends = [(s.softmax(-1) * towards).sum() for s in moved]
+            assert scores.grad[i, j].item() == pytest.approx(
+                ((ends[0] - ends[1]) / (2 * step)).item(), abs=1e-8
+            )
+
+
+def test_gradients_reach_every_token_that_asks(batch):
+    policy, x, layout = batch
+    x = x.clone().requires_grad_(True)
+    selected_pass(policy, x, layout, None).hidden.square().sum().backward()
+    asked = selection_scores(x[:, 1 : 1 + layout.visual], x[:, 1 + layout.visual :])
+    gone = torch.ones(2, layout.visual, dtype=torch.bool).scatter_(1, asked.argmax(-1), False)
+    assert gone.any() and (x.grad[:, 1 : 1 + layout.visual][gone].abs().amax(-1) > 0).all()
