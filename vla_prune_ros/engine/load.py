@@ -86,6 +86,8 @@ def load_policy(
         )
     build_pruner(pruning, pruner_target(profile))  # a wrong name is said before minutes of loading
     folder = checkpoint_folder(checkpoint_dir, progress)
+    target = pruner_target(profile, trained_for=_trained_for(folder))
+    build_pruner(pruning, target)  # weights that do not suit it, likewise
     variant = find_variant(folder, profile, head)
     if not variant.proprio:
         profile = replace(profile, proprio_dim=0, proprio_kind='none')
@@ -93,8 +95,7 @@ def load_policy(
     tokens = PromptTokenizer(tokenizer or folder)
     loaded = _quantizer(dtype)
     model = load_model(folder, profile, variant, torch_device, torch_dtype, progress, loaded)
-    layers = model.size.text.num_hidden_layers
-    pruner = build_pruner(pruning, pruner_target(profile, layers, _trained_for(folder)))
+    pruner = build_pruner(pruning, replace(target, layers=model.size.text.num_hidden_layers))
     about = {
         'dtype': dtype,
         'note': NOTE if dtype in KINDS else '',

@@ -1,0 +1,133 @@
+"""LightVLA's selection against its formulas in plain Python, its budget mode, and its refusals.
+
+``test_lightvla_golden.py`` holds it against the authors' runs.
+"""
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla_prune_ros import load_policy
+from vla_prune_ros.errors import CheckpointError, ProfileError
+from vla_prune_ros.model.synthetic import make_checkpoint
+from vla_prune_ros.pruning.layout import Layout, Target
+from vla_prune_ros.pruning.lightvla import LightVLA
+from vla_prune_ros.pruning.lightvla_scores import selection_scores
+from vla_prune_ros.pruning.plan import PruningPass, Site
+from vla_prune_ros.pruning.registry import build_pruner
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def normed(z):
+    size = math.sqrt(dot(z, z) / len(z) + 1e-6)
+    return [x / size for x in z]
+
+
+def twin(visual, others):
+    """Scores [V][V] by eq. 1 to 3, one number at a time."""
+    x, y = [normed(z) for z in visual], [normed(z) for z in others]
+    scale = 1 / math.sqrt(len(visual[0]))
+    scores = []
+    for asking in x:
+        weights = [math.exp(scale * dot(asking, other)) for other in y]
+        heard = [
+            sum(w * other[d] for w, other in zip(weights, y, strict=True)) / sum(weights)
+            for d in range(len(asking))
+        ]
+        query = normed(heard)
+        scores.append([scale * dot(query, token) for token in x])
+    return scores
+
+
+@st.composite
+def cases(draw):
+    """A layout of one to three cameras and a random sequence."""
+    cameras = tuple('abc')[: draw(st.integers(1, 3))]
+    layout = Layout(cameras, draw(st.integers(2, 6)), draw(st.integers(0, 1)), 17, 2)
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
+    hidden = torch.randn(layout.length, 4, generator=generator, dtype=torch.float64)
+    hidden[list(layout.slot_positions)] = 0.0
+    return layout, hidden
+
+
+def decided(pruner, layout, hidden):
+    walk = PruningPass(layout, pruner, torch.arange(layout.length))
+    walk.decide(Site(-1), hidden.float()[None])
+    return walk
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_the_set_is_that_of_the_formulas(case):
+    layout, hidden = case
+    split = 1 + layout.visual
+    scores = twin(hidden[1:split].tolist(), hidden[split:].tolist())
+    ours = selection_scores(hidden[1:split], hidden[split:])
+    torch.testing.assert_close(ours.double(), torch.tensor(scores).double(), rtol=0, atol=1e-5)
+    best = [sorted(row, reverse=True) for row in scores]
+    if any(row[0] - row[1] < 1e-5 for row in best):
+        return  # rounding decides
+    voted = {max(range(layout.visual), key=row.__getitem__) for row in scores}
+    walk = decided(LightVLA(), layout, hidden)
+    assert walk.ids.tolist() == sorted(voted)
+    rest = range(split, layout.length)
+    assert walk.positions.tolist() == [0, *(1 + i for i in sorted(voted)), *rest]
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(), st.lists(st.integers(1, 6), min_size=3, max_size=3))
+def test_a_budget_keeps_the_tokens_with_most_votes_of_each_camera(case, sizes):
+    layout, hidden = case
+    budget = tuple(min(size, layout.patches) for size in sizes[: len(layout.cameras)])
+    kept = decided(LightVLA(budget), layout, hidden).ids.tolist()
+    split = 1 + layout.visual
+    scores = selection_scores(hidden[1:split].float(), hidden[split:].float())
+    votes = torch.bincount(scores.argmax(-1), minlength=layout.visual).tolist()
+    best = scores.amax(0).tolist()
+    for camera, size in enumerate(budget):
+        ids = range(camera * layout.patches, (camera + 1) * layout.patches)
+        ranked = sorted(ids, key=lambda i: (-votes[i], -best[i], i))
+        assert [i for i in kept if i in ids] == sorted(ranked[:size])
+
+
+def test_equal_scores_go_to_the_lower_id():
+    layout = Layout(('a',), 4, 1, 17, 2)
+    hidden = torch.ones(layout.length, 3)
+    assert decided(LightVLA(), layout, hidden).ids.tolist() == [0]
+    assert decided(LightVLA((2,)), layout, hidden).ids.tolist() == [0, 1]
+
+
+def test_weights_that_were_not_trained_for_it_are_refused():
+    spec = {'name': 'lightvla'}
+    assert build_pruner(spec, Target()).budget is None  # before anything is loaded
+    assert build_pruner('lightvla:64', Target(trained_for='lightvla')).budget == (64, 64)
+    for other, named in (('', 'without pruning'), ('scorer', "for 'scorer'")):
+        with pytest.raises(ProfileError, match=f'trained {named}.*lightvla fails') as error:
+            build_pruner(spec, Target(trained_for=other))
+        assert 'vla-prune train lightvla' in str(error.value) and 'force' in str(error.value)
+        assert build_pruner({**spec, 'force': True}, Target(trained_for=other)).budget is None
+    with pytest.raises(ProfileError, match='force'):
+        build_pruner({**spec, 'force': 'yes'}, Target())
+
+
+def test_a_checkpoint_says_what_it_was_trained_for(tmp_path, monkeypatch):
+    checkpoint = make_checkpoint(tmp_path / 'checkpoint', 'micro')
+    note = checkpoint / 'pruning.json'
+    note.write_text(json.dumps({'method': 'lightvla', 'steps': 3}))
+    assert load_policy(checkpoint, pruning='lightvla').pruner.name == 'lightvla'
+    note.unlink()
+    # What does not suit is said before minutes of loading.
+    monkeypatch.setattr('vla_prune_ros.engine.load.load_model', None)
+    with pytest.raises(ProfileError, match='trained without pruning'):
+        load_policy(checkpoint, pruning='lightvla')
+    for text in ('{', '[]', '{"name": "lightvla"}', '{"method": 3}'):
+        note.write_text(text)
+        with pytest.raises(CheckpointError, match='pruning.json names no method.*"lightvla"'):
+            load_policy(checkpoint, pruning='lightvla')
