@@ -22,6 +22,10 @@ class ProfileError(VlaPruneError):
     """A robot profile or a configuration value is not usable."""
 
 
+class DataError(VlaPruneError):
+    """A recording or a data set is missing, broken, or does not fit the profile."""
+
+
 class InputRefused(VlaPruneError):
     """One message or observation is not usable; the stream goes on.
 

@@ -241,6 +241,6 @@ def test_warm_up_runs_the_pruned_shapes_too(fresh):
 
 def test_thresholds_follow_the_profile():
     """BRIDGE: 0.2 s per step, actions in metres and radians."""
-    target = pruner_target(PROFILES['bridge'], layers=3)
+    target = pruner_target(PROFILES['bridge'])
     assert (target.control_period_s, target.step_m, target.step_rad) == (0.2, 1.0, 1.0)
-    assert (target.cameras, target.chunk, target.layers) == (('primary',), 5, 3)
+    assert (target.cameras, target.chunk) == (('primary',), 5)

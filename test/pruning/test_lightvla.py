@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vla_prune_ros import load_policy
 from vla_prune_ros.errors import CheckpointError, ProfileError
 from vla_prune_ros.model.synthetic import make_checkpoint
-from vla_prune_ros.pruning.layout import Layout, Target
+from vla_prune_ros.pruning.layout import Layout, Target, Trained
 from vla_prune_ros.pruning.lightvla import LightVLA
 from vla_prune_ros.pruning.lightvla_scores import selection_scores
 from vla_prune_ros.pruning.plan import PruningPass, Site
@@ -107,12 +107,12 @@ def test_equal_scores_go_to_the_lower_id():
 def test_weights_that_were_not_trained_for_it_are_refused():
     spec = {'name': 'lightvla'}
     assert build_pruner(spec, Target()).budget is None  # before anything is loaded
-    assert build_pruner('lightvla:64', Target(trained_for='lightvla')).budget == (64, 64)
+    assert build_pruner('lightvla:64', Target(trained=Trained('lightvla'))).budget == (64, 64)
     for other, named in (('', 'without pruning'), ('scorer', "for 'scorer'")):
         with pytest.raises(ProfileError, match=f'trained {named}.*lightvla fails') as error:
-            build_pruner(spec, Target(trained_for=other))
+            build_pruner(spec, Target(trained=Trained(other)))
         assert 'vla-prune train lightvla' in str(error.value) and 'force' in str(error.value)
-        assert build_pruner({**spec, 'force': True}, Target(trained_for=other)).budget is None
+        assert build_pruner({**spec, 'force': True}, Target(trained=Trained(other))).budget is None
     with pytest.raises(ProfileError, match='force'):
         build_pruner({**spec, 'force': 'yes'}, Target())
 

@@ -109,7 +109,7 @@ def test_rule_3_keep_all_is_bit_identical_to_no_pruner(tiny_llama, case):
 def test_rule_5_every_pruner_is_deterministic(tiny_llama, name):
     layout = Layout(('a', 'b'), 16, 1, 20, 8)
     x = tiny_llama.embeddings(layout, 0)
-    target = Target(layout.cameras, 16, LAYERS)
+    target = Target(layout.cameras, 16, LAYERS, width=tiny_llama.width)
     first, again = (tiny_llama.run(layout, x, build_pruner(name, target)) for _ in range(2))
     assert torch.equal(first[0], again[0])
     assert first[1].ids.tolist() == again[1].ids.tolist()
@@ -121,7 +121,7 @@ def test_rule_4_for_every_pruner(tiny_llama, name, cameras):
     layout = Layout(tuple('abc')[:cameras], 16, 1, 20, 8)
     x = tiny_llama.embeddings(layout, 1)
     spec = {'name': name, 'budget': (5,)} if name == 'uniform' else name
-    pruner = build_pruner(spec, Target(layout.cameras, 16, LAYERS))
+    pruner = build_pruner(spec, Target(layout.cameras, 16, LAYERS, width=tiny_llama.width))
     got, walk, _ = tiny_llama.run(layout, x, pruner)
     script = {site.layer: walk.kept_by_site[site.name].tolist() for site in pruner.sites}
     torch.testing.assert_close(got, tiny_llama.masked_dense(layout, x, script), rtol=0, atol=1e-5)

@@ -8,19 +8,21 @@ from typing import Any
 
 import torch
 
-from ..errors import CheckpointError, ProfileError
-from ..model.checkpoint import Loaded, load_model
+from ..errors import ProfileError
+from ..model.checkpoint import Loaded, load_model, read_size
 from ..model.diffusion import TRAIN_STEPS
 from ..model.files import Progress
 from ..model.hub import checkpoint_folder
+from ..model.openvla import ModelSize
 from ..model.prompt import PromptTokenizer
 from ..model.statistics import read_statistics
 from ..model.variant import find_variant
 from ..model.vision import PATCHES
 from ..profiles import Profile, load_profile
-from ..pruning.layout import Target
+from ..pruning.layout import Target, Trained
 from ..pruning.plan import Pruner
 from ..pruning.registry import build_pruner
+from ..pruning.trained import read_trained
 from .policy import Policy
 from .quantize import KINDS, NOTE, quantize_module, require_library
 
@@ -30,8 +32,6 @@ DTYPES = {
     **dict.fromkeys(KINDS, torch.bfloat16),  # of activations
 }
 UNTRAINED_NOTE = 'vla_prune.json'
-PRUNING_NOTE = 'pruning.json'
-"""Says with which method a checkpoint was trained; our trainer writes it, or its owner."""
 
 
 def load_policy(
@@ -84,18 +84,17 @@ def load_policy(
         raise ProfileError(
             f'diffusion_steps is {diffusion_steps}', f'use 1 to {TRAIN_STEPS}, the training steps'
         )
-    build_pruner(pruning, pruner_target(profile))  # a wrong name is said before minutes of loading
+    build_pruner(pruning, pruner_target(profile))  # a wrong name is said before a download
     folder = checkpoint_folder(checkpoint_dir, progress)
-    target = pruner_target(profile, trained_for=_trained_for(folder))
-    build_pruner(pruning, target)  # weights that do not suit it, likewise
     variant = find_variant(folder, profile, head)
+    target = pruner_target(profile, read_size(folder, profile, variant), read_trained(folder))
+    pruner = build_pruner(pruning, target)  # and weights that do not suit it before they load
     if not variant.proprio:
         profile = replace(profile, proprio_dim=0, proprio_kind='none')
     statistics = read_statistics(folder, profile, unnorm_key)
     tokens = PromptTokenizer(tokenizer or folder)
     loaded = _quantizer(dtype)
     model = load_model(folder, profile, variant, torch_device, torch_dtype, progress, loaded)
-    pruner = build_pruner(pruning, replace(target, layers=model.size.text.num_hidden_layers))
     about = {
         'dtype': dtype,
         'note': NOTE if dtype in KINDS else '',
@@ -106,25 +105,37 @@ def load_policy(
         'untrained': _untrained(folder),
     }
     return Policy(
-        model, profile, statistics, tokens, pruner, about, diffusion_steps, fast_images=fast_images
+        model,
+        profile,
+        statistics,
+        tokens,
+        pruner,
+        about,
+        diffusion_steps,
+        fast_images=fast_images,
+        target=target,
     )
 
 
-def pruner_target(profile: Profile, layers: int = 32, trained_for: str | None = None) -> Target:
-    """What a pruner must know of a robot and a model with ``layers`` decoder layers.
+def pruner_target(
+    profile: Profile, size: ModelSize | None = None, trained: Trained | None = None
+) -> Target:
+    """What a pruner must know of a robot and a model.
 
-    :param trained_for: see :class:`Target`.
+    :param size: of the model; None for the published one.
+    :param trained: see :class:`Target`.
     """
     delta_pose = profile.action_kind == 'delta_pose'
     return Target(
         profile.cameras,
         PATCHES,
-        layers,
+        Target.layers if size is None else size.text.num_hidden_layers,
         profile.chunk,
         profile.control_period_s,
         float(profile.action_scale[0]) if delta_pose else Target.step_m,
         float(profile.action_scale[3]) if delta_pose else Target.step_rad,
-        trained_for,
+        trained,
+        Target.width if size is None else size.text.hidden_size,
     )
 
 
@@ -156,20 +167,3 @@ def _quantizer(dtype: str) -> Loaded:
 def _untrained(folder: Path) -> bool:
     note = folder / UNTRAINED_NOTE
     return note.is_file() and json.loads(note.read_text(encoding='utf-8')).get('trained') is False
-
-
-def _trained_for(folder: Path) -> str:
-    """Method of the checkpoint's :data:`PRUNING_NOTE`; ``''`` where it has none.
-
-    :raises CheckpointError: the file does not name one.
-    """
-    path = folder / PRUNING_NOTE
-    if not path.is_file():
-        return ''
-    try:
-        method = json.loads(path.read_text(encoding='utf-8'))['method']
-    except (ValueError, KeyError, TypeError):
-        method = None
-    if not isinstance(method, str):
-        raise CheckpointError(f'{path} names no method', 'write it like {"method": "lightvla"}')
-    return method

@@ -17,7 +17,9 @@ from ..model.proprio import normalize, unnormalize
 from ..model.statistics import Statistics
 from ..profiles import Profile
 from ..pruning.frames import Frame
+from ..pruning.layout import Target
 from ..pruning.plan import SELECTION, Layout, Pruner, PruningPass, Query
+from ..pruning.registry import build_pruner
 from ..records import Inference, MotionHint, Observation
 from .episode_frames import EpisodeFrames
 from .quantize import parameter_count
@@ -32,6 +34,7 @@ class Policy:
     :param diffusion_steps: denoising steps of a diffusion head.
     :param seed: of the noise that a diffusion head starts from; ``reset`` starts it anew.
     :param fast_images: half the preprocessing time, pixels up to 2 levels off.
+    :param target: what a pruner for this model is built for; None where it gets no other.
     """
 
     def __init__(
@@ -45,12 +48,14 @@ class Policy:
         diffusion_steps: int = 10,
         seed: int = 0,
         fast_images: bool = False,
+        target: Target | None = None,
     ) -> None:
         self.model = model
         self.profile = profile
         self.statistics = statistics
         self.pruner = pruner
         self.tokenizer = tokenizer
+        self.target = target
         self._about = dict(about)
         self._diffusion_steps = diffusion_steps
         self._seed = seed
@@ -171,6 +176,24 @@ class Policy:
         if self._sync is not None:
             self._sync()
         return 1e3 * (time.perf_counter() - start) if reached == last else None
+
+    def with_pruning(self, pruning: 'str | Mapping[str, Any] | Pruner') -> 'Policy':
+        """Another policy around the same network, with a pruner of its own.
+
+        :raises ProfileError: the method is unknown, or not possible with this checkpoint.
+        """
+        return Policy(
+            self.model,
+            self.profile,
+            self.statistics,
+            self.tokenizer,
+            build_pruner(pruning, self.target),
+            self._about,
+            self._diffusion_steps,
+            self._seed,
+            self._fast_images,
+            self.target,
+        )
 
     def reset(self) -> None:
         """Forget what the pruner learnt from earlier inferences, and all frames."""

@@ -23,6 +23,7 @@ from ..model.prompt import PromptTokenizer
 from ..model.statistics import Bounds, Statistics
 from ..model.synthetic import PRESETS, STANDIN_PIECES, Preset, model_size, standin_tokenizer
 from ..profiles import Profile, load_profile
+from ..pruning.layout import Target
 from ..pruning.registry import build_pruner
 
 BENCH_PRESETS: Mapping[str, Preset] = {
@@ -70,14 +71,14 @@ class BenchModel:
     statistics: Statistics
     tokenizer: PromptTokenizer
     about: Mapping[str, Any]
+    target: Target
 
     def policy(self, method: str) -> Policy:
         """A policy with the pruning ``method``.
 
         :raises ProfileError: the method is unknown, or not possible with this model.
         """
-        layers = self.network.size.text.num_hidden_layers
-        pruner = build_pruner(method, pruner_target(self.profile, layers))
+        pruner = build_pruner(method, self.target)
         return Policy(
             self.network, self.profile, self.statistics, self.tokenizer, pruner, self.about
         )
@@ -118,7 +119,8 @@ def build_bench_model(options: BenchModelOptions) -> BenchModel:
         'untrained': True,
         **_about(network, options),
     }
-    return BenchModel(network, profile, _statistics(profile), _tokenizer(), about)
+    target = pruner_target(profile, network.size)
+    return BenchModel(network, profile, _statistics(profile), _tokenizer(), about, target)
 
 
 def random_network(
@@ -201,7 +203,14 @@ def _from_checkpoint(options: BenchModelOptions, folder: Path) -> BenchModel:
         'untrained': loaded.untrained,
         **_about(loaded.model, options),
     }
-    return BenchModel(loaded.model, loaded.profile, loaded.statistics, loaded.tokenizer, about)
+    return BenchModel(
+        loaded.model,
+        loaded.profile,
+        loaded.statistics,
+        loaded.tokenizer,
+        about,
+        loaded.target,
+    )
 
 
 def _about(network: OpenVLAOFT, options: BenchModelOptions) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Methods as they are named on the command line, and a policy for each around shared weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ class Method:
     :param name: as the user wrote it; the name in tables and files.
     :param pruning: what :func:`~vla_prune_ros.load_policy` takes as ``pruning``.
     :param folder: checkpoint folder.
-    :param fingerprint: of the checkpoint, and of the YAML file where ``pruning`` is one.
+    :param fingerprint: of the checkpoint, of the YAML file where ``pruning`` is one, and of the
+        method's own weights.
     """
 
     name: str
@@ -35,7 +37,7 @@ def parse_methods(names: tuple[str, ...], checkpoint: Path) -> tuple[Method, ...
 
     :raises VlaPruneError: a method is unknown or named twice, or a folder is no checkpoint.
     """
-    from ..pruning.registry import build_pruner
+    from ..pruning.registry import build_pruner, read_spec
 
     if len(set(names)) < len(names):
         raise VlaPruneError(f'methods repeat: {" ".join(names)}', 'name each method once')
@@ -44,12 +46,15 @@ def parse_methods(names: tuple[str, ...], checkpoint: Path) -> tuple[Method, ...
     for name in names:
         pruning, _, own = name.partition('@')
         build_pruner(pruning)  # a wrong name is said before anything starts
+        spec = read_spec(pruning)
         folder = Path(own).expanduser() if own else checkpoint
         if folder not in hashes:
             hashes[folder] = checkpoint_fingerprint(folder)
         is_file = pruning.endswith(('.yaml', '.yml'))
-        file = f'+{text_fingerprint(Path(pruning).expanduser())}' if is_file else ''
-        methods.append(Method(name, pruning, folder, hashes[folder] + file))
+        more = f'+{text_fingerprint(Path(pruning).expanduser())}' if is_file else ''
+        if isinstance(spec, Mapping) and spec.get('weights'):  # of the method itself
+            more += f'+{checkpoint_fingerprint(Path(spec["weights"]).expanduser())}'
+        methods.append(Method(name, pruning, folder, hashes[folder] + more))
     return tuple(methods)
 
 
@@ -77,9 +82,7 @@ class MethodPolicies:
         return self._policies[method.name]
 
     def _build(self, method: Method) -> 'Policy':
-        from ..engine.load import load_policy, pruner_target
-        from ..engine.policy import Policy
-        from ..pruning.registry import build_pruner
+        from ..engine.load import load_policy
 
         base = self._loaded.get(method.folder)
         if base is None:
@@ -89,11 +92,7 @@ class MethodPolicies:
             )
             self._loaded[method.folder] = base
             return base
-        layers = base.model.size.text.num_hidden_layers
-        pruner = build_pruner(method.pruning, pruner_target(base.profile, layers))
-        return Policy(
-            base.model, base.profile, base.statistics, base.tokenizer, pruner, base.describe()
-        )
+        return base.with_pruning(method.pruning)
 
     def _require_same(self, method: Method) -> None:
         """On another machine other weights may lie there, and here a training may go on."""

@@ -23,6 +23,7 @@ DINO_STD = (0.228515625, 0.2236328125, 0.224609375)
 SIGLIP_MEAN = (0.5, 0.5, 0.5)
 SIGLIP_STD = (0.5, 0.5, 0.5)
 CROP_AREA = 0.9
+_RESIZED = (IMAGE_SIZE, IMAGE_SIZE, 3)
 
 
 def check_image(image: np.ndarray, camera: str) -> None:
@@ -147,12 +148,21 @@ def prepare_image(image: np.ndarray, pre_resize: int = 0, fast: bool = False) ->
     :param pre_resize: side of a bicubic resize before everything else (ALOHA: 256), 0 for none.
     :param fast: resize and crop with :func:`fast_resize_and_crop` instead of bit for bit.
     """
-    if image.shape == (IMAGE_SIZE, IMAGE_SIZE, 3):
-        return center_crop(image)
+    if fast and image.shape != _RESIZED:
+        return fast_resize_and_crop(_as_stored(image, pre_resize))
+    return center_crop(resized_image(image, pre_resize))
+
+
+def resized_image(image: np.ndarray, pre_resize: int = 0) -> np.ndarray:
+    """:func:`prepare_image` without the crop: uint8 (H, W, 3) -> uint8 (224, 224, 3)."""
+    return image if image.shape == _RESIZED else lanczos_resize(_as_stored(image, pre_resize))
+
+
+def _as_stored(image: np.ndarray, pre_resize: int) -> np.ndarray:
+    """As the training data kept it: through a JPEG codec."""
     if pre_resize:
         image = np.asarray(Image.fromarray(image).resize((pre_resize, pre_resize), Image.BICUBIC))
-    image = jpeg_round_trip(np.ascontiguousarray(image))
-    return fast_resize_and_crop(image) if fast else center_crop(lanczos_resize(image))
+    return jpeg_round_trip(np.ascontiguousarray(image))
 
 
 def comparison_frame(image: np.ndarray) -> np.ndarray:

@@ -154,20 +154,30 @@ class LanguageModel(nn.Module):
         x = self.walk(x, walk, trace, stage)
         return self.model.norm(x[:, walk.rows(walk.layout.readout_positions)])
 
-    def read_out(self, x: Tensor, walk: PruningPass, bias: Tensor | None = None) -> Tensor:
+    def read_out(
+        self, x: Tensor, walk: PruningPass, bias: Tensor | None = None, first: int = 0
+    ) -> Tensor:
         """The same as :meth:`forward` of a dense walk, (B, S, D) -> (B, A, D), for training: the
         last layer is computed for the rows that are read, which is a tenth of its work.
 
         :param walk: its positions may be (B, S), where they differ between the samples.
         :param bias: of the keys in every layer, see :func:`.attention.attend`.
+        :param first: layer to begin with, where ``x`` is the output of the one before.
         """
         cos, sin = self._rope(walk.positions, x.dtype)
         only = walk.rows(walk.layout.readout_positions)
-        *layers, last = self.model.layers
+        *layers, last = self.model.layers[first:]
         for layer in layers:
             x, _ = decoder_layer(layer, x, cos, sin, walk, bias=bias)
         x, _ = decoder_layer(last, x, cos, sin, walk, only=only, bias=bias)
         return self.model.norm(x)
+
+    def first_layers(self, x: Tensor, walk: PruningPass, count: int) -> Tensor:
+        """(B, S, D) -> (B, S, D) behind ``count`` layers, for training; nothing is dropped."""
+        cos, sin = self._rope(walk.positions, x.dtype)
+        for layer in self.model.layers[:count]:
+            x, _ = decoder_layer(layer, x, cos, sin, walk)
+        return x
 
     def walk(
         self,

@@ -1,6 +1,8 @@
 """What a pruner is built for, and where everything stands in the sequence."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -9,6 +11,20 @@ from torch import Tensor
 # (reference tokenisation of the published prompt).
 PREFIX_TOKENS = 10
 SUFFIX_TOKENS = 5
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What ``pruning.json`` of a checkpoint says, and ``pruning.safetensors`` beside it.
+
+    :param method: pruning method that the weights were trained for; ``''`` for none.
+    :param settings: what else the note holds.
+    :param tensors: what the method itself learnt, by name.
+    """
+
+    method: str = ''
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -24,8 +40,8 @@ class Target:
     :param control_period_s: seconds per control step.
     :param step_m: metres of one unit of translation in a step's action.
     :param step_rad: radians of one unit of rotation in a step's action.
-    :param trained_for: pruning method with which the weights were trained, ``''`` for none; None
-        where that is not known.
+    :param trained: how the weights were trained to be pruned; None where that is not known.
+    :param width: D of the decoder.
     """
 
     cameras: tuple[str, ...] = ('primary', 'wrist')
@@ -35,7 +51,8 @@ class Target:
     control_period_s: float = 0.05
     step_m: float = 0.05
     step_rad: float = 0.5
-    trained_for: str | None = None
+    trained: Trained | None = None
+    width: int = 4096
 
 
 @dataclass(frozen=True)

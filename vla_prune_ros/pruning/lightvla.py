@@ -42,8 +42,9 @@ class LightVLA:
         :raises ProfileError: the checkpoint was not trained for it, or a value is not possible.
         """
         forced = switch(METHOD, 'force', force)
-        if target.trained_for not in (None, METHOD) and not forced:
-            was = f'for {target.trained_for!r}' if target.trained_for else 'without pruning'
+        trained = target.trained
+        if trained is not None and trained.method != METHOD and not forced:
+            was = f'for {trained.method!r}' if trained.method else 'without pruning'
             raise ProfileError(
                 f'the checkpoint was trained {was}, and lightvla fails on such weights',
                 'take one that was trained for it (vla-prune train lightvla), say so in its '

@@ -13,9 +13,11 @@ from .baselines import Dense, Uniform
 from .divprune import DivPrune
 from .fastv import FastV
 from .layout import Target
+from .learned_queries import LightVLAStar
 from .lightvla import LightVLA
 from .plan import Pruner
 from .specprune_config import SPECPRUNE_PRESETS
+from .vla_acl import VlaAcl
 from .vla_adp import VlaAdp
 from .vla_cache import VlaCache
 from .vla_cache_config import fit as fit_vla_cache
@@ -32,9 +34,11 @@ PRUNERS: Mapping[str, Build] = {
     'uniform': Uniform.build,
     'specprune': specprune_build.build,
     'lightvla': LightVLA.build,
+    'lightvla_star': LightVLAStar.build,
     'fastv': FastV.build,
     'divprune': DivPrune.build,
     'vla_adp': VlaAdp.build,
+    'vla_acl': VlaAcl.build,
     'vla_pruner': VlaPruner.build,
     'vla_cache': VlaCache.build,
 }
@@ -56,22 +60,33 @@ def build_pruner(
     :param target: what it is built for; default OpenVLA-OFT with LIBERO's conventions.
     :raises ProfileError: unknown name or knob, or a value that is not possible.
     """
+    known = read_spec(spec)
+    if not isinstance(known, Mapping):
+        return known
+    knobs = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items() if k != 'name'}
+    return PRUNERS[known['name']](target or Target(), **knobs)
+
+
+def read_spec(spec: 'str | Path | Mapping[str, Any] | Pruner') -> 'Mapping[str, Any] | Pruner':
+    """What :func:`build_pruner` takes, as a mapping of known names or as it is.
+
+    :raises ProfileError: unknown name or knob.
+    """
     if isinstance(spec, Path):
         spec = _from_yaml(str(spec))
     elif isinstance(spec, str):
         spec = _parse(spec.strip())
     if not isinstance(spec, Mapping):
         return _require_pruner(spec)
-    knobs = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items() if k != 'name'}
     name = spec.get('name')
     if not isinstance(name, str) or name not in PRUNERS:
         raise ProfileError(f'unknown pruning method {name!r}', f'use one of {sorted(PRUNERS)}')
     known = KNOBS.get(name) or tuple(signature(PRUNERS[name]).parameters)[1:]
-    for knob in knobs:
-        if knob not in known:
+    for knob in spec:
+        if knob not in ('name', *known):
             has = f'its knobs are {", ".join(known)}' if known else 'it has no knobs'
             raise ProfileError(f'pruning method {name!r} has no {knob!r}', has)
-    return PRUNERS[name](target or Target(), **knobs)
+    return spec
 
 
 def _require_pruner(spec: Any) -> Pruner:

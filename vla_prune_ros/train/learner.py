@@ -147,7 +147,12 @@ class Learner:
 def learning_rate(step: int, recipe: Recipe) -> float:
     """Share of the peak: half a cosine down to 0.02, times a ramp over ``warm_up`` steps."""
     warm = min(1.0, (step + 1) / max(1, recipe.warm_up))
-    return warm * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * step / recipe.steps)))
+    return warm * cosine(step / recipe.steps)
+
+
+def cosine(progress: float) -> float:
+    """Half a cosine from 1 down to 0.02, for a progress of 0 to 1."""
+    return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def losses(net: ReferenceNet, batch: Batch, recipe: Recipe) -> tuple[Tensor, dict[str, float]]:

@@ -19,8 +19,7 @@ from ..model.prompt import PromptTokenizer, build_prompt
 from ..model.synthetic import STANDIN_PIECES, Preset, model_size, standin_tokenizer
 from ..model.vision import PATCHES
 from ..profiles import LIBERO
-from ..pruning.baselines import Dense
-from ..pruning.plan import PruningPass
+from .forward import read_out, visual_tokens
 
 SIZES = Preset((128, 3, 2), (64, 3, 2), 128, 344, 5, 2)
 PIECES = (*dict.fromkeys(STANDIN_PIECES), '▁left', '▁right', '▁other')
@@ -84,10 +83,7 @@ class ReferenceNet(nn.Module):
 
     def visual(self, pixels: Tensor, prompts: Tensor) -> Tensor:
         """(B, C, 6, 224, 224) and (B, P) -> visual tokens (B, C, 256, D)."""
-        policy, cameras = self.policy, pixels.shape[1]
-        condition = policy.condition(prompts).repeat_interleave(cameras, 0)
-        features = policy.vision_backbone.features(pixels.flatten(0, 1), condition)
-        return policy.projector(features).unflatten(0, (-1, cameras))
+        return visual_tokens(self.policy, pixels, prompts)
 
     def point(self, visual: Tensor) -> Tensor:
         """Pointer logits (B, 2, C, 256) of visual tokens (B, C, 256, D)."""
@@ -103,8 +99,7 @@ class ReferenceNet(nn.Module):
         policy = self.policy
         layout = policy.layout(LIBERO.cameras, prompts.shape[1], LIBERO.chunk)
         x = policy.embed(visual.flatten(1, 2), prompts, state, layout)
-        walk = PruningPass(layout, Dense(), torch.arange(layout.length, device=x.device))
-        hidden = policy.language_model.read_out(x, walk)  # [B, K * D_action, D]
+        hidden = read_out(policy, x, layout)  # [B, K * D_action, D]
         offsets = self.offset(hidden.mean(1)).unflatten(1, (2, 3))
         return Answer(policy.action_head(hidden), self.point(visual), offsets)
 

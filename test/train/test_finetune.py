@@ -1,0 +1,213 @@
+"""Fine-tuning of a small checkpoint: resume, low-rank updates, and what a policy loads afterwards.
+
+Expected: an uninterrupted run; peft's own forward pass; the module that was trained, against the
+policy that is loaded from what it wrote.
+"""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from vla_prune_ros import load_policy
+from vla_prune_ros.errors import CheckpointError, ProfileError
+from vla_prune_ros.records import Observation
+from vla_prune_ros.train.demonstrations import save
+from vla_prune_ros.train.export import export
+from vla_prune_ros.train.lora import choose_trainable, merged
+from vla_prune_ros.train.settings import FineTuning, Lora
+
+pytest.importorskip('accelerate', reason='the train extra is not installed')
+pytest.importorskip('tensorboard', reason='the train extra is not installed')
+
+from vla_prune_ros.train.finetune import FineTuner, learning_rate  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory, tiny_net, words, statistics):
+    folder = tmp_path_factory.mktemp('start')
+    export(tiny_net(3), words, statistics, folder, 1, {'stage': 'test'})
+    return folder
+
+
+@pytest.fixture(scope='module')
+def recorded(tmp_path_factory, six_episodes):
+    folder = tmp_path_factory.mktemp('recorded')
+    for number, episode in enumerate(six_episodes):
+        save(episode, folder / f'{6 + number}.npz')
+    save(six_episodes[1], folder / '1.npz')
+    return folder
+
+
+@pytest.fixture
+def settings(checkpoint, recorded, tmp_path):
+    def settings(**changes):
+        data = {'format': 'two_cubes', 'path': recorded}
+        held = {**data, 'options': {'split': 'validation'}}
+        base = {
+            'checkpoint': str(checkpoint),
+            'out': tmp_path / 'out',
+            'work': tmp_path / 'work',
+            'train': {'method': 'lightvla'},
+            'data': [data],
+            'validation': [held],
+            'steps': 4,
+            'batch': 2,
+            'lr': 1e-2,
+            'lora': None,
+            'precision': 'float32',
+            'dtype': 'float32',
+            'workers': 0,
+            'save_every': 2,
+            'validation_samples': 4,
+        }
+        return FineTuning.model_validate({**base, **changes})
+
+    return settings
+
+
+def weights(tuner):
+    return {name: p.detach().clone() for name, p in tuner.task.named_parameters()}
+
+
+class Stopped(Exception):
+    """An interrupted run."""
+
+
+def stop_at(wanted):
+    def report(step, metrics):
+        if step == wanted:
+            raise Stopped
+
+    return report
+
+
+@pytest.mark.parametrize('lora', [None, {'rank': 2, 'alpha': 4}])
+def test_an_interrupted_run_ends_like_a_whole_one(settings, tmp_path, lora):
+    if lora:
+        pytest.importorskip('peft', reason='the train extra is not installed')
+    whole = FineTuner(settings(lora=lora, work=tmp_path / 'whole'), 'cpu')
+    result = whole.run()
+    assert result['steps'] == 4 and np.isfinite(result['l1'])
+    assert 1 <= result['validation/tokens'] <= 512
+    torch.manual_seed(5)  # whatever the second process drew before
+    with pytest.raises(Stopped):
+        FineTuner(settings(lora=lora), 'cpu').run(stop_at(3))
+    again = FineTuner(settings(lora=lora), 'cpu')
+    assert again.step == 2  # the last state that was saved
+    again.run()
+    for name, value in weights(again).items():
+        torch.testing.assert_close(value, weights(whole)[name], msg=name)
+
+
+def test_other_settings_do_not_go_on_from_a_state(settings):
+    with pytest.raises(Stopped):
+        FineTuner(settings(), 'cpu').run(stop_at(3))
+    with pytest.raises(CheckpointError, match='begun with lr 0.01, not 0.02'):
+        FineTuner(settings(lr=0.02), 'cpu')
+    assert FineTuner(settings(save_every=1), 'cpu').step == 2
+
+
+def test_accumulated_parts_are_one_batch(settings, tmp_path):
+    one, two = (
+        FineTuner(settings(accumulate=n, work=tmp_path / str(n), steps=1, lr=1e-3), 'cpu')
+        for n in (1, 2)
+    )
+    for tuner in (one, two):  # every step counts as much, so that halves weigh the same
+        for episode in tuner.data._sources[0]._episodes:
+            episode.valid[:] = True
+        # No noise: the parts draw it in another order than the whole.
+        tuner.task.train_settings = tuner.task.train_settings.model_copy(
+            update={'noise': tuner.task.train_settings.noise.model_copy(update={'first': 0.0})}
+        )
+        tuner.run()
+    for (name, a), (_, b) in zip(one._named, two._named, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-5, msg=name)
+
+
+def test_what_was_trained_is_what_is_loaded(settings, tmp_path):
+    tuner = FineTuner(settings(train={'method': 'lightvla', 'queries': 9, 'after': 1}), 'cpu')
+    result = tuner.run()
+    policy = load_policy(tmp_path / 'out', pruning='lightvla_star')
+    for name, value in policy.model.state_dict().items():
+        trained = tuner.policy.model.state_dict()[name]
+        assert torch.equal(value, trained.to(torch.bfloat16).float()), name
+    queries = tuner.task.queries.queries
+    assert torch.equal(policy.pruner.queries, queries) and policy.pruner.after == 1
+    out = policy.infer(grey(policy))
+    assert 1 <= out.visual_tokens <= 9 and result['steps'] == 4
+    note = json.loads((tmp_path / 'out' / 'pruning.json').read_text())
+    assert note['method'] == 'lightvla_star' and note['queries'] == 9
+    with pytest.raises(ProfileError, match="trained for 'lightvla_star'"):
+        load_policy(tmp_path / 'out', pruning='lightvla')
+
+
+def test_curves_go_to_tensorboard(settings, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    FineTuner(settings(), 'cpu').run()
+    events = EventAccumulator(str(tmp_path / 'work' / 'tensorboard'))
+    events.Reload()
+    points = events.Scalars('tokens')
+    assert [point.step for point in points] == [1, 2, 3, 4]
+    assert {'l1', 'lr', 'validation/l1', 'validation/tokens'} <= set(events.Tags()['scalars'])
+
+
+def test_a_scorer_learns_beside_a_policy_that_stays(settings, tmp_path, checkpoint):
+    train = {'method': 'vla_acl', 'budget': 12, 'layers': 1, 'width': 8, 'heads': 2}
+    tuner = FineTuner(settings(train=train), 'cpu')
+    before = copy.deepcopy(tuner.policy.model.state_dict())
+    scorer = copy.deepcopy(tuner.task.scorer.state_dict())
+    tuner.run()
+    assert all(torch.equal(v, before[k]) for k, v in tuner.policy.model.state_dict().items())
+    assert any(not torch.equal(v, scorer[k]) for k, v in tuner.task.scorer.state_dict().items())
+    assert {p.name for p in (tmp_path / 'out').iterdir()} == {
+        'pruning.json',
+        'pruning.safetensors',
+        'vla_prune.json',
+    }
+    pruning = {'name': 'vla_acl', 'weights': str(tmp_path / 'out')}
+    policy = load_policy(checkpoint, pruning=pruning)
+    assert policy.infer(grey(policy)).visual_tokens == 24
+
+
+def test_low_rank_updates_become_weights(checkpoint):
+    pytest.importorskip('peft', reason='the train extra is not installed')
+    policy = load_policy(checkpoint)
+    plain = {name: value.clone() for name, value in policy.model.state_dict().items()}
+    choose_trainable(policy.model, Lora(rank=3, alpha=6))
+    assert all(torch.equal(v, plain[k]) for k, v in merged(policy.model).items())
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, p in policy.model.named_parameters():
+            if 'lora_' in name:
+                p.copy_(0.05 * torch.randn(p.shape, generator=generator))
+    adapted = policy.infer(grey(policy)).normalized  # peft's own forward pass
+    fresh = load_policy(checkpoint)
+    dense = fresh.infer(grey(fresh)).normalized
+    fresh.model.load_state_dict(merged(policy.model))
+    assert np.abs(adapted - dense).max() > 1e-3
+    np.testing.assert_allclose(fresh.infer(grey(fresh)).normalized, adapted, atol=1e-4)
+    names = {name for name, p in policy.model.named_parameters() if p.requires_grad}
+    assert any('action_head' in name for name in names)
+    assert all(
+        'lora_' in n or n.split('.')[0] in ('action_head', 'proprio_projector') for n in names
+    )
+
+
+def test_the_rate_falls_as_published(settings):
+    run = settings(steps=40, lr=1.0)
+    assert [learning_rate(step, run) for step in (0, 29, 30, 39)] == [1.0, 1.0, 0.1, 0.1]
+    warm = settings(steps=40, warm_up=4, schedule='cosine')
+    assert learning_rate(0, warm) == pytest.approx(0.25)
+    assert learning_rate(20, warm) == pytest.approx(0.51)
+
+
+def grey(policy):
+    image = np.full((64, 64, 3), 90, np.uint8)
+    cameras = policy.profile.cameras
+    return Observation(
+        dict.fromkeys(cameras, image), policy.statistics.proprio.mean, 'pick up the red cube'
+    )

@@ -1,0 +1,77 @@
+"""Low-rank updates through peft, and the weights that they amount to."""
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from ..errors import VlaPruneError
+from ..model.openvla import OpenVLAOFT
+from .settings import Lora
+
+WHOLE = ('action_head', 'proprio_projector')
+"""Modules that are trained without LoRA, as in the authors' ``finetune.py``."""
+
+_TABLE = 'embed_tokens'
+
+
+def choose_trainable(policy: OpenVLAOFT, lora: Lora | None) -> None:
+    """Say what is trained: everything but the embedding table, or low-rank updates of every
+    linear layer together with head and state projector.
+
+    :raises VlaPruneError: peft is not installed.
+    """
+    policy.requires_grad_(False)
+    if lora is None:
+        for name, p in policy.named_parameters():
+            p.requires_grad_(_TABLE not in name)
+        return
+    _add(policy, lora)
+    for module in WHOLE:
+        part = getattr(policy, module, None)
+        if part is not None:
+            part.requires_grad_(True).float()
+
+
+def _add(policy: OpenVLAOFT, lora: Lora) -> None:
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise VlaPruneError(
+            'peft is not installed', "install vla_prune_ros[train], or set 'lora: null'"
+        ) from None
+    linear = [
+        name
+        for name, module in policy.named_modules()
+        if isinstance(module, nn.Linear)
+        and name.split('.')[0] not in WHOLE
+        and 'lm_head' not in name
+    ]
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        init_lora_weights='gaussian',
+        target_modules=linear,
+    )
+    inject_adapter_in_model(config, policy)
+
+
+def merged(policy: nn.Module) -> dict[str, Tensor]:
+    """The state dict of ``policy`` with its low-rank updates added in float32, under the names
+    that it had before them; the modules stay as they are."""
+    return dict(_merged(policy))
+
+
+def _merged(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    updates = {
+        name: module for name, module in policy.named_modules() if hasattr(module, 'lora_A')
+    }
+    for name, value in policy.state_dict().items():
+        if '.lora_' in name:
+            continue
+        owner, _, leaf = name.rpartition('.')
+        layer = updates.get(owner.removesuffix('.base_layer'))
+        if layer is not None and leaf == 'weight':
+            delta = layer.get_delta_weight('default')
+            value = (value.float() + delta.float()).to(value.dtype)
+        yield name.replace('.base_layer.', '.'), value.detach()

@@ -1,0 +1,152 @@
+"""LIBERO's demonstration files, with the conventions that OpenVLA-OFT's checkpoints learned."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import DataError
+from ...profiles import Profile
+from .libero_file import Demo, demonstrations
+from .library import library
+from .sample import Sample
+from .steps import Steps
+
+CAMERAS: Mapping[str, str] = {'primary': 'agentview_rgb', 'wrist': 'eye_in_hand_rgb'}
+"""Camera of the profile ``libero`` -> its pictures in the file."""
+
+PERIOD_S = 0.05
+
+
+class LiberoHdf5:
+    """A :class:`~.sample.Source`: ``*_demo.hdf5`` files as LIBERO publishes or regenerates them.
+
+    - Pictures are turned by 180 degrees. Those of the published files have 128 x 128 pixels;
+      OpenVLA-OFT was trained on 256 x 256 that its authors rendered anew, and they left out
+      demonstrations that failed when replayed. Their regenerated files are read the same way, and
+      are the ones to fine-tune a published checkpoint with.
+    - State: ``ee_pos`` (m), ``ee_ori`` (rotation vector, rad), ``gripper_states`` (m).
+    - Actions: the gripper's -1 open / +1 closed becomes 1 open / 0 closed, the rest stays.
+    - No-ops are left out: the first six numbers have a norm below 1e-4 and the gripper is as in
+      the action kept last (before the first kept one: the norm alone decides).
+    - Instruction: the file's name without ``_demo`` and without what goes up to ``SCENE``, which
+      is what the published policies were told. The file's own ``language_instruction`` has other
+      words in most of libero_spatial, _object and _goal; it counts where the name does not end in
+      ``_demo``.
+    - The published files hold with every action what was seen *after* it
+      (issue 54 of LIBERO), regenerated ones what was seen
+      before. The arm's joints beside the simulator's states tell which; a picture that came after
+      an action gets the next one as its label.
+
+    :param path: one file, or a folder with any number of them.
+    :param profile: 7 actions per step at 20 Hz, 8 numbers of state or none.
+    :param cameras: camera of the profile -> name under ``obs``.
+    :param whole_chunks: see :class:`~.steps.Steps`; True as in the published training.
+    :raises DataError: no such file, not one of LIBERO's, or not fit for the profile.
+    :raises VlaPruneError: h5py is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        profile: Profile,
+        cameras: Mapping[str, str] = CAMERAS,
+        whole_chunks: bool = True,
+    ) -> None:
+        _require_fit(profile, cameras)
+        self._cameras = {name: cameras[name] for name in profile.cameras}
+        self._open: dict[Path, Any] = {}
+        files = _files(Path(path).expanduser())
+        demos = [demo for file in files for demo in self._read(file)]
+        sizes = [len(demo.frames) for demo in demos]
+        self._steps = Steps(sizes, profile.chunk, whole_chunks=whole_chunks)
+        if not len(self._steps):
+            raise DataError(
+                f'no demonstration in {path} has {profile.chunk} steps', 'give longer ones'
+            )
+        self._places = [(demo.path, demo.name) for demo in demos]
+        self._instructions = [demo.instruction for demo in demos]
+        self._frames = np.concatenate([demo.frames for demo in demos])
+        self._actions = np.concatenate([demo.actions for demo in demos])
+        states = [demo.states for demo in demos] if profile.proprio_dim else None
+        self._states = np.concatenate(states) if states else None
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._steps)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample with this number.
+
+        :raises IndexError: there is none. :raises DataError: its pictures cannot be read any more.
+        """
+        episode, step = self._steps.locate(index)
+        rows, valid = self._steps.chunk(index)
+        return Sample(
+            {name: self._picture(episode, key, step) for name, key in self._cameras.items()},
+            None if self._states is None else self._states[step],
+            self._instructions[episode],
+            self._actions[rows],
+            valid,
+        )
+
+    def instruction(self, index: int) -> str:
+        """The task of a sample in plain words."""
+        return self._instructions[self._steps.locate(index)[0]]
+
+    def numbers(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Actions (N, 7) and states (N, 8) of all steps that are no no-ops, the last ones of an
+        episode as well: what the published statistics are of."""
+        return self._actions, self._states
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open files: a process that gets a copy opens its own."""
+        return {**self.__dict__, '_open': {}}
+
+    def _picture(self, episode: int, key: str, step: int) -> np.ndarray:
+        path, name = self._places[episode]
+        try:
+            pictures = self._file(path)['data'][name]['obs'][key]
+            return np.ascontiguousarray(pictures[int(self._frames[step])][::-1, ::-1])
+        except (KeyError, OSError) as error:
+            raise _unreadable(path, error) from None
+
+    def _read(self, path: Path) -> list[Demo]:
+        return list(demonstrations(path, self._file(path), list(self._cameras.values())))
+
+    def _file(self, path: Path) -> Any:
+        if path not in self._open:
+            try:
+                self._open[path] = library('h5py', 'h5py').File(path, 'r')
+            except OSError as error:
+                raise _unreadable(path, error) from None
+        return self._open[path]
+
+
+def _files(path: Path) -> list[Path]:
+    files = sorted(path.rglob('*.hdf5')) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise DataError(f'no demonstrations at {path}', 'give a .hdf5 file or a folder with some')
+    return files
+
+
+def _require_fit(profile: Profile, cameras: Mapping[str, str]) -> None:
+    unknown = [repr(camera) for camera in profile.cameras if camera not in cameras]
+    kind, state, period = profile.action_kind, profile.proprio_dim, profile.control_period_s
+    checks = (
+        (kind == 'delta_pose', f"action_kind is {kind!r}, not 'delta_pose'"),
+        (state in (0, 8), f'proprio_dim is {state}, not 8 or 0'),
+        (abs(period / PERIOD_S - 1) < 0.01, f'control_period_s is {period}, not {PERIOD_S}'),
+        (not unknown, f'camera {", ".join(unknown)} is not among {sorted(cameras)}'),
+    )
+    for good, what in checks:
+        if not good:
+            raise DataError(
+                f'demonstrations of LIBERO do not fit profile {profile.name!r}: {what}',
+                "use the profile 'libero' or one based on it",
+            )
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f'{path} cannot be read ({error})', 'fetch it again')
