@@ -56,7 +56,18 @@ LIBERO = SIM + [
     'gymnasium>=0.29,<2',
 ]
 QUANT = ['torchao==0.18.0']
-TRAIN = ['peft>=0.21,<0.22', 'accelerate>=1.15,<2', 'tensorboard>=2.20,<3']
+# Above 0.11 the recovery of damaged bags would have to be looked at: it uses parts of the library.
+BAGS = ['rosbags>=0.11.9,<0.12']
+TRAIN = [
+    *BAGS,
+    'peft>=0.21,<0.22',
+    'accelerate>=1.15,<2',
+    'tensorboard>=2.20,<3',
+    'pydantic>=2.7,<3',
+    'h5py>=3.11,<4',
+    'pyarrow>=17',
+    'av>=15',
+]
 DEV = ['pytest>=9,<10', 'hypothesis>=6.100,<7', 'ruff==0.17.5']
 
 setup(
@@ -85,6 +96,7 @@ setup(
         'plot': PLOT,
         'ray': RAY,
         'quant': QUANT,
+        'bags': BAGS,
         'train': TRAIN,
         'dev': DEV,
     },

@@ -161,7 +161,7 @@ fingerprint() {
 ready() { [[ -x $venv/bin/vla-prune && $(cat "$venv/.stamp" 2>/dev/null) == "$(fingerprint)" ]]; }
 
 install() {
-    local extras=libero,quant,dev packages begin=$SECONDS libero lock=(-c "$root/requirements/lock.txt")
+    local extras=libero,quant,train,dev packages begin=$SECONDS libero lock=(-c "$root/requirements/lock.txt")
     : >"$log"
     [[ $ros == wheels ]] && extras=ros,$extras
     mapfile -t packages < <(missing_libraries)
