@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputRefused
-from ..model.images import check_image, pixel_values, prepare_image
+from ..model.images import pixel_values
 from ..model.openvla import OpenVLAOFT
 from ..model.prompt import PromptTokenizer, build_prompt
-from ..model.proprio import normalize, unnormalize
+from ..model.proprio import unnormalize
 from ..model.statistics import Statistics
 from ..profiles import Profile
 from ..pruning.frames import Frame
@@ -22,6 +22,7 @@ from ..pruning.plan import SELECTION, Layout, Pruner, PruningPass, Query
 from ..pruning.registry import build_pruner
 from ..records import Inference, MotionHint, Observation
 from .episode_frames import EpisodeFrames
+from .observation import normalized_state, prepared_images
 from .quantize import parameter_count
 from .stages import StageTimer
 
@@ -88,7 +89,7 @@ class Policy:
         stages = StageTimer(self._sync)
         self._last = None  # a query that fails leaves nothing to refresh
         with stages.stage('preprocess'):
-            images = self._prepare(observation)
+            images = prepared_images(observation, self.profile, self._fast_images)
             state = self._state(observation)
             pixels = torch.from_numpy(pixel_values(list(images.values()))).to(
                 self.device, self.dtype
@@ -260,34 +261,9 @@ class Policy:
         )
         return self.pruner.begin(query)
 
-    def _prepare(self, observation: Observation) -> dict[str, np.ndarray]:
-        out = {}
-        for camera in self.profile.cameras:
-            if camera not in observation.images:
-                raise InputRefused(
-                    'camera',
-                    f'camera {camera!r} is absent',
-                    f'profile {self.profile.name!r} needs {list(self.profile.cameras)}',
-                )
-            check_image(observation.images[camera], camera)
-            out[camera] = prepare_image(
-                observation.images[camera], self.profile.pre_resize, self._fast_images
-            )
-        return out
-
     def _state(self, observation: Observation) -> Tensor | None:
-        bounds = self.statistics.proprio
-        if bounds is None:
-            return None
-        state = np.asarray([] if observation.proprio is None else observation.proprio, np.float64)
-        if state.shape != bounds.low.shape or not np.isfinite(state).all():
-            raise InputRefused(
-                'proprio',
-                f'proprio is {state.tolist()}',
-                f'profile {self.profile.name!r} needs {len(bounds.low)} finite numbers',
-            )
-        scaled = normalize(state, bounds.low, bounds.high, bounds.mask)
-        return torch.from_numpy(scaled)[None].to(self.device, self.dtype)
+        state = normalized_state(observation, self.statistics, self.profile)
+        return None if state is None else state.to(self.device, self.dtype)
 
     def _noise(self, given: np.ndarray | None) -> Tensor | None:
         if self.model.size.head != 'diffusion':

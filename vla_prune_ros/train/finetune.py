@@ -18,6 +18,7 @@ from .publish import publish
 from .settings import Data, FineTuning
 from .sources.registry import open_source
 from .tasks import make_task
+from .units import require_units
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -219,7 +220,12 @@ def _accelerator(settings: FineTuning, device: str | None) -> 'Accelerator':
 
 
 def _open(policy: Policy, data: Sequence[Data], augment: bool) -> Together:
-    return together(policy, [open_source(entry, policy.profile) for entry in data], augment)
+    sources = []
+    for entry in data:
+        source = open_source(entry, policy.profile)
+        require_units(source, str(entry.path), policy.statistics)
+        sources.append(source)
+    return together(policy, sources, augment)
 
 
 def _comparable(settings: FineTuning) -> dict[str, Any]:

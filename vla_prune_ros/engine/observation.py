@@ -1,0 +1,53 @@
+"""One observation as the network takes it: pictures of 224 pixels, a normalised state."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputRefused
+from ..model.images import check_image, prepare_image
+from ..model.proprio import normalize
+from ..model.statistics import Statistics
+from ..profiles import Profile
+from ..records import Observation
+
+
+def prepared_images(
+    observation: Observation, profile: Profile, fast: bool = False
+) -> dict[str, np.ndarray]:
+    """Camera -> uint8 (224, 224, 3), in the profile's order.
+
+    :param fast: see :func:`~vla_prune_ros.model.images.prepare_image`.
+    :raises InputRefused: a camera is absent, or an image has the wrong shape.
+    """
+    out = {}
+    for camera in profile.cameras:
+        if camera not in observation.images:
+            raise InputRefused(
+                'camera',
+                f'camera {camera!r} is absent',
+                f'profile {profile.name!r} needs {list(profile.cameras)}',
+            )
+        check_image(observation.images[camera], camera)
+        out[camera] = prepare_image(observation.images[camera], profile.pre_resize, fast)
+    return out
+
+
+def normalized_state(
+    observation: Observation, statistics: Statistics, profile: Profile
+) -> Tensor | None:
+    """float64 (1, P) within -1 .. 1; None where the checkpoint takes no state.
+
+    :raises InputRefused: not P finite numbers.
+    """
+    bounds = statistics.proprio
+    if bounds is None:
+        return None
+    state = np.asarray([] if observation.proprio is None else observation.proprio, np.float64)
+    if state.shape != bounds.low.shape or not np.isfinite(state).all():
+        raise InputRefused(
+            'proprio',
+            f'proprio is {state.tolist()}',
+            f'profile {profile.name!r} needs {len(bounds.low)} finite numbers',
+        )
+    return torch.from_numpy(normalize(state, bounds.low, bounds.high, bounds.mask))[None]
