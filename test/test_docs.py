@@ -20,7 +20,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CHANGELOG.md', *sorted((ROOT / 'docs').glob('*.md'))]
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```', re.MULTILINE | re.DOTALL)
 # Commands of others that the pages show; their own programs check them.
-FOREIGN = {'apt', 'cd', 'rosdep', 'python3', '.', 'colcon', 'pip', 'export'}
+FOREIGN = {
+    'accelerate',
+    'apt',
+    'cd',
+    'colcon',
+    'export',
+    'pip',
+    'python3',
+    'rosdep',
+    'tensorboard',
+    '.',
+}
 FOREIGN_ROS2 = {'bag play', 'topic list', 'topic info'}
 
 
@@ -235,7 +246,7 @@ def test_profiles_in_the_docs_load(tmp_path):
 def test_parameter_files_in_the_docs_are_valid(tables):
     from vla_prune_ros.nodes.parameters import check_value, ros_type
 
-    found = [data for _, data, _ in yaml_blocks() if 'base' not in data]
+    found = [data for _, data, _ in yaml_blocks() if not {'base', 'train'} & set(data)]
     assert len(found) >= 3
     for data in found:
         for key, section in data.items():
@@ -254,6 +265,19 @@ def test_parameter_files_in_the_docs_are_valid(tables):
                     kind, kind
                 ), name
                 assert value == ('',) or check_value(field, value) == '', name
+
+
+def test_fine_tunings_in_the_docs_are_valid(tmp_path):
+    pytest.importorskip('pydantic', reason='the train extra is not installed')
+    from vla_prune_ros.train.settings import read_settings
+
+    found = [content for _, data, content in yaml_blocks() if 'train' in data]
+    found += [text(path) for path in (ROOT / 'config').glob('lightvla*.yaml')]
+    assert len(found) >= 3
+    for i, content in enumerate(found):
+        path = tmp_path / f'run_{i}.yaml'
+        path.write_text(content, encoding='utf-8')
+        assert read_settings(path).steps > 0
 
 
 @pytest.mark.slow
