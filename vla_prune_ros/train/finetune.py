@@ -222,7 +222,7 @@ def _accelerator(settings: FineTuning, device: str | None) -> 'Accelerator':
 def _open(policy: Policy, data: Sequence[Data], augment: bool) -> Together:
     sources = []
     for entry in data:
-        source = open_source(entry, policy.profile)
+        source = open_source(entry, policy.profile, policy.statistics)
         require_units(source, str(entry.path), policy.statistics)
         sources.append(source)
     return together(policy, sources, augment)
