@@ -6,6 +6,7 @@ policy that is loaded from what it wrote.
 
 import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from vla_prune_ros.train.demonstrations import save
 from vla_prune_ros.train.export import export
 from vla_prune_ros.train.lora import choose_trainable, merged
 from vla_prune_ros.train.settings import FineTuning, Lora
+from vla_prune_ros.train.tasks import make_task
 
 pytest.importorskip('accelerate', reason='the train extra is not installed')
 pytest.importorskip('tensorboard', reason='the train extra is not installed')
@@ -142,6 +144,12 @@ def test_what_was_trained_is_what_is_loaded(settings, tmp_path):
     assert note['method'] == 'lightvla_star' and note['queries'] == 9
     with pytest.raises(ProfileError, match="trained for 'lightvla_star'"):
         load_policy(tmp_path / 'out', pruning='lightvla')
+
+
+def test_a_head_that_regresses_nothing_is_refused(settings):
+    policy = SimpleNamespace(model=SimpleNamespace(size=SimpleNamespace(head='diffusion')))
+    with pytest.raises(CheckpointError, match='has a diffusion head; start from .* L1 head'):
+        make_task(policy, settings())
 
 
 def test_curves_go_to_tensorboard(settings, tmp_path):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.policy import Policy
+from ..errors import CheckpointError
 from .batches import Labelled
 from .lightvla_task import LightVLATask, Metrics
 from .scorer_task import ScorerTask
@@ -25,6 +26,14 @@ class Task(Protocol):
 
 
 def make_task(policy: Policy, settings: FineTuning) -> nn.Module:
-    """The module that is trained; it says by ``requires_grad`` what changes."""
+    """The module that is trained; it says by ``requires_grad`` what changes.
+
+    :raises CheckpointError: its head is none that regresses a chunk.
+    """
+    head = policy.model.size.head
+    if head != 'l1':
+        raise CheckpointError(
+            f'{settings.checkpoint} has a {head} head', 'start from a checkpoint with an L1 head'
+        )
     lightvla = isinstance(settings.train, LightVLASettings)
     return (LightVLATask if lightvla else ScorerTask)(policy, settings)
