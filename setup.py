@@ -68,7 +68,7 @@ TRAIN = [
     'pyarrow>=17',
     'av>=15',
 ]
-DEV = ['pytest>=9,<10', 'hypothesis>=6.100,<7', 'ruff==0.17.5']
+DEV = ['pytest>=9,<10', 'pytest-xdist>=3.8,<4', 'hypothesis>=6.100,<7', 'ruff==0.17.5']
 
 setup(
     name=NAME,

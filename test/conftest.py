@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 3.0
+THREADS = '1' if 'PYTEST_XDIST_WORKER' in os.environ else '2'
 
 # Before anything imports torch or rclpy. Never the domain of the user's shell: a robot may
 # listen there.
@@ -23,8 +24,8 @@ os.environ.update(
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
         'FASTRTPS_DEFAULT_PROFILES_FILE': str(ROOT / 'config' / 'fastdds_large_images.xml'),
         'HF_HUB_OFFLINE': '1',
-        'OMP_NUM_THREADS': '2',
-        'MKL_NUM_THREADS': '2',
+        'OMP_NUM_THREADS': THREADS,
+        'MKL_NUM_THREADS': THREADS,
     }
 )
 if os.environ.get('ROS_DISTRO') == 'humble':  # it does not know the discovery range
@@ -72,8 +73,24 @@ NEEDS = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what cannot run here, with the reason."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--part``: nodes answer in real time, so their tests want the machine to themselves."""
+    parser.addoption(
+        '--part',
+        choices=('computing', 'nodes'),
+        help='only the tests that may share the machine, or only those of running nodes',
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Select the part, and skip what cannot run here, with the reason."""
+    part = config.getoption('part')
+    if part:
+        parts: dict[str, list[pytest.Item]] = {'computing': [], 'nodes': []}
+        for item in items:
+            parts['nodes' if item.get_closest_marker('ros') else 'computing'].append(item)
+        items[:] = parts.pop(part)
+        config.hook.pytest_deselected(items=[*parts.popitem()[1]])
     for name, (present, reason) in NEEDS.items():
         marked = [item for item in items if item.get_closest_marker(name)]
         if marked and not present():

@@ -115,6 +115,7 @@ WRONG = [
     ('tokenizer', '/nowhere', ('/nowhere',)),
     ('pruning', 'nope:3', ("'nope", 'dense', 'uniform')),
     ('pruning', 'uniform:0', ('uniform', '0')),
+    ('pruning', 'lightvla', ('trained without pruning', 'pruning.json', 'force: true')),
     ('device', 'tpu', ("'tpu'", "'cpu'")),
     ('rotate_180', ['front'], ("'front'", 'primary')),
     ('gripper_signs', [1.0], ('gripper signs', 'for each joint')),

@@ -4,6 +4,7 @@ Expected chunks come from ``load_policy`` on the same frames, with the state vec
 (scipy); units from robosuite's OSC_POSE scaling, 0.05 m and 0.5 rad per unit and step.
 """
 
+import shutil
 import threading
 
 import cv2
@@ -23,6 +24,7 @@ from vla_prune_ros.errors import VlaPruneError  # noqa: E402
 from vla_prune_ros.nodes import qos  # noqa: E402
 from vla_prune_ros.nodes.client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE  # noqa: E402
 from vla_prune_ros.nodes.messages import status_values, to_ns, to_stamp  # noqa: E402
+from vla_prune_ros.pruning.trained import write_trained  # noqa: E402
 from vla_prune_ros.records import Observation  # noqa: E402
 
 POSITION = np.array([0.05, 0.1, 1.1])
@@ -39,11 +41,14 @@ def rows(chunk):
 
 def expected_rows(policy, frames, task=TASK):
     """What the policy says of these frames, in SI units, the gripper within 0 ... 1."""
-    unit = QUATERNION / np.linalg.norm(QUATERNION)
-    proprio = np.concatenate([POSITION, Rotation.from_quat(unit).as_rotvec(), FINGERS])
-    actions = policy.infer(Observation(frames, proprio, task)).actions * TO_SI
+    actions = policy.infer(Observation(frames, state_vector(), task)).actions * TO_SI
     actions[:, 6] = actions[:, 6].clip(0, 1)
     return actions
+
+
+def state_vector():
+    unit = QUATERNION / np.linalg.norm(QUATERNION)
+    return np.concatenate([POSITION, Rotation.from_quat(unit).as_rotvec(), FINGERS])
 
 
 class Gate:
@@ -95,6 +100,21 @@ def test_chunk_is_the_policys_answer_in_si_units(rig, micro):
     ]
     times = [p.time_from_start.sec * 10**9 + p.time_from_start.nanosec for p in chunk.points]
     assert times == [50_000_000 * (i + 1) for i in range(8)]
+
+
+def test_a_checkpoint_that_was_trained_for_lightvla_runs_pruned(rig, micro, tmp_path):
+    folder = shutil.copytree(micro, tmp_path / 'trained')
+    write_trained(folder, 'lightvla', {}, {})
+    one = rig(checkpoint=str(folder), pruning='lightvla', **WIDE).bring_up()
+    chunk = one.robot.next_chunk()
+    policy = load_policy(folder, pruning='lightvla')
+    frames = one.robot.frames[to_ns(chunk.header.stamp)]
+    np.testing.assert_allclose(rows(chunk), expected_rows(policy, frames), rtol=0, atol=1e-6)
+    values = one.robot.inference_of(chunk)
+    mine = policy.infer(Observation(frames, state_vector(), TASK)).kept
+    kept = {camera: int(mask.sum()) for camera, mask in mine.items()}
+    assert {camera: int(values[f'kept_{camera}']) for camera in kept} == kept
+    assert sum(kept.values()) < 512
 
 
 def test_chunk_is_stamped_with_its_newest_image(rig):
