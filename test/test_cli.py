@@ -79,6 +79,8 @@ def test_version(capsys):
         (['train', 'reference', '--steps', 'many'], 'many'),
         (['train', 'reference', '--seed', 'one'], 'one'),
         (['train', 'reference', '--fast'], '--fast'),
+        (['train', 'corrections', 'out/lightvla'], '--out'),
+        (['train', 'corrections', 'x', '--out', 'y', '--episodes', '0'], 'use 1 or more'),
     ],
     ids=str,
 )

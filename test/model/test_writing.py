@@ -6,6 +6,7 @@ not stand among the main weights.
 """
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -105,3 +106,13 @@ def test_the_shapes_are_read_back(tmp_path, film):
         assert getattr(size.text, field) == getattr(SIZE.text, field)
     ids = json.loads((tmp_path / 'generation_config.json').read_text())
     assert (ids['bos_token_id'], ids['eos_token_id'], ids['pad_token_id']) == (1, 2, 32000)
+
+
+def test_others_may_read_every_file(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_weights(tmp_path, weights(False), film=False)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes and set(modes.values()) == {0o644}, modes

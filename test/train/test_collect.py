@@ -18,6 +18,7 @@ from vla_prune_ros.train.collect import (
     collect,
     episodes,
     measure,
+    seeds_of,
 )
 from vla_prune_ros.train.demonstrations import load
 
@@ -65,7 +66,7 @@ def test_only_what_is_missing_is_recorded(tmp_path, monkeypatch, here):
     (folder / '2.npz').touch()
     wanted = Collection(folder, range(1, 5), tmp_path / 'checkpoint')
     collect(wanted, 3, lambda n, m: progress.append((n, m)))
-    assert sorted(calls) == [(folder, seed, tmp_path / 'checkpoint') for seed in (1, 3, 4)]
+    assert sorted(calls) == [(folder, n, tmp_path / 'checkpoint', 'dense') for n in (1, 3, 4)]
     assert progress == [(2, 4), (3, 4), (4, 4)] and here == [3]
 
 
@@ -112,9 +113,12 @@ def test_a_checkpoint_is_corrected_in_the_scenes_units(tmp_path, monkeypatch, ep
 
     scene.images = lambda: {'primary': np.zeros((4, 4, 3), np.uint8)}
     scene.instruction = 'pick up the red cube'
-    policy = SimpleNamespace(infer=infer, statistics=SimpleNamespace(proprio=None))
+    policy = SimpleNamespace(
+        infer=infer, statistics=SimpleNamespace(proprio=None), reset=lambda: asked.append('reset')
+    )
+    loaded = []
     monkeypatch.setattr(module, '_scene', lambda: scene)
-    monkeypatch.setattr(module, '_policy', lambda checkpoint: policy)
+    monkeypatch.setattr(module, '_policy', lambda *how: loaded.append(how) or policy)
 
     def correct(recorder, policy):
         got = policy(scene)
@@ -123,9 +127,19 @@ def test_a_checkpoint_is_corrected_in_the_scenes_units(tmp_path, monkeypatch, ep
         return episode()
 
     monkeypatch.setattr(module, 'correct', correct)
-    collect(Collection(tmp_path, [6], tmp_path / 'checkpoint'), 1)
+    collect(Collection(tmp_path, [6], tmp_path / 'checkpoint', 'uniform:40'), 1)
     assert [p.name for p in tmp_path.iterdir()] == ['6.npz']
-    assert [o.instruction for o in asked] == ['pick up the red cube']
+    assert loaded == [(tmp_path / 'checkpoint', 'uniform:40')]
+    assert asked[0] == 'reset'  # nothing is remembered from the episode before
+    assert [o.instruction for o in asked[1:]] == ['pick up the red cube']
+
+
+def test_seeds_of_some_tasks_are_the_next_ones_that_have_them():
+    names = list(TASKS)
+    seeds = seeds_of([names[1], names[4]], 2_000_003, 5)
+    want = [s for s in range(2_000_003, 2_000_033) if names[s % 6] in (names[1], names[4])]
+    assert seeds == want[:5]
+    assert seeds_of(names, 12, 7) == list(range(12, 19))
 
 
 def test_every_seed_is_measured_once(tmp_path, monkeypatch, here):

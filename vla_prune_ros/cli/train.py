@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from ..runtime.line_log import LineLog
 from .common import add_command, positive
+from .corrections import add_corrections
 from .finetune import add_finetuning
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def add_train(commands: Any) -> None:
     reference.add_argument('--seed', type=int, default=0)
     reference.add_argument('--device', default='cpu', help='torch device that trains')
     add_finetuning(kinds)
+    add_corrections(kinds)
 
 
 def _reference(options: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A checkpoint folder in the layout that the authors publish."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +44,7 @@ def write_weights(
     names = [f'model-{i:05d}-of-{len(shards):05d}.safetensors' for i in range(1, len(shards) + 1)]
     for name, shard in zip(names, shards, strict=True):
         save_file(shard, folder / name)
+        (folder / name).chmod(0o666 & ~_umask())  # safetensors writes for its user alone
     index = {
         'metadata': {'total_size': sum(v.numel() * 2 for v in state.values())},
         'weight_map': {
@@ -98,3 +100,9 @@ def _config(size: ModelSize) -> dict[str, Any]:
 
 def _tower(size: TowerSize) -> dict[str, int]:
     return {'embed_dim': size.width, 'depth': size.depth, 'num_heads': size.heads}
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

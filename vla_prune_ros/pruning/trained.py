@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..errors import CheckpointError
@@ -47,4 +47,4 @@ def write_trained(
     text = json.dumps({'method': method, **settings}, indent=2)
     (folder / NOTE).write_text(text + '\n', encoding='utf-8')
     if tensors:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / TENSORS)
+        (folder / TENSORS).write_bytes(save({k: v.contiguous() for k, v in tensors.items()}))

@@ -35,11 +35,13 @@ class Collection:
         episode gave no sample.
     :param seeds: episode ``seed`` has task ``seed % 6``.
     :param checkpoint: the policy to correct; None for demonstrations.
+    :param pruning: as that policy is pruned.
     """
 
     folder: Path
     seeds: Sequence[int]
     checkpoint: Path | None = None
+    pruning: str = 'dense'
 
     def missing(self) -> list[int]:
         """Seeds that were not recorded yet."""
@@ -58,7 +60,7 @@ def collect(
     seeds = wanted.missing()
     before = len(wanted.seeds) - len(seeds)
     wanted.folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(wanted.folder, seed, wanted.checkpoint) for seed in seeds]
+    jobs = [(wanted.folder, seed, wanted.checkpoint, wanted.pruning) for seed in seeds]
     for finished, _ in enumerate(in_processes(_record, jobs, workers), start=before + 1):
         done(finished, len(wanted.seeds))
 
@@ -84,28 +86,31 @@ def _scene() -> TwoCubeScene:
 
 
 @cache
-def _policy(checkpoint: Path) -> 'Policy':
+def _policy(checkpoint: Path, pruning: str = 'dense') -> 'Policy':
     import torch
 
     from ..engine.load import load_policy
 
     torch.set_num_threads(1)
-    return load_policy(checkpoint)
+    return load_policy(checkpoint, pruning=pruning)
 
 
-def _actor(checkpoint: Path) -> Chunk:
+def _actor(checkpoint: Path, pruning: str) -> Chunk:
     from ..evaluate.driving import env_actions, observe
 
-    policy = _policy(checkpoint)
+    policy = _policy(checkpoint, pruning)
+    policy.reset()
     return lambda scene: env_actions(policy.infer(observe(policy, scene, scene.images(), 0)))
 
 
-def _record(folder: Path, seed: int, checkpoint: Path | None) -> None:
+def _record(folder: Path, seed: int, checkpoint: Path | None, pruning: str) -> None:
     scene = _scene()
     scene.reset(seed)
     recorder = Recorder(scene, HAND_DOWN, np.random.default_rng(seed))
     episode = (
-        demonstrate(recorder) if checkpoint is None else correct(recorder, _actor(checkpoint))
+        demonstrate(recorder)
+        if checkpoint is None
+        else correct(recorder, _actor(checkpoint, pruning))
     )
     if episode is None:
         (folder / f'{seed}.failed').touch()
@@ -115,6 +120,14 @@ def _record(folder: Path, seed: int, checkpoint: Path | None) -> None:
 
 def _try(checkpoint: Path, seed: int) -> EpisodeResult:
     return run_episode(_policy(checkpoint), _scene(), seed)
+
+
+def seeds_of(tasks: Sequence[str], first: int, count: int) -> list[int]:
+    """The first ``count`` seeds from ``first`` on whose episodes have one of these tasks."""
+    names = list(TASKS)
+    wanted = {names.index(task) for task in tasks}
+    last = first + len(names) * count  # every task comes once in so many
+    return [seed for seed in range(first, last) if seed % len(names) in wanted][:count]
 
 
 def episodes(folder: Path, seeds: Sequence[int]) -> list[Path]:
