@@ -85,7 +85,10 @@ setup(
         (f'share/{NAME}/launch', sorted(glob('launch/*.launch.py'))),
         (f'share/{NAME}/config', sorted(glob('config/*.yaml') + glob('config/*.xml'))),
         (f'share/{NAME}/gazebo', sorted(glob('gazebo/*'))),
-        (f'share/{NAME}/models/reference', sorted(glob('models/reference/*'))),
+        *(
+            (f'share/{NAME}/models/{name}', sorted(glob(f'models/{name}/*')))
+            for name in ('reference', 'reference-lightvla')
+        ),
     ],
     install_requires=CORE,
     extras_require={

@@ -128,7 +128,13 @@ def test_all_launch_and_config_files_are_installed(setup_arguments):
     installed = {file for _, files in setup_arguments['data_files'] for file in files}
     present = {
         str(p.relative_to(ROOT))
-        for folder in ('launch', 'config', 'gazebo', 'models/reference')
+        for folder in (
+            'launch',
+            'config',
+            'gazebo',
+            'models/reference',
+            'models/reference-lightvla',
+        )
         for p in (ROOT / folder).iterdir()
         if p.is_file()
     }

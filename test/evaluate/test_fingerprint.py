@@ -74,8 +74,9 @@ def test_the_card_says_untrained_only_where_the_note_does(folder):
 
 
 def test_the_packages_own_policy_is_named_without_its_place(folder):
-    card = checkpoint_card(reference_folder())
-    assert card['folder'] == 'reference' and card['untrained'] is False
+    for name in ('reference', 'reference-lightvla'):
+        card = checkpoint_card(reference_folder(name))
+        assert card['folder'] == name and card['untrained'] is False
     assert checkpoint_card(folder)['folder'] == str(folder)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import CheckpointError
-from ..model.hub import REFERENCE, reference_folder
+from ..model.hub import REFERENCE, REFERENCE_LIGHTVLA, reference_folder
 from .machine import installed
 
 PACKAGES = ('torch', 'transformers', 'numpy', 'mujoco', 'robosuite', 'hf-libero')
@@ -76,7 +76,8 @@ def checkpoint_card(folder: Path) -> dict[str, Any]:
 
 
 def _place(folder: Path) -> str:
-    with contextlib.suppress(CheckpointError):  # it is not installed
-        if folder.resolve() == reference_folder().resolve():
-            return REFERENCE
+    for name in (REFERENCE, REFERENCE_LIGHTVLA):
+        with contextlib.suppress(CheckpointError):  # it is not installed
+            if folder.resolve() == reference_folder(name).resolve():
+                return name
     return str(folder)

@@ -33,10 +33,11 @@ def parse_methods(names: tuple[str, ...], checkpoint: Path) -> tuple[Method, ...
     """Methods from words like ``'specprune:recommended'``.
 
     ``'METHOD@FOLDER'`` takes weights of its own, for a method that was trained, and is compared
-    with the others all the same.
+    with the others all the same; ``'lightvla@reference-lightvla'`` those that come along.
 
     :raises VlaPruneError: a method is unknown or named twice, or a folder is no checkpoint.
     """
+    from ..model.hub import checkpoint_folder
     from ..pruning.registry import build_pruner, read_spec
 
     if len(set(names)) < len(names):
@@ -47,7 +48,7 @@ def parse_methods(names: tuple[str, ...], checkpoint: Path) -> tuple[Method, ...
         pruning, _, own = name.partition('@')
         build_pruner(pruning)  # a wrong name is said before anything starts
         spec = read_spec(pruning)
-        folder = Path(own).expanduser() if own else checkpoint
+        folder = checkpoint_folder(own) if own else checkpoint
         if folder not in hashes:
             hashes[folder] = checkpoint_fingerprint(folder)
         is_file = pruning.endswith(('.yaml', '.yml'))

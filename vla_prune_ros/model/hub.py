@@ -35,6 +35,9 @@ FILES = (
 REFERENCE = 'reference'
 """Name of the policy that comes with the package: it solves the simulator's two-cube tasks."""
 
+REFERENCE_LIGHTVLA = 'reference-lightvla'
+"""The same, trained on to be pruned by ``lightvla``."""
+
 NEVER = ('*.py', '*/*')
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+')
 
@@ -49,15 +52,16 @@ def checkpoint_folder(checkpoint: str | Path, progress: Progress = lambda text: 
 
     What was fetched before is taken from the hub's cache, without a network as well.
 
-    :param checkpoint: a folder, ``'org/name'``, or ``'reference'`` for the package's own.
+    :param checkpoint: a folder, ``'org/name'``, or one of the package's own: ``'reference'`` or
+        ``'reference-lightvla'``.
     :raises CheckpointError: no such folder; the hub cannot be reached, does not know the name, or
         wants a login.
     """
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
         return folder
-    if str(checkpoint) == REFERENCE:
-        return reference_folder()
+    if str(checkpoint) in (REFERENCE, REFERENCE_LIGHTVLA):
+        return reference_folder(str(checkpoint))
     if is_hub_id(str(checkpoint)):
         return _fetch(str(checkpoint), progress)
     raise CheckpointError(
@@ -66,21 +70,21 @@ def checkpoint_folder(checkpoint: str | Path, progress: Progress = lambda text: 
     )
 
 
-def reference_folder() -> Path:
-    """Where the reference policy lies: in the checkout, or in what pip or colcon installed.
+def reference_folder(name: str = REFERENCE) -> Path:
+    """Where a policy of the package lies: in the checkout, or in what pip or colcon installed.
 
     :raises CheckpointError: the package was installed without it.
     """
     package = Path(__file__).resolve().parents[1]
-    inside = Path('models', REFERENCE)
+    inside = Path('models', name)
     places = [package.parent / inside]
     places += [above / 'share' / package.name / inside for above in package.parents]
     for place in places:
         if (place / 'config.json').is_file():
             return place
     raise CheckpointError(
-        'the reference policy is not installed beside the package',
-        'train it with vla-prune train reference, or give a checkpoint folder',
+        f'the policy {name!r} is not installed beside the package',
+        'train it (docs/training.md), or give a checkpoint folder',
     )
 
 
