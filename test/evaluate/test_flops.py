@@ -68,7 +68,7 @@ def test_equal_to_the_counter(kind, pruner):
 
 def test_the_published_model():
     size = model_size(BENCH_PRESETS['7b'], LIBERO)
-    decoder = 32 * decoder_layer_flops(size, 605)
+    decoder = 32 * decoder_layer_flops(size, 605, 605)
     assert decoder / 1e12 == pytest.approx(7.84 + 0.19, abs=0.011)
     assert vision_flops(size, 2) / 1e12 == pytest.approx(2 * (0.16 + 0.21) + 0.07, abs=0.02)
 

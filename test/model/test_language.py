@@ -65,11 +65,11 @@ def test_a_cast_model_uses_the_same_angles(cast, data_dir, monkeypatch):
         'to_and_back': lambda: model.to(torch.bfloat16).float().bfloat16(),
     }[cast]()
     seen = []
-    apply = language.apply_rotary_pos_emb
+    apply = language.rotated
     monkeypatch.setattr(
         language,
-        'apply_rotary_pos_emb',
-        lambda q, k, cos, sin: seen.append((cos, sin)) or apply(q, k, cos, sin),
+        'rotated',
+        lambda x, cos, sin: seen.append((cos, sin)) or apply(x, cos, sin),
     )
     layout = model.layout(LIBERO.cameras, 12, LIBERO.chunk)
     x = torch.zeros(1, layout.length, 64, dtype=torch.bfloat16)
@@ -78,8 +78,11 @@ def test_a_cast_model_uses_the_same_angles(cast, data_dir, monkeypatch):
     config = model.size.text
     theta = config.rope_parameters['rope_theta']
     want = tables(torch.arange(layout.length), config.head_dim, theta)
-    assert len(seen) == config.num_hidden_layers
+    assert len(seen) == 2 * config.num_hidden_layers  # keys and queries
+    *seen, last = seen  # the queries of the last layer are those that are read
     assert all(worst(pair, want) <= 1 for pair in seen)
+    read = list(layout.readout_positions)
+    assert worst(last, [table[read] for table in want]) <= 1
 
 
 SHAPE = LlamaConfig(

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaModel
 from vla_prune_ros.model.images import pixel_values
 from vla_prune_ros.model.language import LanguageModel
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.plan import PruningPass, SiteView
+from vla_prune_ros.pruning.plan import Chosen, PruningPass, SiteView
 
 SPACE = 29871  # the token of a lone space
 TASKS = {
@@ -168,9 +168,14 @@ def _walk_sites(pruner, layout, maps, hidden=None):
         if site.rows is not None:
             seen = maps[site.layer][list(site.rows(layout))][:, ids]
         x = torch.zeros(layout.length, 1) if hidden is None else hidden
-        view = SiteView(site, layout, ids, x[positions], positions, seen, memory)
+        left = torch.bincount(ids // layout.patches, minlength=len(layout.cameras)).tolist()
+        view = SiteView(site, layout, ids, x[positions], positions, tuple(left), seen, memory)
         answer = pruner.keep(view)
+        if isinstance(answer, Chosen):
+            assert list(answer.left) == torch.bincount(answer.ids // layout.patches).tolist()
+            answer = answer.ids
         ids = ids if answer is None else answer.sort().values
+    getattr(pruner, 'learn', lambda memory: None)(memory)
     return ids
 
 

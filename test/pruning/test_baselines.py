@@ -52,11 +52,12 @@ def view(cameras=2, patches=256):
         torch.arange(layout.visual),
         torch.zeros(layout.length, 1),
         torch.arange(layout.length),
+        (layout.patches,) * len(layout.cameras),
     )
 
 
 def test_budget_per_camera_and_the_last_serves_the_rest():
-    kept = Uniform((128, 32)).keep(view(3))
+    kept = Uniform((128, 32)).keep(view(3)).ids
     assert [int(((kept >= 256 * i) & (kept < 256 * (i + 1))).sum()) for i in range(3)] == [
         128,
         32,
@@ -65,7 +66,7 @@ def test_budget_per_camera_and_the_last_serves_the_rest():
 
 
 def test_a_budget_beyond_the_camera_keeps_all():
-    assert Uniform((999,)).keep(view(2)).tolist() == list(range(512))
+    assert Uniform((999,)).keep(view(2)).ids.tolist() == list(range(512))
 
 
 @pytest.mark.parametrize(

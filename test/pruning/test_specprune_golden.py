@@ -73,7 +73,7 @@ class Spy:
 
     def __init__(self, pruner):
         self._pruner, self.views, self.importance = pruner, {}, {}
-        self.name, self.sites = pruner.name, pruner.sites
+        self.name, self.sites, self.learn = pruner.name, pruner.sites, pruner.learn
 
     def keep(self, view):
         """Note the view, and the running score before the layer's prune."""
@@ -173,7 +173,7 @@ def compare(golden, q, layout, pruner, spy, walk, trace, mode):
     assert positions(walk.ids, layout) == golden[q + 'kept.final'].tolist()
     if pruner.memory.scores:
         out = pruner.memory.top(256, pruner.config.global_tokens.of(mode), joint=False)
-        assert (out + 1).tolist() == sorted(golden[q + 'vglobal_out'].tolist())
+        assert (out.nonzero()[:, 0] + 1).tolist() == sorted(golden[q + 'vglobal_out'].tolist())
 
 
 def text_scores(golden, q, view, counts):
@@ -183,7 +183,7 @@ def text_scores(golden, q, view, counts):
         return
     seen = view.attention.mean(0)
     wide = [2 * k for k in counts] if layer == 0 else counts
-    top = best_per_camera(view.ids, seen, 256, wide)
+    top = best_per_camera(view.ids, seen, view.left, wide)
     for camera, name in enumerate(CAMERAS):
         mine = view.ids // 256 == camera
         close(seen[mine], golden[q + f'text_score.L{layer}.{name}'], 1e-6)

@@ -75,15 +75,24 @@ class Scene:
             attention = maps[site.layer][rows][:, ids] if rows else None
             view = _view(site, self.layout, ids, positions, attention, memory)
             answer = pruner.keep(view)
+            answer = getattr(answer, 'ids', answer)
             stay = ids if answer is None else answer.sort().values
             seen.append((site.layer, ids.tolist(), attention, stay.tolist()))
             ids = stay
+        getattr(pruner, 'learn', lambda memory: None)(memory)
         return seen
 
 
 def _view(site, layout, ids, positions, attention, memory):
     return SiteView(
-        site, layout, ids, torch.zeros(len(positions), 1), positions, attention, memory
+        site,
+        layout,
+        ids,
+        torch.zeros(len(positions), 1),
+        positions,
+        tuple(torch.bincount(ids // layout.patches, minlength=len(layout.cameras)).tolist()),
+        attention,
+        memory,
     )
 
 

@@ -66,11 +66,12 @@ def test_fill_by_rank(scene, by_text, random):
         evidence,
         torch.tensor(local, dtype=torch.long),
         torch.tensor(text),
-        patches,
+        [sum(i // patches == camera for i in ids) for camera in range(len(budget))],
         budget,
         None if by_text else torch.tensor(rest, dtype=torch.float32),
     )
-    assert got.tolist() == sorted(want)
+    assert got.ids.tolist() == sorted(want)
+    assert list(got.left) == [sum(i // patches == c for i in want) for c in range(len(budget))]
 
 
 @given(st.sets(st.integers(0, 9)))
@@ -104,7 +105,7 @@ def test_global_memory_unites_the_best_of_each_layer(case):
             continue
         for camera, count in enumerate(counts):
             want |= set([i for i in order if i // 4 == camera][:count])
-    assert memory.top(4, counts, joint).tolist() == sorted(want)
+    assert memory.top(4, counts, joint).nonzero()[:, 0].tolist() == sorted(want)
 
 
 def test_global_memory_is_empty_until_a_pass_is_complete():

@@ -135,7 +135,7 @@ def _probe_attention(
     """Another last slot changes every row that is read: attention looks forward, too."""
     other = embeddings.clone()
     other[:, -2] = _random(policy, random, 1)
-    change = _rms(_decode(policy, layout, other) - hidden) / _rms(hidden).mean()
+    change = _rms(_decode(policy, layout, other, []) - hidden) / _rms(hidden).mean()
     least = float(change.min())
     said = ''
     if not least > LEAST_CHANGE:  # also where it is NaN
@@ -211,9 +211,8 @@ def _random(policy: Policy, random: torch.Generator, *rows: int) -> Tensor:
     return (0.02 * torch.randn(*rows, width, generator=random)).to(policy.device, policy.dtype)
 
 
-def _decode(
-    policy: Policy, layout: Layout, embeddings: Tensor, trace: list[Tensor] | None = None
-) -> Tensor:
+def _decode(policy: Policy, layout: Layout, embeddings: Tensor, trace: list[Tensor]) -> Tensor:
+    """With a trace every layer sees all rows, as a mask would have to be found in."""
     return policy.model.decode(embeddings, layout, build_pruner('dense'), trace)[0]
 
 

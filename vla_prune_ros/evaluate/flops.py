@@ -24,11 +24,14 @@ def policy_flops(size: ModelSize, layout: Layout, kept: Mapping[str, int]) -> in
         return None
     width = size.text.hidden_size
     state = size.proprio_dim * width + width * width if size.proprio_dim else 0
-    rows = rows_per_layer(layout, size.text.num_hidden_layers, kept)
+    layers = size.text.num_hidden_layers
+    *rows, last = rows_per_layer(layout, layers, kept)
+    read = last if f'after_L{layers - 1}' in kept else layout.slots
     return (
         vision_flops(size, len(layout.cameras))
         + 2 * state
-        + sum(decoder_layer_flops(size, n) for n in rows)
+        + sum(decoder_layer_flops(size, n, n) for n in rows)
+        + decoder_layer_flops(size, last, read)
         + head_flops(size, layout.slots)
     )
 
@@ -46,13 +49,16 @@ def rows_per_layer(layout: Layout, layers: int, kept: Mapping[str, int]) -> list
     return rows
 
 
-def decoder_layer_flops(size: ModelSize, rows: int) -> int:
-    """One Llama layer over ``rows`` tokens: four projections, attention, gated MLP."""
+def decoder_layer_flops(size: ModelSize, rows: int, out: int) -> int:
+    """One Llama layer over ``rows`` tokens: four projections, attention, gated MLP.
+
+    :param out: rows of which the output is computed; all but in the last layer.
+    """
     text = size.text
     width, heads = text.hidden_size, text.num_attention_heads * text.head_dim
     grouped = text.num_key_value_heads * text.head_dim
-    projections = 2 * width * heads + 2 * width * grouped + 3 * width * text.intermediate_size
-    return 2 * rows * (projections + 2 * rows * heads)
+    per_output = 2 * width * heads + 3 * width * text.intermediate_size + 2 * rows * heads
+    return 2 * (rows * 2 * width * grouped + out * per_output)
 
 
 def vision_flops(size: ModelSize, cameras: int) -> int:

@@ -6,7 +6,7 @@ beside the fused kernel. Reference: openvla-oft with its transformers fork, whos
 the causal mask.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -15,7 +15,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import (
     LlamaDecoderLayer,
     LlamaRMSNorm,
-    apply_rotary_pos_emb,
+    rotate_half,
 )
 
 from ..pruning.plan import SELECTION, PruningPass, Site, Stage
@@ -68,6 +68,16 @@ def logit_rows(layer: LlamaDecoderLayer, x: Tensor, rows: Tensor) -> Tensor:
     return (q.flatten(1) @ flat.T).float() * (attn.scaling / heads)
 
 
+def by_head(x: Tensor, head_dim: int) -> Tensor:
+    """(B, S, heads * d) -> (B, heads, S, d)."""
+    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(B, heads, S, d) turned by the tables (B or 1, S, d) of :func:`rope`."""
+    return x * cos[:, None] + rotate_half(x) * sin[:, None]
+
+
 def decoder_layer(
     layer: LlamaDecoderLayer,
     x: Tensor,
@@ -86,14 +96,12 @@ def decoder_layer(
     :param bias: see :func:`.attention.attend`.
     """
     attn = layer.self_attn
-    heads = (*x.shape[:2], -1, attn.head_dim)
     y = layer.input_layernorm(x)
-    q = attn.q_proj(y).view(heads).transpose(1, 2)  # [B, heads, S, d]
-    k = attn.k_proj(y).view(heads).transpose(1, 2)
-    v = attn.v_proj(y).view(heads).transpose(1, 2)
-    q, k = apply_rotary_pos_emb(q, k, cos, sin)
+    k = rotated(by_head(attn.k_proj(y), attn.head_dim), cos, sin)  # [B, heads, S, d]
+    v = by_head(attn.v_proj(y), attn.head_dim)
     if only is not None:
-        q, x = q[:, :, only], x[:, only]
+        x, y, cos, sin = (t[:, only] for t in (x, y, cos, sin))
+    q = rotated(by_head(attn.q_proj(y), attn.head_dim), cos, sin)
     if walk.reuses:
         with stage(SELECTION):
             k, v = walk.reused(attn.layer_idx, k, v)
@@ -151,8 +159,11 @@ class LanguageModel(nn.Module):
         :param trace: collects the residual stream (1, S', D) behind every layer and its pruning.
         :param stage: times the pruner's share as ``'selection'``.
         """
-        x = self.walk(x, walk, trace, stage)
-        return self.model.norm(x[:, walk.rows(walk.layout.readout_positions)])
+        read = walk.layout.readout_positions
+        if trace is not None or walk.site_after(len(self.model.layers) - 1) is not None:
+            x = self.walk(x, walk, trace, stage)
+            return self.model.norm(x[:, walk.rows(read)])
+        return self.model.norm(self.walk(x, walk, stage=stage, read=read))
 
     def read_out(
         self, x: Tensor, walk: PruningPass, bias: Tensor | None = None, first: int = 0
@@ -186,10 +197,12 @@ class LanguageModel(nn.Module):
         trace: list[Tensor] | None = None,
         stage: Stage = nullcontext,
         proceed: Callable[[int], bool] = lambda layer: True,
+        read: Sequence[int] | None = None,
     ) -> Tensor:
         """The residual stream (1, S', D) behind the last layer; see :meth:`forward`.
 
         :param proceed: asked before each layer; False ends the walk there.
+        :param read: original positions of which alone the last layer is computed.
         """
         cos, sin, at = None, None, None
         x = self._prune(walk, -1, x, None, stage)
@@ -200,10 +213,14 @@ class LanguageModel(nn.Module):
                 at = walk.positions
                 cos, sin = self._rope(at, x.dtype)
             rows = _asked(walk, index, 'attention')
-            x, seen = decoder_layer(layer, x, cos, sin, walk, rows, stage)
+            only = None
+            if read is not None and index == len(self.model.layers) - 1:
+                only = walk.rows(read)
+            x, seen = decoder_layer(layer, x, cos, sin, walk, rows, stage, only)
             x = self._prune(walk, index, x, seen, stage)
             if trace is not None:
                 trace.append(x)
+        walk.finish()
         return x
 
     def _rope(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

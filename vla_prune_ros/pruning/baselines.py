@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import ProfileError
 from .budget import Budget, budgets
 from .layout import Target
-from .plan import Query, Site, SiteView
+from .plan import Chosen, Query, Site, SiteView
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Dense:
     """No pruning at all: the published model."""
 
     name: str = 'dense'
+    static: bool = True
     sites: tuple[Site, ...] = ()
 
     @classmethod
@@ -73,6 +74,13 @@ def stratified(patches: int, budget: int) -> Tensor:
     return even_ranks(patches).argsort(stable=True)[:budget].sort().values
 
 
+@cache
+def _grid(patches: int, left: tuple[int, ...], device: torch.device) -> Tensor:
+    """Ids of all cameras, ascending; made once, for reading only."""
+    parts = [stratified(patches, count) + i * patches for i, count in enumerate(left)]
+    return torch.cat(parts).to(device)
+
+
 @dataclass(frozen=True)
 class Uniform:
     """A fixed, evenly spread subset of each camera's tokens, chosen before layer 0.
@@ -85,6 +93,7 @@ class Uniform:
 
     budget: tuple[int, ...] = (128,)
     name: str = 'uniform'
+    static: bool = True
     sites: tuple[Site, ...] = (Site(-1),)
 
     def __post_init__(self) -> None:
@@ -102,14 +111,12 @@ class Uniform:
         """``'coarse'``: the budget does not depend on the motion."""
         return 'coarse'
 
-    def keep(self, view: SiteView) -> Tensor:
+    def keep(self, view: SiteView) -> Chosen:
         """The same ids every time; a camera with fewer tokens than its budget keeps all."""
         patches = view.layout.patches
-        per_camera = []
-        for i in range(len(view.layout.cameras)):
-            budget = min(self.budget[min(i, len(self.budget) - 1)], patches)
-            per_camera.append(stratified(patches, budget) + i * patches)
-        return torch.cat(per_camera).to(view.ids.device)
+        cameras = range(len(view.layout.cameras))
+        left = tuple(min(self.budget[min(i, len(self.budget) - 1)], patches) for i in cameras)
+        return Chosen(_grid(patches, left, view.ids.device), left)
 
     def reset(self) -> None:
         """Nothing to forget."""

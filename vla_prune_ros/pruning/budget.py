@@ -1,4 +1,7 @@
-"""Budgets per camera, and choosing the best of each camera."""
+"""Budgets per camera, and choosing the best of each camera.
+
+How many tokens a camera has left is a number that the host knows: nothing here waits for a device.
+"""
 
 from collections.abc import Sequence
 
@@ -41,20 +44,17 @@ def best_first(scores: Tensor) -> Tensor:
 
 
 def best_per_camera(
-    ids: Tensor, scores: Tensor, patches: int, budget: Sequence[int]
+    ids: Tensor, scores: Tensor, left: Sequence[int], budget: Sequence[int]
 ) -> list[Tensor]:
     """The best tokens of each camera, best first; ties go to the lower id.
 
     :param ids: int64 (n,), ascending original ids.
     :param scores: (n,), higher is better.
-    :param patches: visual tokens per camera.
+    :param left: how many of ``ids`` each camera has.
     :param budget: tokens per camera; a camera with fewer gives all.
-    :returns: per camera int64 (min(budget, n of that camera),) original ids.
+    :returns: per camera int64 (min(budget, left),) original ids.
     """
     chosen = []
-    for camera, size in enumerate(budget):
-        low, high = torch.searchsorted(
-            ids, torch.tensor([camera * patches, (camera + 1) * patches], device=ids.device)
-        ).tolist()
-        chosen.append(ids[low:high][best_first(scores[low:high])[:size]])
+    for own, its, size in zip(ids.split(left), scores.split(left), budget, strict=True):
+        chosen.append(own[best_first(its)[:size]])
     return chosen

@@ -9,7 +9,7 @@ from .budget import Budget, budgets
 from .diversity import cosine_distance, diverse_per_camera, farthest_first
 from .knobs import switch
 from .layout import Target
-from .plan import Query, Site, SiteView
+from .plan import Chosen, Query, Site, SiteView
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,23 @@ class DivPrune:
         """
         return cls(budgets('divprune', budget, target), switch('divprune', 'joint', joint))
 
+    @property
+    def static(self) -> bool:
+        """Where all compete, the data say how many each camera keeps."""
+        return not self.joint
+
     def begin(self, query: Query) -> str:
         """``'coarse'``: the budget does not depend on the motion."""
         return 'coarse'
 
-    def keep(self, view: SiteView) -> Tensor:
-        """The ids that stay, in the order of picking."""
+    def keep(self, view: SiteView) -> Tensor | Chosen:
+        """The tokens that stay."""
         n = len(view.ids)
         features = view.hidden[1 : 1 + n]
         if self.joint:
             distance = cosine_distance(features)[None]
             return farthest_first(distance, min(n, sum(self.budget)))[0]
-        return torch.cat(diverse_per_camera(features, view.layout.patches, self.budget))
+        return Chosen.of(diverse_per_camera(features, view.layout.patches, self.budget))
 
     def reset(self) -> None:
         """Nothing to forget."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from .budget import Budget, best_first, best_per_camera, budgets
 from .knobs import one_of, switch, whole
 from .layout import Layout, Target
-from .plan import Query, Site, SiteView, text_positions
+from .plan import Chosen, Query, Site, SiteView, text_positions
 
 
 def everything(layout: Layout) -> range:
@@ -94,6 +94,11 @@ class FastV:
         )
 
     @property
+    def static(self) -> bool:
+        """One ranking of all cameras leaves each of them as many as the data say."""
+        return not self.joint
+
+    @property
     def sites(self) -> tuple[Site, ...]:
         """After layer K - 1, counted from 0."""
         return (Site(self.layer - 1, ROWS[self.rows]),)
@@ -102,12 +107,12 @@ class FastV:
         """``'coarse'``: the budget does not depend on the motion."""
         return 'coarse'
 
-    def keep(self, view: SiteView) -> Tensor:
+    def keep(self, view: SiteView) -> Tensor | Chosen:
         """The tokens that receive the most attention; ties go to the lower id."""
         scores = self._scores(view.attention)
         if self.joint:
             return view.ids[best_first(scores)[: sum(self.budget)]]
-        return torch.cat(best_per_camera(view.ids, scores, view.layout.patches, self.budget))
+        return Chosen.of(best_per_camera(view.ids, scores, view.left, self.budget))
 
     def reset(self) -> None:
         """Nothing to forget."""

@@ -10,7 +10,7 @@ from .budget import Budget, budgets
 from .knobs import switch
 from .layout import Target
 from .lightvla_scores import selected, selection_scores
-from .plan import Query, Site, SiteView
+from .plan import Chosen, Query, Site, SiteView
 
 METHOD = 'lightvla'
 """What ``pruning.json`` of a checkpoint says where the weights were trained for it."""
@@ -52,21 +52,31 @@ class LightVLA:
             )
         return cls(None if budget is None else budgets(METHOD, budget, target))
 
+    @property
+    def static(self) -> bool:
+        """Without a budget the data say how many stay."""
+        return self.budget is not None
+
     def begin(self, query: Query) -> str:
         """``'coarse'``: the choice does not depend on the motion."""
         return 'coarse'
 
-    def keep(self, view: SiteView) -> Tensor:
-        """The ids that stay, ascending."""
+    def keep(self, view: SiteView) -> Tensor | Chosen:
+        """The tokens that stay."""
         n = len(view.ids)
         scores = selection_scores(view.hidden[1 : 1 + n], view.hidden[1 + n :])
         if self.budget is None:
             return view.ids[selected(scores)]
-        votes = torch.bincount(scores.argmax(-1), minlength=n)
-        best = view.ids[voted_first(votes, scores.amax(0))]
-        camera = best // view.layout.patches
-        kept = [best[camera == i][:size] for i, size in enumerate(self.budget)]
-        return torch.cat(kept).sort().values
+        one = torch.ones_like(view.ids)
+        votes = torch.zeros_like(view.ids).scatter_add(0, scores.argmax(-1), one)
+        parts = zip(
+            view.ids.split(view.left),
+            votes.split(view.left),
+            scores.amax(0).split(view.left),
+            self.budget,
+            strict=True,
+        )
+        return Chosen.of([ids[voted_first(v, best)[:size]] for ids, v, best, size in parts])
 
     def reset(self) -> None:
         """Nothing to forget."""

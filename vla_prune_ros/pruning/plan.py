@@ -10,7 +10,8 @@ sees the gaps.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -50,6 +51,23 @@ class Site:
         return 'before_L0' if self.layer < 0 else f'after_L{self.layer}'
 
 
+class Chosen(NamedTuple):
+    """An answer whose size the host knows, so that no one waits for the device to count it.
+
+    :param ids: int64 (n,), ascending, a subset of ``SiteView.ids``.
+    :param left: how many of them each camera has.
+    """
+
+    ids: Tensor
+    left: tuple[int, ...]
+
+    @classmethod
+    def of(cls, per_camera: Sequence[Tensor]) -> 'Chosen':
+        """From the ids that stay of each camera, in any order."""
+        ids = torch.cat(list(per_camera)).sort().values
+        return cls(ids, tuple(len(part) for part in per_camera))
+
+
 @dataclass(frozen=True)
 class SiteView:
     """What a pruner sees at a site.
@@ -57,6 +75,7 @@ class SiteView:
     :param ids: int64 (n,), ascending: original ids of the visual tokens that are still there.
     :param hidden: (S', D) residual stream of every surviving token at this site.
     :param positions: int64 (S',) original positions of the rows of ``hidden``.
+    :param left: how many of ``ids`` each camera has.
     :param attention: float32 (R, n), mean over heads of the site's scores from the asked rows to
         the surviving visual tokens; None where the site asks for none.
     :param all_keys: float32 (R, S' or more), the same scores for every key: the rows of
@@ -70,6 +89,7 @@ class SiteView:
     ids: Tensor
     hidden: Tensor
     positions: Tensor
+    left: tuple[int, ...]
     attention: Tensor | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     all_keys: Tensor | None = None
@@ -102,6 +122,12 @@ class Pruner(Protocol):
 
     Optional attributes, found by name:
 
+    - ``static: bool``: True where ``keep`` only computes: every answer is None or a
+      :class:`Chosen`, shapes follow from the mode alone, and state that lives beyond the pass is
+      kept in tensors that are overwritten in place. Such a method can be captured once and
+      replayed (``engine/program.py``).
+    - ``learn(memory) -> None``: called on the host when a pass is over, with its
+      ``SiteView.memory``; after a replay, with the memory of the pass that was captured.
     - ``look_back_s: float``: seconds of frames that ``Query.history`` must reach back; without it,
       or at 0, no frames are kept.
     - ``halved: bool``: True where frames are compared at half the resolution.
@@ -119,7 +145,7 @@ class Pruner(Protocol):
     def begin(self, query: Query) -> str:
         """Start an inference; returns the mode: ``'dense'``, ``'coarse'`` or ``'fine'``."""
 
-    def keep(self, view: SiteView) -> Tensor | None:
+    def keep(self, view: SiteView) -> 'Tensor | Chosen | None':
         """Original ids that stay, a subset of ``view.ids``; None keeps all."""
 
     def reset(self) -> None:
@@ -146,17 +172,28 @@ def check_survivors(ids: Tensor, alive: Tensor, site: Site) -> Tensor:
     return ordered
 
 
+@lru_cache(maxsize=256)
+def _on_device(rows: tuple[int, ...], device: torch.device, inference: bool) -> Tensor:
+    """Row numbers as a tensor: made once, since a copy to a device cannot be captured.
+
+    :param inference: whether it may be a tensor that no gradient passes through.
+    """
+    return torch.tensor(rows, dtype=torch.long, device=device)
+
+
 @dataclass
 class PruningPass:
     """One walk through the layers: which tokens are left, and what each site decided.
 
     :param positions: int64 (S',) original positions that are left.
+    :param checked: whether answers are held against what is left, for which the host waits.
     :param kept_by_site: site name -> int64 (n,) original visual ids that were left behind it.
     """
 
     layout: Layout
     pruner: Pruner
     positions: Tensor
+    checked: bool = True
     kept_by_site: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -164,6 +201,7 @@ class PruningPass:
         self._memory: dict[str, Any] = {}
         self._reuse = getattr(self.pruner, 'reuse', None)
         self._ids = torch.arange(self.layout.visual, device=self.positions.device)
+        self.left = (self.layout.patches,) * len(self.layout.cameras)
 
     @property
     def ids(self) -> Tensor:
@@ -187,7 +225,7 @@ class PruningPass:
                 'ask for them at the first site only',
             )
         rows = [p - gone if p >= first else p for p in positions]
-        return torch.tensor(rows, dtype=torch.long, device=self.positions.device)
+        return _on_device(tuple(rows), self.positions.device, torch.is_inference_mode_enabled())
 
     @property
     def reuses(self) -> bool:
@@ -216,13 +254,21 @@ class PruningPass:
         n = len(self._ids)
         seen = None if attention is None else attention[:, 1 : 1 + n]
         view = SiteView(
-            site, self.layout, self._ids, hidden[0], self.positions, seen, self._memory, attention
+            site,
+            self.layout,
+            self._ids,
+            hidden[0],
+            self.positions,
+            self.left,
+            seen,
+            self._memory,
+            attention,
         )
         answer = self.pruner.keep(view)
         if answer is None:
             self.kept_by_site[site.name] = self._ids
             return None
-        kept = check_survivors(answer, self._ids, site)
+        kept = self._accept(answer, site)
         at = torch.searchsorted(self._ids, kept)
         rest = torch.arange(1 + n, len(self.positions), device=kept.device)
         stay = torch.cat([at.new_zeros(1), at + 1, rest])
@@ -230,3 +276,20 @@ class PruningPass:
         self.positions = self.positions[stay]
         self.kept_by_site[site.name] = kept
         return stay
+
+    def finish(self) -> None:
+        """Tell the pruner that the pass is over."""
+        learn = getattr(self.pruner, 'learn', None)
+        if learn is not None:
+            learn(self._memory)
+
+    def _accept(self, answer: 'Tensor | Chosen', site: Site) -> Tensor:
+        known = answer.left if isinstance(answer, Chosen) else None
+        ids = answer.ids if isinstance(answer, Chosen) else answer
+        kept = check_survivors(ids, self._ids, site) if self.checked else ids
+        self.left = known or self._count(kept)
+        return kept
+
+    def _count(self, kept: Tensor) -> tuple[int, ...]:
+        camera = kept // self.layout.patches
+        return tuple(torch.bincount(camera, minlength=len(self.layout.cameras)).tolist())

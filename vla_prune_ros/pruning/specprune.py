@@ -6,6 +6,8 @@ many depends on how fast the end effector moves. ``specprune_config`` holds the 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from .frame_change import Change, most_changed
 from .global_memory import GlobalMemory
 from .importance import entropy_confidence, surviving_count
 from .layout import Target
-from .plan import Query, Site, SiteView
+from .plan import Chosen, Query, Site, SiteView
 from .reference import Reference
 from .specprune_config import Counts, SpecPruneConfig
 from .specprune_rows import ACTION, GLOBAL, TEXT
@@ -40,7 +42,7 @@ class SpecPrune:
     def __init__(self, config: SpecPruneConfig, target: Target, mode: str, preset: str) -> None:
         self.config, self.target, self.mode, self.preset = config, target, mode, preset
         self.memory = GlobalMemory()
-        self.confidence: dict[int, Tensor] = {}
+        self._confidence: dict[int, Tensor] = {}  # layer -> scalar, not finite while unknown
         self.controller = Controller(config.controller, target)
         self.reference = Reference(config.change, config.look_back, target)
         self._asks = plan_sites(config, target)
@@ -72,6 +74,16 @@ class SpecPrune:
         asks = self.harvest_asks if self._mode == DENSE else self._asks
         return tuple(ask.site() for ask in asks.values())
 
+    @property
+    def static(self) -> bool:
+        """The sets of ``paper`` and ``legacy_2026`` have no fixed size."""
+        return self.config.budgets is not None
+
+    @property
+    def confidence(self) -> Mapping[int, Tensor]:
+        """Layer -> scalar w_conf of the first inference of the task; those that are known."""
+        return {k: value for k, value in self._confidence.items() if bool(value.isfinite())}
+
     def begin(self, query: Query) -> str:
         """Compare frames, choose the mode; dense where nothing is known."""
         since_ns, self._stamp_ns = query.stamp_ns - self._stamp_ns, query.stamp_ns
@@ -85,18 +97,17 @@ class SpecPrune:
         self._report = {'preset': self.preset, 'reason': reason, **self._motion(query)}
         if self._mode != DENSE:
             since_s = 0.0 if broken else 1e-9 * since_ns
-            self.evidence = self._gather(query, since_s)
+            fresh = self._gather(query, since_s)
+            self.evidence = fresh if self.evidence is None else self.evidence.overwritten(fresh)
         return self._mode
 
-    def keep(self, view: SiteView) -> Tensor | None:
+    def keep(self, view: SiteView) -> Tensor | Chosen | None:
         """The tokens that stay at this site; in a dense pass all of them."""
         layer = view.site.layer
         asks = self.harvest_asks if self._mode == DENSE else self._asks
         seen = asks[layer].split(view)
         if GLOBAL in seen:
-            self.memory.collect(
-                view, seen[GLOBAL], len(self.harvest_asks), self._mode, self._stamp_ns
-            )
+            self.memory.collect(view, seen[GLOBAL], len(self.harvest_asks))
         if self._mode == DENSE:
             return None
         if TEXT in seen:
@@ -104,6 +115,10 @@ class SpecPrune:
         if ACTION in seen and not view.memory.get('stopped'):
             self._score(view, seen[ACTION])
         return self._dynamic(view) if layer in self.config.prunes else None
+
+    def learn(self, memory: Mapping[str, Any]) -> None:
+        """The pass is over: if it harvested V_global, the scores are this query's."""
+        self.memory.learn(memory, len(self.harvest_asks), self._mode, self._stamp_ns)
 
     def reset(self) -> None:
         """As at the start of an episode."""
@@ -127,7 +142,9 @@ class SpecPrune:
 
     def _forget(self) -> None:
         self.memory.forget()
-        self.confidence.clear()
+        with torch.inference_mode():  # in which these tensors may have been made
+            for value in self._confidence.values():
+                value.fill_(torch.nan)
         self.controller.reset()
 
     def _lack(self, query: Query) -> str:
@@ -157,7 +174,7 @@ class SpecPrune:
             # The released code chooses at the end of the query before, with its counts.
             mode = self._mode if config.global_dense else self.memory.mode
             top = config.global_tokens.of(mode)
-            looked_at[self.memory.top(layout.patches, top, config.joint)] = True
+            looked_at = self.memory.top(layout.patches, top, config.joint)
         return Evidence(amount, moved, most, removable, looked_at)
 
     def _changes(self, query: Query, since_s: float, device: torch.device) -> list[Change]:
@@ -175,12 +192,12 @@ class SpecPrune:
     def _counts(self, counts: Counts) -> tuple[int, ...]:
         return counts.of(self._mode)
 
-    def _static(self, view: SiteView, attention: Tensor) -> Tensor | None:
-        layer, patches, config = view.site.layer, view.layout.patches, self.config
+    def _static(self, view: SiteView, attention: Tensor) -> Tensor | Chosen | None:
+        layer, config = view.site.layer, self.config
         counts = self._counts(config.local)
         text = attention.mean(dim=0)
         wide = counts if layer else [max(1, config.first_keeps) * c for c in counts]
-        chosen = best_per_camera(view.ids, text, patches, wide)
+        chosen = best_per_camera(view.ids, text, view.left, wide)
         if not layer:
             view.memory['local'] = [c[:k] for c, k in zip(chosen, counts, strict=True)]
             if not config.first_keeps:
@@ -190,22 +207,21 @@ class SpecPrune:
             return unite(view.ids, self.evidence, local)
         budget = self._counts(config.budgets[layer])
         rest = self._rest(view)
-        return fill_by_rank(view.ids, self.evidence, local, text, patches, budget, rest)
+        return fill_by_rank(view.ids, self.evidence, local, text, view.left, budget, rest)
 
     def _rest(self, view: SiteView) -> Tensor | None:
         if self.config.fill != 'even':
             return None
         layout = view.layout
-        ranks = even_ranks(layout.patches).repeat(len(layout.cameras))
-        return -ranks.to(view.ids.device, torch.float32)
+        return _evenly(layout.patches, len(layout.cameras), view.ids.device)
 
     def _score(self, view: SiteView, attention: Tensor) -> None:
         layer, running = view.site.layer, self.config.running
-        confidence = self.confidence.get(layer)
-        if confidence is None:  # of the first inference of a task, as in paper and code
-            confidence = entropy_confidence(attention)
-            if bool(confidence.isfinite()):  # one broken query must not spoil the episode
-                self.confidence[layer] = confidence
+        # That of the first inference of a task, as in paper and code; not of a broken one.
+        confidence = entropy_confidence(attention)
+        first = self._confidence.setdefault(layer, torch.full_like(confidence, torch.nan))
+        confidence = torch.where(first.isfinite(), first, confidence)
+        first.copy_(confidence)
         scores = self._importance(view)
         view.memory['importance'] = running.update(
             scores, view.ids, attention.mean(dim=0), confidence
@@ -217,14 +233,13 @@ class SpecPrune:
             view.memory['importance'] = start
         return view.memory['importance']
 
-    def _dynamic(self, view: SiteView) -> Tensor | None:
+    def _dynamic(self, view: SiteView) -> Tensor | Chosen | None:
         config, scores = self.config, self._importance(view)[view.ids]
         if view.memory.get('stopped'):
             return None
         if config.budgets is not None:
             budget = self._counts(config.budgets[view.site.layer])
-            chosen = best_per_camera(view.ids, scores, view.layout.patches, budget)
-            return torch.cat(chosen).sort().values
+            return Chosen.of(best_per_camera(view.ids, scores, view.left, budget))
         count = self._left(view)
         if count >= len(view.ids):
             view.memory['stopped'] = True  # the released code stops at the first that drops none
@@ -254,13 +269,24 @@ class Refresher:
         return DENSE
 
     def keep(self, view: SiteView) -> None:
-        """Harvest; the parent takes it over when the last site has been seen."""
+        """Harvest; the parent's scores change when the last site has been seen."""
         asks = self._parent.harvest_asks
         seen = asks[view.site.layer].split(view)[GLOBAL]
-        self._parent.memory.collect(view, seen, len(asks), DENSE, self._stamp_ns)
+        self._parent.memory.collect(view, seen, len(asks))
+
+    def learn(self, memory: Mapping[str, Any]) -> None:
+        """The pass is over: the parent's scores are those of its query, if all were seen."""
+        asks = self._parent.harvest_asks
+        self._parent.memory.learn(memory, len(asks), DENSE, self._stamp_ns)
 
     def reset(self) -> None:
         """Nothing to forget."""
+
+
+@cache
+def _evenly(patches: int, cameras: int, device: torch.device) -> Tensor:
+    """Scores by which patches spread over the picture come first: float32 (V,)."""
+    return -even_ranks(patches).repeat(cameras).to(device, torch.float32)
 
 
 def _by_motion(

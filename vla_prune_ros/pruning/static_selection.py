@@ -5,12 +5,13 @@ what moved, and what the words of the task look at in the layer that just ran.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from .budget import best_first
+from .plan import Chosen
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,16 @@ class Evidence:
     most_moved: Tensor
     removable: Tensor
     looked_at: Tensor
+
+    def overwritten(self, fresh: 'Evidence') -> 'Evidence':
+        """This one with the values of ``fresh``, in the same tensors where they fit: a captured
+        pass reads them there."""
+        pairs = [(getattr(self, f.name), getattr(fresh, f.name)) for f in fields(self)]
+        if any(old.shape != new.shape or old.device != new.device for old, new in pairs):
+            return fresh
+        for old, new in pairs:
+            old.copy_(new)
+        return self
 
 
 def mask_of(ids: Tensor, visual: int) -> Tensor:
@@ -54,11 +65,11 @@ def fill_by_rank(
     evidence: Evidence,
     local: Tensor,
     text: Tensor,
-    patches: int,
+    left: Sequence[int],
     budget: Sequence[int],
     rest: Tensor | None = None,
-) -> Tensor:
-    """Exactly ``budget`` tokens per camera, fewer only where fewer are left: ids, ascending.
+) -> Chosen:
+    """Exactly ``budget`` tokens per camera, fewer only where fewer are left.
 
     First ``local``, V_global and the patches that moved most, then further patches that moved, by
     how much, then all others by ``rest``. Where the first group is too large the text decides
@@ -68,7 +79,7 @@ def fill_by_rank(
     :param ids: int64 (n,), ascending: the tokens that are left.
     :param local: int64, what the text chose.
     :param text: float32 (n,) attention of the text to each.
-    :param patches: visual tokens per camera.
+    :param left: how many of ``ids`` each camera has.
     :param rest: (V,) by original id, higher comes first among the others; None for ``text``.
     """
     first = evidence.most_moved | evidence.looked_at
@@ -79,8 +90,10 @@ def fill_by_rank(
     score = torch.where(moved, evidence.amount[ids].to(text.dtype), text)
     if rest is not None:
         score = torch.where(level > 0, score, rest[ids])
-    order = best_first(score)
-    order = order[best_first(level[order])]  # stable: by level, inside it by score
-    camera = ids[order] // patches
-    chosen = [ids[order][camera == i][:size] for i, size in enumerate(budget)]
-    return torch.cat(chosen).sort().values
+    chosen = []
+    parts = zip(ids.split(left), score.split(left), level.split(left), budget, strict=True)
+    for own, its_score, its_level, size in parts:
+        order = best_first(its_score)
+        order = order[best_first(its_level[order])]  # stable: by level, inside it by score
+        chosen.append(own[order[:size]])
+    return Chosen.of(chosen)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, ProfileError
 from .budget import Budget, best_per_camera, budgets
 from .layout import Target, Trained
-from .plan import Query, Site, SiteView
+from .plan import Chosen, Query, Site, SiteView
 from .trained import read_trained
 
 METHOD = 'vla_acl'
@@ -60,6 +60,7 @@ class VlaAcl:
     scorer: PatchScorer
     budget: tuple[int, ...]
     name: str = METHOD
+    static: bool = True
     sites: tuple[Site, ...] = (Site(-1),)
 
     @classmethod
@@ -92,15 +93,14 @@ class VlaAcl:
         """``'coarse'``: the choice does not depend on the motion."""
         return 'coarse'
 
-    def keep(self, view: SiteView) -> Tensor:
-        """The ids that stay, ascending."""
+    def keep(self, view: SiteView) -> Chosen:
+        """The tokens that stay."""
         layout = view.layout
         if next(self.scorer.parameters()).device != view.hidden.device:
             self.scorer.to(view.hidden.device)
         visual = view.hidden[1 : 1 + layout.visual].unflatten(0, (-1, layout.patches))
         scores = self.scorer(visual[None])[0].flatten()
-        best = best_per_camera(view.ids, scores, layout.patches, self.budget)
-        return torch.cat(best).sort().values
+        return Chosen.of(best_per_camera(view.ids, scores, view.left, self.budget))
 
     def reset(self) -> None:
         """Nothing to forget."""

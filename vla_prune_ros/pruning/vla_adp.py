@@ -12,7 +12,7 @@ from .budget import Budget, best_per_camera, budgets
 from .episode import EpisodeWatch
 from .knobs import share, weights, whole
 from .layout import Layout, Target
-from .plan import Query, Site, SiteView
+from .plan import Chosen, Query, Site, SiteView
 
 SPLIT = (0.4, 0.6)
 
@@ -191,12 +191,12 @@ class VlaAdp:
             self._report['motion'] = 'unknown'
         return 'coarse' if self._prune else 'dense'
 
-    def keep(self, view: SiteView) -> Tensor | None:
+    def keep(self, view: SiteView) -> Chosen | None:
         """The best of each camera where the query is pruned; ties go to the lower id."""
         if not self._prune:
             return None
         scores = view.attention.mean(dim=0)
-        return torch.cat(best_per_camera(view.ids, scores, view.layout.patches, self.budget))
+        return Chosen.of(best_per_camera(view.ids, scores, view.left, self.budget))
 
     def reset(self) -> None:
         """As at the start of an episode."""

@@ -11,7 +11,7 @@ from .diversity import diverse_per_camera
 from .episode import EpisodeWatch
 from .knobs import one_of, share, switch, whole
 from .layout import Layout, Target
-from .plan import Query, Site, SiteView
+from .plan import Chosen, Query, Site, SiteView
 
 
 @dataclass(frozen=True)
@@ -177,20 +177,20 @@ class VlaPruner:
         if view.site.layer == self._half[-1]:
             self._seen = total / len(self._half)
 
-    def _select(self, view: SiteView, words: Tensor | None) -> Tensor:
+    def _select(self, view: SiteView, words: Tensor | None) -> Chosen:
         past = enumerate(self._history, start=1)
         action = sum(self._gamma**age * scores for age, scores in past)[view.ids]
         if words is None:
-            return self._best(view, action)
+            return Chosen.of(self._best(view, action))
         if self._combine == 'sum':
             weight = self._text_weight
-            return self._best(view, weight * min_max(words) + (1 - weight) * min_max(action))
+            both = weight * min_max(words) + (1 - weight) * min_max(action)
+            return Chosen.of(self._best(view, both))
         candidates = torch.zeros_like(view.ids, dtype=torch.bool)
-        candidates[self._best(view, words)] = True
-        candidates[self._best(view, action)] = True
+        candidates[torch.cat([*self._best(view, words), *self._best(view, action)])] = True
         features = view.hidden[1 : 1 + len(view.ids)] if self._visual is None else self._visual
         patches = view.layout.patches
-        return torch.cat(diverse_per_camera(features, patches, self.budget, candidates))
+        return Chosen.of(diverse_per_camera(features, patches, self.budget, candidates))
 
-    def _best(self, view: SiteView, scores: Tensor) -> Tensor:
-        return torch.cat(best_per_camera(view.ids, scores, view.layout.patches, self.budget))
+    def _best(self, view: SiteView, scores: Tensor) -> list[Tensor]:
+        return best_per_camera(view.ids, scores, view.left, self.budget)
