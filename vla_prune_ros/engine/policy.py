@@ -23,6 +23,7 @@ from ..pruning.registry import build_pruner
 from ..records import Inference, MotionHint, Observation
 from .episode_frames import EpisodeFrames
 from .observation import normalized_state, prepared_images
+from .programs import Record, make_forward
 from .quantize import parameter_count
 from .stages import StageTimer
 
@@ -36,6 +37,7 @@ class Policy:
     :param seed: of the noise that a diffusion head starts from; ``reset`` starts it anew.
     :param fast_images: half the preprocessing time, pixels up to 2 levels off.
     :param target: what a pruner for this model is built for; None where it gets no other.
+    :param record: how the network is recorded to be replayed; None where it is not.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Policy:
         seed: int = 0,
         fast_images: bool = False,
         target: Target | None = None,
+        record: Record | None = None,
     ) -> None:
         self.model = model
         self.profile = profile
@@ -68,6 +71,8 @@ class Policy:
             partial(torch.cuda.synchronize, self.device) if self.device.type == 'cuda' else None
         )
         self._prompts: dict[str, Tensor] = {}
+        self._record = record
+        self._forward = make_forward(model, pruner, record)
         self._frames = EpisodeFrames(pruner, profile, fast_images)
         self._last: tuple[Tensor, Layout] | None = None  # of the last query, for a refresh
 
@@ -96,23 +101,24 @@ class Policy:
             )
         with stages.stage('vision'):
             ids = self._prompt_ids(observation.instruction)
-            visual = self.model.visual_tokens(pixels, ids)
+            visual = self._forward.visual(pixels, ids)
         layout = self.model.layout(self.profile.cameras, ids.shape[1], self.profile.chunk)
         with stages.stage(SELECTION):
             mode = self._begin(observation, layout, images, visual[0], motion)
-        act = self.model.act(
+        act = self._forward.act(
             visual,
             ids,
             state,
             layout,
             self.pruner,
+            mode,
             self._noise(noise),
             self._diffusion_steps,
             stages.stage,
         )
         self._last = act.embeddings, layout
         with stages.stage('head'):
-            normalized = act.actions[0].float().cpu().numpy()
+            normalized = act.actions[0].float().cpu().numpy().copy()  # the next query overwrites
             bounds = self.statistics.action
             actions = unnormalize(normalized, bounds.low, bounds.high, bounds.mask)
         kept, by_site = _kept(layout, act.walk)
@@ -194,6 +200,7 @@ class Policy:
             self._seed,
             self._fast_images,
             self.target,
+            self._record,
         )
 
     def reset(self) -> None:

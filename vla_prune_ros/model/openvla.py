@@ -150,10 +150,14 @@ class OpenVLAOFT(nn.Module):
         pruner: Pruner,
         trace: list[Tensor] | None = None,
         stage: Stage = nullcontext,
+        checked: bool = True,
     ) -> tuple[Tensor, PruningPass]:
-        """(1, S, D) -> read-out hidden states (1, K * D, D), and the walk: who survived."""
+        """(1, S, D) -> read-out hidden states (1, K * D, D), and the walk: who survived.
+
+        :param checked: see :class:`PruningPass`.
+        """
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)
-        walk = PruningPass(layout, pruner, positions)
+        walk = PruningPass(layout, pruner, positions, checked)
         return self.language_model(embeddings, walk, trace, stage), walk
 
     def harvest(
@@ -184,21 +188,41 @@ class OpenVLAOFT(nn.Module):
         :param steps: denoising steps; each is one pass of the decoder.
         :param stage: times ``'language'``, ``'selection'`` inside it, and ``'head'``.
         """
-        last: list[tuple[PruningPass, Tensor]] = []
+        if self.size.head != 'diffusion':
+            return self.act_once(visual, prompt_ids, proprio, layout, pruner, stage=stage)
+        last: list[Act] = []
 
-        def run(noisy: Tensor | None = None, step: int = 0) -> Tensor:
-            with stage('language'):
-                x = self.embed(visual, prompt_ids, proprio, layout, noisy, step)
-                hidden, walk = self.decode(x, layout, pruner, stage=stage)
-                last[:] = [(walk, x)]
-            with stage('head'):
-                return self._head(hidden)
+        def run(noisy: Tensor, step: int) -> Tensor:
+            act = self.act_once(
+                visual, prompt_ids, proprio, layout, pruner, noisy, step, stage=stage
+            )
+            last[:] = [act]
+            return act.actions.float()
 
-        if self.size.head == 'diffusion':
-            actions = denoise(noise, lambda x, step: run(x, step).float(), steps)
-        else:
-            actions = run()
-        return Act(actions, *last[0])
+        actions = denoise(noise, run, steps)
+        return last[0]._replace(actions=actions)
+
+    def act_once(
+        self,
+        visual: Tensor,
+        prompt_ids: Tensor,
+        proprio: Tensor | None,
+        layout: Layout,
+        pruner: Pruner,
+        noisy: Tensor | None = None,
+        step: int = 0,
+        stage: Stage = nullcontext,
+        checked: bool = True,
+    ) -> Act:
+        """One pass of the decoder: the chunk, or what a diffusion head predicts of the noise.
+
+        :param noisy: see :meth:`embed`. :param checked: see :class:`PruningPass`.
+        """
+        with stage('language'):
+            x = self.embed(visual, prompt_ids, proprio, layout, noisy, step)
+            hidden, walk = self.decode(x, layout, pruner, stage=stage, checked=checked)
+        with stage('head'):
+            return Act(self._head(hidden), walk, x)
 
     def _head(self, hidden: Tensor) -> Tensor:
         if self.size.head != 'discrete':

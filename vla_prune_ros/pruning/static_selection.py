@@ -83,7 +83,7 @@ def fill_by_rank(
     :param rest: (V,) by original id, higher comes first among the others; None for ``text``.
     """
     first = evidence.most_moved | evidence.looked_at
-    first[local] = True
+    first = first.index_fill(0, local, True)
     wanted = first[ids]
     moved = evidence.moved[ids] & ~wanted
     level = 2 * wanted.long() + moved.long()

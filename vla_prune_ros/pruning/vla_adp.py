@@ -129,6 +129,7 @@ class VlaAdp:
     """
 
     name = 'vla_adp'
+    static = True
     sites = (Site(-1, language_positions, scores='logits'),)
 
     def __init__(self, budget: tuple[int, ...], target: Target, gate: MotionGate) -> None:

@@ -1,0 +1,181 @@
+"""The network as programs: recorded once per shape, then replayed on the same memory.
+
+A query launches some thousand small kernels; on a fast device the time goes into launching them.
+A CUDA graph launches them all at once, but only what a device can do without the host: fixed
+shapes, fixed addresses, no number that the host has to look at. Inputs are therefore copied into
+tensors that stay, a pruner's answers have sizes that follow from the mode alone
+(``Pruner.static``), and what it learns is overwritten in place.
+"""
+
+from collections.abc import Callable, Hashable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..model.openvla import Act, OpenVLAOFT
+from ..pruning.plan import Layout, Pruner, PruningPass, Stage
+
+MOST_PROGRAMS = 24
+"""Per network: three modes of eight prompt lengths; the oldest goes first."""
+
+Record = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
+"""Runs a computation, and returns what it returned and how to do it again on the same tensors."""
+
+
+class Forward(Protocol):
+    """How the network is run for one query."""
+
+    def visual(self, pixels: Tensor, prompt_ids: Tensor) -> Tensor:
+        """As :meth:`.OpenVLAOFT.visual_tokens`."""
+
+    def act(
+        self,
+        visual: Tensor,
+        prompt_ids: Tensor,
+        proprio: Tensor | None,
+        layout: Layout,
+        pruner: Pruner,
+        mode: str,
+        noise: Tensor | None = None,
+        steps: int = 10,
+        stage: Stage = nullcontext,
+    ) -> Act:
+        """As :meth:`.OpenVLAOFT.act`; ``mode`` is what the pruner's ``begin`` returned."""
+
+
+class Eager:
+    """Operation by operation, as torch does it."""
+
+    def __init__(self, model: OpenVLAOFT) -> None:
+        self._model = model
+        self.visual = model.visual_tokens
+
+    def act(
+        self,
+        visual: Tensor,
+        prompt_ids: Tensor,
+        proprio: Tensor | None,
+        layout: Layout,
+        pruner: Pruner,
+        mode: str,
+        noise: Tensor | None = None,
+        steps: int = 10,
+        stage: Stage = nullcontext,
+    ) -> Act:
+        """See :class:`Forward`."""
+        return self._model.act(visual, prompt_ids, proprio, layout, pruner, noise, steps, stage)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A recorded computation: where its inputs lie, where its outputs will be."""
+
+    inputs: tuple[Tensor | None, ...]
+    outputs: Any
+    replay: Callable[[], None]
+
+    def __call__(self, *values: Tensor | None) -> Any:
+        """Copy the inputs in and replay; the outputs are overwritten by the next call."""
+        for mine, value in zip(self.inputs, values, strict=True):
+            if mine is not None:
+                mine.copy_(value, non_blocking=True)
+        self.replay()
+        return self.outputs
+
+
+class Programs:
+    """Replays: one program for the towers, one for decoder and head per prompt length and mode.
+
+    The first query of each shape is slower, since it records; ``Policy.warm_up`` does that.
+
+    :param record: see :data:`Record`; :func:`cuda_graph` on a CUDA device.
+    """
+
+    def __init__(self, model: OpenVLAOFT, record: Record) -> None:
+        self._model, self._record = model, record
+        self._programs: dict[Hashable, Program] = {}
+
+    def visual(self, pixels: Tensor, prompt_ids: Tensor) -> Tensor:
+        """See :class:`Forward`."""
+        key = tuple(pixels.shape), prompt_ids.shape if self._model.size.film else None
+        program = self._programs.get(key)
+        if program is None:
+            program = self._add(key, self._model.visual_tokens, pixels, prompt_ids)
+        return program(pixels, prompt_ids if self._model.size.film else program.inputs[1])
+
+    def act(
+        self,
+        visual: Tensor,
+        prompt_ids: Tensor,
+        proprio: Tensor | None,
+        layout: Layout,
+        pruner: Pruner,
+        mode: str,
+        noise: Tensor | None = None,
+        steps: int = 10,
+        stage: Stage = nullcontext,
+    ) -> Act:
+        """See :class:`Forward`. Selection is a part of the program, so that its time is in
+        ``'language'``; so is the head's."""
+        key = layout, mode
+
+        def query(*inputs: Tensor | None) -> Act:
+            return self._model.act_once(*inputs, layout, pruner, checked=False)
+
+        with stage('language'):
+            program = self._programs.get(key)
+            if program is None:
+                program = self._add(key, query, visual, prompt_ids, proprio)
+            act = program(visual, prompt_ids, proprio)
+            act.walk.finish()
+        with stage('head'):
+            return act
+
+    def _add(self, key: Hashable, run: Callable[..., Any], *like: Tensor | None) -> Program:
+        if len(self._programs) >= MOST_PROGRAMS:
+            del self._programs[next(iter(self._programs))]
+        inputs = tuple(None if value is None else value.clone() for value in like)
+        outputs, replay = self._record(lambda: run(*inputs))
+        self._programs[key] = Program(inputs, outputs, replay)
+        return self._programs[key]
+
+
+def cuda_graph(pool: Any = None) -> Record:
+    """Records CUDA graphs that share memory for what lives inside one replay.
+
+    :param pool: of another call, to share with it.
+    """
+    pool = pool or torch.cuda.graph_pool_handle()
+
+    def record(run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2):  # libraries set themselves up, pruners make the tensors they keep
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            outputs = run()
+        return outputs, graph.replay
+
+    return record
+
+
+def why_eager(model: OpenVLAOFT, pruner: Pruner) -> str:
+    """Why a query cannot be recorded; empty where it can."""
+    if model.size.head == 'diffusion':
+        return 'a diffusion head makes several passes'
+    if not getattr(pruner, 'static', False):
+        return f'how many tokens {pruner.name} keeps depends on the data'
+    return ''
+
+
+def make_forward(model: OpenVLAOFT, pruner: Pruner, record: Record | None) -> Forward:
+    """Programs where there is a way to record them and nothing speaks against it."""
+    if record is None or why_eager(model, pruner):
+        return Eager(model)
+    return Programs(model, record)
