@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vla_prune_ros import load_policy
 from vla_prune_ros.engine.policy import Policy
-from vla_prune_ros.engine.programs import Eager, Programs, cuda_graph, why_eager
+from vla_prune_ros.engine.programs import Eager, Programs, recording
 from vla_prune_ros.evaluate.bench_models import BenchModelOptions, build_bench_model
 from vla_prune_ros.evaluate.bench_scene import BenchScene
-from vla_prune_ros.pruning.registry import PRUNERS
 
 spec = importlib.util.spec_from_file_location('tape', Path(__file__).with_name('tape.py'))
 tape = importlib.util.module_from_spec(spec)
@@ -35,9 +33,17 @@ STATIC = (
     '{name: specprune, moving_patches: false}',
     '{name: specprune, fill: text}',
 )
-DYNAMIC = ('lightvla', 'lightvla_star', 'specprune:paper', 'specprune:legacy_2026', 'vla_cache',
-           'vla_pruner', '{name: fastv, joint: true}', '{name: divprune, joint: true}')  # fmt: skip
-QUERIES = 9
+DYNAMIC = (
+    'lightvla',
+    'lightvla_star',
+    'specprune:paper',
+    'specprune:legacy_2026',
+    'vla_cache',
+    'vla_pruner',
+    '{name: fastv, joint: true}',
+    '{name: divprune, joint: true}',
+)
+QUERIES = 5
 
 
 @pytest.fixture(scope='module')
@@ -54,7 +60,7 @@ def recorded(policy, record):
         policy.pruner,
         policy.describe(),
         target=policy.target,
-        record=record,
+        engine=recording(record),
     )
 
 
@@ -87,11 +93,116 @@ def assert_same(got, want, atol=0.0):
 
 @pytest.mark.parametrize('method', STATIC)
 def test_a_replay_is_the_query(bench_model, method):
-    eager, fast = bench_model.policy(method), recorded(bench_model.policy(method), tape.record_tape)
-    assert isinstance(fast._forward, Programs) and isinstance(eager._forward, Eager)
+    one, fast = bench_model.policy(method), recorded(bench_model.policy(method), tape.record_tape)
+    assert isinstance(fast._forward, Programs) and isinstance(one._forward, Eager)
     for _ in range(2):  # the second episode replays only
-        want, got = episode(eager, bench_model), episode(fast, bench_model)
+        want, got = episode(one, bench_model), episode(fast, bench_model)
         assert_same(got, want)
         assert len({answer[1].tobytes() for answer in got}) == QUERIES
-        for policy in (eager, fast):
-            policy.reset()
+        one.reset()
+        fast.reset()
+    assert fast.describe()['engine'] == 'graphs'
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('method', STATIC)
+def test_a_graph_is_the_query(method):
+    model = build_bench_model(BenchModelOptions('micro', dtype='float32', device='cuda'))
+    one = model.policy(method, eager)
+    fast = recorded(model.policy(method, eager), cuda_graph())
+    for _ in range(2):
+        assert_same(episode(fast, model), episode(one, model), atol=1e-4)
+        one.reset()
+        fast.reset()
+
+
+def test_every_method_is_in_one_of_the_lists():
+    named = {read_spec(method)['name'] for method in (*STATIC, *DYNAMIC)}
+    assert named == set(PRUNERS)
+
+
+@pytest.mark.parametrize('method', DYNAMIC)
+def test_what_cannot_be_recorded_runs_and_says_why(bench_model, method):
+    policy = recorded(bench_model.policy(method), tape.record_tape)
+    assert isinstance(policy._forward, Eager)
+    assert 'depends on the data' in policy.describe()['engine']
+
+
+class Counting:
+    """Says that it is static, and is not: a number is read on the way, or the set is counted."""
+
+    name, static = 'counting', True
+    sites = (Site(-1),)
+
+    def __init__(self, keep):
+        self.keep = keep
+
+    def begin(self, query):
+        return 'coarse'
+
+    def reset(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    'keep',
+    [
+        lambda view: view.ids[: int(view.hidden.abs().sum() > 0) + 8],
+        lambda view: view.ids[view.hidden[1 : 1 + len(view.ids), 0] > 0],
+        lambda view: Chosen(torch.tensor([3, 260], device=view.ids.device), (1, 1)),
+    ],
+)
+def test_what_needs_the_host_is_found(bench_model, keep):
+    """The tape would not notice otherwise that a graph cannot hold it."""
+    policy = recorded(bench_model.policy(Counting(keep)), tape.record_tape)
+    scene = BenchScene(bench_model.profile, 1)
+    with pytest.raises(tape.NotStatic):
+        policy.infer(scene.observation(0, policy.statistics.proprio.mean))
+
+
+def test_other_words_are_another_program(bench_model):
+    one, fast = (bench_model.policy('uniform:40') for _ in 'ab')
+    fast = recorded(fast, tape.record_tape)
+    scene = BenchScene(bench_model.profile, 2)
+    words = ('pick up the cup', 'put the red cube on the green cube', 'pick up the cup')
+    for query, task in enumerate(words):
+        seen = scene.observation(query % 2, one.statistics.proprio.mean)
+        seen = replace(seen, instruction=task)
+        got, want = fast.infer(seen), one.infer(seen)
+        assert got.normalized.tobytes() == want.normalized.tobytes()
+    assert len(fast._forward._programs) == 3  # towers, and two lengths of the prompt
+
+
+def test_an_answer_is_not_overwritten_by_the_next(bench_model):
+    policy = recorded(bench_model.policy('specprune'), tape.record_tape)
+    scene = BenchScene(bench_model.profile, 3)
+    answers = [
+        policy.infer(scene.observation(q, policy.statistics.proprio.mean)) for q in range(3)
+    ]
+    first, *others = [answer.normalized for answer in answers]
+    assert all(not np.array_equal(first, other) for other in others)
+    assert answers[1].kept_by_site.keys() == answers[2].kept_by_site.keys()
+
+
+def test_programs_do_not_grow_without_end(bench_model, monkeypatch):
+    monkeypatch.setattr(programs, 'MOST_PROGRAMS', 3)
+    policy = recorded(bench_model.policy('dense'), tape.record_tape)
+    seen = BenchScene(bench_model.profile, 1).observation(0, policy.statistics.proprio.mean)
+    for count in range(1, 7):
+        policy.infer(replace(seen, instruction='word ' * count))
+        assert len(policy._forward._programs) <= 3
+
+
+@pytest.mark.parametrize(
+    ('name', 'device', 'words'),
+    [('fast', 'cpu', "'fast' is unknown"), ('graphs', 'cpu', 'does not exist on device')],
+)
+def test_a_wrong_engine_is_refused(name, device, words):
+    with pytest.raises(ProfileError, match=words):
+        choose_engine(name, device)
+
+
+def test_a_diffusion_head_runs_one_by_one(bench_model):
+    size = replace(bench_model.network.size, head='diffusion')
+    model = SimpleNamespace(size=size)
+    assert 'diffusion' in why_eager(model, bench_model.policy('dense').pruner)

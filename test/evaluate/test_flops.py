@@ -17,9 +17,11 @@ from vla_prune_ros.evaluate.flops import (
     count_kept,
     decoder_layer_flops,
     policy_flops,
+    published_flops,
     rows_per_layer,
     vision_flops,
 )
+from vla_prune_ros.evaluate.published_path import PublishedForward
 from vla_prune_ros.profiles import ALOHA, LIBERO
 from vla_prune_ros.pruning.baselines import Dense, Uniform
 from vla_prune_ros.pruning.layout import Layout
@@ -64,6 +66,21 @@ def test_equal_to_the_counter(kind, pruner):
         act = network.act(visual, PROMPT, state, layout, pruner)
     kept = {site: len(ids) for site, ids in act.walk.kept_by_site.items()}
     assert policy_flops(size, layout, kept) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize('kind', ['libero', 'film', 'discrete'])
+def test_the_published_execution_too(kind):
+    """The counter sees what ``PublishedForward`` runs."""
+    size = size_of(kind)
+    network = random_network(size, torch.float32, 'cpu')
+    layout = network.layout(LIBERO.cameras, PROMPT.shape[1], LIBERO.chunk)
+    forward = PublishedForward(network)
+    pixels = torch.zeros(len(LIBERO.cameras), 6, 224, 224)
+    state = torch.zeros(1, size.proprio_dim)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        visual = forward.visual(pixels, PROMPT)
+        forward.act(visual, PROMPT, state, layout, Dense(), 'dense')
+    assert published_flops(size, layout) == counter.get_total_flops()
 
 
 def test_the_published_model():

@@ -40,6 +40,7 @@ KEYS = {
     'tflops',
     'speedup_vs_dense',
     'speedup_vs_published',
+    'roofline_ms',
     'selection_percent_of_dense',
 }
 
@@ -73,6 +74,9 @@ def test_rows_by_hand():
     assert coarse['speedup_vs_dense'] == 4.0 and coarse['selection_percent_of_dense'] == 5.0
     assert fine['visual_tokens'] == 250 and fine['tflops'] == 5.0
     assert fine['latency_ms']['p50'] == 100.0 and fine['speedup_vs_dense'] == 2.0
+    assert all(row['speedup_vs_published'] is None for row in rows)
+    both = bench_rows({**samples, 'published': [sample('dense', t) for t in (300.0, 400.0)]})
+    assert [row['speedup_vs_published'] for row in both] == [1.75, 350 / 300, 7.0, 3.5, 1.0]
     assert fine['selection_percent_of_dense'] == 15.0
     assert fine['stages_ms'] == {
         'vision': {'p50': 1.0, 'p95': 1.0},
@@ -163,7 +167,8 @@ class Curious:
 def test_a_stateful_method_gets_what_it_needs(monkeypatch):
     curious = Curious()
     monkeypatch.setitem(PRUNERS, 'curious', lambda target: curious)
-    result = run_pruning_bench(PruningBenchOptions(('curious',), MICRO, queries=4))
+    options = PruningBenchOptions(('curious',), MICRO, queries=4, published=False)
+    result = run_pruning_bench(options)
     warm, taken = pruning_bench.WARM_UP_QUERIES, 4
     assert len(curious.motions) == curious.refreshed == warm + taken
     assert curious.motions[warm:] == [FAST, FAST, SLOW, SLOW]
@@ -181,7 +186,7 @@ def test_a_run_is_complete_and_json():
     said = []
     options = PruningBenchOptions(('uniform:64', 'dense', 'uniform:64'), MICRO, 2, False, 1)
     result = run_pruning_bench(options, said.append)
-    assert [r['method'] for r in result['rows']] == ['dense', 'uniform:64']
+    assert [r['method'] for r in result['rows']] == ['dense', 'uniform:64', 'published']
     assert all(set(r) == KEYS for r in result['rows'])
     assert set(result['rows'][1]['stages_ms']) == {
         'preprocess',
@@ -190,7 +195,13 @@ def test_a_run_is_complete_and_json():
         'language',
         'head',
     }
-    dense, uniform = result['rows']
+    dense, uniform, published = result['rows']
+    assert published['speedup_vs_published'] == 1.0 and published['visual_tokens'] == 512
+    assert published['tflops'] > 2 * dense['tflops']  # a vocabulary for a width of 64
+    ratio = published['latency_ms']['p50'] / uniform['latency_ms']['p50']
+    assert uniform['speedup_vs_published'] == pytest.approx(ratio)
+    assert 0 < dense['roofline_ms'] < dense['latency_ms']['p50']
+    assert 0.01 < result['memory_peak_gb'] < 100
     assert (dense['visual_tokens'], uniform['visual_tokens']) == (512, 128)
     assert uniform['tflops'] < dense['tflops']
     ratio = dense['latency_ms']['p50'] / uniform['latency_ms']['p50']
@@ -198,11 +209,12 @@ def test_a_run_is_complete_and_json():
     assert result['ok'] and result['untrained'] and result['settings']['threads'] == 1
     assert result['settings']['chunk_ms'] == pytest.approx(400)
     assert json.loads(json.dumps(result)) == result
-    assert said[0] == 'making the model' and 'query 2 of 2: uniform:64' in said[-1]
+    assert said[0] == 'making the model' and 'query 2 of 2: published' in said[-1]
 
 
 def test_every_registered_method_can_be_timed():
-    result = run_pruning_bench(PruningBenchOptions(tuple(PRUNERS), MICRO, queries=4))
+    options = PruningBenchOptions(tuple(PRUNERS), MICRO, queries=4, published=False)
+    result = run_pruning_bench(options)
     timed = {r['method']: 0 for r in result['rows']}
     for row in result['rows']:
         timed[row['method']] += row['queries']
@@ -214,7 +226,8 @@ def test_actions_that_are_not_finite_are_bad(monkeypatch):
     with torch.no_grad():
         model.network.action_head.model.fc2.bias.fill_(torch.nan)
     monkeypatch.setattr(pruning_bench, 'build_bench_model', lambda options: model)
-    assert run_pruning_bench(PruningBenchOptions((), MICRO, queries=1))['ok'] is False
+    options = PruningBenchOptions((), MICRO, queries=1, published=False)
+    assert run_pruning_bench(options)['ok'] is False
 
 
 def test_threads_are_put_back():
@@ -232,7 +245,7 @@ def test_command_line(tmp_path, capsys):
     arguments = '--pruning uniform:128 --preset micro --layers 4 --share-layers --queries 2'
     assert cli.main(['bench', *arguments.split(), '--json', str(out)]) == 0
     result = json.loads(out.read_text())
-    assert [r['method'] for r in result['rows']] == ['dense', 'uniform:128']
+    assert [r['method'] for r in result['rows']] == ['dense', 'uniform:128', 'published']
     assert result['model']['layers'] == 4 and result['model']['shared_layers'] is True
     text = ' '.join(capsys.readouterr().out.split())
     assert 'selection' in text and 'All 4 decoder layers use the weights of the first' in text

@@ -22,8 +22,11 @@ ROW = {
     'refresh_ms': {'p50': 66.6, 'p95': 77.7},
     'tflops': 9.1234,
     'speedup_vs_dense': 1.716,
+    'speedup_vs_published': 2.014,
+    'roofline_ms': 3543.3,
     'selection_percent_of_dense': 3.14,
 }
+NONE = dict.fromkeys(('refresh_ms', 'tflops', 'roofline_ms', 'speedup_vs_published'))
 LONG = 'specprune:recommended'
 
 
@@ -40,13 +43,18 @@ def result(**changes):
     return {
         'ok': True,
         'rows': [
-            {'method': 'dense', 'mode': 'dense', **ROW, 'refresh_ms': None, 'tflops': None},
+            {'method': 'dense', 'mode': 'dense', **ROW, **NONE},
             {'method': LONG, 'mode': 'coarse', **ROW},
         ],
         'model': model,
         'settings': {'threads': 1, 'refresh': True, 'chunk_ms': 400.0, 'load_before': 0.1},
         'untrained': True,
-        'machine': {'cpu': 'Abacus', 'cores': 2},
+        'machine': {
+            'cpu': 'Abacus',
+            'cores': 2,
+            'roofline': {'tflops': 0.5512, 'gb_per_s': 21.28},
+        },
+        'memory_peak_gb': 16.44,
     }
 
 
@@ -61,9 +69,9 @@ def test_both_tables_fit_into_80_columns_with_every_number():
     totals, stages = (lines(t) for t in pruning_tables(result()))
     want = 'pruning methods in ms, 7b bfloat16, 32 layers, 1 thread, on Abacus'
     assert totals[0].strip() == want
-    numbers = ['16', '120', '4321.1', '12345.6', '1.72', '3.1']
-    assert totals[-1].split() == [LONG, 'coarse', *numbers, '9.12']
-    assert totals[-2].split() == ['dense', 'dense', *numbers, '-']
+    numbers = ['16', '120', '4321.1', '12345.6', '1.72']
+    assert totals[-1].split() == [LONG, 'coarse', *numbers, '2.01', '3.1', '9.12', '82']
+    assert totals[-2].split() == ['dense', 'dense', *numbers, '-', '3.1', '-', '-']
     parts = ['11.1', '222.2', '33.3', '4444.4', '5.5']
     assert stages[-1].split() == [LONG, 'coarse', *parts, '66.6']
     assert stages[-2].split() == ['dense', 'dense', *parts, '-']
@@ -89,6 +97,7 @@ def test_notes_on_the_model(change, words, said):
 
 def test_notes_on_the_run():
     data = result()
+    assert '0.551 TFLOP/s in a product of bfloat16, 21.3 GB/s' in ' '.join(pruning_notes(data))
     assert 'executes a chunk in 400 ms' in ' '.join(pruning_notes(data))
     data['settings'].update(refresh=False, load_before=6.5)
     data['ok'] = False

@@ -1,11 +1,15 @@
 """``vla-prune bench``: the node, the types of weights, the pruning methods, or the simulator."""
 
 import argparse
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from .common import add_command, choose_checkpoint, positive, require_ros
+
+if TYPE_CHECKING:
+    from ..evaluate.bench_models import BenchModelOptions
 
 METHODS = ('dense', 'uniform:128', 'specprune')
 REFRESHES_PER_S = 1.0  # of the progress line: its thread takes time from what is measured
@@ -18,7 +22,7 @@ def add_bench(commands: Any) -> None:
         'bench',
         _bench,
         'measure; --node: the ROS 2 node with two 640x480 cameras; --dtypes: types of weights; '
-        '--pruning: pruning methods; --sim: the simulator',
+        '--pruning: pruning methods; --curve: tokens, cameras and chunks; --sim: the simulator',
     )
     what = bench.add_mutually_exclusive_group()
     what.add_argument('--node', action='store_true', help='node overhead and received rates')
@@ -31,6 +35,11 @@ def add_bench(commands: Any) -> None:
         metavar='METHOD',
         help='time of the policy with each method, selection apart; dense comes first, always '
         f'(default: {" ".join(METHODS)})',
+    )
+    what.add_argument(
+        '--curve',
+        action='store_true',
+        help='time of the policy over visual tokens, cameras and steps of the chunk',
     )
     what.add_argument(
         '--sim', action='store_true', help='control steps per second of the two-cube scene'
@@ -61,7 +70,7 @@ def _add_node_and_dtypes(bench: argparse.ArgumentParser) -> None:
 
 
 def _add_pruning(bench: argparse.ArgumentParser) -> None:
-    group = bench.add_argument_group('--pruning')
+    group = bench.add_argument_group('--pruning and --curve')
     group.add_argument(
         '--preset',
         default='demo',
@@ -79,6 +88,18 @@ def _add_pruning(bench: argparse.ArgumentParser) -> None:
         '--queries', type=positive, default=16, help='counted inferences of each method'
     )
     group.add_argument('--threads', type=positive, help="torch threads, instead of torch's choice")
+    group.add_argument(
+        '--engine',
+        default='auto',
+        choices=('auto', 'graphs', 'eager'),
+        help='how the network is run; auto: CUDA graphs on a CUDA device',
+    )
+    group.add_argument('--plot', type=Path, metavar='FILE', help='picture, .png or .svg')
+    group.add_argument(
+        '--no-published',
+        action='store_true',
+        help='leave out the dense model as the published code executes it (--pruning)',
+    )
     group.add_argument(
         '--no-refresh',
         action='store_true',
@@ -102,30 +123,23 @@ def _bench(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         return _bench_dtypes(options, console)
     if options.sim:
         return _bench_sim(options, console)
+    if options.curve:
+        return _bench_curve(options, console)
     return _bench_pruning(options, console)
 
 
 def _bench_pruning(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from ..evaluate.bench_models import BenchModelOptions
+    from ..evaluate.bench_plot import plot_stages
     from ..evaluate.pruning_bench import PruningBenchOptions, run_pruning_bench
     from ..evaluate.pruning_tables import pruning_notes, pruning_tables
 
-    given = options.checkpoint
-    model = BenchModelOptions(
-        preset=options.preset,
-        profile=options.profile,
-        checkpoint=None if given is None else choose_checkpoint(given, '', console),
-        layers=options.layers,
-        share_layers=options.share_layers,
-        dtype=options.dtype,
-        device=options.device,
-    )
     bench = PruningBenchOptions(
         tuple(options.pruning or METHODS),
-        model,
+        _model(options, console),
         options.queries,
         not options.no_refresh,
         options.threads,
+        not options.no_published,
     )
     with console.status('', refresh_per_second=REFRESHES_PER_S) as status:
         result = run_pruning_bench(bench, status.update)
@@ -133,7 +147,39 @@ def _bench_pruning(options: argparse.Namespace, console: Console) -> dict[str, A
         console.print(table)
     for note in pruning_notes(result):
         console.print(note, markup=False, highlight=False)
+    if options.plot:
+        plot_stages(result, options.plot)
     return result
+
+
+def _bench_curve(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from ..evaluate.bench_plot import plot_curve
+    from ..evaluate.cost_curve import CurveOptions, run_cost_curve
+    from ..evaluate.curve_table import curve_table
+
+    curve = CurveOptions(_model(options, console), options.queries, options.threads)
+    with console.status('', refresh_per_second=REFRESHES_PER_S) as status:
+        result = run_cost_curve(curve, status.update)
+    console.print(curve_table(result))
+    if options.plot:
+        plot_curve(result, options.plot)
+    return result
+
+
+def _model(options: argparse.Namespace, console: Console) -> 'BenchModelOptions':
+    from ..evaluate.bench_models import BenchModelOptions
+
+    given = options.checkpoint
+    return BenchModelOptions(
+        preset=options.preset,
+        profile=options.profile,
+        checkpoint=None if given is None else choose_checkpoint(given, '', console),
+        layers=options.layers,
+        share_layers=options.share_layers,
+        dtype=options.dtype,
+        device=options.device,
+        engine=options.engine,
+    )
 
 
 def _bench_dtypes(options: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from ..pruning.plan import Pruner
 from ..pruning.registry import build_pruner
 from ..pruning.trained import read_trained
 from .policy import Policy
+from .programs import choose_engine
 from .quantize import KINDS, NOTE, quantize_module, require_library
 
 DTYPES = {
@@ -47,6 +48,7 @@ def load_policy(
     fast_images: bool = False,
     cameras: tuple[str, ...] | None = None,
     progress: Progress = lambda text: None,
+    engine: str = 'auto',
 ) -> Policy:
     """Load a checkpoint folder in the published layout.
 
@@ -71,6 +73,9 @@ def load_policy(
         camera. No published file records how many there were in training, and the weights have
         the same shapes for any number: a wrong choice loads, runs, and acts badly.
     :param progress: called with a line of text at each step of loading.
+    :param engine: ``'eager'``: torch's operations one by one; ``'graphs'``: CUDA graphs;
+        ``'auto'``: graphs on a CUDA device. Methods whose shapes depend on the data, and diffusion
+        heads, run one by one anyhow; ``Policy.describe()['engine']`` says what is done and why.
     :raises CheckpointError: the folder is missing, broken or does not fit the profile; or the hub
         does not give it.
     :raises ProfileError: a name or knob is unknown.
@@ -80,6 +85,7 @@ def load_policy(
         names = (cameras,) if isinstance(cameras, str) else tuple(cameras)
         profile = replace(profile, cameras=names)
     torch_device, torch_dtype = _device(device), _dtype(dtype)
+    runs = choose_engine(engine, device)
     if not 1 <= diffusion_steps <= TRAIN_STEPS:
         raise ProfileError(
             f'diffusion_steps is {diffusion_steps}', f'use 1 to {TRAIN_STEPS}, the training steps'
@@ -114,6 +120,7 @@ def load_policy(
         diffusion_steps,
         fast_images=fast_images,
         target=target,
+        engine=runs,
     )
 
 

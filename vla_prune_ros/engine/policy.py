@@ -23,7 +23,7 @@ from ..pruning.registry import build_pruner
 from ..records import Inference, MotionHint, Observation
 from .episode_frames import EpisodeFrames
 from .observation import normalized_state, prepared_images
-from .programs import Record, make_forward
+from .programs import Engine, eager
 from .quantize import parameter_count
 from .stages import StageTimer
 
@@ -37,7 +37,7 @@ class Policy:
     :param seed: of the noise that a diffusion head starts from; ``reset`` starts it anew.
     :param fast_images: half the preprocessing time, pixels up to 2 levels off.
     :param target: what a pruner for this model is built for; None where it gets no other.
-    :param record: how the network is recorded to be replayed; None where it is not.
+    :param engine: how the network is run.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Policy:
         seed: int = 0,
         fast_images: bool = False,
         target: Target | None = None,
-        record: Record | None = None,
+        engine: Engine = eager,
     ) -> None:
         self.model = model
         self.profile = profile
@@ -71,8 +71,8 @@ class Policy:
             partial(torch.cuda.synchronize, self.device) if self.device.type == 'cuda' else None
         )
         self._prompts: dict[str, Tensor] = {}
-        self._record = record
-        self._forward = make_forward(model, pruner, record)
+        self._engine = engine
+        self._forward = engine(model, pruner)
         self._frames = EpisodeFrames(pruner, profile, fast_images)
         self._last: tuple[Tensor, Layout] | None = None  # of the last query, for a refresh
 
@@ -200,7 +200,7 @@ class Policy:
             self._seed,
             self._fast_images,
             self.target,
-            self._record,
+            self._engine,
         )
 
     def reset(self) -> None:
@@ -244,6 +244,7 @@ class Policy:
             'pruning': getattr(self.pruner, 'label', self.pruner.name),
             'parameters': parameter_count(self.model),
             'device': str(self.device),
+            'engine': self._forward.name,
         }
 
     def _begin(

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..errors import ProfileError
 from ..model.openvla import Act, OpenVLAOFT
-from ..pruning.plan import Layout, Pruner, PruningPass, Stage
+from ..pruning.plan import Layout, Pruner, Stage
 
 MOST_PROGRAMS = 24
 """Per network: three modes of eight prompt lengths; the oldest goes first."""
@@ -26,7 +27,12 @@ Record = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
 
 
 class Forward(Protocol):
-    """How the network is run for one query."""
+    """How the network is run for one query.
+
+    :param name: for reports, with the reason where it could be faster.
+    """
+
+    name: str
 
     def visual(self, pixels: Tensor, prompt_ids: Tensor) -> Tensor:
         """As :meth:`.OpenVLAOFT.visual_tokens`."""
@@ -46,10 +52,15 @@ class Forward(Protocol):
         """As :meth:`.OpenVLAOFT.act`; ``mode`` is what the pruner's ``begin`` returned."""
 
 
+Engine = Callable[[OpenVLAOFT, Pruner], Forward]
+"""How a policy runs its network."""
+
+
 class Eager:
     """Operation by operation, as torch does it."""
 
-    def __init__(self, model: OpenVLAOFT) -> None:
+    def __init__(self, model: OpenVLAOFT, why: str = '') -> None:
+        self.name = f'eager ({why})' if why else 'eager'
         self._model = model
         self.visual = model.visual_tokens
 
@@ -93,6 +104,8 @@ class Programs:
 
     :param record: see :data:`Record`; :func:`cuda_graph` on a CUDA device.
     """
+
+    name = 'graphs'
 
     def __init__(self, model: OpenVLAOFT, record: Record) -> None:
         self._model, self._record = model, record
@@ -165,6 +178,25 @@ def cuda_graph(pool: Any = None) -> Record:
     return record
 
 
+ENGINES = ('auto', 'graphs', 'eager')
+
+
+def choose_engine(name: str, device: str) -> Engine:
+    """An engine by name.
+
+    :param name: ``'eager'``; ``'graphs'``: CUDA graphs; ``'auto'``: these on a CUDA device.
+    :raises ProfileError: the name is unknown, or the device has no graphs.
+    """
+    cuda = torch.device(device).type == 'cuda'
+    if name not in ENGINES:
+        raise ProfileError(f'engine {name!r} is unknown', f'use one of {ENGINES}')
+    if name == 'graphs' and not cuda:
+        raise ProfileError(
+            f'engine graphs does not exist on device {device!r}', "use 'auto', or device 'cuda'"
+        )
+    return recording(cuda_graph()) if cuda and name != 'eager' else eager
+
+
 def why_eager(model: OpenVLAOFT, pruner: Pruner) -> str:
     """Why a query cannot be recorded; empty where it can."""
     if model.size.head == 'diffusion':
@@ -174,8 +206,16 @@ def why_eager(model: OpenVLAOFT, pruner: Pruner) -> str:
     return ''
 
 
-def make_forward(model: OpenVLAOFT, pruner: Pruner, record: Record | None) -> Forward:
-    """Programs where there is a way to record them and nothing speaks against it."""
-    if record is None or why_eager(model, pruner):
-        return Eager(model)
-    return Programs(model, record)
+def eager(model: OpenVLAOFT, pruner: Pruner) -> Forward:
+    """Nothing is recorded."""
+    return Eager(model)
+
+
+def recording(record: Record) -> Engine:
+    """Programs where nothing speaks against it, see :func:`why_eager`."""
+
+    def engine(model: OpenVLAOFT, pruner: Pruner) -> Forward:
+        why = why_eager(model, pruner)
+        return Eager(model, why) if why else Programs(model, record)
+
+    return engine

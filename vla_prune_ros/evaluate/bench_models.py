@@ -17,6 +17,7 @@ from torch import nn
 
 from ..engine.load import load_policy, pruner_target
 from ..engine.policy import Policy
+from ..engine.programs import Engine, choose_engine, eager
 from ..errors import ProfileError
 from ..model.openvla import ModelSize, OpenVLAOFT
 from ..model.prompt import PromptTokenizer
@@ -45,6 +46,7 @@ class BenchModelOptions:
     :param preset: ``'micro'``, ``'demo'`` or ``'7b'``; unused with a checkpoint.
     :param checkpoint: a folder in the published layout instead of random weights.
     :param layers: decoder layers; None for the preset's.
+    :param engine: see :func:`..engine.programs.choose_engine`.
     :param share_layers: every decoder layer uses the weights of the first. Same arithmetic; at 7B
         shape a layer's 0.4 GB exceed any cache, so the same memory traffic too.
     """
@@ -56,6 +58,7 @@ class BenchModelOptions:
     share_layers: bool = False
     dtype: str = 'bfloat16'
     device: str = 'cpu'
+    engine: str = 'auto'
     seed: int = 0
 
 
@@ -72,15 +75,39 @@ class BenchModel:
     tokenizer: PromptTokenizer
     about: Mapping[str, Any]
     target: Target
+    engine: Engine = eager
 
-    def policy(self, method: str) -> Policy:
-        """A policy with the pruning ``method``.
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.language_model.model.norm.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the activations."""
+        return self.network.language_model.model.norm.weight.dtype
+
+    @property
+    def weight_bytes(self) -> int:
+        """What one query reads at least: every weight, layer by layer, but the embedding table."""
+        named = self.network.named_parameters(remove_duplicate=False)
+        return sum(p.nbytes for name, p in named if 'embed_tokens' not in name)
+
+    def policy(self, method: str, engine: Engine | None = None) -> Policy:
+        """A policy with the pruning ``method``, run by ``engine``; None for the model's own.
 
         :raises ProfileError: the method is unknown, or not possible with this model.
         """
         pruner = build_pruner(method, self.target)
         return Policy(
-            self.network, self.profile, self.statistics, self.tokenizer, pruner, self.about
+            self.network,
+            self.profile,
+            self.statistics,
+            self.tokenizer,
+            pruner,
+            self.about,
+            target=self.target,
+            engine=engine or self.engine,
         )
 
 
@@ -120,7 +147,8 @@ def build_bench_model(options: BenchModelOptions) -> BenchModel:
         **_about(network, options),
     }
     target = pruner_target(profile, network.size)
-    return BenchModel(network, profile, _statistics(profile), _tokenizer(), about, target)
+    engine = choose_engine(options.engine, options.device)
+    return BenchModel(network, profile, _statistics(profile), _tokenizer(), about, target, engine)
 
 
 def random_network(
@@ -210,6 +238,7 @@ def _from_checkpoint(options: BenchModelOptions, folder: Path) -> BenchModel:
         loaded.tokenizer,
         about,
         loaded.target,
+        choose_engine(options.engine, options.device),
     )
 
 
@@ -221,6 +250,7 @@ def _about(network: OpenVLAOFT, options: BenchModelOptions) -> dict[str, Any]:
         'profile': options.profile,
         'dtype': options.dtype,
         'device': options.device,
+        'engine': options.engine,
         'parameters': count,
         'weights_mib': held / 2**20,
     }

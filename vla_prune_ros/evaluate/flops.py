@@ -6,6 +6,7 @@ selection computes, and keys that a method shows again after it dropped their to
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from ..model.openvla import ModelSize
 from ..model.vision import PATCH, PATCHES, TowerSize
@@ -68,6 +69,19 @@ def vision_flops(size: ModelSize, cameras: int) -> int:
     inputs, width = size.dino.width + size.siglip.width, size.text.hidden_size
     projector = 4 * inputs * inputs + 4 * inputs * width + width * width
     return towers + 2 * cameras * PATCHES * projector
+
+
+def published_flops(size: ModelSize, layout: Layout) -> int:
+    """The dense query as the published code runs it: the towers through their last block, all
+    rows of the last decoder layer, and ``lm_head`` over all rows; see ``published_path.py``."""
+    film, cameras, towers = size.text.hidden_size if size.film else 0, len(layout.cameras), 0
+    for tower in (size.dino, size.siglip):
+        whole = replace(tower, depth=tower.depth + 1)
+        towers += cameras * _tower(whole, 1, film) - _tower(tower, cameras, film)
+    rows = layout.length
+    last = decoder_layer_flops(size, rows, rows) - decoder_layer_flops(size, rows, layout.slots)
+    lm_head = 2 * rows * size.text.hidden_size * size.text.vocab_size
+    return policy_flops(size, layout, {}) + towers + last + lm_head
 
 
 def head_flops(size: ModelSize, slots: int) -> int:

@@ -5,6 +5,7 @@ first: what else the machine does falls on all of them alike.
 """
 
 import os
+import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -22,11 +23,13 @@ from ..pruning.registry import build_pruner
 from ..records import Inference, Observation
 from .bench_models import BenchModel, BenchModelOptions, build_bench_model
 from .bench_scene import INSTRUCTION, NOISE_LEVELS, BenchScene
-from .flops import count_kept, policy_flops
+from .flops import count_kept, policy_flops, published_flops
 from .machine import machine
+from .published_path import PublishedForward
+from .roofline import Roofline, measure_roofline
 from .summary import Quantiles
 
-DENSE = 'dense'
+DENSE, PUBLISHED = 'dense', 'published'
 WARM_UP_QUERIES = 3  # dense where a method needs it, coarse, fine: every shape once
 MODES = ('dense', 'coarse', 'fine')
 
@@ -39,6 +42,7 @@ class PruningBenchOptions:
     :param queries: counted queries per method, after three that are not.
     :param refresh: give each method its look at the whole sequence after each query.
     :param threads: of torch; None for torch's choice.
+    :param published: time the dense model as the published code executes it, too.
     """
 
     methods: tuple[str, ...]
@@ -46,6 +50,7 @@ class PruningBenchOptions:
     queries: int = 16
     refresh: bool = True
     threads: int | None = None
+    published: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,10 @@ def run_pruning_bench(
         progress('making the model')
         model = build_bench_model(options.model)
         policies = {method: model.policy(method) for method in methods}
+        if options.published and model.network.size.head != 'diffusion':
+            policies[PUBLISHED] = model.policy(DENSE, lambda net, _: PublishedForward(net))
+        progress('measuring the machine')
+        roofline = measure_roofline(model.device, model.dtype)
 
         def episode(queries: int, label: str) -> dict[str, list[Sample]]:
             for policy in policies.values():
@@ -93,13 +102,17 @@ def run_pruning_bench(
 
         episode(WARM_UP_QUERIES, 'warm-up query')
         samples = episode(options.queries, 'query')
+    rows = bench_rows(samples)
+    for row in rows:
+        row['roofline_ms'] = _least_ms(row, model, roofline)
     return {
         'ok': all(s.finite for taken in samples.values() for s in taken),
-        'rows': bench_rows(samples),
+        'rows': rows,
         'model': dict(model.about),
         'settings': {**_settings(options, model, threads), 'load_before': load_before},
         'untrained': bool(model.about['untrained']),
-        'machine': machine(),
+        'machine': {**machine(), 'roofline': asdict(roofline)},
+        'memory_peak_gb': peak_memory_gb(model.device),
     }
 
 
@@ -120,21 +133,31 @@ def run_episode(
         observation = scene.observation(query, state)
         for method, policy in policies.items():
             progress(f'{query + 1} of {scene.queries}: {method}')
-            samples[method].append(_query(policy, observation, scene, query, refresh))
+            samples[method].append(
+                _query(policy, observation, scene, query, refresh, method == PUBLISHED)
+            )
         for step in scene.steps_after(query):
             _watch(policies.values(), scene, step)
     return samples
 
 
 def bench_rows(samples: Mapping[str, Sequence[Sample]]) -> list[dict[str, Any]]:
-    """One row per method and mode, ratios to the dense queries of the same run."""
-    dense = _p50([s.timings_ms['total'] for s in samples[DENSE]])
-    return [
+    """One row per method and mode, ratios to the dense queries of the same run, and to those of
+    the published execution where it was run."""
+    dense, published = (
+        _p50([s.timings_ms['total'] for s in samples[name]]) if name in samples else None
+        for name in (DENSE, PUBLISHED)
+    )
+    rows = [
         {'method': method, 'mode': mode, **_row([s for s in taken if s.mode == mode], dense)}
         for method, taken in samples.items()
         for mode in MODES
         if any(s.mode == mode for s in taken)
     ]
+    for row in rows:
+        ratio = None if published is None else published / row['latency_ms']['p50']
+        row['speedup_vs_published'] = ratio
+    return rows
 
 
 @contextmanager
@@ -148,8 +171,20 @@ def torch_threads(count: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
+def peak_memory_gb(device: torch.device) -> float:
+    """1e9 bytes: of the device, or of this process since it began."""
+    if device.type == 'cuda':
+        return 1e-9 * torch.cuda.max_memory_allocated(device)
+    return 1024e-9 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def _query(
-    policy: Policy, observation: Observation, scene: BenchScene, query: int, refresh: bool
+    policy: Policy,
+    observation: Observation,
+    scene: BenchScene,
+    query: int,
+    refresh: bool,
+    published: bool,
 ) -> Sample:
     out = policy.infer(observation, scene.motion(query))
     return Sample(
@@ -157,15 +192,27 @@ def _query(
         out.visual_tokens,
         out.timings_ms,
         policy.refresh() if refresh else None,
-        _flops(policy, out),
+        query_flops(policy, out, published),
         bool(np.isfinite(out.actions).all()),
     )
 
 
-def _flops(policy: Policy, out: Inference) -> int | None:
+def _least_ms(row: Mapping[str, Any], model: BenchModel, roofline: Roofline) -> float | None:
+    if row['tflops'] is None:
+        return None
+    return roofline.least_ms(1e12 * row['tflops'], model.weight_bytes)
+
+
+def query_flops(policy: Policy, out: Inference, published: bool = False) -> int | None:
+    """Operations of one query in closed form; None where there is none.
+
+    :param published: it was executed like the published code.
+    """
     profile = policy.profile
     prompt_ids = len(policy.tokenizer(build_prompt(INSTRUCTION)))
     layout = policy.model.layout(profile.cameras, prompt_ids, profile.chunk)
+    if published:
+        return published_flops(policy.model.size, layout)
     return policy_flops(policy.model.size, layout, count_kept(out.kept_by_site))
 
 
@@ -184,12 +231,11 @@ def _row(taken: Sequence[Sample], dense_p50: float) -> dict[str, Any]:
     return {
         'queries': len(taken),
         'visual_tokens': float(np.mean([s.visual_tokens for s in taken])),
-        'latency_ms': _quantiles(total),
-        'stages_ms': {name: _quantiles(values) for name, values in stages.items()},
-        'refresh_ms': _quantiles(refreshed) if refreshed else None,
+        'latency_ms': quantiles(total),
+        'stages_ms': {name: quantiles(values) for name, values in stages.items()},
+        'refresh_ms': quantiles(refreshed) if refreshed else None,
         'tflops': float(np.mean(flops)) / 1e12 if flops else None,
         'speedup_vs_dense': dense_p50 / _p50(total),
-        'speedup_vs_published': None,  # the published execution path is not measured yet
         'selection_percent_of_dense': 100.0 * _p50(stages[SELECTION]) / dense_p50,
     }
 
@@ -198,7 +244,8 @@ def _p50(values: Sequence[float]) -> float:
     return float(np.percentile(values, 50))
 
 
-def _quantiles(values: Sequence[float]) -> dict[str, float]:
+def quantiles(values: Sequence[float]) -> dict[str, float]:
+    """``p50`` and ``p95``, linear."""
     return asdict(Quantiles(*(float(q) for q in np.percentile(values, (50, 95)))))
 
 

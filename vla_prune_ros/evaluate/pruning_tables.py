@@ -14,7 +14,8 @@ def pruning_tables(result: Mapping[str, Any]) -> tuple[Table, Table]:
     where = result['machine']['cpu']
     where = where if result['model']['device'] == 'cpu' else result['model']['device']
     title = f'pruning methods in ms, {model_words(result)}, on {where}'
-    totals = _table(title, ('n', 'tokens', 'p50', 'p95', 'speedup', 'select %', 'TFLOP'))
+    columns = ('n', 'tokens', 'p50', 'p95', 'dense', 'publ.', 'sel %', 'TFLOP', 'roof %')
+    totals = _table(title, columns)
     stages = _table('stages in ms, p50', (*STAGES, 'refresh'))
     for row in result['rows']:
         names, latency = (row['method'], row['mode']), row['latency_ms']
@@ -25,8 +26,10 @@ def pruning_tables(result: Mapping[str, Any]) -> tuple[Table, Table]:
             _ms(latency),
             _ms(latency, 'p95'),
             f'{row["speedup_vs_dense"]:.2f}',
+            _or_dash(row['speedup_vs_published'], '.2f'),
             f'{row["selection_percent_of_dense"]:.1f}',
-            '-' if row['tflops'] is None else f'{row["tflops"]:.3g}',
+            _or_dash(row['tflops'], '.3g'),
+            _or_dash(row['roofline_ms'], '.0f', 100 / latency['p50']),
         )
         cells = [row['stages_ms'].get(s) for s in STAGES] + [row['refresh_ms']]
         stages.add_row(*names, *(_ms(c) for c in cells))
@@ -37,9 +40,15 @@ def pruning_notes(result: Mapping[str, Any]) -> list[str]:
     """What the figures leave open, one sentence each."""
     model, settings = result['model'], result['settings']
     notes = [
-        'speedup: dense p50 / p50 of the row. select %: selection, part of p50, in percent of '
-        'dense p50.'
+        'dense, publ.: p50 of dense, and of dense as the published code executes it, divided by '
+        'p50 of the row. sel %: selection, part of p50, in percent of dense p50. roof %: the '
+        'least time that this machine can need, in percent of p50.'
     ]
+    roof = result['machine']['roofline']
+    notes.append(
+        f'Measured limits: {roof["tflops"]:.3g} TFLOP/s in a product of {model["dtype"]}, '
+        f'{roof["gb_per_s"]:.3g} GB/s in a copy. Peak of memory {result["memory_peak_gb"]:.2g} GB.'
+    )
     if settings['refresh']:
         notes.append(
             'refresh: dense look between queries, not in p50; the robot executes a chunk in '
@@ -83,3 +92,7 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
 
 def _ms(quantiles: Mapping[str, float] | None, which: str = 'p50') -> str:
     return '-' if quantiles is None else f'{quantiles[which]:.1f}'
+
+
+def _or_dash(value: float | None, form: str, factor: float = 1.0) -> str:
+    return '-' if value is None else format(factor * value, form)

@@ -39,7 +39,7 @@ def plot_success(result: Mapping[str, Any], path: Path) -> None:
     note += ' (GENERATED ASSETS)' if result['generated_assets'] else ''
     figure.suptitle(f'closed loop in {result["settings"]["simulator"]}{note}', fontsize=10)
     figure.legend(handles, labels, loc='lower center', ncols=4, fontsize=8, frameon=False)
-    _save(figure, path, bottom=0.4 / size[1])
+    save_figure(figure, path, bottom=0.4 / size[1])
 
 
 def plot_modes(episodes: Mapping[EpisodeKey, EpisodeResult], path: Path, most: int = 3) -> None:
@@ -70,7 +70,7 @@ def plot_modes(episodes: Mapping[EpisodeKey, EpisodeResult], path: Path, most: i
     handles = _mode_handles(fastest)
     figure.suptitle('visual tokens that reach the last layer, by query', fontsize=10)
     figure.legend(handles=handles, loc='lower center', ncols=4, fontsize=8, frameon=False)
-    _save(figure, path, bottom=0.3 / size[1])
+    save_figure(figure, path, bottom=0.3 / size[1])
 
 
 def _success_axis(
@@ -162,7 +162,8 @@ def figure_class() -> Any:
     return Figure
 
 
-def _save(figure: Any, path: Path, bottom: float) -> None:
+def save_figure(figure: Any, path: Path, bottom: float = 0.0) -> None:
+    """Write it; its axes leave the lowest ``bottom`` (share of the height) free."""
     figure.tight_layout(rect=(0, bottom, 1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

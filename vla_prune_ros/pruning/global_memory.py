@@ -14,7 +14,6 @@ from torch import Tensor
 
 from .plan import SiteView
 
-
 HARVEST = 'global'
 """Key of ``SiteView.memory``: layer -> what the pass that runs saw there."""
 

@@ -4,9 +4,6 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from ..errors import ProfileError
 from .budget import Budget, best_per_camera, budgets
 from .episode import EpisodeWatch
