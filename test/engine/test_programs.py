@@ -5,15 +5,30 @@ Frames and speeds are those of the bench: dense, coarse and fine queries, with r
 """
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from vla_prune_ros.engine import programs
 from vla_prune_ros.engine.policy import Policy
-from vla_prune_ros.engine.programs import Eager, Programs, recording
+from vla_prune_ros.engine.programs import (
+    Eager,
+    Programs,
+    choose_engine,
+    cuda_graph,
+    eager,
+    recording,
+    why_eager,
+)
+from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.evaluate.bench_models import BenchModelOptions, build_bench_model
 from vla_prune_ros.evaluate.bench_scene import BenchScene
+from vla_prune_ros.pruning.plan import Chosen, Site
+from vla_prune_ros.pruning.registry import PRUNERS, read_spec
 
 spec = importlib.util.spec_from_file_location('tape', Path(__file__).with_name('tape.py'))
 tape = importlib.util.module_from_spec(spec)
