@@ -75,10 +75,10 @@ def test_the_published_execution_too(kind):
     network = random_network(size, torch.float32, 'cpu')
     layout = network.layout(LIBERO.cameras, PROMPT.shape[1], LIBERO.chunk)
     forward = PublishedForward(network)
-    pixels = torch.zeros(len(LIBERO.cameras), 6, 224, 224)
+    images = torch.zeros(len(LIBERO.cameras), 224, 224, 3, dtype=torch.uint8)
     state = torch.zeros(1, size.proprio_dim)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        visual = forward.visual(pixels, PROMPT)
+        visual = forward.visual(images, PROMPT)
         forward.act(visual, PROMPT, state, layout, Dense(), 'dense')
     assert published_flops(size, layout) == counter.get_total_flops()
 

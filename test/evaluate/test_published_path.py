@@ -20,12 +20,12 @@ def test_it_is_the_same_function(change):
     size = replace(model_size(BENCH_PRESETS['micro'], LIBERO), **change)
     network = random_network(size, torch.float32, 'cpu')
     layout = network.layout(LIBERO.cameras, PROMPT.shape[1], LIBERO.chunk)
-    pixels = torch.randn(len(LIBERO.cameras), 6, 224, 224)
+    images = torch.randint(0, 256, (len(LIBERO.cameras), 224, 224, 3), dtype=torch.uint8)
     state = torch.randn(1, size.proprio_dim) if size.proprio_dim else None
     published = PublishedForward(network)
     with torch.inference_mode():
-        visual = network.visual_tokens(pixels, PROMPT)
-        torch.testing.assert_close(published.visual(pixels, PROMPT), visual, rtol=0, atol=1e-4)
+        visual = network.look(images, PROMPT)
+        torch.testing.assert_close(published.visual(images, PROMPT), visual, rtol=0, atol=1e-4)
         ours = network.act(visual, PROMPT, state, layout, Dense())
         theirs = published.act(visual, PROMPT, state, layout, Dense(), 'dense')
     torch.testing.assert_close(theirs.actions, ours.actions, rtol=0, atol=1e-4)

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file
 
 from vla_prune_ros.errors import InputRefused
 from vla_prune_ros.model import images
+from vla_prune_ros.model.pixels import normalized_pixels
 
 CAMERAS = (('agentview', 'raw.agentview_image', 0), ('wrist', 'raw.robot0_eye_in_hand_image', 1))
 
@@ -55,6 +57,17 @@ def test_pixel_values_equal_the_processor(golden, data_dir):
     np.testing.assert_allclose(
         images.pixel_values(cropped).reshape(want.shape), want, rtol=0, atol=1e-6
     )
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('inference', [True, False])
+def test_pixels_of_a_device_are_those_of_the_host_to_the_last_bit(dtype, inference):
+    """Every level in every channel."""
+    every = np.arange(256, dtype=np.uint8).repeat(224 * 224 * 6 // 256).reshape(2, 224, 224, 3)
+    want = torch.from_numpy(images.pixel_values(list(every))).to(dtype)
+    with torch.inference_mode(inference):
+        got = normalized_pixels(torch.from_numpy(every), dtype)
+    assert torch.equal(got, want) and got.dtype == dtype
 
 
 @pytest.mark.parametrize('size', [(480, 640), (256, 256), (100, 120)])

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..errors import InputRefused
-from ..model.images import pixel_values
 from ..model.openvla import OpenVLAOFT
 from ..model.prompt import PromptTokenizer, build_prompt
 from ..model.proprio import unnormalize
@@ -96,12 +95,10 @@ class Policy:
         with stages.stage('preprocess'):
             images = prepared_images(observation, self.profile, self._fast_images)
             state = self._state(observation)
-            pixels = torch.from_numpy(pixel_values(list(images.values()))).to(
-                self.device, self.dtype
-            )
+            pictures = self._upload(np.stack(list(images.values())))
         with stages.stage('vision'):
             ids = self._prompt_ids(observation.instruction)
-            visual = self._forward.visual(pixels, ids)
+            visual = self._forward.visual(pictures, ids)
         layout = self.model.layout(self.profile.cameras, ids.shape[1], self.profile.chunk)
         with stages.stage(SELECTION):
             mode = self._begin(observation, layout, images, visual[0], motion)
@@ -272,6 +269,14 @@ class Policy:
     def _state(self, observation: Observation) -> Tensor | None:
         state = normalized_state(observation, self.statistics, self.profile)
         return None if state is None else state.to(self.device, self.dtype)
+
+    def _upload(self, pictures: np.ndarray) -> Tensor:
+        """uint8 (cameras, 224, 224, 3) where the network is; from pinned memory, so that the host
+        does not wait."""
+        tensor = torch.from_numpy(pictures)
+        if self.device.type == 'cuda':
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def _noise(self, given: np.ndarray | None) -> Tensor | None:
         if self.model.size.head != 'diffusion':

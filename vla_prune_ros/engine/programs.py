@@ -20,7 +20,7 @@ from ..model.openvla import Act, OpenVLAOFT
 from ..pruning.plan import Layout, Pruner, Stage
 
 MOST_PROGRAMS = 24
-"""Per network: three modes of eight prompt lengths; the oldest goes first."""
+"""Per policy: three modes of eight prompt lengths. What was not used for longest goes first."""
 
 Record = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
 """Runs a computation, and returns what it returned and how to do it again on the same tensors."""
@@ -34,8 +34,8 @@ class Forward(Protocol):
 
     name: str
 
-    def visual(self, pixels: Tensor, prompt_ids: Tensor) -> Tensor:
-        """As :meth:`.OpenVLAOFT.visual_tokens`."""
+    def visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
+        """As :meth:`.OpenVLAOFT.look`."""
 
     def act(
         self,
@@ -62,7 +62,7 @@ class Eager:
     def __init__(self, model: OpenVLAOFT, why: str = '') -> None:
         self.name = f'eager ({why})' if why else 'eager'
         self._model = model
-        self.visual = model.visual_tokens
+        self.visual = model.look
 
     def act(
         self,
@@ -111,13 +111,12 @@ class Programs:
         self._model, self._record = model, record
         self._programs: dict[Hashable, Program] = {}
 
-    def visual(self, pixels: Tensor, prompt_ids: Tensor) -> Tensor:
+    def visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
         """See :class:`Forward`."""
-        key = tuple(pixels.shape), prompt_ids.shape if self._model.size.film else None
-        program = self._programs.get(key)
-        if program is None:
-            program = self._add(key, self._model.visual_tokens, pixels, prompt_ids)
-        return program(pixels, prompt_ids if self._model.size.film else program.inputs[1])
+        if self._model.size.film:  # the words change what the towers see
+            key = images.shape, prompt_ids.shape
+            return self._run(key, self._model.look, images, prompt_ids)
+        return self._run(images.shape, lambda seen: self._model.look(seen, prompt_ids), images)
 
     def act(
         self,
@@ -139,21 +138,21 @@ class Programs:
             return self._model.act_once(*inputs, layout, pruner, checked=False)
 
         with stage('language'):
-            program = self._programs.get(key)
-            if program is None:
-                program = self._add(key, query, visual, prompt_ids, proprio)
-            act = program(visual, prompt_ids, proprio)
+            act = self._run(key, query, visual, prompt_ids, proprio)
             act.walk.finish()
         with stage('head'):
             return act
 
-    def _add(self, key: Hashable, run: Callable[..., Any], *like: Tensor | None) -> Program:
-        if len(self._programs) >= MOST_PROGRAMS:
-            del self._programs[next(iter(self._programs))]
-        inputs = tuple(None if value is None else value.clone() for value in like)
-        outputs, replay = self._record(lambda: run(*inputs))
-        self._programs[key] = Program(inputs, outputs, replay)
-        return self._programs[key]
+    def _run(self, key: Hashable, run: Callable[..., Any], *values: Tensor | None) -> Any:
+        program = self._programs.pop(key, None)
+        if program is None:
+            if len(self._programs) >= MOST_PROGRAMS:
+                del self._programs[next(iter(self._programs))]
+            inputs = tuple(None if value is None else value.clone() for value in values)
+            outputs, replay = self._record(lambda: run(*inputs))
+            program = Program(inputs, outputs, replay)
+        self._programs[key] = program  # the last one used is the last one to go
+        return program(*values)
 
 
 def cuda_graph(pool: Any = None) -> Record:

@@ -14,7 +14,7 @@ def pruning_tables(result: Mapping[str, Any]) -> tuple[Table, Table]:
     where = result['machine']['cpu']
     where = where if result['model']['device'] == 'cpu' else result['model']['device']
     title = f'pruning methods in ms, {model_words(result)}, on {where}'
-    columns = ('n', 'tokens', 'p50', 'p95', 'dense', 'publ.', 'sel %', 'TFLOP', 'roof %')
+    columns = ('n', 'tok.', 'p50', 'p95', 'dense', 'publ', 'sel', 'TFLOP', 'roof')
     totals = _table(title, columns)
     stages = _table('stages in ms, p50', (*STAGES, 'refresh'))
     for row in result['rows']:
@@ -40,8 +40,8 @@ def pruning_notes(result: Mapping[str, Any]) -> list[str]:
     """What the figures leave open, one sentence each."""
     model, settings = result['model'], result['settings']
     notes = [
-        'dense, publ.: p50 of dense, and of dense as the published code executes it, divided by '
-        'p50 of the row. sel %: selection, part of p50, in percent of dense p50. roof %: the '
+        'dense, publ.: p50 of dense, and of dense as the published code runs it, divided by '
+        'p50 of the row. sel: selection, part of p50, in percent of dense p50. roof: the '
         'least time that this machine can need, in percent of p50.'
     ]
     roof = result['machine']['roofline']

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..model.openvla import Act, OpenVLAOFT
+from ..model.pixels import normalized_pixels
 from ..model.vision import Tower
 from ..pruning.plan import Layout, Pruner, PruningPass, Stage
 
@@ -35,8 +36,9 @@ class PublishedForward:
         table = model.language_model.model.embed_tokens.weight
         self._lm_head = torch.empty_like(table).normal_(0, 0.02)  # its output is thrown away
 
-    def visual(self, pixels: Tensor, prompt_ids: Tensor) -> Tensor:
+    def visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
         """One camera and one tower after the other, then the projector over all."""
+        pixels = normalized_pixels(images, self._lm_head.dtype)
         backbone, condition = self._model.vision_backbone, self._model.condition(prompt_ids)
         cameras = []
         for camera in pixels.split(1):

@@ -181,7 +181,8 @@ def comparison_frame(image: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _scale_and_shift() -> tuple[np.ndarray, np.ndarray]:
+def scale_and_shift() -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of both towers' pixels: float32 (6, 1, 1) each."""
     mean = np.array(DINO_MEAN + SIGLIP_MEAN, np.float32)[:, None, None]
     std = np.array(DINO_STD + SIGLIP_STD, np.float32)[:, None, None]
     return mean, std
@@ -189,6 +190,6 @@ def _scale_and_shift() -> tuple[np.ndarray, np.ndarray]:
 
 def pixel_values(images: list[np.ndarray]) -> np.ndarray:
     """uint8 (224, 224, 3) per camera -> float32 (cameras, 6, 224, 224), DINOv2 first."""
-    mean, std = _scale_and_shift()
+    mean, std = scale_and_shift()
     x = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
     return (np.concatenate([x, x], axis=1) - mean) / std

@@ -29,6 +29,7 @@ from .heads import (
     time_embedding,
 )
 from .language import LanguageModel
+from .pixels import normalized_pixels
 from .vision import PATCHES, Projector, TowerSize, VisionBackbone
 
 STOP_ID = 2
@@ -106,6 +107,11 @@ class OpenVLAOFT(nn.Module):
         :returns: (1, cameras * 256, D).
         """
         return self.projector(self.vision_backbone(pixels, self.condition(prompt_ids)))
+
+    def look(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
+        """:meth:`visual_tokens` of pictures as they are prepared: uint8 (cameras, 224, 224, 3)."""
+        dtype = self.language_model.model.norm.weight.dtype  # in the activations' dtype, always
+        return self.visual_tokens(normalized_pixels(images, dtype), prompt_ids)
 
     def condition(self, prompt_ids: Tensor) -> Tensor | None:
         """What FiLM modulates the towers by: int64 (B, P) -> (B, 1, D); None without FiLM."""
