@@ -12,6 +12,7 @@ from ..errors import ProfileError
 from ..model.checkpoint import Loaded, load_model, read_size
 from ..model.diffusion import TRAIN_STEPS
 from ..model.files import Progress
+from ..model.fused import fuse
 from ..model.hub import checkpoint_folder
 from ..model.openvla import ModelSize
 from ..model.prompt import PromptTokenizer
@@ -101,6 +102,7 @@ def load_policy(
     tokens = PromptTokenizer(tokenizer or folder)
     loaded = _quantizer(dtype)
     model = load_model(folder, profile, variant, torch_device, torch_dtype, progress, loaded)
+    fuse(model.language_model.model.layers)
     about = {
         'dtype': dtype,
         'note': NOTE if dtype in KINDS else '',

@@ -19,6 +19,7 @@ from ..engine.load import load_policy, pruner_target
 from ..engine.policy import Policy
 from ..engine.programs import Engine, choose_engine, eager
 from ..errors import ProfileError
+from ..model.fused import fuse
 from ..model.openvla import ModelSize, OpenVLAOFT
 from ..model.prompt import PromptTokenizer
 from ..model.statistics import Bounds, Statistics
@@ -176,6 +177,7 @@ def random_network(
             drawn[source] = nn.Parameter(weight, requires_grad=False)
         parent, _, leaf = name.rpartition('.')
         setattr(network.get_submodule(parent), leaf, drawn[source])
+    fuse(network.language_model.model.layers)
     return network.eval()
 
 

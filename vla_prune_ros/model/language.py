@@ -20,6 +20,7 @@ from transformers.models.llama.modeling_llama import (
 
 from ..pruning.plan import SELECTION, PruningPass, Site, Stage
 from .attention import attend
+from .fused import gated_mlp, query_key_value
 
 
 def rope(
@@ -97,11 +98,11 @@ def decoder_layer(
     """
     attn = layer.self_attn
     y = layer.input_layernorm(x)
-    k = rotated(by_head(attn.k_proj(y), attn.head_dim), cos, sin)  # [B, heads, S, d]
-    v = by_head(attn.v_proj(y), attn.head_dim)
+    q, k, v = (by_head(t, attn.head_dim) for t in query_key_value(attn, y, only))
+    k = rotated(k, cos, sin)  # [B, heads, S, d]
     if only is not None:
-        x, y, cos, sin = (t[:, only] for t in (x, y, cos, sin))
-    q = rotated(by_head(attn.q_proj(y), attn.head_dim), cos, sin)
+        x, cos, sin = (t[:, only] for t in (x, cos, sin))
+    q = rotated(q, cos, sin)
     if walk.reuses:
         with stage(SELECTION):
             k, v = walk.reused(attn.layer_idx, k, v)
@@ -117,7 +118,7 @@ def decoder_layer(
             seen = attention_rows(q, k, rows, attn.scaling)
     y = attend(q, k, v, attn.scaling, bias)
     x = x + attn.o_proj(y.transpose(1, 2).reshape(*x.shape[:2], -1))
-    return x + layer.mlp(layer.post_attention_layernorm(x)), seen
+    return x + gated_mlp(layer.mlp, layer.post_attention_layernorm(x)), seen
 
 
 class Decoder(nn.Module):
