@@ -207,23 +207,24 @@ class Policy:
         self._frames.clear()
         self._generator.manual_seed(self._seed)
 
-    def warm_up(self, side: int = 256) -> Inference:
+    def warm_up(self, side: int = 256, instruction: str = 'warm up') -> Inference:
         """Infer on grey frames, so that the first real ones are not slower; resets.
 
         Where the first query of an episode is dense, the pruned shapes of a fast and a slow arm
         are run too.
 
+        :param instruction: shapes follow from its length; give the one that comes first.
         :returns: the first of them.
         """
         grey = np.full((side, side, 3), 127, np.uint8)
         bounds = self.statistics.proprio
         state = None if bounds is None else bounds.mean
         images = {c: grey for c in self.profile.cameras}
-        first = self.infer(Observation(images, state, 'warm up'))
+        first = self.infer(Observation(images, state, instruction))
         if first.mode == 'dense' and self.pruner.name != 'dense':
             for speed_m_s in (10.0, 0.0):
                 hint = MotionHint(speed_m_s, 0.0, 0.0, 'warm up')
-                self.infer(Observation(images, state, 'warm up'), hint)
+                self.infer(Observation(images, state, instruction), hint)
         self.reset()
         return first
 

@@ -59,6 +59,7 @@ class Pipeline:
             diffusion_steps=params.diffusion_steps,
             fast_images=params.fast_images,
             progress=lambda text: status.set('LOADING', text),
+            engine=params.engine,
         )
         if policy.profile.proprio_dim != profile.proprio_dim:  # on a robot nothing is guessed
             raise CheckpointError(
@@ -68,7 +69,8 @@ class Pipeline:
                 'proprio_kind: none',
             )
         status.set('LOADING', 'warming up')
-        require_sound(policy, policy.warm_up())
+        dry = policy.warm_up(instruction=params.instruction or 'warm up')
+        require_sound(policy, dry)
         self.about = policy.describe()
         self.wanted = False
         self.instruction = ''

@@ -32,6 +32,12 @@ class PolicyParams:
         'Type of the weights; int8 and int4 take less memory and more time than bfloat16.',
         choices=('float32', 'bfloat16', 'int8', 'int4'),
     )
+    engine: str = param(
+        'auto',
+        'How the network is run: eager, operation by operation; graphs, as CUDA graphs, which are '
+        'recorded per length of the instruction and mode; auto: graphs on a CUDA device.',
+        choices=('auto', 'graphs', 'eager'),
+    )
     head: str = param(
         'auto',
         'Action head; auto finds it from the files of the checkpoint.',
