@@ -28,8 +28,8 @@ configures, and when the other nodes start.
 COMMON = """Every node also has rclpy's services for parameters, and `vla_policy` those of a
 lifecycle node (`~/change_state`, `~/get_state`, ...). `~/status` of `vla_policy` holds, beside
 `state`, what it loaded: `checkpoint`, `head`, `profile`, `unnorm_key`, `pruning`, `parameters`,
-`dtype`, `device`, `engine`, `untrained` and `instruction`; that of `chunk_executor` holds `armed` and
-`output`.
+`dtype`, `device`, `engine`, `untrained` and `instruction`; that of `chunk_executor` holds `armed`
+and `output`.
 """
 
 QOS = """## Quality of service
