@@ -48,9 +48,8 @@ STATIC = (
     '{name: specprune, moving_patches: false}',
     '{name: specprune, fill: text}',
 )
+COUNTED = ('lightvla', 'lightvla_star')
 DYNAMIC = (
-    'lightvla',
-    'lightvla_star',
     'specprune:paper',
     'specprune:legacy_2026',
     'vla_cache',
@@ -119,8 +118,19 @@ def test_a_replay_is_the_query(bench_model, method):
     assert fast.describe()['engine'] == 'graphs'
 
 
+@pytest.mark.parametrize('method', COUNTED)
+def test_a_set_of_any_size_is_filled_up_with_tokens_that_nobody_sees(bench_model, method):
+    """Equal but for the order of sums: the same tokens count, the same are reported."""
+    one, fast = bench_model.policy(method), recorded(bench_model.policy(method), tape.record_tape)
+    want, got = episode(one, bench_model), episode(fast, bench_model)
+    assert_same(got, want, atol=1e-5)
+    counts = {sum(map(sum, kept['before_L0'].values())) for _, _, kept in got}
+    sizes = {key[2] for key in fast._forward._programs if len(key) == 3 and key[1] == 'coarse'}
+    assert len(counts) > 1 and sizes == {-(-count // 32) * 32 for count in counts}
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize('method', STATIC)
+@pytest.mark.parametrize('method', (*STATIC, *COUNTED))
 def test_a_graph_is_the_query(method):
     model = build_bench_model(BenchModelOptions('micro', dtype='float32', device='cuda'))
     one = model.policy(method, eager)
@@ -132,7 +142,7 @@ def test_a_graph_is_the_query(method):
 
 
 def test_every_method_is_in_one_of_the_lists():
-    named = {read_spec(method)['name'] for method in (*STATIC, *DYNAMIC)}
+    named = {read_spec(method)['name'] for method in (*STATIC, *COUNTED, *DYNAMIC)}
     assert named == set(PRUNERS)
 
 

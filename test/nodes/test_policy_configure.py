@@ -117,6 +117,7 @@ WRONG = [
     ('pruning', 'uniform:0', ('uniform', '0')),
     ('pruning', 'lightvla', ('trained without pruning', 'pruning.json', 'force: true')),
     ('device', 'tpu', ("'tpu'", "'cpu'")),
+    ('engine', 'graphs', ("does not exist on device 'cpu'", "'auto'")),
     ('rotate_180', ['front'], ("'front'", 'primary')),
     ('gripper_signs', [1.0], ('gripper signs', 'for each joint')),
     ('gripper_signs', [1.0, 0.5], ('gripper signs', '1 or -1')),

@@ -131,3 +131,33 @@ def test_a_checkpoint_says_what_it_was_trained_for(tmp_path, monkeypatch):
         note.write_text(text)
         with pytest.raises(CheckpointError, match='pruning.json names no method.*"lightvla"'):
             load_policy(checkpoint, pruning='lightvla')
+
+
+@given(st.integers(0, 2**31), st.integers(1, 3), st.integers(0, 20))
+@settings(max_examples=40, deadline=None)
+def test_a_size_adds_unseen_tokens_only(seed, cameras, more):
+    """Ids that are seen are those of the exact set; the rest are others, and the size is met."""
+    layout = Layout(tuple('abc'[:cameras]), patches=9, proprio=1, prompt=6, slots=7)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(1, layout.length, 16, generator=generator)
+    pruner = LightVLA()
+
+    def asked(size):
+        walk = PruningPass(layout, pruner, torch.arange(layout.length), size=size)
+        return walk, walk.view(walk.site_after(-1), x)
+
+    _, view = asked(None)
+    exact = pruner.keep(view).tolist()
+    assert int(pruner.count(view)) == len(exact)
+    size = min(len(exact) + more, layout.visual)
+    walk, view = asked(size)
+    answer = pruner.keep(view)
+    assert answer.ids[answer.seen].tolist() == exact and len(answer.ids) == size
+    assert answer.ids.tolist() == sorted(set(answer.ids.tolist()))
+    stay = walk.decide(walk.site_after(-1), x)
+    hidden = (walk.bias.flatten() == -torch.inf).nonzero().flatten().tolist()
+    unseen = [row for row in range(1, 1 + size) if not answer.seen[row - 1]]
+    assert hidden == unseen and len(stay) == layout.length - layout.visual + size
+    assert walk.survivors()['before_L0'].tolist() == exact
+    with pytest.raises(ProfileError, match='one site only'):
+        walk.view(walk.site_after(-1), x[:, stay])

@@ -299,5 +299,6 @@ class Policy:
 def _kept(
     layout: Layout, walk: PruningPass
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
-    by_site = {name: layout.camera_masks(ids) for name, ids in walk.kept_by_site.items()}
-    return layout.camera_masks(walk.ids), by_site
+    by_site = {name: layout.camera_masks(ids) for name, ids in walk.survivors().items()}
+    everything = layout.camera_masks(torch.arange(layout.visual))
+    return next(reversed(by_site.values()), everything), by_site

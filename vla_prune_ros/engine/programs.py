@@ -17,10 +17,13 @@ from torch import Tensor
 
 from ..errors import ProfileError
 from ..model.openvla import Act, OpenVLAOFT
-from ..pruning.plan import Layout, Pruner, Stage
+from ..pruning.plan import SELECTION, Layout, Pruner, PruningPass, Stage
 
 MOST_PROGRAMS = 24
 """Per policy: three modes of eight prompt lengths. What was not used for longest goes first."""
+
+BUCKET = 32
+"""Where the data say how many tokens stay, programs hold a multiple of it."""
 
 Record = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
 """Runs a computation, and returns what it returned and how to do it again on the same tensors."""
@@ -132,16 +135,38 @@ class Programs:
     ) -> Act:
         """See :class:`Forward`. Selection is a part of the program, so that its time is in
         ``'language'``; so is the head's."""
-        key = layout, mode
+        size = None
+        if getattr(pruner, 'counted', False):
+            with stage(SELECTION):
+                size = self._size(visual, prompt_ids, proprio, layout, pruner)
+        key = layout, mode, size
 
         def query(*inputs: Tensor | None) -> Act:
-            return self._model.act_once(*inputs, layout, pruner, checked=False)
+            return self._model.act_once(*inputs, layout, pruner, checked=False, size=size)
 
         with stage('language'):
             act = self._run(key, query, visual, prompt_ids, proprio)
             act.walk.finish()
         with stage('head'):
             return act
+
+    def _size(
+        self,
+        visual: Tensor,
+        prompt_ids: Tensor,
+        proprio: Tensor | None,
+        layout: Layout,
+        pruner: Pruner,
+    ) -> int:
+        """How many tokens the program must hold: the host waits once for the number that stay."""
+
+        def count(*inputs: Tensor | None) -> Tensor:
+            x = self._model.embed(*inputs, layout)
+            walk = PruningPass(layout, pruner, torch.arange(x.shape[1], device=x.device))
+            return pruner.count(walk.view(walk.site_after(-1), x))
+
+        number = int(self._run((layout, 'count'), count, visual, prompt_ids, proprio))
+        return min(-(-number // BUCKET) * BUCKET, layout.visual)
 
     def _run(self, key: Hashable, run: Callable[..., Any], *values: Tensor | None) -> Any:
         program = self._programs.pop(key, None)

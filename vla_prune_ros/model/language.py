@@ -217,7 +217,7 @@ class LanguageModel(nn.Module):
             only = None
             if read is not None and index == len(self.model.layers) - 1:
                 only = walk.rows(read)
-            x, seen = decoder_layer(layer, x, cos, sin, walk, rows, stage, only)
+            x, seen = decoder_layer(layer, x, cos, sin, walk, rows, stage, only, walk.bias)
             x = self._prune(walk, index, x, seen, stage)
             if trace is not None:
                 trace.append(x)

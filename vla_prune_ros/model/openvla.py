@@ -157,13 +157,14 @@ class OpenVLAOFT(nn.Module):
         trace: list[Tensor] | None = None,
         stage: Stage = nullcontext,
         checked: bool = True,
+        size: int | None = None,
     ) -> tuple[Tensor, PruningPass]:
         """(1, S, D) -> read-out hidden states (1, K * D, D), and the walk: who survived.
 
-        :param checked: see :class:`PruningPass`.
+        :param checked, size: see :class:`PruningPass`.
         """
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)
-        walk = PruningPass(layout, pruner, positions, checked)
+        walk = PruningPass(layout, pruner, positions, checked, size)
         return self.language_model(embeddings, walk, trace, stage), walk
 
     def harvest(
@@ -219,14 +220,15 @@ class OpenVLAOFT(nn.Module):
         step: int = 0,
         stage: Stage = nullcontext,
         checked: bool = True,
+        size: int | None = None,
     ) -> Act:
         """One pass of the decoder: the chunk, or what a diffusion head predicts of the noise.
 
-        :param noisy: see :meth:`embed`. :param checked: see :class:`PruningPass`.
+        :param noisy: see :meth:`embed`. :param checked, size: see :class:`PruningPass`.
         """
         with stage('language'):
             x = self.embed(visual, prompt_ids, proprio, layout, noisy, step)
-            hidden, walk = self.decode(x, layout, pruner, stage=stage, checked=checked)
+            hidden, walk = self.decode(x, layout, pruner, stage=stage, checked=checked, size=size)
         with stage('head'):
             return Act(self._head(hidden), walk, x)
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, ProfileError
 from .layout import Target
+from .lightvla import count_votes, filled_up
 from .lightvla_scores import selected, unit_rms
-from .plan import Query, Site, SiteView
+from .plan import Chosen, Query, Site, SiteView
 
 METHOD = 'lightvla_star'
 COUNT = 128
@@ -101,12 +102,30 @@ class LightVLAStar:
         """``'coarse'``: the choice does not depend on the motion."""
         return 'coarse'
 
-    def keep(self, view: SiteView) -> Tensor:
-        """The ids that stay, ascending."""
-        n = len(view.ids)
-        queries = self.queries.to(view.hidden.device)
-        scores = query_scores(queries, view.hidden[1 : 1 + n], view.hidden[1 + n :])
-        return view.ids[selected(scores)]
+    @property
+    def static(self) -> bool:
+        """Before layer 0 the tokens can be counted ahead of the pass."""
+        return self.after == -1
+
+    @property
+    def counted(self) -> bool:
+        """The data say how many stay."""
+        return True
+
+    def count(self, view: SiteView) -> Tensor:
+        """Tokens that some query likes best: int64 ()."""
+        return count_votes(self._scores(view))
+
+    def keep(self, view: SiteView) -> Tensor | Chosen:
+        """The tokens that stay."""
+        scores = self._scores(view)
+        return view.ids[selected(scores)] if view.size is None else filled_up(view, scores)
+
+    def _scores(self, view: SiteView) -> Tensor:
+        n, device = len(view.ids), view.hidden.device
+        if self.queries.device != device:
+            object.__setattr__(self, 'queries', self.queries.to(device))
+        return query_scores(self.queries, view.hidden[1 : 1 + n], view.hidden[1 + n :])
 
     def reset(self) -> None:
         """Nothing to forget."""

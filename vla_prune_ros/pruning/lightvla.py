@@ -30,6 +30,7 @@ class LightVLA:
 
     budget: tuple[int, ...] | None = None
     name: str = METHOD
+    static: bool = True
     sites: tuple[Site, ...] = (Site(-1),)
 
     @classmethod
@@ -53,9 +54,13 @@ class LightVLA:
         return cls(None if budget is None else budgets(METHOD, budget, target))
 
     @property
-    def static(self) -> bool:
+    def counted(self) -> bool:
         """Without a budget the data say how many stay."""
-        return self.budget is not None
+        return self.budget is None
+
+    def count(self, view: SiteView) -> Tensor:
+        """Tokens with a vote: int64 ()."""
+        return count_votes(_scores(view))
 
     def begin(self, query: Query) -> str:
         """``'coarse'``: the choice does not depend on the motion."""
@@ -63,12 +68,12 @@ class LightVLA:
 
     def keep(self, view: SiteView) -> Tensor | Chosen:
         """The tokens that stay."""
-        n = len(view.ids)
-        scores = selection_scores(view.hidden[1 : 1 + n], view.hidden[1 + n :])
+        scores = _scores(view)
         if self.budget is None:
-            return view.ids[selected(scores)]
-        one = torch.ones_like(view.ids)
-        votes = torch.zeros_like(view.ids).scatter_add(0, scores.argmax(-1), one)
+            if view.size is None:
+                return view.ids[selected(scores)]
+            return filled_up(view, scores)
+        votes = _votes(scores)
         parts = zip(
             view.ids.split(view.left),
             votes.split(view.left),
@@ -84,6 +89,34 @@ class LightVLA:
     def report(self) -> dict[str, float | int | str]:
         """The choice depends on the picture and the words alone."""
         return {'reason': 'votes' if self.budget is None else 'budget'}
+
+
+def filled_up(view: SiteView, scores: Tensor) -> Chosen:
+    """The tokens with a vote, and unseen ones up to the size that ``view`` asks for: those that
+    would be the next.
+
+    :param scores: float32 (rows, V).
+    """
+    votes = _votes(scores)
+    best = voted_first(votes, scores.amax(0))[: view.size].sort().values
+    return Chosen(view.ids[best], None, votes[best] > 0)
+
+
+def count_votes(scores: Tensor) -> Tensor:
+    """Columns that are the best of some row: int64 ()."""
+    return (_votes(scores) > 0).sum()
+
+
+def _scores(view: SiteView) -> Tensor:
+    n = len(view.ids)
+    return selection_scores(view.hidden[1 : 1 + n], view.hidden[1 + n :])
+
+
+def _votes(scores: Tensor) -> Tensor:
+    """How many rows like each column best: int64 (V,)."""
+    chosen = scores.argmax(-1)
+    votes = torch.zeros(scores.shape[-1], dtype=torch.long, device=scores.device)
+    return votes.scatter_add(0, chosen, torch.ones_like(chosen))
 
 
 def voted_first(votes: Tensor, best: Tensor) -> Tensor:

@@ -55,11 +55,14 @@ class Chosen(NamedTuple):
     """An answer whose size the host knows, so that no one waits for the device to count it.
 
     :param ids: int64 (n,), ascending, a subset of ``SiteView.ids``.
-    :param left: how many of them each camera has.
+    :param left: how many of them each camera has; None where only the device knows.
+    :param seen: bool (n,), False for tokens that only fill up to the size that was asked for: no
+        row sees them in any layer, and nobody is told that they are there. At the last site only.
     """
 
     ids: Tensor
-    left: tuple[int, ...]
+    left: tuple[int, ...] | None
+    seen: Tensor | None = None
 
     @classmethod
     def of(cls, per_camera: Sequence[Tensor]) -> 'Chosen':
@@ -78,6 +81,8 @@ class SiteView:
     :param left: how many of ``ids`` each camera has.
     :param attention: float32 (R, n), mean over heads of the site's scores from the asked rows to
         the surviving visual tokens; None where the site asks for none.
+    :param size: answer with so many tokens, filled up by some that are not ``seen``; None for as
+        many as there are.
     :param all_keys: float32 (R, S' or more), the same scores for every key: the rows of
         ``hidden`` in order, then the tokens that the pruner's ``reuse`` showed in that layer.
     :param memory: what a pruner keeps from site to site of one pass; empty when a pass begins. A
@@ -93,6 +98,7 @@ class SiteView:
     attention: Tensor | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     all_keys: Tensor | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,9 @@ class Pruner(Protocol):
       :class:`Chosen`, shapes follow from the mode alone, and state that lives beyond the pass is
       kept in tensors that are overwritten in place. Such a method can be captured once and
       replayed (``engine/program.py``).
+    - ``counted: bool``: True where the data say how many tokens stay, at one site before layer 0.
+      Such a static method has ``count(view) -> Tensor``, that number on the device, and heeds
+      ``SiteView.size``.
     - ``learn(memory) -> None``: called on the host when a pass is over, with its
       ``SiteView.memory``; after a replay, with the memory of the pass that was captured.
     - ``look_back_s: float``: seconds of frames that ``Query.history`` must reach back; without it,
@@ -187,6 +196,7 @@ class PruningPass:
 
     :param positions: int64 (S',) original positions that are left.
     :param checked: whether answers are held against what is left, for which the host waits.
+    :param size: see :class:`SiteView`.
     :param kept_by_site: site name -> int64 (n,) original visual ids that were left behind it.
     """
 
@@ -194,6 +204,7 @@ class PruningPass:
     pruner: Pruner
     positions: Tensor
     checked: bool = True
+    size: int | None = None
     kept_by_site: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -201,12 +212,33 @@ class PruningPass:
         self._memory: dict[str, Any] = {}
         self._reuse = getattr(self.pruner, 'reuse', None)
         self._ids = torch.arange(self.layout.visual, device=self.positions.device)
-        self.left = (self.layout.patches,) * len(self.layout.cameras)
+        self._left: tuple[int, ...] | None = (self.layout.patches,) * len(self.layout.cameras)
+        self.seen: Tensor | None = None
+        self.bias: Tensor | None = None
 
     @property
     def ids(self) -> Tensor:
         """int64 (n,), ascending: original ids of the visual tokens that are left."""
         return self._ids
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """How many of :attr:`ids` each camera has; the host waits where nobody told it."""
+        if self._left is None:
+            camera = self._ids // self.layout.patches
+            counts = torch.bincount(camera, minlength=len(self.layout.cameras))
+            self._left = tuple(counts.tolist())
+        return self._left
+
+    def survivors(self) -> dict[str, Tensor]:
+        """``kept_by_site`` without tokens that only fill up a size; the host waits for it."""
+        if self.seen is None:
+            return self.kept_by_site
+        *before, last = self.kept_by_site
+        return {
+            **{site: self.kept_by_site[site] for site in before},
+            last: self.kept_by_site[last][self.seen],
+        }
 
     def site_after(self, layer: int) -> Site | None:
         """The site behind ``layer`` (-1: before layer 0), if the pruner has one there."""
@@ -252,19 +284,7 @@ class PruningPass:
         :param attention: float32 (R, S' or more) or None.
         """
         n = len(self._ids)
-        seen = None if attention is None else attention[:, 1 : 1 + n]
-        view = SiteView(
-            site,
-            self.layout,
-            self._ids,
-            hidden[0],
-            self.positions,
-            self.left,
-            seen,
-            self._memory,
-            attention,
-        )
-        answer = self.pruner.keep(view)
+        answer = self.pruner.keep(self.view(site, hidden, attention))
         if answer is None:
             self.kept_by_site[site.name] = self._ids
             return None
@@ -275,7 +295,33 @@ class PruningPass:
         self._ids = kept
         self.positions = self.positions[stay]
         self.kept_by_site[site.name] = kept
+        if isinstance(answer, Chosen) and answer.seen is not None:
+            self._hide(answer.seen, len(rest), hidden.dtype)
         return stay
+
+    def view(self, site: Site, hidden: Tensor, attention: Tensor | None = None) -> SiteView:
+        """What the pruner sees at ``site``; parameters as for :meth:`decide`.
+
+        :raises ProfileError: a site before it was filled up.
+        """
+        if self.seen is not None:
+            raise ProfileError(
+                f'{site.name} comes after a site that was filled up to a size',
+                'choose at one site only',
+            )
+        seen = None if attention is None else attention[:, 1 : 1 + len(self._ids)]
+        return SiteView(
+            site,
+            self.layout,
+            self._ids,
+            hidden[0],
+            self.positions,
+            self.left,
+            seen,
+            self._memory,
+            attention,
+            self.size,
+        )
 
     def finish(self) -> None:
         """Tell the pruner that the pass is over."""
@@ -284,12 +330,14 @@ class PruningPass:
             learn(self._memory)
 
     def _accept(self, answer: 'Tensor | Chosen', site: Site) -> Tensor:
-        known = answer.left if isinstance(answer, Chosen) else None
-        ids = answer.ids if isinstance(answer, Chosen) else answer
-        kept = check_survivors(ids, self._ids, site) if self.checked else ids
-        self.left = known or self._count(kept)
-        return kept
+        known = isinstance(answer, Chosen)
+        self._left = answer.left if known else None
+        ids = answer.ids if known else answer
+        return check_survivors(ids, self._ids, site) if self.checked else ids
 
-    def _count(self, kept: Tensor) -> tuple[int, ...]:
-        camera = kept // self.layout.patches
-        return tuple(torch.bincount(camera, minlength=len(self.layout.cameras)).tolist())
+    def _hide(self, seen: Tensor, rest: int, dtype: torch.dtype) -> None:
+        """No row sees the visual tokens that are not ``seen``: (1, 1, 1, S') for the logits."""
+        visible = torch.cat([seen.new_ones(1), seen, seen.new_ones(rest)])
+        logits = torch.zeros(len(visible), dtype=dtype, device=seen.device)
+        self.seen = seen
+        self.bias = logits.masked_fill(~visible, -torch.inf)[None, None, None]
