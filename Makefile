@@ -25,7 +25,7 @@ demo: ## simulator, policy and executor as ROS 2 processes: table, report, video
 test: colcon-env ## lint and the whole test suite
 	@$(BOOTSTRAP) ruff check --quiet . && lint=0 || lint=1; \
 	$(BOOTSTRAP) python -m pytest --part computing -n auto --maxprocesses 4 --dist loadfile $(ARGS); first=$$?; \
-	$(BOOTSTRAP) python -m pytest --part nodes $(ARGS); second=$$?; \
+	$(BOOTSTRAP) python -m pytest --part alone $(ARGS); second=$$?; \
 	if [ $$first = 5 ]; then tests=$$second; elif [ $$second = 5 ]; then tests=$$first; \
 	else tests=$$((first ? first : second)); fi; \
 	if [ $$lint != 0 ]; then echo 'lint failed: run make lint' >&2; fi; \

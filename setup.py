@@ -84,6 +84,7 @@ setup(
         (f'share/{NAME}', ['package.xml']),
         (f'share/{NAME}/launch', sorted(glob('launch/*.launch.py'))),
         (f'share/{NAME}/config', sorted(glob('config/*.yaml') + glob('config/*.xml'))),
+        (f'share/{NAME}/config/training', sorted(glob('config/training/*'))),
         (f'share/{NAME}/gazebo', sorted(glob('gazebo/*'))),
         *(
             (f'share/{NAME}/models/{name}', sorted(glob(f'models/{name}/*')))

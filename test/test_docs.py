@@ -90,7 +90,7 @@ def commands():
 
 def check_tool(words):
     """``vla-prune`` with options that exist; argparse exits with 2 otherwise."""
-    named_only = len(words) == 2
+    named_only = len(words) == 2 + (words[1] == 'train')
     try:
         build_parser().parse_args([*words[1:], '--help'] if named_only else words[1:])
     except SystemExit as end:

@@ -131,6 +131,7 @@ def test_all_launch_and_config_files_are_installed(setup_arguments):
         for folder in (
             'launch',
             'config',
+            'config/training',
             'gazebo',
             'models/reference',
             'models/reference-lightvla',

@@ -15,6 +15,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 aten = torch.ops.aten
 HOST = {  # a number that Python reads, a shape that the data decide, numbers from Python
     aten._local_scalar_dense.default,
+    aten.item.default,
+    aten.is_nonzero.default,
     aten.nonzero.default,
     aten.masked_select.default,
     aten._unique2.default,

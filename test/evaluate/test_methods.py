@@ -44,7 +44,8 @@ def test_a_method_file_is_part_of_the_fingerprint(folders, tmp_path):
         (('dense', 'dense'), 'methods repeat'),
         (('dense', 'fly'), "unknown pruning method 'fly'"),
         (('uniform:many',), 'neither a budget nor a preset'),
-        (('dense@/nowhere',), '/nowhere holds no checkpoint'),
+        (('dense@/nowhere',), "checkpoint '/nowhere' is not a folder"),
+        (('dense@/',), '/ holds no checkpoint'),
     ],
     ids=str,
 )

@@ -55,7 +55,7 @@ def test_both_pictures_are_files_that_can_be_read(episodes, tmp_path):
 def test_success_has_a_marker_per_method_and_task(episodes, tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(
-        results_plot, '_save', lambda figure, *rest, **named: figures.append(figure)
+        results_plot, 'save_figure', lambda figure, *rest, **named: figures.append(figure)
     )
     plot_success(result_of(episodes), tmp_path / 'x.png')
     shown = [axis for axis in figures[0].axes if axis.get_visible()]
@@ -72,7 +72,7 @@ def test_success_has_a_marker_per_method_and_task(episodes, tmp_path, monkeypatc
 def test_modes_show_the_first_episodes_that_all_methods_have(episodes, tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(
-        results_plot, '_save', lambda figure, *rest, **named: figures.append(figure)
+        results_plot, 'save_figure', lambda figure, *rest, **named: figures.append(figure)
     )
     del episodes[EpisodeKey('dense', 'pick_red', 0)]
     plot_modes(episodes, tmp_path / 'x.png')

@@ -10,7 +10,8 @@ from vla_prune_ros.model.language import LanguageModel, rope
 from vla_prune_ros.model.variant import Variant
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.pruning.baselines import Dense
-from vla_prune_ros.pruning.plan import Layout, PruningPass, Site
+from vla_prune_ros.pruning.plan import Layout, Site
+from vla_prune_ros.pruning.walk import PruningPass
 
 TOLERANCE = {'rtol': 0, 'atol': 1e-4}
 

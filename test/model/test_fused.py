@@ -8,7 +8,7 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from vla_prune_ros.model.fused import fuse, gated_mlp, query_key_value
+from vla_prune_ros.model.fused import fuse, gated_mlp, query_key_value, reserve
 
 SHAPE = LlamaConfig(
     vocab_size=50,
@@ -75,6 +75,22 @@ def test_names_and_memory_stay(layers):
     q, v = layers[0].self_attn.q_proj.weight, layers[0].self_attn.v_proj.weight
     assert q.untyped_storage().data_ptr() == v.untyped_storage().data_ptr()
     assert q.untyped_storage().nbytes() == (32 + 2 * 16) * 32 * 4
+
+
+def test_weights_that_are_read_into_their_places_are_joined(layers, y):
+    with torch.device('meta'):
+        empty = nn.ModuleList(LlamaDecoderLayer(SHAPE, i) for i in range(3))
+    places = reserve(empty, 'cpu', torch.float32)
+    read = 0
+    for name, value in layers.named_parameters():
+        place = places.get(id(empty.get_parameter(name)))
+        read += place is not None
+        parent, _, leaf = name.rpartition('.')
+        value = value if place is None else place.copy_(value)
+        setattr(empty.get_submodule(parent), leaf, nn.Parameter(value, requires_grad=False))
+    assert read == 3 * 5
+    for layer in empty:
+        assert_right(layer, y)
 
 
 def test_what_is_written_to_a_part_is_seen(layers, y):

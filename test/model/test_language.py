@@ -15,7 +15,8 @@ from vla_prune_ros.model.checkpoint import load_model
 from vla_prune_ros.model.variant import Variant
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.pruning.baselines import Dense
-from vla_prune_ros.pruning.plan import Layout, PruningPass
+from vla_prune_ros.pruning.plan import Layout
+from vla_prune_ros.pruning.walk import PruningPass
 
 POSITIONS = torch.arange(600)
 HEAD_DIM, THETA = 128, 10000.0

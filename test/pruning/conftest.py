@@ -14,7 +14,8 @@ from transformers import LlamaConfig, LlamaModel
 from vla_prune_ros.model.images import pixel_values
 from vla_prune_ros.model.language import LanguageModel
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.plan import Chosen, PruningPass, SiteView
+from vla_prune_ros.pruning.plan import Chosen, SiteView
+from vla_prune_ros.pruning.walk import PruningPass
 
 SPACE = 29871  # the token of a lone space
 TASKS = {

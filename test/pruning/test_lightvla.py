@@ -17,8 +17,9 @@ from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.pruning.layout import Layout, Target, Trained
 from vla_prune_ros.pruning.lightvla import LightVLA
 from vla_prune_ros.pruning.lightvla_scores import selection_scores
-from vla_prune_ros.pruning.plan import PruningPass, Site
+from vla_prune_ros.pruning.plan import Site
 from vla_prune_ros.pruning.registry import build_pruner
+from vla_prune_ros.pruning.walk import PruningPass
 
 
 def dot(a, b):

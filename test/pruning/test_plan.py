@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.pruning.baselines import Dense
 from vla_prune_ros.pruning.layout import Target
-from vla_prune_ros.pruning.plan import Layout, Site, check_survivors
+from vla_prune_ros.pruning.plan import Layout, Site
 from vla_prune_ros.pruning.registry import PRUNERS, build_pruner
+from vla_prune_ros.pruning.walk import check_survivors
 
 LAYERS = 3  # of the tiny decoder
 

@@ -18,10 +18,11 @@ from vla_prune_ros.model.language import LanguageModel
 from vla_prune_ros.pruning.baselines import Dense
 from vla_prune_ros.pruning.frames import FrameHistory
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.plan import PruningPass, Query
+from vla_prune_ros.pruning.plan import Query
 from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.pruning.specprune_config import SPECPRUNE_PRESETS, Counts
 from vla_prune_ros.pruning.specprune_sites import fit
+from vla_prune_ros.pruning.walk import PruningPass
 from vla_prune_ros.records import MotionHint
 
 WIDTH, LAYERS = 16, 12

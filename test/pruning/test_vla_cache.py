@@ -22,8 +22,9 @@ from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.model.language import LanguageModel
 from vla_prune_ros.pruning.baselines import Dense
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.plan import PruningPass, Query
+from vla_prune_ros.pruning.plan import Query
 from vla_prune_ros.pruning.vla_cache import VlaCache, reusable_tokens
+from vla_prune_ros.pruning.walk import PruningPass
 
 LAYERS, WIDTH, PIXELS = 4, 16, 4
 KNOBS = {'static_top': 11, 'relevant_top': 4, 'relevant_layer': 2, 'grow_before': (1, 3)}

@@ -12,7 +12,6 @@ from ..errors import ProfileError
 from ..model.checkpoint import Loaded, load_model, read_size
 from ..model.diffusion import TRAIN_STEPS
 from ..model.files import Progress
-from ..model.fused import fuse
 from ..model.hub import checkpoint_folder
 from ..model.openvla import ModelSize
 from ..model.prompt import PromptTokenizer
@@ -101,8 +100,16 @@ def load_policy(
     statistics = read_statistics(folder, profile, unnorm_key)
     tokens = PromptTokenizer(tokenizer or folder)
     loaded = _quantizer(dtype)
-    model = load_model(folder, profile, variant, torch_device, torch_dtype, progress, loaded)
-    fuse(model.language_model.model.layers)
+    model = load_model(
+        folder,
+        profile,
+        variant,
+        torch_device,
+        torch_dtype,
+        progress,
+        loaded,
+        join=dtype not in KINDS,
+    )
     about = {
         'dtype': dtype,
         'note': NOTE if dtype in KINDS else '',

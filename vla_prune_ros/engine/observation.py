@@ -1,5 +1,7 @@
 """One observation as the network takes it: pictures of 224 pixels, a normalised state."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -51,3 +53,12 @@ def normalized_state(
             f'profile {profile.name!r} needs {len(bounds.low)} finite numbers',
         )
     return torch.from_numpy(normalize(state, bounds.low, bounds.high, bounds.mask))[None]
+
+
+def uploaded(images: Mapping[str, np.ndarray], device: torch.device) -> Tensor:
+    """Prepared pictures as uint8 (cameras, 224, 224, 3) on ``device``; from pinned memory, so that
+    the host does not wait."""
+    tensor = torch.from_numpy(np.stack(list(images.values())))
+    if device.type == 'cuda':
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -17,11 +17,12 @@ from ..model.statistics import Statistics
 from ..profiles import Profile
 from ..pruning.frames import Frame
 from ..pruning.layout import Target
-from ..pruning.plan import SELECTION, Layout, Pruner, PruningPass, Query
+from ..pruning.plan import SELECTION, Layout, Pruner, Query
 from ..pruning.registry import build_pruner
+from ..pruning.walk import PruningPass
 from ..records import Inference, MotionHint, Observation
 from .episode_frames import EpisodeFrames
-from .observation import normalized_state, prepared_images
+from .observation import normalized_state, prepared_images, uploaded
 from .programs import Engine, eager
 from .quantize import parameter_count
 from .stages import StageTimer
@@ -95,7 +96,7 @@ class Policy:
         with stages.stage('preprocess'):
             images = prepared_images(observation, self.profile, self._fast_images)
             state = self._state(observation)
-            pictures = self._upload(np.stack(list(images.values())))
+            pictures = uploaded(images, self.device)
         with stages.stage('vision'):
             ids = self._prompt_ids(observation.instruction)
             visual = self._forward.visual(pictures, ids)
@@ -270,14 +271,6 @@ class Policy:
     def _state(self, observation: Observation) -> Tensor | None:
         state = normalized_state(observation, self.statistics, self.profile)
         return None if state is None else state.to(self.device, self.dtype)
-
-    def _upload(self, pictures: np.ndarray) -> Tensor:
-        """uint8 (cameras, 224, 224, 3) where the network is; from pinned memory, so that the host
-        does not wait."""
-        tensor = torch.from_numpy(pictures)
-        if self.device.type == 'cuda':
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
 
     def _noise(self, given: np.ndarray | None) -> Tensor | None:
         if self.model.size.head != 'diffusion':

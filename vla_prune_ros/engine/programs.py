@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..errors import ProfileError
 from ..model.openvla import Act, OpenVLAOFT
-from ..pruning.plan import SELECTION, Layout, Pruner, PruningPass, Stage
+from ..pruning.plan import SELECTION, Layout, Pruner, Stage
+from ..pruning.walk import PruningPass
 
 MOST_PROGRAMS = 24
 """Per policy: three modes of eight prompt lengths. What was not used for longest goes first."""

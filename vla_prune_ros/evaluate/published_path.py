@@ -17,7 +17,8 @@ from transformers import DynamicCache
 from ..model.openvla import Act, OpenVLAOFT
 from ..model.pixels import normalized_pixels
 from ..model.vision import Tower
-from ..pruning.plan import Layout, Pruner, PruningPass, Stage
+from ..pruning.plan import Layout, Pruner, Stage
+from ..pruning.walk import PruningPass
 
 
 class PublishedForward:

@@ -6,7 +6,7 @@ from the folder.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from ..errors import CheckpointError
 from ..profiles import Profile
 from .files import Progress, read_component, read_json, stream_weights
 from .film import film_tensors
+from .fused import reserve
 from .openvla import ModelSize, OpenVLAOFT
 from .variant import Variant
 from .vision import DINO_ID, SIGLIP_ID, TowerSize, dino_size, siglip_size
@@ -89,6 +90,7 @@ def load_model(
     dtype: torch.dtype,
     progress: Progress = lambda text: None,
     loaded: Loaded = lambda model, module: None,
+    join: bool = False,
 ) -> OpenVLAOFT:
     """The network with its weights on ``device`` in ``dtype``, in evaluation mode.
 
@@ -97,14 +99,17 @@ def load_model(
 
     :param loaded: called after each tensor with the name of the module that got it, so that a
         module may be replaced as soon as it is complete.
+    :param join: lay the weights out as ``fused.py`` multiplies them; not where modules are
+        replaced.
     :raises CheckpointError: missing, surplus or wrongly shaped tensors, named.
     """
     size = read_size(folder, profile, variant)
     with torch.device('meta'):
         model = OpenVLAOFT(size)
     wanted = dict(model.named_parameters())
+    places = reserve(model.language_model.model.layers, device, dtype) if join else {}
     for where, name, tensor in _tensors(folder, variant, size, progress):
-        _assign(model, wanted, name, tensor.to(device, dtype), where)
+        _assign(model, wanted, places, name, tensor, (device, dtype), where)
         loaded(model, name.rpartition('.')[0])
     if wanted:
         raise CheckpointError(
@@ -150,7 +155,13 @@ def _used(name: str, size: ModelSize) -> bool:
 
 
 def _assign(
-    model: nn.Module, wanted: dict[str, nn.Parameter], name: str, tensor: Tensor, where: str
+    model: nn.Module,
+    wanted: dict[str, nn.Parameter],
+    places: Mapping[int, Tensor],
+    name: str,
+    tensor: Tensor,
+    target: tuple[str, torch.dtype],
+    where: str,
 ) -> None:
     slot = wanted.pop(name, None)
     if slot is None:
@@ -163,5 +174,7 @@ def _assign(
             f'{where}: {name} is {tuple(tensor.shape)}, expected {tuple(slot.shape)}',
             'choose the profile the checkpoint was trained with',
         )
+    place = places.get(id(slot))
+    tensor = tensor.to(*target) if place is None else place.copy_(tensor)
     parent, _, leaf = name.rpartition('.')
     setattr(model.get_submodule(parent), leaf, nn.Parameter(tensor, requires_grad=False))

@@ -5,7 +5,7 @@ it idle less often. The modules keep their published names and parameters: those
 the joined matrix, so that no memory is added and whatever is written to them is seen here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,15 +23,35 @@ def fuse(layers: Sequence[LlamaDecoderLayer]) -> None:
     weights of its own again, and is run like an unfused one.
     """
     known: dict[int, Tensor] = {}
-    for layer in layers:
-        for module, names in ((layer.self_attn, QKV), (layer.mlp, GATE_UP)):
-            parts = [getattr(module, name) for name in names]
-            if not all(_plain(part) for part in parts):
-                continue
-            weights = [part.weight for part in parts]
-            if id(weights[0]) not in known:
-                known[id(weights[0])] = _join(weights)
-            object.__setattr__(module, _JOINED, known[id(weights[0])])
+    for module, names in _groups(layers):
+        parts = [getattr(module, name) for name in names]
+        if not all(_plain(part) for part in parts):
+            continue
+        weights = [part.weight for part in parts]
+        if id(weights[0]) not in known:
+            known[id(weights[0])] = _join(weights)
+        object.__setattr__(module, _JOINED, known[id(weights[0])])
+
+
+def reserve(
+    layers: Sequence[LlamaDecoderLayer], device: torch.device | str, dtype: torch.dtype
+) -> dict[int, Tensor]:
+    """Joined matrices for layers whose weights are still to be read: nothing is joined afterwards,
+    so that no layer is in memory twice.
+
+    :returns: id of each of their parameters -> the part of a joined matrix that it must become.
+    """
+    places: dict[int, Tensor] = {}
+    for module, names in _groups(layers):
+        parts = [getattr(module, name) for name in names]
+        if not all(_plain(part) for part in parts):
+            continue
+        rows = [part.weight.shape[0] for part in parts]
+        joined = torch.empty(sum(rows), parts[0].weight.shape[1], device=device, dtype=dtype)
+        for part, place in zip(parts, joined.split(rows), strict=True):
+            places[id(part.weight)] = place
+        object.__setattr__(module, _JOINED, joined)
+    return places
 
 
 def query_key_value(
@@ -59,6 +79,14 @@ def gated_mlp(mlp: LlamaMLP, y: Tensor) -> Tensor:
         return mlp(y)
     gate, up = F.linear(y, weight).chunk(2, dim=-1)
     return mlp.down_proj(mlp.act_fn(gate) * up)
+
+
+def _groups(
+    layers: Sequence[LlamaDecoderLayer],
+) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
+    for layer in layers:
+        yield layer.self_attn, QKV
+        yield layer.mlp, GATE_UP
 
 
 def _plain(module: nn.Module) -> bool:

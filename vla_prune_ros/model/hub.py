@@ -84,7 +84,7 @@ def reference_folder(name: str = REFERENCE) -> Path:
             return place
     raise CheckpointError(
         f'the policy {name!r} is not installed beside the package',
-        'train it (docs/training.md), or give a checkpoint folder',
+        'train it with vla-prune train reference (docs/training.md), or give a checkpoint folder',
     )
 
 

@@ -18,7 +18,8 @@ from transformers.models.llama.modeling_llama import (
     rotate_half,
 )
 
-from ..pruning.plan import SELECTION, PruningPass, Site, Stage
+from ..pruning.plan import SELECTION, Site, Stage
+from ..pruning.walk import PruningPass
 from .attention import attend
 from .fused import gated_mlp, query_key_value
 

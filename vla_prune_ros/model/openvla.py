@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
-from ..pruning.plan import Layout, Pruner, PruningPass, Stage
+from ..pruning.plan import Layout, Pruner, Stage
+from ..pruning.walk import PruningPass
 from .diffusion import denoise
 from .film import language_mean
 from .heads import (

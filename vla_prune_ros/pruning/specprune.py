@@ -5,7 +5,7 @@ that moved, or that the task's words look at now; deeper layers drop more by a r
 many depends on how fast the end effector moves. ``specprune_config`` holds the presets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -16,16 +16,17 @@ from .baselines import even_ranks
 from .budget import best_first, best_per_camera
 from .controller import Controller
 from .episode import EpisodeWatch
-from .frame_change import Change, most_changed
+from .frame_change import Change
 from .global_memory import GlobalMemory
 from .importance import entropy_confidence, surviving_count
 from .layout import Target
+from .motion_evidence import by_motion
 from .plan import Chosen, Query, Site, SiteView
 from .reference import Reference
 from .specprune_config import Counts, SpecPruneConfig
 from .specprune_rows import ACTION, GLOBAL, TEXT
 from .specprune_sites import harvest_sites, plan_sites
-from .static_selection import Evidence, fill_by_rank, mask_of, unite
+from .static_selection import Evidence, fill_by_rank, unite
 
 DENSE = 'dense'
 
@@ -168,7 +169,7 @@ class SpecPrune:
         amount = torch.cat([c.amount for c in changes])
         moved = torch.cat([c.changed for c in changes])
         counts = self._counts(config.moved)
-        most, removable = _by_motion(amount, moved, counts, layout.patches, config)
+        most, removable = by_motion(amount, moved, counts, layout.patches, config)
         looked_at = torch.zeros_like(moved)
         if not self.memory.empty:
             # The released code chooses at the end of the query before, with its counts.
@@ -287,24 +288,3 @@ class Refresher:
 def _evenly(patches: int, cameras: int, device: torch.device) -> Tensor:
     """Scores by which patches spread over the picture come first: float32 (V,)."""
     return -even_ranks(patches).repeat(cameras).to(device, torch.float32)
-
-
-def _by_motion(
-    amount: Tensor, moved: Tensor, counts: Sequence[int], patches: int, config: SpecPruneConfig
-) -> tuple[Tensor, Tensor]:
-    """The patches that changed most, and those that may go for not having changed: bool (V,)."""
-    groups = [slice(0, len(amount))] if config.joint else []
-    groups = groups or [slice(i * patches, (i + 1) * patches) for i in range(len(counts))]
-    sizes = [sum(counts)] if config.joint else counts
-    most, removable = torch.zeros_like(moved), torch.zeros_like(moved)
-    for group, size in zip(groups, sizes, strict=True):
-        still, much = ~moved[group], amount[group]
-        if config.moved_more:  # at most all but `size`, the least changed first
-            order = torch.sort(torch.where(still, much, torch.inf), stable=True).indices
-            gone = mask_of(order[: max(0, len(order) - size)], len(order)) & still
-            top = mask_of(best_first(much)[:size], len(much))
-        else:  # all but the `size` most changed
-            top = mask_of(most_changed(Change(much, ~still), size), len(much))
-            gone = ~top
-        most[group], removable[group] = top, gone
-    return most, removable

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..model.openvla import OpenVLAOFT
 from ..pruning.baselines import Dense
 from ..pruning.layout import Layout
-from ..pruning.plan import PruningPass
+from ..pruning.walk import PruningPass
 
 
 def visual_tokens(policy: OpenVLAOFT, pixels: Tensor, prompts: Tensor) -> Tensor:

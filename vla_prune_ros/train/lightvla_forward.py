@@ -14,7 +14,7 @@ from ..pruning.baselines import Dense
 from ..pruning.layout import Layout
 from ..pruning.learned_queries import LearnedQueries
 from ..pruning.lightvla_scores import selection_scores, straight_through
-from ..pruning.plan import PruningPass
+from ..pruning.walk import PruningPass
 from .forward import chosen_read_out
 
 
