@@ -25,7 +25,7 @@ MAY_IMPORT = {
     'records': set(),
     'profiles': BOTTOM,
     'pruning': BOTTOM,
-    'model': BOTTOM | {'pruning.plan'},
+    'model': BOTTOM | {'pruning.plan', 'pruning.walk'},
     'engine': ENGINE,
     'runtime': ENGINE,
     'sim': ENGINE,

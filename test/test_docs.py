@@ -247,7 +247,7 @@ def test_parameter_files_in_the_docs_are_valid(tables):
     from vla_prune_ros.nodes.parameters import check_value, ros_type
 
     found = [data for _, data, _ in yaml_blocks() if not {'base', 'train'} & set(data)]
-    assert len(found) >= 3
+    assert len(found) >= 4
     for data in found:
         for key, section in data.items():
             record = tables.NODES[key.removeprefix('/**/')][1]
@@ -272,8 +272,8 @@ def test_fine_tunings_in_the_docs_are_valid(tmp_path):
     from vla_prune_ros.train.settings import read_settings
 
     found = [content for _, data, content in yaml_blocks() if 'train' in data]
-    found += [text(path) for path in (ROOT / 'config').glob('lightvla*.yaml')]
-    assert len(found) >= 3
+    found += [text(path) for path in (ROOT / 'config' / 'training').glob('*.yaml')]
+    assert len(found) >= 4
     for i, content in enumerate(found):
         path = tmp_path / f'run_{i}.yaml'
         path.write_text(content, encoding='utf-8')

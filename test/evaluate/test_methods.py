@@ -45,7 +45,7 @@ def test_a_method_file_is_part_of_the_fingerprint(folders, tmp_path):
         (('dense', 'fly'), "unknown pruning method 'fly'"),
         (('uniform:many',), 'neither a budget nor a preset'),
         (('dense@/nowhere',), "checkpoint '/nowhere' is not a folder"),
-        (('dense@/',), '/ holds no checkpoint'),
+        (('dense@/etc',), '/etc holds no checkpoint'),
     ],
     ids=str,
 )
