@@ -24,7 +24,7 @@ demo: ## simulator, policy and executor as ROS 2 processes: table, report, video
 # 5 is pytest's word for "nothing selected", which ARGS may do to one of the two parts.
 test: colcon-env ## lint and the whole test suite
 	@$(BOOTSTRAP) ruff check --quiet . && lint=0 || lint=1; \
-	$(BOOTSTRAP) python -m pytest --part computing -n auto --maxprocesses 4 --dist loadfile $(ARGS); first=$$?; \
+	$(BOOTSTRAP) python -m pytest --part computing -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS); first=$$?; \
 	$(BOOTSTRAP) python -m pytest --part alone $(ARGS); second=$$?; \
 	if [ $$first = 5 ]; then tests=$$second; elif [ $$second = 5 ]; then tests=$$first; \
 	else tests=$$((first ? first : second)); fi; \
