@@ -175,7 +175,7 @@ ERRORS = [
 
 @pytest.mark.parametrize(('error', 'words'), ERRORS, ids=lambda v: type(v).__name__)
 def test_no_error_leaves_the_node_in_loading(one, monkeypatch, error, words):
-    def fail(self):
+    def fail(self, **how):
         raise error
 
     with monkeypatch.context() as patch:

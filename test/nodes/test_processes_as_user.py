@@ -187,5 +187,5 @@ def test_node_benchmark_says_at_once_why_the_node_does_not_load(command, micro, 
     one = command('bench', '--node', '--checkpoint', 'empty')
     assert one.wait() == 1
     (line,) = one.err.read_text().splitlines()
-    assert line.startswith('error: vla_policy does not run, it says: dataset_statistics.json')
+    assert line.startswith('error: vla_policy does not run, it says: config.json is missing')
     assert line.endswith('point checkpoint at a folder in the published OpenVLA-OFT layout')
