@@ -28,6 +28,8 @@ os.environ.update(
         'MKL_NUM_THREADS': THREADS,
     }
 )
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background: so are children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if os.environ.get('ROS_DISTRO') == 'humble':  # it does not know the discovery range
     os.environ['ROS_LOCALHOST_ONLY'] = '1'
 

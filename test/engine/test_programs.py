@@ -209,6 +209,26 @@ def test_an_answer_is_not_overwritten_by_the_next(bench_model):
     assert answers[1].kept_by_site.keys() == answers[2].kept_by_site.keys()
 
 
+@pytest.mark.parametrize('good', [0, 1])
+def test_a_device_that_refuses_to_record_runs_one_by_one_and_says_so(bench_model, good):
+    """``good`` programs are recorded before it refuses: the towers', or none."""
+    recordings = []
+
+    def record(run):
+        recordings.append(1)
+        if len(recordings) > good:
+            raise RuntimeError('operation not permitted when stream is capturing\nmore')
+        return tape.record_tape(run)
+
+    one, fast = bench_model.policy('specprune'), bench_model.policy('specprune')
+    fast = recorded(fast, record)
+    assert_same(episode(fast, bench_model), episode(one, bench_model))
+    assert len(recordings) == good + 1
+    assert fast.describe()['engine'] == (
+        'eager (recording failed: operation not permitted when stream is capturing)'
+    )
+
+
 def test_programs_do_not_grow_without_end(bench_model, monkeypatch):
     monkeypatch.setattr(programs, 'MOST_PROGRAMS', 3)
     policy = recorded(bench_model.policy('dense'), tape.record_tape)

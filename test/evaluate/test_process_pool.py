@@ -12,6 +12,8 @@ from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.evaluate import process_pool
 from vla_prune_ros.evaluate.process_pool import in_processes
 
+pytestmark = pytest.mark.alone
+
 
 def test_every_job_gives_its_result_once():
     found = list(in_processes(math.sqrt, [(float(n * n),) for n in range(20)], 2))
@@ -46,5 +48,6 @@ def test_whoever_stops_listening_waits_for_nobody():
     assert next(results) is None
     begun = time.monotonic()
     results.close()
-    assert time.monotonic() - begun < 60.0
-    assert multiprocessing.active_children() == []
+    while multiprocessing.active_children():  # asked to end, and not yet gone
+        assert time.monotonic() - begun < 60.0
+        time.sleep(0.02)

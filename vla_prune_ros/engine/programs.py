@@ -30,6 +30,10 @@ Record = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
 """Runs a computation, and returns what it returned and how to do it again on the same tensors."""
 
 
+class NotRecorded(Exception):
+    """The device did not record a computation; the message is its reason."""
+
+
 class Forward(Protocol):
     """How the network is run for one query.
 
@@ -104,23 +108,27 @@ class Program:
 class Programs:
     """Replays: one program for the towers, one for decoder and head per prompt length and mode.
 
-    The first query of each shape is slower, since it records; ``Policy.warm_up`` does that.
+    The first query of each shape is slower, since it records; ``Policy.warm_up`` does that. Where
+    a device refuses to record, queries run one operation at a time from then on, and ``name`` says
+    why: an arm that waits for a chunk is not helped by an error.
 
     :param record: see :data:`Record`; :func:`cuda_graph` on a CUDA device.
     """
 
-    name = 'graphs'
-
     def __init__(self, model: OpenVLAOFT, record: Record) -> None:
+        self.name = 'graphs'
         self._model, self._record = model, record
         self._programs: dict[Hashable, Program] = {}
+        self._instead: Eager | None = None
 
     def visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
         """See :class:`Forward`."""
-        if self._model.size.film:  # the words change what the towers see
-            key = images.shape, prompt_ids.shape
-            return self._run(key, self._model.look, images, prompt_ids)
-        return self._run(images.shape, lambda seen: self._model.look(seen, prompt_ids), images)
+        try:
+            if self._instead is None:
+                return self._visual(images, prompt_ids)
+        except NotRecorded as error:
+            self._give_up(error)
+        return self._instead.visual(images, prompt_ids)
 
     def act(
         self,
@@ -136,6 +144,30 @@ class Programs:
     ) -> Act:
         """See :class:`Forward`. Selection is a part of the program, so that its time is in
         ``'language'``; so is the head's."""
+        query = visual, prompt_ids, proprio, layout, pruner
+        try:
+            if self._instead is None:
+                return self._act(*query, mode, stage)
+        except NotRecorded as error:
+            self._give_up(error)
+        return self._instead.act(*query, mode, noise, steps, stage)
+
+    def _visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
+        if self._model.size.film:  # the words change what the towers see
+            key = images.shape, prompt_ids.shape
+            return self._run(key, self._model.look, images, prompt_ids)
+        return self._run(images.shape, lambda seen: self._model.look(seen, prompt_ids), images)
+
+    def _act(
+        self,
+        visual: Tensor,
+        prompt_ids: Tensor,
+        proprio: Tensor | None,
+        layout: Layout,
+        pruner: Pruner,
+        mode: str,
+        stage: Stage,
+    ) -> Act:
         size = None
         if getattr(pruner, 'counted', False):
             with stage(SELECTION):
@@ -175,10 +207,18 @@ class Programs:
             if len(self._programs) >= MOST_PROGRAMS:
                 del self._programs[next(iter(self._programs))]
             inputs = tuple(None if value is None else value.clone() for value in values)
-            outputs, replay = self._record(lambda: run(*inputs))
+            try:
+                outputs, replay = self._record(lambda: run(*inputs))
+            except RuntimeError as error:  # torch's word for all that a device refuses
+                raise NotRecorded(str(error).partition('\n')[0]) from error
             program = Program(inputs, outputs, replay)
         self._programs[key] = program  # the last one used is the last one to go
         return program(*values)
+
+    def _give_up(self, error: NotRecorded) -> None:
+        self._programs.clear()
+        self._instead = Eager(self._model, f'recording failed: {error}')
+        self.name = self._instead.name
 
 
 def cuda_graph(pool: Any = None) -> Record:
