@@ -246,7 +246,7 @@ def test_colcon_build_installs_what_ros2_run_and_launch_look_for(workspace):
     share = prefix / 'share'
     assert (share / 'ament_index/resource_index/packages' / NAME).is_file()
     assert (share / NAME / 'package.xml').is_file()
-    for folder in ('launch', 'config', 'config/training', 'gazebo', 'models/reference-lightvla'):
+    for folder in ('launch', 'config', 'config/training', 'gazebo'):
         installed, present = (
             {p.name for p in (place / folder).iterdir() if p.is_file()}
             for place in (share / NAME, ROOT)
