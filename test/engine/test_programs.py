@@ -4,13 +4,12 @@ Recorded by ``tape.py``, which refuses what a CUDA graph cannot hold; on a CUDA 
 Frames and speeds are those of the bench: dense, coarse and fine queries, with refreshes between.
 """
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tape
 import torch
 
 from vla_prune_ros.engine import programs
@@ -29,10 +28,6 @@ from vla_prune_ros.evaluate.bench_models import BenchModelOptions, build_bench_m
 from vla_prune_ros.evaluate.bench_scene import BenchScene
 from vla_prune_ros.pruning.plan import Chosen, Site
 from vla_prune_ros.pruning.registry import PRUNERS, read_spec
-
-spec = importlib.util.spec_from_file_location('tape', Path(__file__).with_name('tape.py'))
-tape = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tape)
 
 STATIC = (
     'dense',

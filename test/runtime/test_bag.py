@@ -3,11 +3,9 @@
 Damage is done to the files by hand: bytes cut off, chunks overwritten, metadata deleted.
 """
 
-import importlib.util
 import shutil
 import sqlite3
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
+import bag_writer as writer  # noqa: E402
 from rosbags.rosbag2 import Writer  # noqa: E402
 from rosbags.rosbag2.enums import StoragePlugin  # noqa: E402
 from rosbags.typesys import Stores, get_typestore  # noqa: E402
@@ -25,17 +24,6 @@ from vla_prune_ros.runtime import bag_values as values  # noqa: E402
 from vla_prune_ros.runtime.bag import Bag  # noqa: E402
 from vla_prune_ros.runtime.bag_files import find_bags  # noqa: E402
 
-
-def load_writer():
-    spec = importlib.util.spec_from_file_location(
-        'bag_writer', Path(__file__).with_name('bag_writer.py')
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-writer = load_writer()
 STORE, TYPES, T0, MS = writer.STORE, writer.TYPES, writer.T0, writer.MS
 write, header, text_message = writer.write, writer.header, writer.text_message
 pose_message, joints_message = writer.pose_message, writer.joints_message

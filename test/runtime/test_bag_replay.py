@@ -1,15 +1,15 @@
 """A bag as the node would have lived it. Expected frames follow from the node's documented rules
 (docs/interface.md) and from the numbers that were written: the x of a pose is its number."""
 
-import importlib.util
 import math
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
+
+import bag_writer as writer  # noqa: E402
 
 from vla_prune_ros.errors import DataError, InputRefused  # noqa: E402
 from vla_prune_ros.profiles import BRIDGE, LIBERO  # noqa: E402
@@ -18,17 +18,6 @@ from vla_prune_ros.runtime.bag_observation import Wiring, observe  # noqa: E402
 from vla_prune_ros.runtime.bag_replay import Replay, frames  # noqa: E402
 from vla_prune_ros.runtime.bag_topics import Topics, guess_topics, load_topics  # noqa: E402
 
-
-def load_writer():
-    spec = importlib.util.spec_from_file_location(
-        'bag_writer', Path(__file__).with_name('bag_writer.py')
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-writer = load_writer()
 T0, MS, write = writer.T0, writer.MS, writer.write
 FINGERS = ('panda_finger_joint1', 'panda_finger_joint2')
 TOPICS = Topics(

@@ -17,6 +17,7 @@ from .learner import cosine
 from .publish import publish
 from .settings import Data, FineTuning
 from .sources.registry import open_source
+from .state_file import save_state
 from .tasks import make_task
 from .units import require_units
 
@@ -172,10 +173,7 @@ class FineTuner:
             'weights': {name: p.detach() for name, p in self._named},
             'optimizer': self._optimizer.state_dict(),
         }
-        self._state.parent.mkdir(parents=True, exist_ok=True)
-        part = self._state.with_suffix('.part')
-        torch.save(state, part)
-        part.replace(self._state)
+        save_state(state, self._state)
 
     def _resume(self) -> None:
         if not self._state.is_file():

@@ -16,6 +16,7 @@ from ..errors import ProfileError
 from .curve import Curve
 from .dataset import OFFSET_UNIT_M, Batch, Samples
 from .reference_model import ReferenceNet
+from .state_file import save_state
 
 Report = Callable[[int, Curve], None]
 
@@ -126,10 +127,7 @@ class Learner:
             'optimizer': self._optimizer.state_dict(),
             'curve': self.curve.state(),
         }
-        self._state.parent.mkdir(parents=True, exist_ok=True)
-        part = self._state.with_suffix('.part')
-        torch.save(state, part)
-        part.replace(self._state)
+        save_state(state, self._state)
 
     def _resume(self) -> None:
         if not self._state.is_file():

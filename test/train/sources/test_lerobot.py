@@ -1,14 +1,12 @@
 """LeRobot datasets of versions 2.0, 2.1 and 3.0, written by ``lerobot_writer``: expected numbers
 are those that it wrote, and every picture tells which frame of which episode it is."""
 
-import importlib.util
 import json
 import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,19 +21,8 @@ from vla_prune_ros.train.sources.lerobot_video import Videos
 pytest.importorskip('pyarrow', reason='the train extra is not installed')
 pytest.importorskip('av', reason='the train extra is not installed')
 
+import lerobot_writer as writer  # noqa: E402
 
-def load_writer() -> ModuleType:
-    """The module beside this file: pytest's importlib mode has no folder of tests to import."""
-    file = Path(__file__).with_name('lerobot_writer.py')
-    spec = importlib.util.spec_from_file_location('lerobot_writer', file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules['lerobot_writer'] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-writer = load_writer()
 Spec = writer.Spec
 FRONT, HAND = 'observation.images.front', 'observation.images.hand'
 CAMERAS = {'primary': FRONT}

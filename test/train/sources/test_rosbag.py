@@ -1,11 +1,9 @@
 """Demonstrations out of bags. Labels are those of motions in closed form, computed here by hand:
 constant velocities, turns about a fixed axis, and products of matrix exponentials."""
 
-import importlib.util
 import math
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,22 +11,14 @@ from scipy.linalg import expm, logm
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
+import bag_writer as writer  # noqa: E402
+
 from vla_prune_ros.errors import DataError, ProfileError  # noqa: E402
 from vla_prune_ros.profiles import ALOHA, LIBERO  # noqa: E402
 from vla_prune_ros.train.settings import Data  # noqa: E402
 from vla_prune_ros.train.sources.registry import open_source  # noqa: E402
 from vla_prune_ros.train.sources.rosbag import Rosbag, agreeing_reference  # noqa: E402
 
-
-def load_writer():
-    file = Path(__file__).parents[2] / 'runtime' / 'bag_writer.py'
-    spec = importlib.util.spec_from_file_location('bag_writer', file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-writer = load_writer()
 T0, MS, write = writer.T0, writer.MS, writer.write
 DT = 0.05
 FINGERS = ('panda_finger_joint1', 'panda_finger_joint2')
