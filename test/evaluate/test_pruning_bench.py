@@ -15,11 +15,10 @@ import torch
 from vla_prune_ros import cli
 from vla_prune_ros.evaluate import pruning_bench
 from vla_prune_ros.evaluate.bench_models import BenchModelOptions, build_bench_model
+from vla_prune_ros.evaluate.bench_rows import Sample, bench_rows, whole_run
 from vla_prune_ros.evaluate.bench_scene import FAST, SLOW, BenchScene
 from vla_prune_ros.evaluate.pruning_bench import (
     PruningBenchOptions,
-    Sample,
-    bench_rows,
     run_episode,
     run_pruning_bench,
     torch_threads,
@@ -42,6 +41,7 @@ KEYS = {
     'speedup_vs_published',
     'roofline_ms',
     'selection_percent_of_dense',
+    'first_ms',
 }
 
 
@@ -60,7 +60,9 @@ def test_rows_by_hand():
             sample('fine', 120.0, 40.0, tokens=300, refresh=6.0, flops=6e12),
         ],
     }
-    rows = bench_rows(samples)
+    first = {'dense': [sample('dense', 210.0)], 'clever': [sample('dense', 1.0)]}
+    first['clever'] += [sample('fine', 90.0), sample('fine', 70.0)]
+    rows = bench_rows(samples, first)
     names = [(r['method'], r['mode'], r['queries']) for r in rows]
     assert names == [
         ('dense', 'dense', 3),
@@ -75,7 +77,9 @@ def test_rows_by_hand():
     assert fine['visual_tokens'] == 250 and fine['tflops'] == 5.0
     assert fine['latency_ms']['p50'] == 100.0 and fine['speedup_vs_dense'] == 2.0
     assert all(row['speedup_vs_published'] is None for row in rows)
-    both = bench_rows({**samples, 'published': [sample('dense', t) for t in (300.0, 400.0)]})
+    assert [row['first_ms'] for row in rows] == [210.0, 1.0, None, 90.0]
+    samples['published'] = [sample('dense', t) for t in (300.0, 400.0)]
+    both = bench_rows(samples, {**first, 'published': []})
     assert [row['speedup_vs_published'] for row in both] == [1.75, 350 / 300, 7.0, 3.5, 1.0]
     assert fine['selection_percent_of_dense'] == 15.0
     assert fine['stages_ms'] == {
@@ -83,6 +87,25 @@ def test_rows_by_hand():
         'selection': {'p50': 30.0, 'p95': pytest.approx(39.0)},
     }
     assert fine['refresh_ms'] == {'p50': 5.5, 'p95': pytest.approx(5.95)}
+
+
+def test_a_whole_run_counts_its_dense_query():
+    samples = {
+        'dense': [sample('dense', t) for t in (100.0, 300.0)],
+        'clever': [sample('dense', 200.0), sample('fine', 50.0), sample('fine', 50.0)],
+    }
+    dense, clever = whole_run(samples)
+    assert dense['speedup_vs_dense'] == 1.0 and dense['modes'] == {'dense': 2}
+    assert clever == {
+        'method': 'clever',
+        'queries': 3,
+        'modes': {'dense': 1, 'fine': 2},
+        'mean_ms': 100.0,
+        'speedup_vs_dense': 2.0,
+        'speedup_vs_published': None,
+    }
+    samples['published'] = [sample('dense', 500.0)]
+    assert [row['speedup_vs_published'] for row in whole_run(samples)] == [2.5, 5.0, 1.0]
 
 
 class RecordingPolicy:
@@ -170,8 +193,9 @@ def test_a_stateful_method_gets_what_it_needs(monkeypatch):
     options = PruningBenchOptions(('curious',), MICRO, queries=4, published=False)
     result = run_pruning_bench(options)
     warm, taken = pruning_bench.WARM_UP_QUERIES, 4
-    assert len(curious.motions) == curious.refreshed == warm + taken
-    assert curious.motions[warm:] == [FAST, FAST, SLOW, SLOW]
+    assert len(curious.motions) == 1 + warm + taken  # one is of Policy.warm_up
+    assert curious.refreshed == warm + taken
+    assert curious.motions[1 + warm :] == [FAST, FAST, SLOW, SLOW]
     # Every query but the first of each episode has an earlier frame, and none is like another.
     assert len(curious.differences) == warm + taken - 2 and min(curious.differences) > 0
     rows = [(r['method'], r['mode'], r['queries'], r['visual_tokens']) for r in result['rows']]

@@ -25,6 +25,7 @@ ROW = {
     'speedup_vs_published': 2.014,
     'roofline_ms': 3543.3,
     'selection_percent_of_dense': 3.14,
+    'first_ms': 4753.18,
 }
 NONE = dict.fromkeys(('refresh_ms', 'tflops', 'roofline_ms', 'speedup_vs_published'))
 LONG = 'specprune:recommended'
@@ -45,6 +46,15 @@ def result(**changes):
         'rows': [
             {'method': 'dense', 'mode': 'dense', **ROW, **NONE},
             {'method': LONG, 'mode': 'coarse', **ROW},
+        ],
+        'whole_run': [
+            {'method': 'dense', 'modes': {'dense': 16}},
+            {
+                'method': LONG,
+                'modes': {'dense': 1, 'coarse': 15},
+                'speedup_vs_dense': 1.652,
+                'speedup_vs_published': 1.851,
+            },
         ],
         'model': model,
         'settings': {'threads': 1, 'refresh': True, 'chunk_ms': 400.0, 'load_before': 0.1},
@@ -104,3 +114,14 @@ def test_notes_on_the_run():
     notes = ' '.join(pruning_notes(data))
     assert 'executes' not in notes and 'not finite' in notes
     assert 'busy: load average 6.5 on 2 cores' in notes
+
+
+def test_notes_on_the_whole_run_and_the_first_query():
+    notes = pruning_notes(result())
+    whole = [n for n in notes if 'whole run' in n]
+    assert whole == [
+        f'{LONG} over the whole run (1 dense, 15 coarse), by mean times: '
+        '1.65 of dense, 1.85 of published.'
+    ]
+    assert f'at most 1.10 ({LONG}, coarse)' not in ' '.join(notes)  # equal: the first row's
+    assert 'at most 1.10 (dense, dense)' in ' '.join(notes)

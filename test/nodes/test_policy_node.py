@@ -111,6 +111,7 @@ def test_a_checkpoint_that_was_trained_for_lightvla_runs_pruned(rig, micro, tmp_
     frames = one.robot.frames[to_ns(chunk.header.stamp)]
     np.testing.assert_allclose(rows(chunk), expected_rows(policy, frames), rtol=0, atol=1e-6)
     values = one.robot.inference_of(chunk)
+    assert values['early_cameras'] == '0'  # both come at once: together they are faster
     mine = policy.infer(Observation(frames, state_vector(), TASK)).kept
     kept = {camera: int(mask.sum()) for camera, mask in mine.items()}
     assert {camera: int(values[f'kept_{camera}']) for camera in kept} == kept
@@ -127,6 +128,25 @@ def test_chunk_is_stamped_with_its_newest_image(rig):
     one.robot.spoil = wrist_later  # from the first message on: an unshifted pair would answer too
     stamp = to_ns(one.bring_up().robot.next_chunk().header.stamp)
     assert stamp - 7_000_000 in one.robot.frames
+
+
+def test_an_early_camera_is_looked_at_before_its_partner_comes(rig, micro):
+    """Every other tick, 0.1 s later, brings nothing but the wrist image of the one before."""
+    one, held = rig(**WIDE), []
+
+    def wrist_a_tick_late(messages):
+        if held:
+            messages.clear()
+            messages['wrist'] = held.pop()
+        else:
+            held.append(messages.pop('wrist'))
+
+    one.robot.spoil = wrist_a_tick_late
+    one.bring_up().robot.next_chunk()  # of the first frame: nobody knows of a wrist camera yet
+    chunk = one.robot.next_chunk()
+    assert one.robot.inference_of(chunk)['early_cameras'] == '1'
+    want = expected_rows(load_policy(micro), one.robot.frames[to_ns(chunk.header.stamp)])
+    np.testing.assert_allclose(rows(chunk), want, rtol=0, atol=1e-6)
 
 
 def test_lossless_compressed_images_give_the_same_chunk(rig, micro):

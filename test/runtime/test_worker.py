@@ -5,7 +5,8 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -426,3 +427,104 @@ def test_spare_work_is_busy_only_while_a_job_waits_for_it(spare: Spare) -> None:
     assert spare.worker.busy_s() == 2.5 and not spare.worker.idle
     go.set()
     assert spare.worker.close(LONG) and spare.worker.busy_s() == 0.0
+
+
+class Offered:
+    """A worker whose offered parts wait for a gate; patience is long or none."""
+
+    def __init__(self, patience_s: float) -> None:
+        self.order: list[str] = []
+        self.errors: list[BaseException] = []
+        self.begun, self.gate, self.done = (threading.Event() for _ in range(3))
+        self.now = 0.0
+        self.worker = InferenceWorker(
+            lambda job: self.order.append(f'run {job}'),
+            lambda result: self.done.set(),
+            self.errors.append,
+            lambda: self.now,
+            ahead=self.ahead,
+            patience_s=patience_s,
+        )
+
+    def ahead(self, part: str) -> None:
+        self.order.append(f'part {part}')
+        self.begun.set()
+        assert self.gate.wait(LONG)
+        if part == 'bad':
+            raise RuntimeError('device lost')
+
+    def finish(self) -> None:
+        self.gate.set()
+        assert self.done.wait(LONG)
+        assert self.worker.close(LONG)
+
+
+def test_what_is_offered_is_worked_on_before_its_job() -> None:
+    made = Offered(0.0)
+    made.worker.offer('a')
+    assert made.begun.wait(LONG)
+    made.worker.submit('job')
+    made.worker.offer('late')  # a job waits: it does all of its work itself
+    made.finish()
+    assert made.order == ['part a', 'run job']
+
+
+def test_a_job_that_comes_at_once_takes_its_parts_along() -> None:
+    made = Offered(LONG)
+    made.worker.offer('a')
+    made.worker.submit('job')
+    made.finish()
+    assert made.order == ['run job']
+
+
+def test_a_newer_part_replaces_one_that_waits() -> None:
+    made = Offered(0.0)
+    made.worker.offer('a')
+    assert made.begun.wait(LONG)
+    made.worker.offer('b')
+    made.worker.offer('c')
+    made.gate.set()
+    until(lambda: made.order == ['part a', 'part c'])
+    made.worker.submit('job')
+    made.finish()
+
+
+def test_invalidated_parts_are_not_begun() -> None:
+    made = Offered(0.0)
+    made.worker.offer('a')
+    assert made.begun.wait(LONG)
+    made.worker.offer('b')
+    made.worker.invalidate()
+    made.worker.submit('job')
+    made.finish()
+    assert made.order == ['part a', 'run job']
+
+
+def test_a_part_that_fails_is_reported_and_the_thread_lives_on() -> None:
+    made = Offered(0.0)
+    made.worker.offer('bad')
+    made.gate.set()
+    until(lambda: made.errors)
+    made.worker.submit('job')
+    made.finish()
+    assert [str(e) for e in made.errors] == ['device lost']
+
+
+def test_a_part_is_busy_only_while_a_job_waits_for_it() -> None:
+    made = Offered(0.0)
+    made.worker.offer('a')
+    assert made.begun.wait(LONG)
+    made.now = 3.0
+    assert made.worker.busy_s() == 0.0
+    made.worker.submit('job')
+    made.now = 4.5
+    assert made.worker.busy_s() == 1.5
+    made.finish()
+
+
+def until(met: Callable[[], object]) -> None:
+    """Wait for what another thread does."""
+    end = time.monotonic() + LONG
+    while not met():
+        assert time.monotonic() < end
+        time.sleep(0.001)

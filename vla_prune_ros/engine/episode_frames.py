@@ -23,11 +23,17 @@ class EpisodeFrames:
         exact = partial(prepare_image, pre_resize=profile.pre_resize, fast=fast_images)
         self._exact = exact
         self.history = self._new_history(getattr(pruner, 'look_back_s', 0.0), profile)
+        self._ahead: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def watch(self, camera: str, stamp_ns: int, frame: Frame) -> None:
         """Keep a frame as it came; any thread may call it."""
         if self.history is not None:
             self.history.push(camera, stamp_ns, frame)
+
+    def ahead(self, camera: str, raw: np.ndarray) -> None:
+        """Bring a frame of the next query into the form in which it is compared."""
+        if self._halved:
+            self._ahead[camera] = raw, comparison_frame(raw)
 
     def query(
         self, stamp_ns: int, raw: Mapping[str, np.ndarray], model_images: Mapping[str, np.ndarray]
@@ -39,7 +45,7 @@ class EpisodeFrames:
         """
         frames = model_images
         if self._halved:
-            frames = {c: comparison_frame(raw[c]) for c in model_images}
+            frames = {c: self._compared(c, raw[c]) for c in model_images}
         if self.history is not None:
             self.history.push_prepared(stamp_ns, frames)
         return frames
@@ -48,6 +54,10 @@ class EpisodeFrames:
         """Forget all frames."""
         if self.history is not None:
             self.history.clear()
+
+    def _compared(self, camera: str, raw: np.ndarray) -> np.ndarray:
+        seen, frame = self._ahead.pop(camera, (None, None))
+        return frame if seen is raw else comparison_frame(raw)
 
     def _new_history(self, look_back_s: float, profile: Profile) -> FrameHistory | None:
         if not look_back_s:

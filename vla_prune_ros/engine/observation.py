@@ -7,32 +7,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputRefused
-from ..model.images import check_image, prepare_image
 from ..model.proprio import normalize
 from ..model.statistics import Statistics
 from ..profiles import Profile
 from ..records import Observation
-
-
-def prepared_images(
-    observation: Observation, profile: Profile, fast: bool = False
-) -> dict[str, np.ndarray]:
-    """Camera -> uint8 (224, 224, 3), in the profile's order.
-
-    :param fast: see :func:`~vla_prune_ros.model.images.prepare_image`.
-    :raises InputRefused: a camera is absent, or an image has the wrong shape.
-    """
-    out = {}
-    for camera in profile.cameras:
-        if camera not in observation.images:
-            raise InputRefused(
-                'camera',
-                f'camera {camera!r} is absent',
-                f'profile {profile.name!r} needs {list(profile.cameras)}',
-            )
-        check_image(observation.images[camera], camera)
-        out[camera] = prepare_image(observation.images[camera], profile.pre_resize, fast)
-    return out
 
 
 def normalized_state(

@@ -19,12 +19,13 @@ from ..pruning.frames import Frame
 from ..pruning.layout import Target
 from ..pruning.plan import SELECTION, Layout, Pruner, Query
 from ..pruning.registry import build_pruner
-from ..pruning.walk import PruningPass
 from ..records import Inference, MotionHint, Observation
 from .episode_frames import EpisodeFrames
-from .observation import normalized_state, prepared_images, uploaded
+from .observation import normalized_state
 from .programs import Engine, eager
+from .prompts import Prompts
 from .quantize import parameter_count
+from .sight import Sight
 from .stages import StageTimer
 
 
@@ -70,9 +71,10 @@ class Policy:
         self._sync = (
             partial(torch.cuda.synchronize, self.device) if self.device.type == 'cuda' else None
         )
-        self._prompts: dict[str, Tensor] = {}
+        self._prompts = Prompts(tokenizer, self.device)
         self._engine = engine
         self._forward = engine(model, pruner)
+        self._sight = Sight(self._forward, profile, self.device, fast_images)
         self._frames = EpisodeFrames(pruner, profile, fast_images)
         self._last: tuple[Tensor, Layout] | None = None  # of the last query, for a refresh
 
@@ -94,32 +96,25 @@ class Policy:
         stages = StageTimer(self._sync)
         self._last = None  # a query that fails leaves nothing to refresh
         with stages.stage('preprocess'):
-            images = prepared_images(observation, self.profile, self._fast_images)
+            ids = self._prompts.ids(observation.instruction)
+            images = self._sight.prepared(observation, ids)
             state = self._state(observation)
-            pictures = uploaded(images, self.device)
+            pictures = self._sight.upload(images)
         with stages.stage('vision'):
-            ids = self._prompt_ids(observation.instruction)
-            visual = self._forward.visual(pictures, ids)
+            visual = self._sight.look(pictures, ids)
         layout = self.model.layout(self.profile.cameras, ids.shape[1], self.profile.chunk)
         with stages.stage(SELECTION):
             mode = self._begin(observation, layout, images, visual[0], motion)
-        act = self._forward.act(
-            visual,
-            ids,
-            state,
-            layout,
-            self.pruner,
-            mode,
-            self._noise(noise),
-            self._diffusion_steps,
-            stages.stage,
-        )
+        query = visual, ids, state, layout, self.pruner, mode
+        act = self._forward.act(*query, self._noise(noise), self._diffusion_steps, stages.stage)
         self._last = act.embeddings, layout
         with stages.stage('head'):
             normalized = act.actions[0].float().cpu().numpy().copy()  # the next query overwrites
             bounds = self.statistics.action
             actions = unnormalize(normalized, bounds.low, bounds.high, bounds.mask)
-        kept, by_site = _kept(layout, act.walk)
+        by_site = act.walk.masks()
+        everything = layout.camera_masks(torch.arange(layout.visual))
+        kept = next(reversed(by_site.values()), everything)
         report = getattr(self.pruner, 'report', dict)
         return Inference(
             actions,
@@ -133,6 +128,20 @@ class Policy:
             observation.stamp_ns,
             report(),
         )
+
+    @torch.inference_mode()
+    def look_ahead(self, camera: str, frame: np.ndarray, instruction: str) -> None:
+        """Do the camera's share of a query whose other inputs have not come yet.
+
+        The query does it itself where it gets another frame or instruction. Like :meth:`infer`,
+        for the thread that infers.
+
+        :param frame: uint8 (H, W, 3) RGB, the very array that the Observation will hold, which
+            must not be changed afterwards.
+        :raises InputRefused: it is no image, or the profile has no such camera.
+        """
+        self._sight.ahead(camera, frame, self._prompts.ids(instruction))
+        self._frames.ahead(camera, frame)
 
     def watch(self, camera: str, stamp_ns: int, frame: Frame) -> None:
         """Show a frame that is not queried, so that motion between queries is seen.
@@ -222,6 +231,8 @@ class Policy:
         state = None if bounds is None else bounds.mean
         images = {c: grey for c in self.profile.cameras}
         first = self.infer(Observation(images, state, instruction))
+        with torch.inference_mode():
+            self._sight.warm_up(side, self._prompts.ids(instruction))
         if first.mode == 'dense' and self.pruner.name != 'dense':
             for speed_m_s in (10.0, 0.0):
                 hint = MotionHint(speed_m_s, 0.0, 0.0, 'warm up')
@@ -279,19 +290,3 @@ class Policy:
         if given is None:
             return torch.randn(shape, generator=self._generator).to(self.device)
         return torch.as_tensor(given, dtype=torch.float32, device=self.device).view(shape)
-
-    def _prompt_ids(self, instruction: str) -> Tensor:
-        if instruction not in self._prompts:
-            if len(self._prompts) >= 64:  # an instruction flood must not grow memory
-                self._prompts.clear()
-            ids = self.tokenizer(build_prompt(instruction))
-            self._prompts[instruction] = torch.tensor([ids], device=self.device)
-        return self._prompts[instruction]
-
-
-def _kept(
-    layout: Layout, walk: PruningPass
-) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
-    by_site = {name: layout.camera_masks(ids) for name, ids in walk.survivors().items()}
-    everything = layout.camera_masks(torch.arange(layout.visual))
-    return next(reversed(by_site.values()), everything), by_site

@@ -15,9 +15,10 @@ from ..engine.policy import Policy
 from ..profiles import Profile
 from ..pruning.registry import build_pruner
 from .bench_models import BenchModel, BenchModelOptions, build_bench_model
+from .bench_rows import quantiles
 from .bench_scene import BenchScene
 from .machine import machine
-from .pruning_bench import quantiles, query_flops, torch_threads
+from .pruning_bench import query_flops, torch_threads
 
 BUDGETS = (16, 32, 48, 64, 96, 128, 192, 256)
 CAMERAS = (1, 2, 3)

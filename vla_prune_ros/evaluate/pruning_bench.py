@@ -6,7 +6,7 @@ first: what else the machine does falls on all of them alike.
 
 import os
 import resource
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,20 +18,17 @@ from ..engine.load import pruner_target
 from ..engine.policy import Policy
 from ..model.prompt import build_prompt
 from ..profiles import load_profile
-from ..pruning.plan import SELECTION
 from ..pruning.registry import build_pruner
 from ..records import Inference, Observation
 from .bench_models import BenchModel, BenchModelOptions, build_bench_model
+from .bench_rows import DENSE, PUBLISHED, Sample, bench_rows, whole_run
 from .bench_scene import INSTRUCTION, NOISE_LEVELS, BenchScene
 from .flops import count_kept, policy_flops, published_flops
 from .machine import machine
 from .published_path import PublishedForward
 from .roofline import Roofline, measure_roofline
-from .summary import Quantiles
 
-DENSE, PUBLISHED = 'dense', 'published'
 WARM_UP_QUERIES = 3  # dense where a method needs it, coarse, fine: every shape once
-MODES = ('dense', 'coarse', 'fine')
 
 
 @dataclass(frozen=True)
@@ -53,29 +50,13 @@ class PruningBenchOptions:
     published: bool = True
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One counted query.
-
-    :param refresh_ms: None where nothing was refreshed.
-    :param flops: None where the closed form does not cover the model.
-    """
-
-    mode: str
-    visual_tokens: int
-    timings_ms: Mapping[str, float]
-    refresh_ms: float | None
-    flops: int | None
-    finite: bool
-
-
 def run_pruning_bench(
     options: PruningBenchOptions, progress: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
     """One episode with every method.
 
-    :returns: ``ok`` (all actions finite), ``rows``, ``model``, ``settings``, ``untrained``,
-        ``machine``; keys as in docs/benchmark.md.
+    :returns: ``ok`` (all actions finite), ``rows``, ``whole_run``, ``model``, ``settings``,
+        ``untrained``, ``machine``; keys as in docs/benchmark.md.
     :raises VlaPruneError: a method, the model or the device is not usable.
     """
     load_before = os.getloadavg()[0]
@@ -100,14 +81,18 @@ def run_pruning_bench(
                 policies, scene, options.refresh, lambda text: progress(f'{label} {text}')
             )
 
-        episode(WARM_UP_QUERIES, 'warm-up query')
+        for method, policy in policies.items():
+            progress(f'warming up: {method}')
+            policy.warm_up(instruction=INSTRUCTION)
+        first = episode(WARM_UP_QUERIES, 'warm-up query')
         samples = episode(options.queries, 'query')
-    rows = bench_rows(samples)
+    rows = bench_rows(samples, first)
     for row in rows:
         row['roofline_ms'] = _least_ms(row, model, roofline)
     return {
         'ok': all(s.finite for taken in samples.values() for s in taken),
         'rows': rows,
+        'whole_run': whole_run(samples),
         'model': dict(model.about),
         'settings': {**_settings(options, model, threads), 'load_before': load_before},
         'untrained': bool(model.about['untrained']),
@@ -139,25 +124,6 @@ def run_episode(
         for step in scene.steps_after(query):
             _watch(policies.values(), scene, step)
     return samples
-
-
-def bench_rows(samples: Mapping[str, Sequence[Sample]]) -> list[dict[str, Any]]:
-    """One row per method and mode, ratios to the dense queries of the same run, and to those of
-    the published execution where it was run."""
-    dense, published = (
-        _p50([s.timings_ms['total'] for s in samples[name]]) if name in samples else None
-        for name in (DENSE, PUBLISHED)
-    )
-    rows = [
-        {'method': method, 'mode': mode, **_row([s for s in taken if s.mode == mode], dense)}
-        for method, taken in samples.items()
-        for mode in MODES
-        if any(s.mode == mode for s in taken)
-    ]
-    for row in rows:
-        ratio = None if published is None else published / row['latency_ms']['p50']
-        row['speedup_vs_published'] = ratio
-    return rows
 
 
 @contextmanager
@@ -221,32 +187,6 @@ def _watch(policies: Iterable[Policy], scene: BenchScene, step: int) -> None:
     for camera, frame in scene.frames(step).items():
         for policy in policies:
             policy.watch(camera, stamp_ns, frame)
-
-
-def _row(taken: Sequence[Sample], dense_p50: float) -> dict[str, Any]:
-    stages = {n: [s.timings_ms[n] for s in taken] for n in taken[0].timings_ms}
-    total = stages.pop('total')
-    refreshed = [s.refresh_ms for s in taken if s.refresh_ms is not None]
-    flops = [s.flops for s in taken if s.flops is not None]
-    return {
-        'queries': len(taken),
-        'visual_tokens': float(np.mean([s.visual_tokens for s in taken])),
-        'latency_ms': quantiles(total),
-        'stages_ms': {name: quantiles(values) for name, values in stages.items()},
-        'refresh_ms': quantiles(refreshed) if refreshed else None,
-        'tflops': float(np.mean(flops)) / 1e12 if flops else None,
-        'speedup_vs_dense': dense_p50 / _p50(total),
-        'selection_percent_of_dense': 100.0 * _p50(stages[SELECTION]) / dense_p50,
-    }
-
-
-def _p50(values: Sequence[float]) -> float:
-    return float(np.percentile(values, 50))
-
-
-def quantiles(values: Sequence[float]) -> dict[str, float]:
-    """``p50`` and ``p95``, linear."""
-    return asdict(Quantiles(*(float(q) for q in np.percentile(values, (50, 95)))))
 
 
 def _settings(options: PruningBenchOptions, model: BenchModel, threads: int) -> dict[str, Any]:

@@ -49,6 +49,14 @@ def pruning_notes(result: Mapping[str, Any]) -> list[str]:
         f'Measured limits: {roof["tflops"]:.3g} TFLOP/s in a product of {model["dtype"]}, '
         f'{roof["gb_per_s"]:.3g} GB/s in a copy. Peak of memory {result["memory_peak_gb"]:.2g} GB.'
     )
+    notes += [_whole_run(row) for row in result['whole_run'] if len(row['modes']) > 1]
+    slow = max(result['rows'], key=lambda r: (r['first_ms'] or 0.0) / r['latency_ms']['p50'])
+    if slow['first_ms'] is not None:
+        notes.append(
+            'First query of a mode behind the warm-up, in p50 of that mode: at most '
+            f'{slow["first_ms"] / slow["latency_ms"]["p50"]:.2f} ({slow["method"]}, '
+            f'{slow["mode"]}).'
+        )
     if settings['refresh']:
         notes.append(
             'refresh: dense look between queries, not in p50; the robot executes a chunk in '
@@ -71,6 +79,15 @@ def pruning_notes(result: Mapping[str, Any]) -> list[str]:
     if not result['ok']:
         notes.append('Some actions were not finite: the times are not to be trusted.')
     return notes
+
+
+def _whole_run(row: Mapping[str, Any]) -> str:
+    modes = ', '.join(f'{count} {mode}' for mode, count in row['modes'].items())
+    published = _or_dash(row['speedup_vs_published'], '.2f')
+    return (
+        f'{row["method"]} over the whole run ({modes}), by mean times: '
+        f'{row["speedup_vs_dense"]:.2f} of dense, {published} of published.'
+    )
 
 
 def model_words(result: Mapping[str, Any]) -> str:

@@ -59,6 +59,10 @@ INFERENCE: dict[str, tuple[str, str]] = {
     'stamp_to_chunk_ms': ('ms', 'ROS time from the newest image to the published chunk.'),
     'skew_ms': ('ms', 'Newest minus oldest image stamp of the pair.'),
     'age_<stream>_ms': ('ms', 'ROS time minus header stamp when the pair was made.'),
+    'early_cameras': (
+        '1',
+        'Cameras whose frames the towers saw before the rest of the pair came.',
+    ),
     'visual_tokens': ('1', 'Visual tokens that reached the last layer, all cameras.'),
     'kept_<camera>': ('1', 'The same for one camera, of 256.'),
     'mode': ('word', '`dense`, `coarse` or `fine`.'),

@@ -82,6 +82,7 @@ def inference_values(
         'stamp_to_chunk_ms': age_ms,
         'skew_ms': 1e3 * pair.skew_s,
         **{f'age_{k}_ms': 1e3 * v for k, v in pair.ages_s.items()},
+        'early_cameras': len(answer.early),
         'visual_tokens': answer.inference.visual_tokens,
         **{f'kept_{camera}': int(mask.sum()) for camera, mask in answer.inference.kept.items()},
         'mode': answer.inference.mode,

@@ -12,7 +12,7 @@ from .inputs import Inputs
 from .messages import to_ns
 from .outputs import UNKNOWN, Outputs, pruning_values
 from .policy_params import PolicyParams, check_profile
-from .query import Answer, Job, QueryRunner
+from .query import Answer, Job, Part, QueryRunner, lateness
 from .status import ERROR, OK, WARN, StatusReporter
 from .stepping import require_simulated_time
 
@@ -25,6 +25,7 @@ class Problem(NamedTuple):
 
 
 _NONE = Problem('', '')
+_PARTNERS_COME = ('nothing_new', 'skew')  # a pair lacks nothing but time
 
 
 class Pipeline:
@@ -94,6 +95,7 @@ class Pipeline:
             self._on_answer,
             self._on_error,
             spare=None if self._synchronous else self._refresh,
+            ahead=self._runner.look_ahead,
         )
 
     def close(self) -> None:
@@ -201,21 +203,28 @@ class Pipeline:
         # until then would be forgotten with it, or be compared with its own.
         if self._policy_epoch == self._epoch and not self._repeated(message):
             self._runner.watch(camera, message)
-        self._query()
+        wait = self._query()
+        due = not self._synchronous and self._due(to_ns(message.header.stamp))
+        if due and wait in _PARTNERS_COME:
+            self.worker.offer(Part(camera, message, self.instruction))
 
     def _repeated(self, message: Any) -> bool:
         """A simulator that waits for this very query shows its frame again."""
         return self._synchronous and to_ns(message.header.stamp) <= self._last_query[1]
 
-    def _query(self) -> None:
-        """Hand the newest pair to the worker, where there is one and it is time."""
+    def _due(self, stamp_ns: int) -> bool:
+        """Whether it is time for a query whose newest image has this stamp."""
+        epoch, last_ns = self._last_query
+        return epoch != self._epoch or stamp_ns - last_ns >= self._period_ns
+
+    def _query(self) -> str:
+        """Hand the newest pair to the worker where it is time; returns why there is no pair."""
         begin = time.perf_counter()
         pair = self.inputs.take()
         if isinstance(pair, Wait):
-            return
-        epoch, last_ns = self._last_query
-        if epoch == self._epoch and pair.stamp_ns - last_ns < self._period_ns:
-            return
+            return pair.reason
+        if not self._due(pair.stamp_ns):
+            return ''
         motion, why = self.inputs.motion.at(pair.stamp_ns)
         spent_ms = 1e3 * (time.perf_counter() - begin)
         self.worker.submit(
@@ -229,6 +238,7 @@ class Pipeline:
                 why,
             )
         )
+        return ''
 
     def _run(self, job: Job) -> Answer:
         if job.epoch != self._policy_epoch:  # here: only the worker may touch the policy
@@ -258,25 +268,14 @@ class Pipeline:
         self.answers += 1
         self._pruned = pruning_values(answer)
         if not self._refresh_failed:
-            self.faults, self.problem = 0, self._lateness(answer)
+            late = lateness(answer.chunk, self._node.get_clock().now().nanoseconds)
+            self.faults, self.problem = 0, Problem('late', late) if late else _NONE
         for camera, count in answer.frozen.items():
             self._node.get_logger().warning(
                 f'camera {camera!r} repeats the same frame, {count + 1} times now; '
                 'check its driver',
                 throttle_duration_sec=5.0,
             )
-
-    def _lateness(self, answer: Answer) -> Problem:
-        """Why the executor will drop all of this chunk; none where some is still to come."""
-        age_s = 1e-9 * (self._node.get_clock().now().nanoseconds - answer.chunk.stamp_ns)
-        lasts_s = len(answer.chunk) * answer.chunk.dt_s
-        if age_s < lasts_s:
-            return _NONE
-        return Problem(
-            'late',
-            f'a chunk is out {age_s:.2f} s after its image and lasts {lasts_s:.2f} s: no step '
-            'of it is left to execute; use a faster device, more pruning or a smaller dtype',
-        )
 
     def _on_error(self, error: BaseException) -> None:
         if isinstance(error, InputRefused):

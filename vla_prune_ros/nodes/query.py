@@ -1,5 +1,6 @@
 """One query, run in the worker thread: a pair of messages in, a checked chunk out."""
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -44,11 +45,21 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A camera's message that waits for the rest of its pair."""
+
+    camera: str
+    message: Any
+    instruction: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a query gave: the chunk that may leave, and everything that is reported about it.
 
     :param node_ms: stage -> milliseconds spent outside the policy.
     :param refresh_ms: time of the refresh after the query before; None where there was none.
+    :param early: cameras whose frames were looked at before the pair was complete.
     """
 
     job: Job
@@ -59,6 +70,18 @@ class Answer:
     position: np.ndarray | None
     frozen: dict[str, int]
     refresh_ms: float | None = None
+    early: tuple[str, ...] = ()
+
+
+def lateness(chunk: ActionChunk, now_ns: int) -> str:
+    """Why the executor will drop all of a chunk; empty where some is still to come."""
+    age_s, lasts_s = 1e-9 * (now_ns - chunk.stamp_ns), len(chunk) * chunk.dt_s
+    if age_s < lasts_s:
+        return ''
+    return (
+        f'a chunk is out {age_s:.2f} s after its image and lasts {lasts_s:.2f} s: no step of it '
+        'is left to execute; use a faster device, more pruning or a smaller dtype'
+    )
 
 
 class QueryRunner:
@@ -75,6 +98,7 @@ class QueryRunner:
         )
         self._fingers = GripperJoints(params.gripper_joints, params.gripper_signs)
         self._frozen = FrozenDetector(params.frozen_frames)
+        self._ahead: dict[str, tuple[Any, np.ndarray]] = {}  # camera -> message, pixels
         proprio = policy.statistics.proprio
         self._rotation_mean = None if proprio is None else proprio.mean[3:6]
 
@@ -88,6 +112,16 @@ class QueryRunner:
         stamp_ns = to_ns(message.header.stamp)
         self.policy.watch(camera, stamp_ns, lambda: self._image(camera, message))
 
+    def look_ahead(self, part: Part) -> None:
+        """Do a camera's share of a query before the messages that it is to be paired with come.
+
+        What is wrong with the message is said when a query takes it.
+        """
+        with contextlib.suppress(InputRefused):
+            image = self._image(part.camera, part.message)
+            self._ahead[part.camera] = part.message, image
+            self.policy.look_ahead(part.camera, image, part.instruction)
+
     def run(self, job: Job, refresh_ms: float | None = None) -> Answer:
         """Decode, infer, check.
 
@@ -100,7 +134,11 @@ class QueryRunner:
         self._check_age(job.pair, 1e-3 * wait_ms)
         with timer.stage('decode'):
             frozen = self._check_frozen(job.pair)
-            images = {c: self._image(c, job.pair.items[c]) for c in self.policy.profile.cameras}
+            ahead = {c: self._seen(c, job.pair.items[c]) for c in self.policy.profile.cameras}
+            images = {
+                c: self._image(c, job.pair.items[c]) if seen is None else seen
+                for c, seen in ahead.items()
+            }
         with timer.stage('state'):
             proprio, position = self._state(job.pair)
         observation = Observation(images, proprio, job.instruction, job.pair.stamp_ns)
@@ -115,7 +153,13 @@ class QueryRunner:
             )
         stages = {k: v for k, v in timer.milliseconds().items() if k != 'total'}
         node_ms = {'pairing': job.pairing_ms, 'queue': wait_ms, **stages}
-        return Answer(job, inference, chunk, report, node_ms, position, frozen, refresh_ms)
+        early = tuple(c for c, seen in ahead.items() if seen is not None)
+        return Answer(job, inference, chunk, report, node_ms, position, frozen, refresh_ms, early)
+
+    def _seen(self, camera: str, message: Any) -> np.ndarray | None:
+        """The pixels of a message that was looked at ahead, once."""
+        before, image = self._ahead.pop(camera, (None, None))
+        return image if before is message else None
 
     def _check_age(self, pair: Pair, waited_s: float) -> None:
         """A pair was fresh when it was handed over; behind a slow query it may not be any more,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,6 +91,10 @@ class PruningPass:
             **{site: self.kept_by_site[site] for site in before},
             last: self.kept_by_site[last][self.seen],
         }
+
+    def masks(self) -> dict[str, dict[str, np.ndarray]]:
+        """The same by camera: site -> camera -> bool (patches,)."""
+        return {site: self.layout.camera_masks(ids) for site, ids in self.survivors().items()}
 
     def site_after(self, layer: int) -> Site | None:
         """The site behind ``layer`` (-1: before layer 0), if the pruner has one there."""

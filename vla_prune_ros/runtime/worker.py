@@ -37,6 +37,10 @@ class InferenceWorker:
         thread; called once per delivered result where no job waits. It asks its argument as often
         as it can, and returns soon after a False: a job waits, or the result was invalidated.
         What it raises goes to ``on_error``.
+    :param ahead: takes what :meth:`offer` was given, in the worker thread, while no job waits.
+        What it raises goes to ``on_error``.
+    :param patience_s: what is offered is not begun before that time: where a job comes within it,
+        all of its parts at once are faster than one after the other.
     """
 
     def __init__(
@@ -46,17 +50,20 @@ class InferenceWorker:
         on_error: Callable[[BaseException], None],
         clock: Callable[[], float] = time.monotonic,
         spare: Callable[[Proceed], None] | None = None,
+        ahead: Callable[[Any], None] = lambda part: None,
+        patience_s: float = 0.003,
     ) -> None:
         self._run, self._on_result, self._on_error, self._clock = run, on_result, on_error, clock
-        self._spare = spare
+        self._spare, self._ahead, self._patience_s = spare, ahead, patience_s
         # Lock order: _delivery, then _state. submit() takes only _state, which nobody holds for
         # long.
         self._delivery = threading.RLock()
         self._state = threading.Condition()
         self._slot: _Job | None = None
+        self._offered: _Job | None = None
         self._generation = 0
         self._started: float | None = None
-        self._in_spare = False
+        self._aside = False  # in work that is no job
         self._closed = False
         self.replaced = 0
         """Jobs that a newer one replaced before they started."""
@@ -80,6 +87,17 @@ class InferenceWorker:
             self._state.notify()
             return True
 
+    def offer(self, part: Any) -> None:
+        """Hand over a part of a job whose other parts have not come, and return at once.
+
+        It is worked on while the thread has nothing else to do. A newer one, or a job, replaces
+        one that was not begun: whoever offers does without.
+        """
+        with self._state:
+            if not self._closed and self._slot is None:
+                self._offered = _Job(part, self._generation, self._clock())
+                self._state.notify()
+
     def invalidate(self) -> None:
         """Discard the queued job and the result of the running one.
 
@@ -92,12 +110,12 @@ class InferenceWorker:
     def busy_s(self) -> float:
         """Seconds that the running job has taken so far; 0 where none runs.
 
-        Spare work is no job and takes no time here. It does so from when a job waits for it to
-        end, so that a device which hangs in it is noticed.
+        Spare work and offered parts are no jobs and take no time here. They do so from when a job
+        waits for them to end, so that a device which hangs in one is noticed.
         """
         with self._state:
             start = self._started
-            if start is None and self._in_spare and self._slot is not None:
+            if start is None and self._aside and self._slot is not None:
                 start = self._slot.since
             return 0.0 if start is None else self._clock() - start
 
@@ -125,7 +143,7 @@ class InferenceWorker:
     def _discard(self) -> None:
         self._generation += 1
         self.discarded += self._slot is not None
-        self._slot = None
+        self._slot = self._offered = None
 
     def _loop(self) -> None:
         while (job := self._take()) is not None:
@@ -143,29 +161,40 @@ class InferenceWorker:
     def _use_spare_time(self, generation: int, spare: Callable[[Proceed], None]) -> None:
         def proceed() -> bool:
             with self._state:
+                wanted = self._slot is not None or self._offered is not None
                 # invalidate() and close() raise the generation
-                return self._slot is None and self._generation == generation
+                return not wanted and self._generation == generation
 
-        if not proceed():
-            return
+        if proceed():
+            self._do_aside(spare, proceed)
+
+    def _do_aside(self, work: Callable[[Any], None], argument: Any) -> None:
         with self._state:
-            self._in_spare = True
+            self._aside = True
         try:
-            spare(proceed)
+            work(argument)
         except BaseException as error:
             self._report(error)
         finally:
             with self._state:
-                self._in_spare = False
+                self._aside = False
 
     def _take(self) -> _Job | None:
-        with self._state:
-            self._state.wait_for(lambda: self._closed or self._slot is not None)
-            if self._closed:
-                return None
-            job, self._slot = self._slot, None
-            self._started = self._clock()
-            return job
+        """The next job, after offered parts; None where the worker is closed."""
+        while True:
+            with self._state:
+                self._state.wait_for(lambda: self._closed or self._slot or self._offered)
+                if self._offered is not None:
+                    self._state.wait_for(lambda: self._closed or self._slot, self._patience_s)
+                part, self._offered = self._offered, None
+                if self._closed:
+                    return None
+                if self._slot is not None:
+                    job, self._slot = self._slot, None
+                    self._started = self._clock()
+                    return job
+            if part is not None:  # invalidate() may have taken it
+                self._do_aside(self._ahead, part.payload)
 
     def _deliver(self, job: _Job, result: Any) -> bool:
         with self._delivery:

@@ -1,0 +1,106 @@
+"""Frames that the towers see before their query: the same answers as without, and less to do.
+
+Expected values come from plain queries on the same weights. Towers run on one camera and on two
+round differently, hence 1e-5; the number of runs is counted at the towers themselves.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import vla_prune_ros
+from vla_prune_ros.errors import InputRefused
+
+
+@pytest.fixture(scope='module')
+def policies(data_dir, tokenizer):
+    def load(pruning):
+        folder = data_dir / 'micro' / 'checkpoint'
+        return vla_prune_ros.load_policy(folder, tokenizer=tokenizer, pruning=pruning)
+
+    return {name: load(name) for name in ('dense', 'specprune')}
+
+
+@pytest.fixture
+def towers(policies, monkeypatch):
+    """Number of pictures in each run of the towers, of all policies."""
+    runs = []
+    for policy in policies.values():
+        policy.reset()
+        plain = policy.model.vision_backbone.forward
+
+        def counted(pixels, *rest, plain=plain):
+            runs.append(len(pixels))
+            return plain(pixels, *rest)
+
+        monkeypatch.setattr(policy.model.vision_backbone, 'forward', counted)
+    return runs
+
+
+def same(mine, plain):
+    np.testing.assert_allclose(mine.normalized, plain.normalized, rtol=0, atol=1e-5)
+    for camera, mask in plain.kept.items():
+        np.testing.assert_array_equal(mine.kept[camera], mask)
+        np.testing.assert_array_equal(mine.model_images[camera], plain.model_images[camera])
+    assert list(mine.model_images) == list(plain.model_images)
+
+
+@pytest.mark.parametrize('pruning', ['dense', 'specprune'])
+@pytest.mark.parametrize('early', [('primary',), ('wrist',), ('wrist', 'primary')])
+def test_the_answer_is_that_of_a_plain_query(policies, observation, towers, pruning, early):
+    policy = policies[pruning]
+    plain = [policy.infer(observation), policy.infer(replace(observation, stamp_ns=10**8))]
+    policy.reset()
+    towers.clear()
+    for stamp_ns, expected in zip((17, 10**8), plain, strict=True):
+        for camera in early:
+            policy.look_ahead(camera, observation.images[camera], observation.instruction)
+        assert towers == [1] * len(early)
+        out = policy.infer(replace(observation, stamp_ns=stamp_ns))
+        assert towers == [1, 1]  # each camera once, whoever was early
+        towers.clear()
+        same(out, expected)
+
+
+def test_another_frame_or_instruction_is_looked_at_anew(policies, observation, towers):
+    policy, frames = policies['dense'], observation.images
+    plain = policy.infer(observation)
+    towers.clear()
+    policy.look_ahead('wrist', np.zeros_like(frames['wrist']), observation.instruction)
+    policy.look_ahead('primary', frames['primary'], 'another task')
+    same(policy.infer(observation), plain)
+    assert towers == [1, 1, 2]
+
+
+def test_a_frame_serves_one_query(policies, observation, towers):
+    policy = policies['dense']
+    policy.look_ahead('wrist', observation.images['wrist'], observation.instruction)
+    first = policy.infer(observation)
+    towers.clear()
+    same(policy.infer(observation), first)
+    assert towers == [2]
+
+
+def test_what_a_frame_shows_outlives_a_reset(policies, observation, towers):
+    """The first query of an episode resets the policy, and its frames may come before."""
+    policy = policies['specprune']
+    plain = policy.infer(observation)
+    policy.look_ahead('wrist', observation.images['wrist'], observation.instruction)
+    policy.reset()
+    towers.clear()
+    same(policy.infer(observation), plain)
+    assert towers == [1]
+
+
+def test_bad_frames_are_named(policies, observation):
+    policy = policies['dense']
+    with pytest.raises(InputRefused, match="camera 'left' is absent"):
+        policy.look_ahead('left', observation.images['wrist'], 'x')
+    with pytest.raises(InputRefused, match="image of camera 'wrist' is float64"):
+        policy.look_ahead('wrist', np.zeros((4, 4, 3)), 'x')
+
+
+def test_warm_up_runs_every_number_of_cameras(policies, towers):
+    policies['dense'].warm_up()
+    assert sorted(set(towers)) == [1, 2]
