@@ -50,6 +50,11 @@ class EpisodeFrames:
             self.history.push_prepared(stamp_ns, frames)
         return frames
 
+    def take_over(self, history: FrameHistory | None) -> None:
+        """Go on with the frames of an episode that was interrupted."""
+        if self.history is not None and history is not None:
+            self.history.take_over(history)
+
     def clear(self) -> None:
         """Forget all frames."""
         if self.history is not None:

@@ -21,6 +21,7 @@ from ..pruning.plan import SELECTION, Layout, Pruner, Query
 from ..pruning.registry import build_pruner
 from ..records import Inference, MotionHint, Observation
 from .episode_frames import EpisodeFrames
+from .memory import pack, unpack
 from .observation import normalized_state
 from .programs import Engine, eager
 from .prompts import Prompts
@@ -61,10 +62,18 @@ class Policy:
         self.pruner = pruner
         self.tokenizer = tokenizer
         self.target = target
+        self._network = model, profile, statistics, tokenizer
+        self._options = {
+            'about': about,
+            'diffusion_steps': diffusion_steps,
+            'seed': seed,
+            'fast_images': fast_images,
+            'target': target,
+            'engine': engine,
+        }
         self._about = dict(about)
         self._diffusion_steps = diffusion_steps
-        self._seed = seed
-        self._fast_images = fast_images
+        self._seed, self._engine = seed, engine
         self._generator = torch.Generator().manual_seed(seed)
         weight = model.language_model.model.norm.weight  # in the activations' dtype, always
         self.device, self.dtype = weight.device, weight.dtype
@@ -72,11 +81,15 @@ class Policy:
             partial(torch.cuda.synchronize, self.device) if self.device.type == 'cuda' else None
         )
         self._prompts = Prompts(tokenizer, self.device)
-        self._engine = engine
-        self._forward = engine(model, pruner)
-        self._sight = Sight(self._forward, profile, self.device, fast_images)
         self._frames = EpisodeFrames(pruner, profile, fast_images)
         self._last: tuple[Tensor, Layout] | None = None  # of the last query, for a refresh
+        self._wire()
+
+    def _wire(self) -> None:
+        """Run the network with the pruner that there is now."""
+        self._forward = self._engine(self.model, self.pruner)
+        fast = self._options['fast_images']
+        self._sight = Sight(self._forward, self.profile, self.device, fast)
 
     @torch.inference_mode()
     def infer(
@@ -196,19 +209,23 @@ class Policy:
 
         :raises ProfileError: the method is unknown, or not possible with this checkpoint.
         """
-        return Policy(
-            self.model,
-            self.profile,
-            self.statistics,
-            self.tokenizer,
-            build_pruner(pruning, self.target),
-            self._about,
-            self._diffusion_steps,
-            self._seed,
-            self._fast_images,
-            self.target,
-            self._engine,
-        )
+        return Policy(*self._network, build_pruner(pruning, self.target), **self._options)
+
+    def memory(self) -> bytes:
+        """What outlives a query, so that a policy like this one can go on from here.
+
+        :raises DataError: the pruner's share of it cannot be stored.
+        """
+        return pack(self.pruner, self._frames, self._generator)
+
+    def restore(self, memory: bytes) -> None:
+        """Go on where the policy that gave :meth:`memory` was; it must be the same function.
+
+        :param memory: of this machine and version: it is executed.
+        """
+        self.pruner = unpack(memory, self._frames, self._generator)
+        self._last = None
+        self._wire()
 
     def reset(self) -> None:
         """Forget what the pruner learnt from earlier inferences, and all frames."""
@@ -267,17 +284,8 @@ class Policy:
     ) -> str:
         stamp_ns = observation.stamp_ns
         frames = self._frames.query(stamp_ns, observation.images, images)
-        query = Query(
-            layout,
-            images,
-            observation.instruction,
-            stamp_ns,
-            motion,
-            visual,
-            self._frames.history,
-            frames,
-        )
-        return self.pruner.begin(query)
+        told = layout, images, observation.instruction, stamp_ns, motion
+        return self.pruner.begin(Query(*told, visual, self._frames.history, frames))
 
     def _state(self, observation: Observation) -> Tensor | None:
         state = normalized_state(observation, self.statistics, self.profile)

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,14 @@ class _Entry:
     raw: Frame | None
     model_image: np.ndarray | None = None
     queried: bool = False
+
+    def decode(self) -> None:
+        """Call the function that waits in place of a frame; one that fails gives none."""
+        if callable(self.raw):
+            try:
+                self.raw = self.raw()
+            except Exception:  # whatever a decoder raises
+                self.raw = None
 
 
 class _Ring:
@@ -180,6 +189,25 @@ class FrameHistory:
         with self._lock:
             self._rings.clear()
 
+    def take_over(self, other: 'FrameHistory') -> None:
+        """Hold the frames of another history instead of the own."""
+        with other._lock, self._lock:
+            self._rings = other._rings
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: the frames, each decoded where it was waiting to be; what cannot be decoded
+        counts as none, here and later."""
+        with self._lock:
+            rings = list(self._rings.values())
+        for entry in {id(e): e for ring in rings for e in (*ring.recent, *ring.first)}.values():
+            entry.decode()
+        return {k: v for k, v in vars(self).items() if k not in ('_lock', '_prepare')}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """A history that only gives its frames to :meth:`take_over`."""
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
     def _store(self, ring: _Ring, stamp_ns: int, image: np.ndarray) -> _Entry | None:
         """The entry that stands for a query's frame; None where newer frames left no place."""
         entry = ring.at(stamp_ns, self._spacing_ns)
@@ -195,8 +223,8 @@ class FrameHistory:
     def _ready(self, entry: _Entry) -> np.ndarray | None:
         if entry.model_image is None and entry.raw is not None:
             # A frame that was never asked about must not stop a query, whatever is wrong with it.
+            entry.decode()
             with contextlib.suppress(Exception):
-                raw = entry.raw() if callable(entry.raw) else entry.raw
-                entry.model_image = self._prepare(raw)
+                entry.model_image = self._prepare(entry.raw)
             entry.raw = None
         return entry.model_image

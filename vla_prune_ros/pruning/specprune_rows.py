@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -24,13 +25,13 @@ def released_text_rows(layer: int) -> Rows:
     Layer 0: without the nine fixed words and the last prompt token; layer 1: one row later. The
     whole prompt where it is shorter than that.
     """
+    return partial(_released_window, layer)
 
-    def rows(layout: Layout) -> range:
-        prompt = layout.prompt_positions
-        window = range(prompt.start + 9 + layer, prompt.stop - 1 + layer)
-        return window if len(window) else prompt
 
-    return rows
+def _released_window(layer: int, layout: Layout) -> range:
+    prompt = layout.prompt_positions
+    window = range(prompt.start + 9 + layer, prompt.stop - 1 + layer)
+    return window if len(window) else prompt
 
 
 def released_global_rows(layout: Layout) -> range:

@@ -35,6 +35,18 @@ def pose(recorded: BagMessage) -> tuple[np.ndarray, np.ndarray]:
     return np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
 
 
+def checked_pose(recorded: BagMessage) -> tuple[np.ndarray, np.ndarray]:
+    """The same where it is a pose: finite, with a quaternion that is not of length 0.
+
+    :raises InputRefused: ``corrupt`` or ``pose``.
+    """
+    position, quaternion = pose(recorded)
+    norm = float(np.linalg.norm(quaternion))
+    if not (np.isfinite(position).all() and np.isfinite(norm) and norm > 1e-6):
+        raise InputRefused('pose', f'{recorded.topic}: no pose', 'check its publisher')
+    return position, quaternion
+
+
 def joints(recorded: BagMessage) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names, positions and velocities of a JointState, float64; velocities may be empty.
 

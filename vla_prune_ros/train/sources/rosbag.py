@@ -14,8 +14,9 @@ from ...runtime.bag import Bag
 from ...runtime.bag_files import find_bags
 from ...runtime.bag_observation import Wiring, picture
 from ...runtime.bag_topics import Topics, guess_topics, load_topics
+from ...runtime.bag_tracks import Reading
 from ...runtime.state import pose_gripper_proprio, resolve_axis_angle
-from .rosbag_recording import Labelled, Reading, Recorder
+from .rosbag_recording import Labelled, Recorder
 from .sample import Sample
 
 _OPEN_BAGS = 8

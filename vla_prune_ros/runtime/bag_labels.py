@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ...profiles import Profile
+from ..profiles import Profile
 
 
 class Motion:

@@ -1,0 +1,90 @@
+"""A policy that goes on from another's memory answers as that one would have.
+
+Expected values: the answers of the policy that was never interrupted, to the last bit. Frames,
+speeds and noise are drawn here.
+"""
+
+import numpy as np
+import pytest
+
+from vla_prune_ros.engine.policy import Policy
+from vla_prune_ros.errors import DataError
+from vla_prune_ros.evaluate.bench_models import BenchModelOptions, build_bench_model
+from vla_prune_ros.evaluate.bench_scene import BenchScene
+from vla_prune_ros.pruning.registry import PRUNERS
+
+METHODS = (
+    'dense',
+    'uniform:64',
+    'fastv:64',
+    'divprune:64',
+    'vla_adp',
+    'vla_pruner:64',
+    'vla_cache',
+)
+SPECPRUNE = ('specprune', 'specprune:paper', 'specprune:legacy_2026')
+
+
+@pytest.fixture(scope='module')
+def model():
+    return build_bench_model(BenchModelOptions('micro'))
+
+
+def drive(policy: Policy, scene: BenchScene, queries):
+    """Some queries with the frames behind them, decoded only where they are asked for."""
+    out = []
+    for number in queries:
+        seen = scene.observation(number, policy.statistics.proprio.mean)
+        out.append(policy.infer(seen, scene.motion(number)))
+        policy.refresh()
+        for step in scene.steps_after(number):
+            for camera, frame in scene.frames(step).items():
+                policy.watch(camera, scene.stamp_ns(step), lambda frame=frame: frame)
+    return out
+
+
+@pytest.mark.parametrize('method', [*METHODS, *SPECPRUNE])
+def test_it_goes_on_to_the_last_bit(model, method):
+    scene = BenchScene(model.profile, 8)
+    first, second = model.policy(method), model.policy(method)
+    drive(first, scene, range(4))
+    memory = first.memory()
+    drive(second, scene, range(1))  # whatever it remembers is replaced
+    second.restore(memory)
+    expected, found = drive(first, scene, range(4, 8)), drive(second, scene, range(4, 8))
+    for mine, plain in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine.normalized, plain.normalized)
+        assert (mine.mode, mine.pruning) == (plain.mode, plain.pruning)
+        for camera, mask in plain.kept.items():
+            np.testing.assert_array_equal(mine.kept[camera], mask)
+
+
+def test_without_its_memory_specprune_answers_otherwise(model):
+    """Else the test above could not fail."""
+    scene = BenchScene(model.profile, 8)
+    first, second = model.policy('specprune'), model.policy('specprune')
+    drive(first, scene, range(4))
+    expected, found = drive(first, scene, range(4, 5)), drive(second, scene, range(4, 5))
+    assert found[0].mode == 'dense' != expected[0].mode
+
+
+def test_frames_that_cannot_be_decoded_count_as_none(model):
+    scene, policy = BenchScene(model.profile, 2), model.policy('specprune')
+    drive(policy, scene, range(1))
+    policy.watch('primary', 10**9, lambda: 1 / 0)
+    other = model.policy('specprune')
+    other.restore(policy.memory())
+    drive(other, scene, range(1, 2))
+
+
+def test_a_pruner_that_cannot_be_stored_is_named(model):
+    policy = model.policy('specprune')
+    policy.pruner.hook = lambda: None
+    with pytest.raises(DataError, match="what 'specprune' remembers cannot be stored"):
+        policy.memory()
+
+
+def test_every_method_is_here():
+    """``lightvla`` and its kin are not stateful, and need trained weights."""
+    named = {m.partition(':')[0] for m in (*METHODS, *SPECPRUNE)}
+    assert set(PRUNERS) - named == {'lightvla', 'lightvla_star', 'vla_acl'}
