@@ -110,6 +110,7 @@ setup(
             'vla_policy = vla_prune_ros.nodes.policy_node:main',
             'chunk_executor = vla_prune_ros.nodes.executor_node:main',
             'simulator = vla_prune_ros.nodes.simulator_node:main',
+            'bag_player = vla_prune_ros.nodes.bag_player:main',
         ],
     },
     zip_safe=False,

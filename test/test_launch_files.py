@@ -19,6 +19,7 @@ RECORDS = {
     'vla_policy': 'PolicyParams',
     'chunk_executor': 'ExecutorParams',
     'simulator': 'SimulatorParams',
+    'bag_player': 'BagPlayerParams',
 }
 EVERY_NODE = {'use_sim_time'}
 
@@ -31,6 +32,7 @@ HUMBLE_API = {
         'IncludeLaunchDescription',
         'OpaqueFunction',
         'SetEnvironmentVariable',
+        'Shutdown',
     },
     'launch.launch_description_sources': {'PythonLaunchDescriptionSource'},
     'launch.substitutions': {'LaunchConfiguration'},
@@ -232,6 +234,7 @@ def test_every_parameter_that_a_launch_file_sets_is_declared_by_its_node(fake_la
     given = {a: 'x' for a in ('checkpoint', 'profile', 'pruning', 'instruction')}
     nodes = {
         **launched('libero.launch.py'),
+        **launched('replay.launch.py', bag='x', topics='x'),
         **launched('policy.launch.py', output='twist', **given),
     }
     assert set(nodes) == set(RECORDS)
@@ -307,6 +310,37 @@ def test_libero_launch_gives_all_three_nodes_the_same_stepping(fake_launch):
     nodes = launched('libero.launch.py', stepping='synchronous', simulator='two_cubes')
     assert {overrides(node)['stepping'].args for node in nodes.values()} == {('synchronous',)}
     assert overrides(nodes['simulator'])['simulator'].args == ('two_cubes',)
+
+
+def test_replay_launch_starts_a_player_and_a_policy_on_its_time_and_no_executor(fake_launch):
+    nodes = launched('replay.launch.py', bag='/bags/run1', checkpoint='/models/a')
+    assert set(nodes) == {'vla_policy', 'bag_player'}
+    policy, player = overrides(nodes['vla_policy']), overrides(nodes['bag_player'])
+    assert policy['use_sim_time'] is True and policy['autostart'] is True
+    assert policy['checkpoint'].args == ('/models/a',)
+    assert 'use_sim_time' not in player  # it is the one that publishes /clock
+    assert (player['bag'].args, player['loop']) == (('/bags/run1',), False)
+    assert set(player) == {'bag', 'rate', 'loop', 'wait_for_subscribers_s'}
+    assert nodes['bag_player'].kwargs['executable'] in console_scripts()
+    assert nodes['bag_player'].kwargs['on_exit'].kind == 'Shutdown'
+
+
+def test_replay_launch_passes_its_arguments_on(fake_launch):
+    given = {
+        'topics': '/bags/topics.yaml',
+        'profile': '/robots/mine.yaml',
+        'params_file': '/robots/params.yaml',
+        'rate': '0.5',
+        'loop': 'true',
+    }
+    nodes = launched('replay.launch.py', pruning='specprune', instruction='1: lift it', **given)
+    policy, player = overrides(nodes['vla_policy']), overrides(nodes['bag_player'])
+    assert all(n.kwargs['parameters'][0] == given['params_file'] for n in nodes.values())
+    assert policy['profile'].args == player['profile'].args == (given['profile'],)
+    assert policy['pruning'].args == ('specprune',)
+    assert policy['instruction'].kwargs == {'value_type': str}
+    assert player['topics'].args == (given['topics'],) and player['loop'] is True
+    assert (player['rate'].args, player['rate'].kwargs) == (('0.5',), {'value_type': float})
 
 
 def test_every_remapped_topic_is_one_of_the_nodes(fake_launch):

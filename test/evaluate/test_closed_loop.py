@@ -21,7 +21,7 @@ import pytest
 
 from vla_prune_ros import cli
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.evaluate import closed_loop, episode_pool
+from vla_prune_ros.evaluate import closed_loop, worker_pool
 from vla_prune_ros.evaluate.closed_loop import (
     EvaluateOptions,
     plan_jobs,
@@ -30,11 +30,11 @@ from vla_prune_ros.evaluate.closed_loop import (
     task_names,
 )
 from vla_prune_ros.evaluate.episode import EpisodeKey, Setting
-from vla_prune_ros.evaluate.episode_pool import run_jobs
-from vla_prune_ros.evaluate.episode_worker import Outcome
+from vla_prune_ros.evaluate.episode_worker import EpisodeWorker, Outcome
 from vla_prune_ros.evaluate.fingerprint import versions
 from vla_prune_ros.evaluate.methods import parse_methods
 from vla_prune_ros.evaluate.rollout import run_episode
+from vla_prune_ros.evaluate.worker_pool import run_jobs
 from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.sim.tasks import PICK_TASKS, TASKS
 
@@ -61,7 +61,7 @@ class Line:
         self._scene, self._policy = scene, policy
         self.ran, self.fail = [], set()
 
-    def __call__(self, jobs, setting, workers, ray):
+    def __call__(self, kind, jobs, setting, workers, ray):
         for job in jobs:
             self.ran.append(job.key)
             yield Outcome(job, self._run(job), versions())
@@ -197,7 +197,7 @@ def test_other_weights_in_the_same_folder_are_refused(options, line, tmp_path):
 
 
 def test_a_job_that_cannot_run_stops_the_run_with_its_reason(options, monkeypatch):
-    def nothing(jobs, setting, workers, ray):
+    def nothing(kind, jobs, setting, workers, ray):
         yield Outcome(jobs[0], None, versions(), ('no task is named fly', 'choose another'))
 
     monkeypatch.setattr(closed_loop, 'run_jobs', nothing)
@@ -206,14 +206,14 @@ def test_a_job_that_cannot_run_stops_the_run_with_its_reason(options, monkeypatc
 
 
 def test_no_jobs_need_no_worker():
-    assert list(run_jobs([], Setting(), workers=4)) == []
+    assert list(run_jobs(EpisodeWorker, [], Setting(), workers=4)) == []
 
 
 def test_without_ray_the_mend_is_said(options, checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, 'ray', None)
     jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
     with pytest.raises(VlaPruneError, match=r"pip install 'vla_prune_ros\[ray\]'"):
-        next(run_jobs(jobs, options.setting, 2, 'auto'))
+        next(run_jobs(EpisodeWorker, jobs, options.setting, 2, 'auto'))
 
 
 def real_jobs(options, checkpoint):
@@ -236,10 +236,10 @@ def numbers(outcomes):
 @pytest.mark.slow
 def test_order_and_number_of_workers_change_no_number(options, checkpoint, renderer):
     jobs = real_jobs(options, checkpoint)
-    in_order = numbers(run_jobs(jobs, options.setting, 1))
+    in_order = numbers(run_jobs(EpisodeWorker, jobs, options.setting, 1))
     shuffled = random.Random(3).sample(jobs, len(jobs))
     assert [j.key for j in shuffled] != [j.key for j in jobs]
-    assert numbers(run_jobs(shuffled, options.setting, 2)) == in_order
+    assert numbers(run_jobs(EpisodeWorker, shuffled, options.setting, 2)) == in_order
     moved = {e.moved_m for e in in_order.values()}
     assert len(moved) == len(jobs) and min(moved) > 0.01  # no two episodes are the same
 
@@ -250,8 +250,8 @@ def test_a_ray_cluster_gives_the_same_numbers(options, checkpoint, renderer, mon
     monkeypatch.setenv('PYTHONPATH', str(ROOT))  # of the actors
     monkeypatch.setenv('RAY_AUTH_MODE', 'disabled')  # else it keeps a token in the home folder
     jobs = real_jobs(options, checkpoint)[:3]
-    expected = numbers(run_jobs(jobs, options.setting, 1))
-    assert numbers(run_jobs(jobs, options.setting, 2, 'local')) == expected
+    expected = numbers(run_jobs(EpisodeWorker, jobs, options.setting, 1))
+    assert numbers(run_jobs(EpisodeWorker, jobs, options.setting, 2, 'local')) == expected
 
 
 @pytest.mark.skipif(find_spec('ray') is None, reason='ray is not installed')
@@ -264,15 +264,15 @@ def test_a_cluster_that_is_not_there_is_said(options, checkpoint, monkeypatch):
     monkeypatch.setattr(ray, 'init', refuse)
     jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
     with pytest.raises(VlaPruneError, match="no Ray cluster at 'auto'.*ray start --head"):
-        next(run_jobs(jobs, options.setting, 1, 'auto'))
+        next(run_jobs(EpisodeWorker, jobs, options.setting, 1, 'auto'))
 
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_said_and_none_is_left(options, checkpoint, monkeypatch):
     jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
-    monkeypatch.setattr(episode_pool, '_work', _die)
+    monkeypatch.setattr(worker_pool, '_work', _die)
     with pytest.raises(VlaPruneError, match='a worker process died; run the same command again'):
-        list(run_jobs(jobs, options.setting, 2))
+        list(run_jobs(EpisodeWorker, jobs, options.setting, 2))
 
 
 def _die(job):

@@ -95,6 +95,7 @@ MEMBERS = {
     *('add_node', 'remove_node', 'spin', 'spin_once', 'shutdown'),  # executors
     *('create_jump_callback', 'now', 'nanoseconds', 'to_msg'),  # clocks and times
     *('ok', 'try_shutdown', 'cancel', 'reset', 'destroy', 'is_canceled'),  # contexts, timers
+    'clock',  # timers
     *('debug', 'info', 'warning', 'error', 'fatal'),  # loggers
     *('to_parameter_msg', 'value', 'type_', 'Type', 'name'),  # parameters
     'with_default_policies',

@@ -13,9 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 pytestmark = pytest.mark.ros
 rclpy = pytest.importorskip('rclpy', reason='no ROS 2 distribution and no ros-* wheels')
 
+import bag_writer as writer  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
@@ -25,6 +27,7 @@ from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
 from vla_prune_ros.model.synthetic import make_checkpoint  # noqa: E402
 from vla_prune_ros.nodes import interface_doc  # noqa: E402
+from vla_prune_ros.nodes.bag_player import BagPlayerNode  # noqa: E402
 from vla_prune_ros.nodes.executor_node import ExecutorNode  # noqa: E402
 from vla_prune_ros.nodes.interface_tables import (  # noqa: E402
     NODES,
@@ -99,8 +102,28 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def nodes(checkpoint):
-    """The three nodes, the policy configured, and an executor that spins them."""
+def bag(tmp_path_factory):
+    """A recording of every stream, with raw images; each topic has the name of its stream."""
+    image = writer.image_message(writer.T0, np.zeros((4, 4, 3), np.uint8))
+    pose = writer.pose_message(writer.T0)
+    trajectory = writer.trajectory_message(writer.T0, ['gripper'], [[1.0]], writer.MS)
+    messages = {
+        **dict.fromkeys(CAMERAS, image),
+        'ee_pose': pose,
+        'pose_target': pose,
+        'joint_states': writer.joints_message(writer.T0, ['finger'], [0.0]),
+        'instruction': writer.text_message('lift'),
+        'twist': writer.twist_message(writer.T0, range(6)),
+        'gripper': trajectory,
+        'action_chunk': trajectory,
+    }
+    rows = [(f'/{stream}', writer.T0, message) for stream, message in messages.items()]
+    return writer.write(tmp_path_factory.mktemp('bags') / 'bag', rows)
+
+
+@pytest.fixture(scope='module')
+def nodes(checkpoint, bag):
+    """All nodes, the policy configured, and an executor that spins them."""
     # A namespace of their own: the graph may hold nodes of the same names, from earlier tests, for
     # as long as the middleware's lease.
     rclpy.init(args=['--ros-args', '-r', '__ns:=/interface'])
@@ -108,7 +131,17 @@ def nodes(checkpoint):
     assert policy.trigger_configure() == rclpy.lifecycle.TransitionCallbackReturn.SUCCESS
     simulator = SimulatorNode(make_scene=lambda parameters: StubScene())
     executor = SingleThreadedExecutor()
-    made = {'vla_policy': policy, 'chunk_executor': ExecutorNode(), 'simulator': simulator}
+    # It waits for a policy of another namespace, which never comes.
+    waiting = {'bag': str(bag), 'wait_for_subscribers_s': 3600.0, 'loop': True}
+    player = BagPlayerNode(
+        parameter_overrides=[Parameter(name, value=value) for name, value in waiting.items()]
+    )
+    made = {
+        'vla_policy': policy,
+        'chunk_executor': ExecutorNode(),
+        'simulator': simulator,
+        'bag_player': player,
+    }
     for node in made.values():
         executor.add_node(node)
     yield SimpleNamespace(executor=executor, **made)
@@ -137,11 +170,12 @@ def relative(node, name):
 
 
 def expanded(table):
-    """The rows of a table, one for each camera."""
+    """The rows of a table, one for each camera; a topic of the bag has the name of its stream."""
     rows = {}
     for row in table:
         cameras = CAMERAS if '<camera>' in row.name else ('',)
-        rows.update({row.name.replace('<camera>', camera): row for camera in cameras})
+        for camera in cameras:
+            rows[re.sub('<(.*?)>', r'\1', row.name.replace('<camera>', camera))] = row
     return rows
 
 
@@ -160,11 +194,13 @@ def test_the_page_is_what_the_generator_prints(capsys):
 def test_published_topics(nodes, name):
     node = getattr(nodes, name)
     wanted = types(expanded(PUBLISHED[name]))
+    if name == 'bag_player':  # its images are raw or compressed, as the bag's are
+        wanted = {topic: kind for topic, kind in wanted.items() if 'compressed' not in topic}
     ask = 'get_publisher_names_and_types_by_node'
     assert in_graph(node, ask, STANDARD_TOPICS, wanted) == wanted
 
 
-@pytest.mark.parametrize('name', ['chunk_executor', 'simulator'])
+@pytest.mark.parametrize('name', ['chunk_executor', 'simulator', 'bag_player'])
 def test_subscribed_topics(nodes, name):
     wanted = types(expanded(SUBSCRIBED[name]))
     ask = 'get_subscriber_names_and_types_by_node'

@@ -18,6 +18,9 @@ from ..errors import VlaPruneError
 from .bench import add_bench
 from .common import add_command, choose_policy, positive, require_ros
 from .evaluate import add_evaluate
+from .play import add_play
+from .record_demo import add_record_demo
+from .replay import add_replay
 from .train import add_train
 
 
@@ -89,6 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
     make.add_argument('--seed', type=int, default=0)
     add_bench(commands)
     add_evaluate(commands)
+    add_play(commands)
+    add_record_demo(commands)
+    add_replay(commands)
     add_train(commands)
     return parser
 

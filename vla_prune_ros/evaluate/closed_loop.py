@@ -10,14 +10,14 @@ from ..errors import VlaPruneError
 from ..sim.registry import make_scene
 from ..sim.tasks import PICK_TASKS, TASKS
 from .episode import EpisodeKey, EpisodeResult, Setting
-from .episode_pool import run_jobs
 from .episode_store import EpisodeStore
 from .episode_video import video_path
-from .episode_worker import Job, Outcome
+from .episode_worker import EpisodeWorker, Job, Outcome
 from .fingerprint import checkpoint_card, versions
 from .machine import machine
 from .methods import Method, parse_methods
 from .results import result_rows
+from .worker_pool import run_jobs
 
 OnEpisodes = Callable[[EpisodeKey, EpisodeResult], None]
 """Called with every episode: those that are there already, then each that ends."""
@@ -36,7 +36,7 @@ class EvaluateOptions:
         the same ones for every method.
     :param out: folder for episodes and videos.
     :param workers: processes, or actors with ``ray``.
-    :param ray: see :func:`~.episode_pool.run_jobs`.
+    :param ray: see :func:`~.worker_pool.run_jobs`.
     :param videos: of the first so many episodes per method and task, where they are run now.
     :param command: for the report, how to repeat it.
     """
@@ -82,7 +82,8 @@ def run_evaluate(options: EvaluateOptions, on_episode: OnEpisodes) -> Evaluation
         for key, result in done.items():
             on_episode(key, result)
         jobs = plan_jobs(options, methods, done)
-        with closing(run_jobs(jobs, options.setting, options.workers, options.ray)) as outcomes:
+        running = run_jobs(EpisodeWorker, jobs, options.setting, options.workers, options.ray)
+        with closing(running) as outcomes:
             for job, result in _recorded(outcomes, store):
                 done[job.key] = result
                 on_episode(job.key, result)

@@ -127,8 +127,9 @@ def qos_text(qos: QoSProfile) -> str:
 
 def _topics(node: str) -> Iterable[str]:
     for title, table in (('Subscribes', SUBSCRIBED), ('Publishes', PUBLISHED)):
-        yield f'### {title}\n'
-        yield _table(('topic', 'type', 'QoS, depth', 'meaning'), map(_topic, table[node]))
+        if table[node]:
+            yield f'### {title}\n'
+            yield _table(('topic', 'type', 'QoS, depth', 'meaning'), map(_topic, table[node]))
 
 
 def _topic(topic: Topic) -> tuple[str, ...]:
@@ -136,6 +137,8 @@ def _topic(topic: Topic) -> tuple[str, ...]:
 
 
 def _services(node: str) -> Iterable[str]:
+    if not SERVICES[node]:
+        return
     yield '### Services\n'
     rows = ((f'`{s.name}`', type_name(s.kind), s.meaning) for s in SERVICES[node])
     yield _table(('service', 'type', 'meaning'), rows)

@@ -1,4 +1,4 @@
-"""What the three nodes offer to the graph, as data: :mod:`.interface_doc` prints it.
+"""What the nodes offer to the graph, as data: :mod:`.interface_doc` prints it.
 
 A test compares these tables with running nodes, in both directions.
 """
@@ -15,6 +15,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from .bag_player_params import BagPlayerParams
 from .executor_params import ExecutorParams
 from .policy_params import PolicyParams
 from .qos import command, latched, sensor_data
@@ -33,12 +34,17 @@ NODES: dict[str, tuple[str, type]] = {
         'A simulated scene instead of a robot; obeys twist and gripper commands.',
         SimulatorParams,
     ),
+    'bag_player': (
+        'A recorded bag instead of a robot. Its process ends with the bag, unless that loops.',
+        BagPlayerParams,
+    ),
 }
 """Node name -> what it is, and its parameter record."""
 
 
 class Topic(NamedTuple):
-    """One topic of a node; ``<camera>`` in the name stands for each camera of the profile."""
+    """One topic of a node; ``<camera>`` in the name stands for each camera of the profile, and the
+    name of another stream for its topic in a bag."""
 
     name: str
     kind: Any
@@ -114,6 +120,7 @@ SUBSCRIBED: dict[str, tuple[Topic, ...]] = {
         Topic('~/twist', TwistStamped, command(), 'Velocity along world axes, m/s and rad/s.'),
         Topic('~/gripper', JointTrajectory, command(), 'Joint `gripper`, 0 closed ... 1 open.'),
     ),
+    'bag_player': (),
 }
 
 PUBLISHED: dict[str, tuple[Topic, ...]] = {
@@ -180,6 +187,46 @@ PUBLISHED: dict[str, tuple[Topic, ...]] = {
         ),
         Topic('/clock', Clock, command(), 'Simulated time; starts at 1 s, never goes back.'),
     ),
+    'bag_player': (
+        Topic(
+            '/vla_policy/image/<camera>',
+            Image,
+            sensor_data(),
+            'As recorded, under the name that `target` says, like the next four. A stamp of zero '
+            'becomes the time of receipt.',
+        ),
+        Topic(
+            '/vla_policy/image/<camera>/compressed',
+            CompressedImage,
+            sensor_data(),
+            'Instead, where the bag holds compressed images.',
+        ),
+        Topic('/vla_policy/ee_pose', PoseStamped, sensor_data(), 'As recorded.'),
+        Topic('/vla_policy/joint_states', JointState, sensor_data(), 'As recorded.'),
+        Topic('/vla_policy/instruction', String, latched(), 'As recorded.'),
+        Topic(
+            '/recorded/<twist>',
+            TwistStamped,
+            command(),
+            'What was commanded, for plots; `recorded_prefix` and the name in the bag, like the '
+            'next three.',
+        ),
+        Topic('/recorded/<pose_target>', PoseStamped, command(), 'The same as poses.'),
+        Topic('/recorded/<gripper>', JointTrajectory, command(), 'The same of the gripper.'),
+        Topic(
+            '/recorded/<action_chunk>',
+            JointTrajectory,
+            command(),
+            'Chunks of the recorded policy; never on the `~/action_chunk` of the live one.',
+        ),
+        Topic(
+            '/clock',
+            Clock,
+            command(),
+            'Time of the bag: of receipt, or of the stamps where these are of another clock. '
+            'Jumps back at each loop. With `clock`.',
+        ),
+    ),
 }
 
 SERVICES: dict[str, tuple[Service, ...]] = {
@@ -196,4 +243,5 @@ SERVICES: dict[str, tuple[Service, ...]] = {
         Service('~/reset', Trigger, 'Start the next episode; answers its number, seed and task.'),
         Service('~/pause', SetBool, 'Stop and go on; `/clock` stands still meanwhile.'),
     ),
+    'bag_player': (),
 }

@@ -9,19 +9,13 @@ from std_msgs.msg import String
 
 from ..errors import ProfileError
 from ..records import ActionChunk, MotionHint
-from ..runtime.motion import MotionSource, build_motion
+from ..runtime.motion import LISTENS, MotionSource, build_motion
 from .messages import pose_arrays, to_ns
 from .policy_params import PolicyParams
 from .qos import latched, overridable
 
 POSE, JOINTS = 'ee_pose', 'joint_states'
 DESCRIPTION = '~/robot_description'
-_LISTENS = {
-    'pose': (POSE,),
-    'joint_velocities': (JOINTS,),
-    'joint_speed': (JOINTS,),
-    'actions': (),
-}
 _JACOBIAN = 'joint_velocities'
 _ONE_JOINT = (
     '<robot name="probe"><link name="base"/><link name="tip"/>'
@@ -41,7 +35,7 @@ class MotionInput:
 
     def __init__(self, node: Node, params: PolicyParams) -> None:
         self._node, self._params = node, params
-        self.streams: tuple[str, ...] = _LISTENS[params.motion_source]
+        self.streams: tuple[str, ...] = LISTENS[params.motion_source]
         """Which of ``ee_pose`` and ``joint_states`` it must hear."""
         self._source: MotionSource | None = None
         self._lacks = ''

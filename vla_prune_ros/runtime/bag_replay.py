@@ -46,6 +46,29 @@ class Event:
     pair: Pair | None = None
 
 
+class Due:
+    """Says of each pair whether the node would have asked the policy.
+
+    :param period_s: least time between two queries of one epoch, by image stamp; None for the
+        wiring's, or a chunk where stepping is synchronous; 0 for every pair.
+    """
+
+    def __init__(self, profile: Profile, wiring: Wiring, period_s: float | None = None) -> None:
+        if period_s is None:
+            period_s = wiring.replan_period_s
+            if wiring.stepping == 'synchronous':
+                period_s = profile.chunk * profile.control_period_s
+        self.period_ns = round(1e9 * period_s)
+        self._last = (-1, 0)
+
+    def __call__(self, epoch: int, stamp_ns: int) -> bool:
+        """Whether it is time for this one; then the next period begins with it."""
+        if epoch == self._last[0] and stamp_ns - self._last[1] < self.period_ns:
+            return False
+        self._last = epoch, stamp_ns
+        return True
+
+
 class Replay:
     """Runs through a bag once, in constant memory.
 
@@ -97,22 +120,12 @@ class Replay:
     def frames(self, period_s: float | None = None) -> Iterator[Frame]:
         """The instants at which the node would have asked, images not decoded.
 
-        :param period_s: least time between two of one epoch, by image stamp; None for the
-            wiring's, or a chunk where stepping is synchronous; 0 for every pair.
+        :param period_s: see :class:`Due`.
         """
-        if period_s is None:
-            period_s = self.wiring.replan_period_s
-            if self.wiring.stepping == 'synchronous':
-                period_s = self.profile.chunk * self.profile.control_period_s
-        period_ns, last = round(1e9 * period_s), (-1, 0)
+        due = Due(self.profile, self.wiring, period_s)
         for event in self.events():
-            pair = event.pair
-            if pair is None:
-                continue
-            if event.epoch == last[0] and pair.stamp_ns - last[1] < period_ns:
-                continue
-            last = event.epoch, pair.stamp_ns
-            yield Frame(pair, self.instruction, event.epoch)
+            if event.pair is not None and due(event.epoch, event.pair.stamp_ns):
+                yield Frame(event.pair, self.instruction, event.epoch)
 
     def _rank(self, message: BagMessage) -> tuple[int, int, int]:
         """Instruction, states, images; of one kind by stamp."""
@@ -177,7 +190,7 @@ def frames(
     """What the policy would have seen at each of its instants; unusable ones are left out.
 
     :param rotation_reference: (3,) mean rotation vector of the checkpoint's statistics.
-    :param period_s: see :meth:`Replay.frames`.
+    :param period_s: see :class:`Due`.
     :raises DataError: see :class:`Replay`.
     """
     for frame in Replay(bag, topics, profile, wiring, instruction).frames(period_s):

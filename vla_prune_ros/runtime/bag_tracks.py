@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import InputRefused
 from ..profiles import Profile
 from .bag import BagMessage
 from .bag_labels import Gripper, Labels, Motion

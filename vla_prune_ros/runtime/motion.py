@@ -86,6 +86,14 @@ class ActionMotion(MotionSource):
         return twist_hint(chunk.deltas[step] / chunk.dt_s, self.name)
 
 
+LISTENS = {
+    PoseMotion.name: ('ee_pose',),
+    JacobianMotion.name: ('joint_states',),
+    JointSpeedMotion.name: ('joint_states',),
+    ActionMotion.name: (),
+}
+"""Source -> the streams that it must hear."""
+
 SOURCES = (JacobianMotion.name, JointSpeedMotion.name, PoseMotion.name, ActionMotion.name)
 """Values of the parameter that chooses a source."""
 

@@ -1,24 +1,45 @@
 """Hands jobs to one process, to several, or to machines of a Ray cluster: same work, any order."""
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 from ..errors import VlaPruneError
-from .episode import Setting
-from .episode_worker import EpisodeWorker, Job, Outcome
 from .process_pool import in_processes
 
-_worker: EpisodeWorker | None = None  # of a worker process
+
+class Setting(Protocol):
+    """What all jobs of a run have in common, as far as it matters here."""
+
+    device: str
+    threads: int
+
+
+class Worker(Protocol):
+    """Runs jobs one after the other, in a process of its own or in this one."""
+
+    def run(self, job: Any) -> Any:
+        """The outcome of a job."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+_worker: Worker | None = None  # of a worker process
 
 
 def run_jobs(
-    jobs: Sequence[Job], setting: Setting, workers: int = 1, ray: str = ''
-) -> Iterator[Outcome]:
+    kind: Callable[[Any], Worker],
+    jobs: Sequence[Any],
+    setting: Setting,
+    workers: int = 1,
+    ray: str = '',
+) -> Iterator[Any]:
     """Run every job once; outcomes come as they are ready.
 
     Closing the iterator, or an exception such as Ctrl-C, ends the workers.
 
+    :param kind: a class whose instances are made with the setting.
     :param workers: processes; 1 runs in this one.
     :param ray: address of a Ray cluster, ``'auto'`` for the one that runs, ``'local'`` for one
         that lives as long as this run; ``''`` for none. ``workers`` are then actors.
@@ -28,36 +49,39 @@ def run_jobs(
     if not jobs:
         return
     if ray:
-        yield from _on_ray(jobs, setting, workers, ray)
+        yield from _on_ray(kind, jobs, setting, workers, ray)
     elif workers > 1:
         yield from in_processes(
-            _work, [(job,) for job in jobs], workers, _start_worker, (setting,)
+            _work, [(job,) for job in jobs], workers, _start_worker, (kind, setting)
         )
     else:
-        yield from _here(jobs, setting)
+        yield from _here(kind(setting), jobs)
 
 
-def _here(jobs: Sequence[Job], setting: Setting) -> Iterator[Outcome]:
-    worker = EpisodeWorker(setting)
+def _here(worker: Worker, jobs: Sequence[Any]) -> Iterator[Any]:
     try:
         yield from map(worker.run, jobs)
     finally:
         worker.close()
 
 
-def _start_worker(setting: Setting) -> None:
+def _start_worker(kind: Callable[[Any], Worker], setting: Setting) -> None:
     global _worker
-    _worker = EpisodeWorker(setting)
+    _worker = kind(setting)
 
 
-def _work(job: Job) -> Outcome:
+def _work(job: Any) -> Any:
     assert _worker is not None  # the initializer has run
     return _worker.run(job)
 
 
 def _on_ray(
-    jobs: Sequence[Job], setting: Setting, workers: int, address: str
-) -> Iterator[Outcome]:
+    kind: Callable[[Any], Worker],
+    jobs: Sequence[Any],
+    setting: Setting,
+    workers: int,
+    address: str,
+) -> Iterator[Any]:
     # Nobody asked to send figures of use to anyone.
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     ray, actor_pool = _import_ray()
@@ -74,7 +98,7 @@ def _on_ray(
             'start one with ray start --head, or use --ray local',
         ) from None
     gpus = 1 if setting.device.startswith('cuda') else 0
-    actor = ray.remote(num_cpus=setting.threads, num_gpus=gpus)(EpisodeWorker)
+    actor = ray.remote(num_cpus=setting.threads, num_gpus=gpus)(kind)
     actors = [actor.remote(setting) for _ in range(workers)]
     try:
         pool = actor_pool(actors)

@@ -1,0 +1,226 @@
+"""A bag out of the two-cube scene, read back.
+
+Observations and actions are compared with those of a scene of its own, which is told the recorded
+commands; what a policy answers to the bag's observations is what it must have commanded."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rosbags', reason='needs the extra with rosbags')
+
+from vla_prune_ros import load_policy  # noqa: E402
+from vla_prune_ros.errors import DataError, VlaPruneError  # noqa: E402
+from vla_prune_ros.evaluate.driving import observe  # noqa: E402
+from vla_prune_ros.evaluate.record_demo import RecordOptions, record_demo  # noqa: E402
+from vla_prune_ros.model.synthetic import make_checkpoint  # noqa: E402
+from vla_prune_ros.profiles import LIBERO  # noqa: E402
+from vla_prune_ros.runtime.bag import Bag  # noqa: E402
+from vla_prune_ros.runtime.bag_replay import frames  # noqa: E402
+from vla_prune_ros.runtime.bag_topics import guess_topics  # noqa: E402
+from vla_prune_ros.runtime.bag_values import gripper, twist  # noqa: E402
+from vla_prune_ros.sim.expert import expert_action  # noqa: E402
+from vla_prune_ros.sim.scene import twist_to_action  # noqa: E402
+from vla_prune_ros.train.sources.rosbag import Rosbag  # noqa: E402
+
+SIZE = 64
+HAND_DOWN = np.array([np.pi, 0.0, 0.0])
+UNIT = np.array([0.05, 0.05, 0.05, 0.5, 0.5, 0.5])  # m and rad of an action of 1 (osc_pose.json)
+
+
+@pytest.fixture(scope='module')
+def expert(renderer, tmp_path_factory):
+    """Two episodes of the expert: the result and the bag's path."""
+    path = tmp_path_factory.mktemp('demo') / 'bag'
+    told = []
+    result = record_demo(RecordOptions(path, episodes=2, seed=4, size=SIZE), told.append)
+    assert [vars(episode) for episode in told] == result['episodes']
+    return result, path
+
+
+@pytest.fixture
+def scene(renderer):
+    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+
+    scene = TwoCubeScene(image_size=SIZE, tasks=('pick_red',))
+    yield scene
+    scene.close()
+
+
+def seen(path):
+    with Bag(path) as bag:
+        topics = guess_topics(bag, LIBERO)
+        return list(frames(bag, topics, LIBERO, rotation_reference=HAND_DOWN, period_s=0.0))
+
+
+def commands(path):
+    """Stamp -> velocity (6,), and stamp -> opening of the gripper."""
+    with Bag(path) as bag:
+        moves = {m.stamp_ns: twist(m) for m in bag.messages(['/twist'])}
+        return moves, {m.stamp_ns: gripper(m) for m in bag.messages(['/gripper'])}
+
+
+def test_the_result_tells_what_was_recorded(expert):
+    result, path = expert
+    steps = [episode['steps'] for episode in result['episodes']]
+    assert [(e['seed'], e['task'], e['success']) for e in result['episodes']] == [
+        (4, 'pick_red', True),
+        (5, 'pick_red', True),
+    ]
+    counts = {name: topic['count'] for name, topic in result['topics'].items()}
+    frames_there = sum(steps) + 2
+    assert counts == {
+        '/camera/primary/image_raw': frames_there,
+        '/camera/wrist/image_raw': frames_there,
+        '/ee_pose': frames_there,
+        '/gripper': sum(steps),
+        '/instruction': 2,
+        '/joint_states': frames_there,
+        '/twist': frames_there,
+    }
+    with Bag(path) as bag:
+        assert {n: tuple(t.values()) for n, t in result['topics'].items()} == bag.topics
+    assert result['bytes'] == sum(f.stat().st_size for f in path.iterdir())
+    assert result['bytes'] > 2 * frames_there * SIZE * SIZE * 3
+    assert result['seconds'] == pytest.approx(0.05 * (sum(steps) + 1) + 2.0, abs=0.05)
+    assert result['next'] == f'vla-prune replay {path}'
+
+
+def test_the_bag_gives_what_the_policy_sees_in_the_scene_and_what_the_expert_does(expert, scene):
+    result, path = expert
+    policy = SimpleNamespace(
+        statistics=SimpleNamespace(proprio=SimpleNamespace(mean=np.r_[0, 0, 0, HAND_DOWN, 0, 0]))
+    )
+    found, (moves, grips) = seen(path), commands(path)
+    stamps = iter(observation.stamp_ns for observation in found)
+    read = iter(found)
+    for episode in result['episodes']:
+        scene.reset(episode['seed'])
+        for step in range(episode['steps'] + 1):
+            stamp = next(stamps)
+            expected, got = observe(policy, scene, scene.images(), stamp), next(read)
+            assert got.instruction == expected.instruction == 'pick up the red cube'
+            np.testing.assert_allclose(got.proprio, expected.proprio, rtol=0, atol=1e-9)
+            for camera in LIBERO.cameras:
+                np.testing.assert_array_equal(got.images[camera], expected.images[camera])
+            if step == episode['steps']:
+                assert not moves[stamp].any() and stamp not in grips
+                break
+            action = expert_action(scene)
+            np.testing.assert_allclose(moves[stamp] * 0.05, action[:6] * UNIT, atol=1e-12)
+            assert grips[stamp] == (0.0 if action[6] > 0 else 1.0)
+            scene.step(twist_to_action(moves[stamp][:3], moves[stamp][3:], grips[stamp], 20.0))
+        assert scene.success()
+    assert next(read, None) is None
+
+
+def test_training_reads_the_commands_as_the_actions_that_were_made(expert):
+    result, path = expert
+    moves, grips = commands(path)
+    source = Rosbag(path, LIBERO, actions='commands', no_op=None)
+    at, samples = 0, iter(source[i] for i in range(len(source)))
+    stamps = sorted(moves)
+    for episode in result['episodes']:
+        steps = episode['steps']
+        own = stamps[at : at + steps]
+        actions = np.array([[*(moves[s] * 0.05 / UNIT), grips[s]] for s in own])
+        for i in range(steps):  # behind the last step there is no label
+            sample = next(samples)
+            known = min(8, steps - i)
+            assert sample.valid.tolist() == [True] * known + [False] * (8 - known)
+            np.testing.assert_allclose(sample.chunk[:known], actions[i : i + known], atol=1e-9)
+        at += steps + 1
+    assert next(samples, None) is None
+
+
+def test_the_same_options_give_the_same_messages(expert, tmp_path):
+    """In another scene, made anew: one episode of the same seed begins like the first there."""
+    result, path = expert
+    record_demo(RecordOptions(tmp_path / 'bag', seed=4, size=SIZE, steps=6))
+    raws = []
+    for bag_path in (path, tmp_path / 'bag'):
+        with Bag(bag_path) as bag:
+            raws.append([(m.place, m.raw) for m in bag.messages(bag.topics)])
+    short = raws[1][:-1]  # without the twist that ends the motion
+    assert len(short) == 1 + 6 * 6 + 4 and short == raws[0][: len(short)]
+
+
+def test_limits_storage_and_compression_are_taken(renderer, tmp_path):
+    options = RecordOptions(
+        tmp_path / 'bag', 'place_green_left', steps=3, size=32, storage='sqlite3', compressed=True
+    )
+    result = record_demo(options)
+    (episode,) = result['episodes']
+    assert (episode['steps'], episode['success']) == (3, False)
+    assert episode['instruction'] == 'place the green cube on the left'
+    assert (tmp_path / 'bag' / 'bag.db3').is_file() and '32x32' in result['scene']
+    assert result['topics']['/camera/primary/image_raw/compressed'] == {
+        'type': 'sensor_msgs/msg/CompressedImage',
+        'count': 4,
+    }
+    record_demo(RecordOptions(tmp_path / 'plain', 'place_green_left', steps=3, size=32))
+    for jpeg, plain in zip(seen(tmp_path / 'bag'), seen(tmp_path / 'plain'), strict=True):
+        for camera, view in plain.images.items():
+            assert np.abs(view.astype(int) - jpeg.images[camera]).mean() < 6
+
+
+def test_a_policy_can_drive_and_answers_the_same_to_what_is_read(renderer, tmp_path):
+    checkpoint = make_checkpoint(tmp_path / 'micro', 'micro')
+    options = RecordOptions(
+        tmp_path / 'bag', driver='policy', checkpoint=checkpoint, steps=16, size=SIZE
+    )
+    result = record_demo(options)
+    assert (result['driver'], result['method']) == ('policy', 'dense')
+    assert result['next'].endswith(f'bag --checkpoint {checkpoint}')
+    policy = load_policy(checkpoint)
+    moves, grips = commands(tmp_path / 'bag')
+    reference = policy.statistics.proprio.mean[3:6]
+    with Bag(tmp_path / 'bag') as bag:
+        topics = guess_topics(bag, LIBERO)
+        found = list(frames(bag, topics, LIBERO, rotation_reference=reference, period_s=0.4))
+    stamps = sorted(grips)
+    for number, observation in enumerate(found[:2]):
+        made = LIBERO.to_si(policy.infer(observation).actions)
+        for step, stamp in enumerate(stamps[8 * number : 8 * number + 8]):
+            np.testing.assert_allclose(moves[stamp] * 0.05, made[step, :6], atol=1e-9)
+            assert grips[stamp] == (1.0 if made[step, 6] > 0.5 else 0.0)
+    assert len(stamps) == 16
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'task': 'juggle'}, "task 'juggle' is unknown; choose from pick_red, "),
+        ({'driver': 'me'}, "driver 'me' is unknown; choose from expert, policy"),
+        ({'driver': 'policy'}, 'a policy has both, the expert has none'),
+        ({'checkpoint': 'x'}, 'a policy has both, the expert has none'),
+        ({'method': 'specprune'}, 'a policy has both, the expert has none'),
+        ({'size': 8}, 'size is 8; use 16 to 1024'),
+        ({'seed': -1}, 'seed is -1; use 0 to'),
+        ({'seed': 2**32 - 1}, 'seed is 4294967295; use 0 to'),
+        ({'storage': 'tape'}, "storage 'tape' is unknown"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_recorded_is_said_before_anything_starts(tmp_path, changes, words):
+    with pytest.raises(VlaPruneError) as refusal:
+        record_demo(RecordOptions(**{'out': tmp_path / 'bag', **changes}))
+    assert words in str(refusal.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bag_that_is_there_stays_unless_it_may_be_replaced(renderer, tmp_path):
+    options = {'out': tmp_path / 'bag', 'steps': 1, 'size': 16}
+    record_demo(RecordOptions(**options))
+    with pytest.raises(DataError, match='bag exists'):
+        record_demo(RecordOptions(**options))
+    record_demo(RecordOptions(**options, seed=1, overwrite=True))
+    assert [p.name for p in tmp_path.iterdir()] == ['bag']
+
+
+def test_a_policy_that_cannot_be_loaded_leaves_nothing(renderer, tmp_path):
+    options = RecordOptions(tmp_path / 'bag', driver='policy', checkpoint=tmp_path / 'nope')
+    with pytest.raises(VlaPruneError, match='nope'):
+        record_demo(options)
+    assert list(tmp_path.iterdir()) == []

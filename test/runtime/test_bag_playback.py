@@ -1,0 +1,239 @@
+"""When a bag is sent, and as which bytes.
+
+Due times come from exact fractions, stamps and values from the deserialiser of ``rosbags``.
+"""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip('rosbags', reason='needs the extra with rosbags')
+
+import bag_writer as writer  # noqa: E402
+from rosbags.rosbag1 import Writer as Writer1  # noqa: E402
+from rosbags.typesys import Stores, get_typestore  # noqa: E402
+
+from vla_prune_ros.errors import DataError, InputRefused  # noqa: E402
+from vla_prune_ros.runtime import bag_values as values  # noqa: E402
+from vla_prune_ros.runtime.bag import Bag  # noqa: E402
+from vla_prune_ros.runtime.bag_playback import (  # noqa: E402
+    JUMP_NS,
+    LaterBag,
+    Serializer,
+    Timeline,
+    stamped,
+)
+
+STORE, TYPES, T0, MS = writer.STORE, writer.TYPES, writer.T0, writer.MS
+WALL = 55_123_456_789_012
+MESSAGES = (
+    writer.image_message(T0, np.arange(54, dtype=np.uint8).reshape(3, 6, 3)),
+    TYPES['sensor_msgs/msg/CompressedImage'](
+        header=writer.header(T0, 'a frame'), format='jpeg', data=np.arange(7, dtype=np.uint8)
+    ),
+    writer.pose_message(T0, (1, 2, 3), (0, 0, 1, 0)),
+    writer.joints_message(T0, ('b', 'a'), (0.5, -0.5)),
+    writer.twist_message(T0, range(6)),
+    writer.trajectory_message(T0, ['gripper'], [[1.0]], 300 * MS),
+)
+
+
+def kind(message):
+    return message.__msgtype__.rpartition('/')[2]
+
+
+def ns(stamp):
+    return stamp.sec * 10**9 + stamp.nanosec
+
+
+gaps = st.lists(st.integers(0, 3 * JUMP_NS), min_size=1, max_size=60)
+
+
+@settings(max_examples=100, deadline=None)
+@given(gaps, st.sampled_from([0.01, 0.3, 1.0, 3.0, 100.0]))
+def test_each_message_is_due_at_its_distance_from_the_beginning(steps, rate):
+    line, now = Timeline(rate), T0
+    line.begin(WALL, T0)
+    for step in steps:
+        now += step
+        exact = WALL + Fraction(now - T0) / Fraction(rate)
+        assert abs(line.due_ns(now) - exact) <= 1
+        line.advance(now)
+        assert abs(line.due_ns(now) - exact) <= 1
+
+
+def test_a_day_of_messages_at_odd_distances_is_due_to_the_nanosecond():
+    line, step, count = Timeline(3.0), 33_333_333, 2_592_000
+    line.begin(WALL, T0)
+    for number in range(1, count + 1):
+        line.advance(T0 + step * number)
+    exact = WALL + Fraction(step * count, 3)
+    assert abs(line.due_ns(T0 + step * count) - exact) <= 1
+
+
+def test_time_that_jumps_back_takes_none_and_goes_on_from_there():
+    line = Timeline(2.0)
+    line.begin(WALL, T0)
+    line.advance(T0 + 100 * MS)
+    back = T0 - 500 * MS
+    assert line.due_ns(back) == WALL + 50 * MS
+    line.advance(back)
+    assert line.due_ns(back + 60 * MS) == WALL + 80 * MS
+
+
+def test_a_time_that_is_not_known_yet_is_the_beginning():
+    line = Timeline(1.0)
+    line.begin(WALL, 0)
+    line.advance(0)
+    assert line.due_ns(T0) == WALL
+    line.advance(T0)
+    assert line.due_ns(T0 + MS) == WALL + MS
+
+
+def test_a_delay_shifts_all_that_follows():
+    line = Timeline(1.0)
+    line.begin(WALL, T0)
+    line.delay(7 * MS)
+    assert line.due_ns(T0 + MS) == WALL + 8 * MS
+    line.begin(WALL, T0)
+    assert line.due_ns(T0 + MS) == WALL + MS
+
+
+@settings(max_examples=100, deadline=None)
+@given(gaps, st.sampled_from([0.3, 1.0, 5.0]))
+def test_the_clock_runs_between_messages_and_never_past_the_next(steps, rate):
+    line, now, shown = Timeline(rate), T0, T0
+    line.begin(WALL, T0)
+    for step in steps:
+        now += step
+        begin, due = line.due_ns(now - step), line.due_ns(now)
+        for wall in (begin - MS, begin, (begin + due) // 2, due, due + MS):
+            clock = line.clock_ns(wall, now)
+            assert shown <= clock <= now
+            exact = now - step + (wall - begin) * Fraction(rate)
+            want = min(max(exact, now - step), now) if step < JUMP_NS else now - step
+            assert abs(clock - want) <= 1 + rate
+            shown = clock
+        line.advance(now)
+        shown = now
+
+
+def test_the_clock_stands_still_before_a_jump():
+    line = Timeline(1.0)
+    line.begin(WALL, T0)
+    for other in (T0 - 1, T0 + JUMP_NS, T0 + 5 * JUMP_NS):
+        assert line.clock_ns(WALL + 400 * MS, other) == T0
+
+
+def test_stamps_on_wall_time_are_as_old_as_they_were():
+    line = Timeline(2.0)
+    line.begin(WALL, T0)
+    stamps = []
+    # Two images of one exposure that arrived 3 ms apart keep one stamp.
+    for now, stamp in ((5, 0), (8, 0), (30, 28), (130, 100)):
+        line.advance(T0 + now * MS)
+        stamps.append(line.wall_stamp_ns(T0 + stamp * MS))
+    assert stamps == [WALL + round(at * MS / 2) for at in (0, 0, 28, 100)]
+
+
+@pytest.mark.parametrize('little', [True, False])
+@pytest.mark.parametrize('message', MESSAGES, ids=kind)
+def test_another_stamp_changes_nothing_else(message, little):
+    name, stamp = message.__msgtype__, T0 + 12_345_678_901
+    raw = bytes(STORE.serialize_cdr(message, name, little_endian=little))
+    found = stamped(raw, stamp)
+    assert ns(STORE.deserialize_cdr(found, name).header.stamp) == stamp
+    assert stamped(found, T0) == raw and type(found) is bytes
+
+
+def first(path, topic):
+    with Bag(path) as bag:
+        return next(bag.messages([topic]))
+
+
+@pytest.mark.parametrize('message', MESSAGES, ids=kind)
+def test_recorded_bytes_stay_as_they_are(tmp_path, message):
+    path = writer.write(tmp_path / 'bag', [('/topic', T0, message)])
+    raw = bytes(STORE.serialize_cdr(message, message.__msgtype__))
+    assert Serializer(path).cdr(first(path, '/topic')) == raw
+
+
+def test_a_stamp_of_zero_becomes_the_time_of_receipt_and_a_given_one_wins(tmp_path):
+    path = writer.write(tmp_path / 'bag', [('/pose', T0, writer.pose_message(0, (1, 2, 3)))])
+    serializer, message = Serializer(path), first(path, '/pose')
+    for given_ns, want in ((None, T0), (T0 + 5, T0 + 5)):
+        found = STORE.deserialize_cdr(serializer.cdr(message, given_ns), message.type)
+        assert ns(found.header.stamp) == want and found.pose.position.y == 2
+
+
+def test_a_text_has_no_stamp(tmp_path):
+    path = writer.write(tmp_path / 'bag', [('/task', T0, writer.text_message('lift'))])
+    message = first(path, '/task')
+    assert Serializer(path).cdr(message, T0 + 5) == message.raw
+
+
+def test_bytes_that_mean_nothing_are_refused(tmp_path):
+    path = writer.write(tmp_path / 'bag', [('/pose', T0, writer.pose_message(T0))])
+    message = first(path, '/pose')
+    object.__setattr__(message, 'raw', message.raw[:-9])
+    with pytest.raises(InputRefused, match='/pose') as refusal:
+        Serializer(path).cdr(message)
+    assert refusal.value.reason == 'corrupt'
+
+
+def test_messages_of_ros_1_become_those_of_ros_2(tmp_path):
+    store = get_typestore(Stores.ROS1_NOETIC)
+    of = store.types
+    head = of['std_msgs/msg/Header'](
+        seq=256, stamp=of['builtin_interfaces/msg/Time'](sec=5, nanosec=6), frame_id='hand'
+    )
+    image = of['sensor_msgs/msg/Image'](head, 1, 2, 'rgb8', 0, 6, np.arange(6, dtype=np.uint8))
+    text = of['std_msgs/msg/String'](data='lift')
+    path = tmp_path / 'old.bag'
+    with Writer1(path) as out:
+        for topic, message in (('/image', image), ('/task', text)):
+            name = message.__msgtype__
+            connection = out.add_connection(topic, name, typestore=store)
+            out.write(connection, T0, store.serialize_ros1(message, name))
+    serializer = Serializer(path)
+    raw = serializer.cdr(first(path, '/image'), T0)
+    found = STORE.deserialize_cdr(raw, 'sensor_msgs/msg/Image')
+    assert (ns(found.header.stamp), found.header.frame_id) == (T0, 'hand')
+    assert (found.encoding, found.step, found.data.tolist()) == ('rgb8', 6, list(range(6)))
+    raw = serializer.cdr(first(path, '/task'))
+    assert STORE.deserialize_cdr(raw, 'std_msgs/msg/String').data == 'lift'
+
+
+@pytest.fixture
+def poses(tmp_path):
+    """Ten poses at 10 Hz whose x is their number, tasks before the first and the fifth."""
+    rows = [('/task', T0, writer.text_message('one'))]
+    for i in range(10):
+        at = T0 + 50 * MS + i * 100 * MS
+        if i == 4:
+            rows.append(('/task', at - MS, writer.text_message('two')))
+        rows.append(('/pose', at, writer.pose_message(at, (i, 0, 0))))
+    return writer.write(tmp_path / 'bag', rows)
+
+
+@pytest.mark.parametrize(('offset_s', 'task', 'number'), [(0.3, 'one', 3), (0.7, 'two', 7)])
+def test_a_later_beginning_says_the_last_task_again(poses, offset_s, task, number):
+    with LaterBag(poses, ['/pose', '/task'], offset_s, '/task') as bag:
+        for _ in range(2):
+            task_message, *rest = bag.messages(['/pose', '/task'])
+            begin = T0 + round(offset_s * 1000) * MS
+            assert (values.text(task_message), task_message.receipt_ns) == (task, begin)
+            assert task_message.stamp_ns == begin
+            seen = [int(values.pose(m)[0][0]) for m in rest if m.topic == '/pose']
+            assert seen == list(range(number, 10))
+        (again,) = {m.topic for m in bag.messages(['/pose'])}
+        assert again == '/pose'
+
+
+def test_a_beginning_behind_the_end_is_named(poses):
+    with pytest.raises(DataError, match='over before 0.96 s'):
+        LaterBag(poses, ['/pose'], 0.96)
+    LaterBag(poses, ['/pose'], 0.9).close()

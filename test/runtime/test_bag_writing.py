@@ -1,0 +1,202 @@
+"""Bags as they are written, or not. What an MCAP file says of its types is taken from its records
+by a parser here, by the layout of the MCAP specification, and compared with ROS's own types.
+Numbers of QoS policies are those of ROS (rmw/types.h)."""
+
+import re
+import struct
+import sys
+from importlib import import_module
+
+import pytest
+import yaml
+
+pytest.importorskip('rosbags', reason='needs the extra with rosbags')
+
+from sample_messages import MESSAGES, STAMP, write  # noqa: E402
+
+from vla_prune_ros.errors import DataError  # noqa: E402
+from vla_prune_ros.runtime import bag_messages as build  # noqa: E402
+from vla_prune_ros.runtime.bag import Bag  # noqa: E402
+from vla_prune_ros.runtime.bag_writing import BagWriter  # noqa: E402
+
+
+@pytest.fixture(params=['mcap', 'sqlite3'])
+def bag(request, tmp_path):
+    return write(tmp_path / 'new' / 'bag', request.param, latched=['/task'])
+
+
+def test_the_bag_says_how_to_offer_its_topics(bag):
+    told = yaml.safe_load((bag / 'metadata.yaml').read_text())['rosbag2_bagfile_information']
+    assert told['version'] == 8 and told['message_count'] == len(MESSAGES)
+    assert told['duration'] == {'nanoseconds': len(MESSAGES) - 1}
+    offered = {
+        t['topic_metadata']['name']: yaml.safe_load(t['topic_metadata']['offered_qos_profiles'])
+        for t in told['topics_with_message_count']
+    }
+    reliable, transient_local, volatile, keep_last = 1, 1, 2, 1
+    for topic, (profile,) in offered.items():
+        latched = topic == '/task'
+        assert profile['reliability'] == reliable and profile['history'] == keep_last
+        assert profile['durability'] == (transient_local if latched else volatile)
+        assert profile['depth'] == (1 if latched else 10)
+
+
+def mcap_schemas(data):
+    """Name -> (encoding, definition) of the schema records behind the data of an MCAP file.
+
+    A record is its kind (1 byte), its length (8 bytes), and itself; texts have their length (4
+    bytes) in front. The footer, 20 bytes and the closing magic, says where the summary begins.
+    """
+    magic = b'\x89MCAP0\r\n'
+    assert data[: len(magic)] == magic and data[-len(magic) :] == magic
+    (at,) = struct.unpack_from('<Q', data, len(data) - len(magic) - 20)
+    found = {}
+    while at < len(data) - len(magic):
+        kind, length = struct.unpack_from('<BQ', data, at)
+        record, at = data[at + 9 : at + 9 + length], at + 9 + length
+        if kind == 3:
+            texts, place = [], 2
+            for _ in range(3):
+                (size,) = struct.unpack_from('<I', record, place)
+                texts.append(record[place + 4 : place + 4 + size].decode())
+                place += 4 + size
+            found[texts[0]] = texts[1], texts[2]
+    return found
+
+
+def fields(definition, name):
+    """Type -> [(type, name of field)] of a message definition in ROS's text form."""
+    parts = re.split(r'^=+\nMSG: (\S+)\n', definition, flags=re.MULTILINE)
+    texts = dict(zip([name.replace('/msg/', '/'), *parts[1::2]], parts[::2], strict=True))
+    return {
+        kind: [
+            (line.split()[0], line.split()[1])
+            for line in text.splitlines()
+            if line.strip() and not line.startswith('#') and '=' not in line
+        ]
+        for kind, text in texts.items()
+    }
+
+
+PRIMITIVE = r'(bool|byte|char|string|wstring|float(32|64)|u?int(8|16|32|64))(\[.*\])?$'
+
+
+def test_every_definition_is_in_the_file_to_the_last_part(tmp_path):
+    path = write(tmp_path / 'bag')
+    schemas = mcap_schemas((path / 'bag.mcap').read_bytes())
+    assert set(schemas) == {MESSAGES[topic]().__msgtype__ for topic in MESSAGES}
+    for name, (encoding, definition) in schemas.items():
+        parts = fields(definition, name)
+        assert encoding == 'ros2msg' and parts[name.replace('/msg/', '/')], name
+        used = {kind.split('[')[0] for part in parts.values() for kind, _ in part}
+        assert {kind for kind in used if not re.match(PRIMITIVE, kind)} <= set(parts), name
+
+
+@pytest.mark.ros
+def test_the_definitions_are_those_of_ros(tmp_path):
+    path = write(tmp_path / 'bag')
+    for name, (_, definition) in mcap_schemas((path / 'bag.mcap').read_bytes()).items():
+        for part, found in fields(definition, name).items():
+            package, kind = part.split('/')
+            known = getattr(import_module(f'{package}.msg'), kind).get_fields_and_field_types()
+            assert [field for _, field in found] == list(known), part
+
+
+def test_the_same_messages_make_the_same_file(tmp_path):
+    one, two = (write(tmp_path / i / 'bag') for i in ('1', '2'))
+    assert (one / 'bag.mcap').read_bytes() == (two / 'bag.mcap').read_bytes()
+
+
+def left(folder):
+    return sorted(p.name for p in folder.rglob('*'))
+
+
+def test_what_exists_is_left_alone(tmp_path):
+    path = write(tmp_path / 'bag', topics=['/task'])
+    before = (path / 'bag.mcap').read_bytes()
+    with pytest.raises(DataError, match=r'bag exists; choose another path'):
+        write(path)
+    assert (path / 'bag.mcap').read_bytes() == before
+    assert left(tmp_path) == ['bag', 'bag.mcap', 'metadata.yaml']
+
+
+def test_only_a_bag_is_overwritten(tmp_path):
+    path = write(tmp_path / 'bag', topics=['/task'])
+    write(path, 'sqlite3', overwrite=True)
+    assert left(tmp_path) == ['bag', 'bag.db3', 'metadata.yaml']
+    (path / 'thesis.txt').write_text('years of work')
+    with pytest.raises(DataError, match='exists and is no bag'):
+        write(path, overwrite=True)
+    (tmp_path / 'file').touch()
+    with pytest.raises(DataError, match='exists and is no bag'):
+        write(tmp_path / 'file', overwrite=True)
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(DataError, match='exists and is no bag'):
+        write(tmp_path / 'empty', overwrite=True)
+    assert left(path) == ['bag.db3', 'metadata.yaml', 'thesis.txt']
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_after_an_error_there_is_nothing_or_what_was_there(tmp_path, storage):
+    def fail(**options):
+        with pytest.raises(ZeroDivisionError), BagWriter(path, storage, **options) as writer:
+            for _ in range(2000):  # more than a chunk of MCAP
+                writer.write('/path', STAMP, MESSAGES['/path']())
+            raise ZeroDivisionError
+
+    path = tmp_path / 'bag'
+    fail()
+    assert left(tmp_path) == []
+    write(path, storage, topics=['/task'])
+    there = left(tmp_path)
+    fail(overwrite=True)
+    assert left(tmp_path) == there
+    with Bag(path) as read:
+        assert list(read.topics) == ['/task']
+
+
+def test_a_path_that_came_meanwhile_is_not_overwritten(tmp_path):
+    path = tmp_path / 'bag'
+    with pytest.raises(DataError, match='exists'), BagWriter(path) as writer:
+        writer.write('/task', STAMP, MESSAGES['/task']())
+        path.mkdir()
+        (path / 'thesis.txt').touch()
+    assert left(tmp_path) == ['bag', 'thesis.txt']
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_a_bag_without_messages_is_not_made(tmp_path, storage):
+    with pytest.raises(DataError, match='nothing was written'), BagWriter(tmp_path / 'b', storage):
+        pass
+    assert left(tmp_path) == []
+
+
+def test_a_topic_has_one_type(tmp_path):
+    words = "'/x' has messages of std_msgs/msg/String, this one is std_msgs/msg/Float64"
+    with pytest.raises(DataError, match=words), BagWriter(tmp_path / 'bag') as writer:
+        writer.write('/x', STAMP, MESSAGES['/task']())
+        writer.write('/x', STAMP, MESSAGES['/number']())
+    assert left(tmp_path) == []
+
+
+def test_an_unknown_storage_is_named(tmp_path):
+    with pytest.raises(DataError, match="'parquet' is unknown; use one of mcap, sqlite3"):
+        write(tmp_path / 'bag', 'parquet')
+
+
+def test_without_rosbags_the_mend_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'rosbags.typesys', None)
+    build.type_store.cache_clear()
+    with pytest.raises(DataError, match=r'no bag can be written; pip install'):
+        write(tmp_path / 'bag')
+    assert left(tmp_path) == []
+
+
+def test_the_writer_counts_what_it_wrote(tmp_path):
+    with BagWriter(tmp_path / 'bag') as writer:
+        for receipt in (STAMP + 5, STAMP, STAMP + 9):
+            writer.write('/task', receipt, MESSAGES['/task']())
+    assert {name: tuple(topic) for name, topic in writer.topics.items()} == {
+        '/task': ('std_msgs/msg/String', 3)
+    }
+    assert writer.span_ns == (STAMP, STAMP + 9)

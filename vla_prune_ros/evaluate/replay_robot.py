@@ -1,0 +1,126 @@
+"""How a robot is wired and what its arm may do: the parameters of ``vla_policy`` that a replay
+needs, from the file that the node is started with."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ProfileError
+from ..runtime.bag_observation import Wiring
+from ..runtime.guard import Limits
+from ..runtime.motion import MotionSource, build_motion
+
+NODE = 'vla_policy'
+
+
+@dataclass(frozen=True)
+class ReplayRobot:
+    """Parameters of ``vla_policy`` of the same names; theirs are the defaults, and
+    docs/interface.md explains each."""
+
+    instruction: str = ''
+    rotate_180: tuple[str, ...] = ()
+    gripper_joints: tuple[str, ...] = ('panda_finger_joint1', 'panda_finger_joint2')
+    gripper_signs: tuple[float, ...] = (1.0, 1.0)
+    pose_offset_m: tuple[float, ...] = (0.0, 0.0, 0.0)
+    frame_id: str = 'base_link'
+    motion_source: str = 'pose'
+    urdf: str = ''
+    ee_link: str = ''
+    base_link: str = ''
+    reach_m: float = 0.0
+    arm_joints: tuple[str, ...] = ()
+    sync_slop_s: float = 0.02
+    max_input_age_s: float = 0.5
+    replan_period_s: float = 0.2
+    stepping: str = 'free'
+    frozen_frames: int = 0
+    max_step_m: float = 0.06
+    max_step_rad: float = 0.35
+    speed_scale: float = 1.0
+
+    def wiring(self) -> Wiring:
+        """What pairing and decoding need."""
+        named = asdict(self)
+        return Wiring(**{f.name: named[f.name] for f in fields(Wiring)})
+
+    def limits(self) -> Limits:
+        """What the guard needs.
+
+        :raises ProfileError: a limit is not usable.
+        """
+        return Limits(self.max_step_m, self.max_step_rad, speed_scale=self.speed_scale)
+
+    def motion(self) -> MotionSource:
+        """A new source of the end effector's speed.
+
+        :raises ProfileError: the source lacks a parameter, or one is not usable.
+        """
+        return build_motion(
+            self.motion_source,
+            urdf=self.urdf,
+            tip=self.ee_link,
+            base=self.base_link,
+            reach_m=self.reach_m,
+            joints=self.arm_joints,
+            gripper_joints=self.gripper_joints,
+        )
+
+
+def load_robot(path: 'str | Path') -> ReplayRobot:
+    """From a ROS parameter file; parameters that a replay does not need are left aside.
+
+    :raises ProfileError: it cannot be read, has none for the node, or a value of another type.
+    """
+    try:
+        data = yaml.safe_load(Path(path).expanduser().read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ProfileError(
+            f'parameter file {path} cannot be read ({str(error).splitlines()[0]})',
+            'check the path and that it is YAML',
+        ) from None
+    found: dict[str, Any] = {}
+    for name, entry in (data if isinstance(data, dict) else {}).items():
+        parameters = entry.get('ros__parameters') if isinstance(entry, dict) else None
+        if str(name).rsplit('/', 1)[-1] in (NODE, '**') and isinstance(parameters, dict):
+            found |= parameters
+    if not found:
+        raise ProfileError(
+            f'parameter file {path} has no parameters of {NODE}',
+            f'give a file with {NODE}: ros__parameters: ..., as config/robot.yaml',
+        )
+    return ReplayRobot(**_typed(found, path))
+
+
+def save_robot(path: 'str | Path', robot: ReplayRobot, **more: Any) -> None:
+    """Write a ROS parameter file for ``vla_policy``.
+
+    :param more: parameters beside those of the record.
+    """
+    values = {**asdict(robot), **more}
+    plain = {k: list(v) or [''] if isinstance(v, tuple) else v for k, v in values.items()}
+    text = yaml.safe_dump({f'/**/{NODE}': {'ros__parameters': plain}}, sort_keys=False)
+    Path(path).write_text(text, encoding='utf-8')
+
+
+def _typed(found: Mapping[str, Any], path: 'str | Path') -> dict[str, Any]:
+    """Values as the record has them: lists as tuples without the empty words that ROS needs."""
+    out = {}
+    for name, default in asdict(ReplayRobot()).items():
+        if name not in found:
+            continue
+        value = found[name]
+        if isinstance(default, tuple) and isinstance(value, list):
+            value = tuple(v for v in value if v != '')
+        elif isinstance(default, float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(default):
+            raise ProfileError(
+                f'parameter file {path}: {name} is {value!r}',
+                f'give a {type(default).__name__.replace("tuple", "list")}',
+            )
+        out[name] = value
+    return out

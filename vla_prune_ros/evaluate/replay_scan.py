@@ -1,0 +1,183 @@
+"""One pass over a bag, without a policy: when it would be asked, what was done, what is wrong."""
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputRefused
+from ..profiles import Profile
+from ..runtime.bag import Bag
+from ..runtime.bag_observation import POSE
+from ..runtime.bag_replay import Due, Event, Replay
+from ..runtime.bag_topics import Topics
+from ..runtime.bag_tracks import Tracks
+from ..runtime.bag_values import checked_pose
+from ..runtime.pairing import Pair
+from .replay_records import Instant, Recording
+from .replay_setting import ReplaySetting
+
+Progress = Callable[[int, int], None]
+"""Messages so far, and of how many."""
+
+_BACKWARD = ('time_jump', 'out_of_order')
+
+
+def scan(
+    path: 'str | Path', setting: ReplaySetting, progress: Progress = lambda done, of: None
+) -> Recording:
+    """Read a bag from its first message to its last, images undecoded.
+
+    :raises DataError: it cannot be read, or a stream that the profile needs has no topic; names
+        what there is.
+    """
+    with Bag(path) as bag:
+        return _Scan(bag, setting, progress).run()
+
+
+def open_replay(
+    bag: Bag, topics: Topics, setting: ReplaySetting, extra: Collection[str] = ()
+) -> Replay:
+    """The bag as the node lives it.
+
+    :param extra: streams beside those that are paired; without a topic they are left out.
+    :raises DataError: see :class:`~vla_prune_ros.runtime.bag_replay.Replay`.
+    """
+    robot = setting.robot
+    return Replay(
+        bag,
+        topics,
+        setting.load_profile(),
+        robot.wiring(),
+        robot.instruction,
+        tuple(extra),
+        setting.clock,
+    )
+
+
+class _Scan:
+    def __init__(self, bag: Bag, setting: ReplaySetting, progress: Progress) -> None:
+        self._bag, self._setting, self._progress = bag, setting, progress
+        self._profile: Profile = setting.load_profile()
+        self._topics, self._guessed = setting.topics_of(bag)
+        reading = self._reading = setting.reading(self._topics)
+        extra = () if reading is None else (reading.motion, reading.gripper)
+        self._replay = open_replay(bag, self._topics, setting, extra)
+        finger = setting.robot.gripper_joints[0]
+        self._tracks = None if reading is None else Tracks(reading, finger)
+        self._instants: list[Instant] = []
+        self._span: list[int] = []
+        self._refused: Counter[str] = Counter()
+        self._example: dict[str, str] = {}
+
+    def run(self) -> Recording:
+        bag, topics = self._bag, self._topics
+        due = Due(self._profile, self._setting.robot.wiring(), self._setting.period_s)
+        streams = {**topics.of((*topics.images, *vars(topics)))}
+        total = sum(bag.topics[t].count for t in streams if t in bag.topics)
+        for number, event in enumerate(self._replay.events()):
+            if not number % 500:
+                self._progress(number, total)
+            self._take(event, due)
+        actions, valid = self._actions()
+        return Recording(
+            str(bag.path),
+            {stream: topic for topic, stream in streams.items()},
+            self._guessed,
+            {name: (t.type, t.count) for name, t in bag.topics.items()},
+            (self._span[0], self._span[-1]) if self._span else (0, 0),
+            tuple(self._instants),
+            tuple(bag.lost),
+            dict(self._replay.pairing.losses),
+            tuple(self._problems(bool(valid.any()))),
+            '' if self._reading is None or not valid.any() else self._reading.motion,
+            actions,
+            valid,
+        )
+
+    def _take(self, event: Event, due: Due) -> None:
+        now_ns = event.message.receipt_ns
+        self._span = [self._span[0] if self._span else now_ns, now_ns]
+        if event.refusal is not None:
+            self._refuse(event.refusal)
+        if self._tracks is not None:
+            try:
+                self._tracks.note(event)
+            except InputRefused as refusal:
+                self._refuse(refusal)
+        pair = event.pair
+        if pair is not None and due(event.epoch, pair.stamp_ns):
+            places = {c: pair.items[c].place for c in self._profile.cameras}
+            self._instants.append(
+                Instant(
+                    event.epoch,
+                    pair.stamp_ns,
+                    now_ns,
+                    self._replay.instruction,
+                    places,
+                    _position(pair),
+                )
+            )
+
+    def _refuse(self, refusal: InputRefused) -> None:
+        self._refused[refusal.reason] += 1
+        self._example.setdefault(refusal.reason, str(refusal))
+
+    def _actions(self) -> tuple[np.ndarray, np.ndarray]:
+        """What was done from each instant on, in SI units."""
+        count, chunk = len(self._instants), self._profile.chunk
+        actions, valid = np.zeros((count, chunk, 7)), np.zeros((count, chunk), bool)
+        if self._tracks is None:
+            return actions, valid
+        for epoch in {i.epoch for i in self._instants}:
+            numbers = [n for n, i in enumerate(self._instants) if i.epoch == epoch]
+            stamps = [self._instants[n].stamp_ns for n in numbers]
+            labels = self._tracks.labels(epoch, stamps, self._profile)
+            for number, stamp_ns in zip(numbers, stamps, strict=True):
+                steps, valid[number] = labels.steps(stamp_ns, 0, chunk)
+                actions[number] = self._profile.to_si(steps)
+        return actions, valid
+
+    def _problems(self, acted: bool) -> list[tuple[str, str]]:
+        losses = self._replay.pairing.losses
+        out = [('lost', text) for text in self._bag.lost]
+        out += [
+            ('unstamped', f'{topic}: header stamps are zero; the time of receipt is used')
+            for topic in sorted(self._bag.unstamped)
+        ]
+        backward = {name: losses[name] for name in _BACKWARD if losses[name]}
+        if backward:
+            words = ', '.join(f'{count} x {name}' for name, count in backward.items())
+            out.append(('backward_stamps', f'time does not go on steadily: {words}'))
+        out += [
+            ('unusable', f'{count} messages were refused: {self._example[reason]}')
+            for reason, count in sorted(self._refused.items())
+            if reason not in _BACKWARD
+        ]
+        if not self._replay.instruction:
+            out.append(('no_instruction', 'the bag names no task; give --instruction'))
+        elif not self._instants:
+            why = ', '.join(f'{n} x {k}' for k, n in losses.items()) or 'its images never pair'
+            out.append(('no_queries', f'the policy would never have been asked: {why}'))
+        if not acted and self._setting.actions != 'none':
+            out.append(('no_actions', self._no_actions()))
+        return out
+
+    def _no_actions(self) -> str:
+        if self._reading is None:
+            return 'no recorded actions: no topic is named for twist, pose_target or ee_pose'
+        left = ', '.join(f'{n} x {k}' for k, n in self._tracks.left_out.items())
+        return (
+            f'no recorded actions: {self._reading.motion} and {self._reading.gripper} say nothing '
+            f'about the time of the queries' + (f' ({left})' if left else '')
+        )
+
+
+def _position(pair: Pair) -> np.ndarray | None:
+    if POSE not in pair.items:
+        return None
+    try:
+        return checked_pose(pair.items[POSE])[0]
+    except InputRefused:
+        return None
