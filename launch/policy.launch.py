@@ -32,6 +32,7 @@ TRANSPORT_PROFILES = {
     'CYCLONEDDS_URI': f'file://{SHARE}/config/cyclonedds_large_images.xml',
 }
 
+POLICY = ('checkpoint', 'profile', 'pruning', 'instruction', 'image_transport')
 ARGUMENTS = (
     DeclareLaunchArgument(
         'params_file',
@@ -52,6 +53,12 @@ ARGUMENTS = (
         'pruning', default_value='', description='Pruning method, for example dense.'
     ),
     DeclareLaunchArgument('instruction', default_value='', description='The task in plain words.'),
+    DeclareLaunchArgument(
+        'image_transport',
+        default_value='',
+        choices=['', 'raw', 'compressed'],
+        description='raw: sensor_msgs/Image; compressed: the topics with /compressed.',
+    ),
     DeclareLaunchArgument('namespace', default_value='', description='Namespace of both nodes.'),
     DeclareLaunchArgument(
         'remap',
@@ -146,7 +153,7 @@ def nodes(context: LaunchContext) -> list[Node]:
             {
                 **clock,
                 'autostart': is_true('autostart'),
-                **given('checkpoint', 'profile', 'pruning', 'instruction', 'stepping'),
+                **given(*POLICY, 'stepping'),
             },
         ],
         **common,

@@ -53,6 +53,12 @@ ARGUMENTS = (
         description='The task in plain words, until the bag names another.',
     ),
     DeclareLaunchArgument(
+        'image_transport',
+        default_value='',
+        choices=['', 'raw', 'compressed'],
+        description='compressed: for a bag of CompressedImage.',
+    ),
+    DeclareLaunchArgument(
         'params_file',
         default_value=str(SHARE / 'config' / 'robot.yaml'),
         description='Parameter file of both nodes.',
@@ -101,7 +107,10 @@ def generate_launch_description() -> LaunchDescription:
     """Entry point of ``ros2 launch``."""
     passed_on = [
         (name, LaunchConfiguration(name))
-        for name in ('checkpoint', 'profile', 'pruning', 'instruction', 'params_file')
+        for name in (
+            *('checkpoint', 'profile', 'pruning', 'instruction', 'image_transport'),
+            'params_file',
+        )
     ]
     policy = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(SHARE / 'launch' / 'policy.launch.py')),

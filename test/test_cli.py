@@ -14,7 +14,7 @@ from vla_prune_ros.errors import CheckpointError, VlaPruneError
 from vla_prune_ros.model import hub
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ('demo', 'make-checkpoint', 'bench', 'evaluate')
+COMMANDS = ('demo', 'make-checkpoint', 'bench', 'evaluate', 'record-demo', 'replay', 'play')
 
 
 def run(*arguments):

@@ -15,6 +15,7 @@ import yaml
 
 from vla_prune_ros.cli import build_parser
 from vla_prune_ros.profiles import load_profile
+from vla_prune_ros.runtime.bag_topics import load_topics
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CHANGELOG.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -215,6 +216,7 @@ def check_remaps(tables, rules):
 @pytest.mark.ros
 def test_nodes_are_started_with_parameters_that_they_have(tables):
     started = [w[1:] for _, w in commands() if w[0] == 'scripts/bootstrap.sh']
+    started = [words for words in started if words[0] != 'vla-prune']
     assert {w[0] for w in started} == console_scripts() - {'vla-prune'}
     for words in started:
         record = tables.NODES[words[0]][1]
@@ -246,7 +248,8 @@ def test_profiles_in_the_docs_load(tmp_path):
 def test_parameter_files_in_the_docs_are_valid(tables):
     from vla_prune_ros.nodes.parameters import check_value, ros_type
 
-    found = [data for _, data, _ in yaml_blocks() if not {'base', 'train'} & set(data)]
+    others = {'base', 'train', 'images'}  # profiles, trainings, topics of a bag
+    found = [data for _, data, _ in yaml_blocks() if not others & set(data)]
     assert len(found) >= 4
     for data in found:
         for key, section in data.items():
@@ -265,6 +268,15 @@ def test_parameter_files_in_the_docs_are_valid(tables):
                     kind, kind
                 ), name
                 assert value == ('',) or check_value(field, value) == '', name
+
+
+def test_topics_in_the_docs_load(tmp_path):
+    found = [content for _, data, content in yaml_blocks() if 'images' in data]
+    assert found
+    for content in found:
+        (tmp_path / 'topics.yaml').write_text(content, encoding='utf-8')
+        topics = load_topics(tmp_path / 'topics.yaml')
+        assert set(topics.images) == {'primary', 'wrist'} and topics.ee_pose
 
 
 def test_fine_tunings_in_the_docs_are_valid(tmp_path):

@@ -3,6 +3,8 @@
 Observations and actions are compared with those of a scene of its own, which is told the recorded
 commands; what a policy answers to the bag's observations is what it must have commanded."""
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +16,7 @@ from vla_prune_ros import load_policy  # noqa: E402
 from vla_prune_ros.errors import DataError, VlaPruneError  # noqa: E402
 from vla_prune_ros.evaluate.driving import observe  # noqa: E402
 from vla_prune_ros.evaluate.record_demo import RecordOptions, record_demo  # noqa: E402
+from vla_prune_ros.evaluate.replay_robot import load_robot  # noqa: E402
 from vla_prune_ros.model.synthetic import make_checkpoint  # noqa: E402
 from vla_prune_ros.profiles import LIBERO  # noqa: E402
 from vla_prune_ros.runtime.bag import Bag  # noqa: E402
@@ -24,6 +27,7 @@ from vla_prune_ros.sim.expert import expert_action  # noqa: E402
 from vla_prune_ros.sim.scene import twist_to_action  # noqa: E402
 from vla_prune_ros.train.sources.rosbag import Rosbag  # noqa: E402
 
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = 64
 HAND_DOWN = np.array([np.pi, 0.0, 0.0])
 UNIT = np.array([0.05, 0.05, 0.05, 0.5, 0.5, 0.5])  # m and rad of an action of 1 (osc_pose.json)
@@ -84,7 +88,18 @@ def test_the_result_tells_what_was_recorded(expert):
     assert result['bytes'] == sum(f.stat().st_size for f in path.iterdir())
     assert result['bytes'] > 2 * frames_there * SIZE * SIZE * 3
     assert result['seconds'] == pytest.approx(0.05 * (sum(steps) + 1) + 2.0, abs=0.05)
-    assert result['next'] == f'vla-prune replay {path}'
+    assert result['next'] == f'vla-prune replay {path} --params {path}.yaml'
+
+
+def test_the_parameters_beside_the_bag_are_those_of_the_simulator(expert):
+    """As ``config/libero.yaml`` has them, but for the pictures, which are upright already."""
+    result, path = expert
+    written = load_robot(result['parameters'])
+    usual = load_robot(ROOT / 'config' / 'libero.yaml')
+    assert result['parameters'] == f'{path}.yaml'
+    if written.motion_source == 'pose':  # without pinocchio
+        usual = replace(usual, motion_source='pose')
+    assert written == replace(usual, rotate_180=())
 
 
 def test_the_bag_gives_what_the_policy_sees_in_the_scene_and_what_the_expert_does(expert, scene):
@@ -172,7 +187,7 @@ def test_a_policy_can_drive_and_answers_the_same_to_what_is_read(renderer, tmp_p
     )
     result = record_demo(options)
     assert (result['driver'], result['method']) == ('policy', 'dense')
-    assert result['next'].endswith(f'bag --checkpoint {checkpoint}')
+    assert result['next'].endswith(f'bag.yaml --checkpoint {checkpoint}')
     policy = load_policy(checkpoint)
     moves, grips = commands(tmp_path / 'bag')
     reference = policy.statistics.proprio.mean[3:6]
@@ -216,7 +231,7 @@ def test_a_bag_that_is_there_stays_unless_it_may_be_replaced(renderer, tmp_path)
     with pytest.raises(DataError, match='bag exists'):
         record_demo(RecordOptions(**options))
     record_demo(RecordOptions(**options, seed=1, overwrite=True))
-    assert [p.name for p in tmp_path.iterdir()] == ['bag']
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['bag', 'bag.yaml']
 
 
 def test_a_policy_that_cannot_be_loaded_leaves_nothing(renderer, tmp_path):
