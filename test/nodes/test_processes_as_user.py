@@ -106,8 +106,7 @@ def demo(command, micro, *arguments):
 def test_demo_runs_shows_and_writes_what_it_measured(command, micro, tmp_path):
     methods = ('dense', 'uniform:64')
     one = demo(
-        # 5 s each: nodes that have just started may take 2 s to find each other.
-        *(command, micro, '--episodes', 1, '--steps', 100, '--json', 'new/result.json'),
+        *(command, micro, '--episodes', 1, '--steps', 40, '--json', 'new/result.json'),
         *('--methods', *methods),
     )
     assert one.wait() == 0, one.text

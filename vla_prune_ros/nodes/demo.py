@@ -24,6 +24,7 @@ from .process import ros_context
 from .qos import command, sensor_data
 
 CAMERAS = ('primary', 'wrist')
+REHEARSAL_S = 30.0
 Pictures = list[np.ndarray]
 Show = Callable[[str, int], None]
 
@@ -183,6 +184,8 @@ def _run_method(recorder: Recorder, options: DemoOptions, method: str, show: Sho
     """All episodes of one pruning method, from loading the checkpoint to giving it back."""
     show(f'{method}: loading the checkpoint', 0)
     _load(recorder, method)
+    show(f'{method}: waiting for all to find each other', 0)
+    _rehearse(recorder)
     recorder.set_parameter('simulator', 'seed', options.seed)  # the same scenes for each method
     run = MethodRun(method)
     for episode in range(options.episodes):
@@ -219,6 +222,17 @@ def _load(recorder: Recorder, method: str) -> None:
         refused or (status.message if status else 'vla_policy did not configure'),
         'see logs/vla_policy.log',
     )
+
+
+def _rehearse(recorder: Recorder) -> None:
+    """Run until a chunk moves the arm: an episode that began before the executor had found the
+    policy's new publishers would be counted as a failure of the policy. What keeps all chunks away
+    is said by the episode that follows."""
+    recorder.trigger('/simulator/reset')
+    recorder.trigger('/vla_policy/reset')
+    recorder.set_bool('/chunk_executor/arm', True)
+    recorder.wait(lambda: recorder.state('chunk_executor') == 'MOVING', REHEARSAL_S)
+    recorder.set_bool('/chunk_executor/arm', False)
 
 
 def _episode(
