@@ -237,3 +237,13 @@ def test_a_missing_matplotlib_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
     with pytest.raises(VlaPruneError, match='no pictures are drawn; pip install'):
         bag_pictures(bag(), METHODS)
+
+
+def test_no_line_is_drawn_through_a_pause():
+    """0.2 s from query to query, and 3 s between two episodes."""
+    times, values = [0.0, 0.2, 0.4, 3.4, 3.6], np.array([1.0, 2, 3, 4, 5])
+    line = windows(times, values, 10)
+    assert line.whole
+    np.testing.assert_allclose(line.t_s, [0.0, 0.2, 0.4, 1.9, 3.4, 3.6])
+    np.testing.assert_array_equal(line.middle, [1, 2, 3, np.nan, 4, 5])
+    assert len(windows([1.0], np.ones(1), 10).t_s) == 1

@@ -31,6 +31,28 @@ def add_command(commands: Any, name: str, run: Run, text: str) -> argparse.Argum
     return parser
 
 
+def add_machine(parser: argparse.ArgumentParser) -> Any:
+    """Options of commands that spread work over processes and machines; the group, for more."""
+    group = parser.add_argument_group('machine')
+    group.add_argument('--dtype', default='float32', help='dtype of the weights')
+    group.add_argument('--device', default='cpu', help='torch device')
+    group.add_argument('--workers', type=positive, default=1, help='processes')
+    group.add_argument(
+        '--threads',
+        type=positive,
+        default=1,
+        help='torch threads of each worker; results are the same for any number of workers, and '
+        'may differ in the last bit between numbers of threads',
+    )
+    group.add_argument(
+        '--ray',
+        default='',
+        metavar='ADDRESS|auto|local',
+        help='run the workers on a Ray cluster; files and --out where they lie here',
+    )
+    return group
+
+
 def positive(text: str) -> int:
     """A whole number of 1 or more, for argparse."""
     value = int(text)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ..errors import VlaPruneError
 from ..sim.libero_suites import TRIALS_PER_TASK
-from .common import add_command, choose_policy, positive
+from .common import add_command, add_machine, choose_policy, positive
 
 if TYPE_CHECKING:
     from ..evaluate.closed_loop import EvaluateOptions, Evaluation
@@ -92,24 +92,8 @@ def _add_task(evaluate: argparse.ArgumentParser) -> None:
 
 
 def _add_machine(evaluate: argparse.ArgumentParser) -> None:
-    group = evaluate.add_argument_group('machine')
-    group.add_argument('--profile', default='libero', help='robot profile')
-    group.add_argument('--dtype', default='float32', help='dtype of the weights')
-    group.add_argument('--device', default='cpu', help='torch device')
-    group.add_argument('--workers', type=positive, default=1, help='processes')
-    group.add_argument(
-        '--threads',
-        type=positive,
-        default=1,
-        help='torch threads of each worker; results are the same for any number of workers, and '
-        'may differ in the last bit between numbers of threads',
-    )
-    group.add_argument(
-        '--ray',
-        default='',
-        metavar='ADDRESS|auto|local',
-        help='run the workers on a Ray cluster; checkpoint and --out where they lie here',
-    )
+    evaluate.add_argument('--profile', default='libero', help='robot profile')
+    group = add_machine(evaluate)
     group.add_argument(
         '--videos',
         type=int,

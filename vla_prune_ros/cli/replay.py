@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from .common import add_command, choose_policy, positive
+from .common import add_command, add_machine, choose_policy
 
 if TYPE_CHECKING:
     from ..evaluate.replay import ReplayOptions, ReplayRun
@@ -91,17 +91,7 @@ def _add_reading(replay: argparse.ArgumentParser) -> None:
 
 
 def _add_machine(replay: argparse.ArgumentParser) -> None:
-    group = replay.add_argument_group('machine')
-    group.add_argument('--dtype', default='float32', help='dtype of the weights')
-    group.add_argument('--device', default='cpu', help='torch device')
-    group.add_argument('--workers', type=positive, default=1, help='processes')
-    group.add_argument('--threads', type=positive, default=1, help='torch threads of each worker')
-    group.add_argument(
-        '--ray',
-        default='',
-        metavar='ADDRESS|auto|local',
-        help='run the workers on a Ray cluster; bags, checkpoint and --out where they lie here',
-    )
+    group = add_machine(replay)
     group.add_argument('--no-mcap', action='store_true', help='no MCAP bag of the predictions')
 
 

@@ -11,6 +11,7 @@ _PALETTE = ('#0072b2', '#e69f00', '#882255', '#56b4e9', '#332288', '#999933')
 _DENSE = '#4d4d4d'
 _MARKERS = 'os^Dv<>Pp*hX'
 _LONGEST = 36
+_PAUSE = 4.0  # of the usual time between two queries
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,21 @@ def has_any(bag: Mapping[str, Any], name: str) -> bool:
     return any(np.isfinite(known(s.get(name))).any() for s in bag['series'].values())
 
 
+def _broken(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """With an unknown value in each long pause, so that no line is drawn through it."""
+    steps = np.diff(times)
+    if not len(steps):
+        return times, values
+    after = np.flatnonzero(steps > _PAUSE * np.median(steps)) + 1
+    between = times[after - 1] + 0.5 * steps[after - 1]
+    return np.insert(times, after, between), np.insert(values, after, np.nan)
+
+
 def windows(t_s: Sequence[float], values: np.ndarray, most: int) -> Windows:
     """Medians and extremes of equally many points each, where there are more than ``most``."""
     times = np.asarray(t_s, np.float64)
     if len(times) <= most:
+        times, values = _broken(times, values)
         return Windows(times, values, values, values, True)
     ends = np.linspace(0, len(times), most // 2 + 1).round().astype(int)
     parts = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
