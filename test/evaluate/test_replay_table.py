@@ -70,9 +70,8 @@ def test_names_are_not_read_as_markup():
     assert '[red]b' in printed(tables[3], 150)
 
 
-def test_notes_name_guesses_losses_refusals_and_problems():
+def test_notes_name_losses_refusals_and_problems():
     notes = replay_notes(result())
-    assert 'kitchen: topics were guessed: front = /front/image.' in notes
     assert 'kitchen: not used while pairing: stale:front 13, skew 2.' in notes
     assert 'kitchen, dense: refused stale 1.' in notes
     assert notes[-2:] == [

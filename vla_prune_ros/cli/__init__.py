@@ -88,8 +88,10 @@ def build_parser() -> argparse.ArgumentParser:
         'write a seeded, untrained checkpoint in the published layout',
     )
     make.add_argument('folder', type=Path)
-    make.add_argument('--preset', default='demo', choices=('demo', 'micro'))
-    make.add_argument('--seed', type=int, default=0)
+    make.add_argument(
+        '--preset', default='demo', choices=('demo', 'micro'), help='size of the model'
+    )
+    make.add_argument('--seed', type=int, default=0, help='of the weights')
     add_bench(commands)
     add_evaluate(commands)
     add_play(commands)

@@ -23,12 +23,20 @@ NO_ROS = (
 
 def add_command(commands: Any, name: str, run: Run, text: str) -> argparse.ArgumentParser:
     """A sub-command's parser: defaults in its help, and ``--json FILE``."""
-    parser = commands.add_parser(
-        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = commands.add_parser(name, help=text, description=text, formatter_class=_Defaults)
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the result as JSON')
     parser.set_defaults(run=run)
     return parser
+
+
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds defaults to the help, where there is one that says something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default is None or action.default is False or action.default == ''
+        if silent or '(default' in (action.help or ''):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def add_machine(parser: argparse.ArgumentParser) -> Any:

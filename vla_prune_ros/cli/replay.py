@@ -41,7 +41,8 @@ def add_replay(commands: Any) -> None:
         type=method_names,
         default=METHODS,
         metavar='METHODS',
-        help='methods, separated by commas; METHOD@FOLDER takes weights of its own',
+        help='methods, separated by commas; the others are compared with dense; METHOD@FOLDER '
+        'takes weights of its own',
     )
     replay.add_argument(
         '--topics', default='', metavar='FILE', help='YAML: stream -> topic (default: guessed)'
@@ -54,7 +55,12 @@ def add_replay(commands: Any) -> None:
         "(default: the node's defaults)",
     )
     replay.add_argument('--instruction', help='the task until a bag names one')
-    replay.add_argument('--out', type=Path, default=Path('out/replay'), help='folder for results')
+    replay.add_argument(
+        '--out',
+        type=Path,
+        default=Path('out/replay'),
+        help='folder for results; the same command goes on where it was interrupted',
+    )
     _add_reading(replay)
     _add_machine(replay)
 
@@ -65,7 +71,8 @@ def _add_reading(replay: argparse.ArgumentParser) -> None:
         '--period',
         type=float,
         metavar='S',
-        help="least time between two queries (default: the node's replan_period_s)",
+        help='least time between two queries, 0 for one at every pair of images (default: the '
+        "node's replan_period_s)",
     )
     group.add_argument(
         '--actions',
@@ -74,9 +81,17 @@ def _add_reading(replay: argparse.ArgumentParser) -> None:
         help='where recorded actions come from; auto: commands, else measured poses',
     )
     group.add_argument(
-        '--gripper-closed', type=float, metavar='X', help='its position when closed'
+        '--gripper-closed',
+        type=float,
+        metavar='X',
+        help='recorded position of the closed gripper (default: 0)',
     )
-    group.add_argument('--gripper-open', type=float, metavar='X', help='its position when open')
+    group.add_argument(
+        '--gripper-open',
+        type=float,
+        metavar='X',
+        help='of the open one (default: 1 of commands, 0.04 m of a finger)',
+    )
     group.add_argument(
         '--clock',
         default='auto',
@@ -104,7 +119,10 @@ def method_names(text: str) -> tuple[str, ...]:
             out[-1] += f',{part}'
         else:
             out.append(part)
-    return tuple(name.strip() for name in out if name.strip())
+    names = tuple(name.strip() for name in out if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError('name a method')
+    return names
 
 
 def _replay(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -163,10 +181,12 @@ def _report(run: 'ReplayRun', options: 'ReplayOptions', console: Console, mcap: 
     from ..evaluate.replay_mcap import write_predictions
     from ..evaluate.replay_table import replay_notes, replay_tables
 
-    for table in replay_tables(run.result):
-        console.print(table)
+    asked = any(row['queries'] for row in run.result['rows'])
+    for table in replay_tables(run.result) if asked else ():
+        if table.row_count:
+            console.print(table)
     for note in replay_notes(run.result):
-        console.print(note, markup=False, highlight=False)
+        console.print(note, markup=False, highlight=False, soft_wrap=not console.is_terminal)
     out, setting = options.out, options.setting
     text = json.dumps(run.result, indent=1)
     (out / 'report.json').write_text(text + '\n', encoding='utf-8')
@@ -179,4 +199,4 @@ def _report(run: 'ReplayRun', options: 'ReplayOptions', console: Console, mcap: 
             folder.parent.mkdir(parents=True, exist_ok=True)
             if write_predictions(folder, bag.recording, bag.answers, dt_s, setting.robot.frame_id):
                 written.append(f'predictions/{bag.name}')
-    console.print(f'{out}: {", ".join(written)}', markup=False, highlight=False)
+    console.print(f'{out}: {", ".join(written)}', markup=False, highlight=False, soft_wrap=True)

@@ -3,21 +3,24 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import DataError, ProfileError, VlaPruneError
+from ..errors import DataError, VlaPruneError
 from ..runtime.bag import Bag
 from ..runtime.bag_files import find_bags
 from .fingerprint import checkpoint_card, versions
 from .machine import installed, machine
 from .methods import Method, parse_methods
+from .replay_checks import check_replay
+from .replay_job import ReplayJob, ReplayOutcome, ScanWorker
 from .replay_pictures import strip
 from .replay_records import Recording, ReplayedQuery
 from .replay_result import BagAnswers, ResultBuilder
 from .replay_setting import ReplaySetting
 from .replay_store import ReplayStore, bag_key, bag_name, method_key
-from .replay_worker import ReplayJob, ReplayOutcome, ReplayWorker
+from .replay_worker import ReplayWorker
 from .worker_pool import run_jobs
 
 DENSE = 'dense'
@@ -48,6 +51,9 @@ class ReplayOptions:
 class Watch(Protocol):
     """Is told what happens while a replay runs."""
 
+    def reading(self, bags: int) -> None:
+        """So many bags are to be read through."""
+
     def scanned(self, name: str, recording: Recording | None, problem: str) -> None:
         """A bag was read through, or could not be."""
 
@@ -72,21 +78,19 @@ def run_replay(options: ReplayOptions, watch: Watch) -> ReplayRun:
     A bag that cannot be read is a problem in the result; the others are replayed.
 
     :raises VlaPruneError: an option, a method or the checkpoint is not usable.
+    :raises OSError: the folder for results cannot be written.
     """
     setting = options.setting
-    profile = setting.load_profile()
-    if profile.action_kind != 'delta_pose':
-        raise ProfileError(
-            f'profile {profile.name!r} commands {profile.action_kind}',
-            'vla_policy, and so a replay of it, is for end-effector deltas',
-        )
     methods = parse_methods(options.methods, options.checkpoint)
+    check_replay(setting, methods)
     names = {'rosbags': installed(('rosbags',)).get('rosbags', ''), **versions()}
     paths = list(dict.fromkeys(p for given in options.bags for p in find_bags(given)))
     if not paths:
         raise DataError(
             f'no bags at {", ".join(map(str, options.bags))}', 'give a bag, or a folder with some'
         )
+    options.out.mkdir(parents=True, exist_ok=True)
+    watch.reading(len(paths))
     scans = {o.job.bag: o for o in _scan(options, paths, names, watch)}
     jobs = [
         ReplayJob(path, scans[path].job.folder, method_key(scans[path].job.key, method), method)
@@ -116,9 +120,9 @@ def _scan(
         except OSError as error:
             wrong = f'bag {path} cannot be read ({error.strerror})', 'check the path'
             gone.append(ReplayOutcome(ReplayJob(path, folder, {}), wrong=wrong))
-    running = run_jobs(ReplayWorker, jobs, options.setting, options.workers, options.ray)
+    running = run_jobs(ScanWorker, jobs, options.setting, options.workers, options.ray)
     with closing(running) as outcomes:
-        for outcome in (*gone, *outcomes):
+        for outcome in chain(gone, outcomes):
             if outcome.recording is not None:  # where it was read on another machine
                 ReplayStore(outcome.job.folder).put_recording(outcome.job.key, outcome.recording)
             said = '; '.join(outcome.wrong or ())

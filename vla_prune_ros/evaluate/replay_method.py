@@ -62,9 +62,7 @@ class MethodReplay:
             self._policy.restore(memory)
         topics, _ = self._setting.topics_of(bag)
         listens = LISTENS[self._robot.motion_source]
-        replay = open_replay(
-            bag, topics, self._setting, [s for s in listens if getattr(topics, s)]
-        )
+        replay = open_replay(bag, topics, self._setting)
         due = Due(self._profile, self._wiring, self._setting.period_s)
         self._motion.reset()
         self._frozen.reset()

@@ -67,8 +67,9 @@ class ResultBuilder:
     def build(self, bags: Sequence[BagAnswers]) -> dict[str, Any]:
         """``rows``, ``bags`` and ``problems``."""
         parts = {bag.name: self._parts(bag) for bag in bags}
+        in_order = [parts[name] for name in sorted(parts)]  # sums do not depend on who came first
         rows = [
-            self._row(method, [p[method] for p in parts.values() if method in p])
+            self._row(method, [p[method] for p in in_order if method in p])
             for method in self._methods
         ]
         described = [self._bag(bag, parts[bag.name]) for bag in bags]

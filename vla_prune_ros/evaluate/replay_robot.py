@@ -4,16 +4,19 @@ needs, from the file that the node is started with."""
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from ..errors import ProfileError
+from ..profiles import Profile
 from ..runtime.bag_observation import Wiring
 from ..runtime.guard import Limits
 from ..runtime.motion import MotionSource, build_motion
+from ..runtime.state import GripperJoints
 
 NODE = 'vla_policy'
+_STEPPING = ('free', 'synchronous')
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,34 @@ class ReplayRobot:
     max_step_m: float = 0.06
     max_step_rad: float = 0.35
     speed_scale: float = 1.0
+
+    def check(self, profile: Profile) -> None:
+        """Refuse what the node refuses before it sees a message.
+
+        :raises ProfileError: a parameter is not usable, or does not fit the profile.
+        """
+        self.limits()
+        GripperJoints(self.gripper_joints, self.gripper_signs)
+        unknown = sorted(set(self.rotate_180) - set(profile.cameras))
+        for good, what, mend in (
+            (
+                not unknown,
+                f'rotate_180 names camera {", ".join(map(repr, unknown))}',
+                f'use names of {list(profile.cameras)}',
+            ),
+            (
+                len(self.pose_offset_m) == 3,
+                f'pose_offset_m has {len(self.pose_offset_m)} numbers',
+                'give x, y and z in m',
+            ),
+            (
+                self.stepping in _STEPPING,
+                f'stepping is {self.stepping!r}',
+                f'use {" or ".join(_STEPPING)}',
+            ),
+        ):
+            if not good:
+                raise ProfileError(what, mend)
 
     def wiring(self) -> Wiring:
         """What pairing and decoding need."""
@@ -109,18 +140,25 @@ def save_robot(path: 'str | Path', robot: ReplayRobot, **more: Any) -> None:
 def _typed(found: Mapping[str, Any], path: 'str | Path') -> dict[str, Any]:
     """Values as the record has them: lists as tuples without the empty words that ROS needs."""
     out = {}
-    for name, default in asdict(ReplayRobot()).items():
-        if name not in found:
+    for f in fields(ReplayRobot):
+        if f.name not in found:
             continue
-        value = found[name]
-        if isinstance(default, tuple) and isinstance(value, list):
-            value = tuple(v for v in value if v != '')
-        elif isinstance(default, float) and type(value) is int:
-            value = float(value)
-        if type(value) is not type(default):
+        value, kinds = found[f.name], get_args(f.type)
+        if kinds and isinstance(value, list):
+            value = tuple(_number(v, kinds[0]) for v in value if v != '')
+            good = all(type(v) is kinds[0] for v in value)
+        else:
+            value = _number(value, f.type)
+            good = type(value) is f.type
+        if not good:
+            words = f'list of {kinds[0].__name__}' if kinds else f.type.__name__
             raise ProfileError(
-                f'parameter file {path}: {name} is {value!r}',
-                f'give a {type(default).__name__.replace("tuple", "list")}',
+                f'parameter file {path}: {f.name} is {found[f.name]!r}', f'give a {words}'
             )
-        out[name] = value
+        out[f.name] = value
     return out
+
+
+def _number(value: Any, kind: type) -> Any:
+    """Whole numbers are numbers too."""
+    return float(value) if kind is float and type(value) is int else value

@@ -1,17 +1,17 @@
 """One pass over a bag, without a policy: when it would be asked, what was done, what is wrong."""
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputRefused
+from ..errors import DataError, InputRefused
 from ..profiles import Profile
 from ..runtime.bag import Bag
 from ..runtime.bag_observation import POSE
 from ..runtime.bag_replay import Due, Event, Replay
-from ..runtime.bag_topics import Topics
+from ..runtime.bag_topics import STREAMS, Topics
 from ..runtime.bag_tracks import Tracks
 from ..runtime.bag_values import checked_pose
 from ..runtime.pairing import Pair
@@ -30,18 +30,24 @@ def scan(
     """Read a bag from its first message to its last, images undecoded.
 
     :raises DataError: it cannot be read, or a stream that the profile needs has no topic; names
-        what there is.
+        what there is, and what was lost.
+    :raises ProfileError: see :meth:`ReplaySetting.reading`.
     """
     with Bag(path) as bag:
-        return _Scan(bag, setting, progress).run()
+        try:
+            return _Scan(bag, setting, progress).run()
+        except DataError as error:
+            if not bag.lost:
+                raise
+            raise DataError(f'{error.what} ({"; ".join(bag.lost)})', error.mend) from None
 
 
-def open_replay(
-    bag: Bag, topics: Topics, setting: ReplaySetting, extra: Collection[str] = ()
-) -> Replay:
+def open_replay(bag: Bag, topics: Topics, setting: ReplaySetting) -> Replay:
     """The bag as the node lives it.
 
-    :param extra: streams beside those that are paired; without a topic they are left out.
+    All streams pass, whoever asks: a pause of those that are heard is a jump of time, and every
+    pass over a bag, a player's as well, must find the same ones.
+
     :raises DataError: see :class:`~vla_prune_ros.runtime.bag_replay.Replay`.
     """
     robot = setting.robot
@@ -51,7 +57,7 @@ def open_replay(
         setting.load_profile(),
         robot.wiring(),
         robot.instruction,
-        tuple(extra),
+        tuple(STREAMS),
         setting.clock,
     )
 
@@ -62,14 +68,15 @@ class _Scan:
         self._profile: Profile = setting.load_profile()
         self._topics, self._guessed = setting.topics_of(bag)
         reading = self._reading = setting.reading(self._topics)
-        extra = () if reading is None else (reading.motion, reading.gripper)
-        self._replay = open_replay(bag, self._topics, setting, extra)
+        self._replay = open_replay(bag, self._topics, setting)
         finger = setting.robot.gripper_joints[0]
         self._tracks = None if reading is None else Tracks(reading, finger)
         self._instants: list[Instant] = []
         self._span: list[int] = []
         self._refused: Counter[str] = Counter()
         self._example: dict[str, str] = {}
+        self._stale: Counter[str] = Counter()
+        self._wait = ''
 
     def run(self) -> Recording:
         bag, topics = self._bag, self._topics
@@ -89,7 +96,7 @@ class _Scan:
             (self._span[0], self._span[-1]) if self._span else (0, 0),
             tuple(self._instants),
             tuple(bag.lost),
-            dict(self._replay.pairing.losses),
+            dict(self._replay.pairing.losses + self._stale),
             tuple(self._problems(bool(valid.any()))),
             '' if self._reading is None or not valid.any() else self._reading.motion,
             actions,
@@ -101,6 +108,9 @@ class _Scan:
         self._span = [self._span[0] if self._span else now_ns, now_ns]
         if event.refusal is not None:
             self._refuse(event.refusal)
+        if event.wait is not None:  # as a rule for the other cameras of the instant
+            self._wait = event.wait.detail
+            self._stale[event.wait.reason] += event.wait.reason.startswith('stale')
         if self._tracks is not None:
             try:
                 self._tracks.note(event)
@@ -157,16 +167,21 @@ class _Scan:
         ]
         if not self._replay.instruction:
             out.append(('no_instruction', 'the bag names no task; give --instruction'))
-        elif not self._instants:
-            why = ', '.join(f'{n} x {k}' for k, n in losses.items()) or 'its images never pair'
-            out.append(('no_queries', f'the policy would never have been asked: {why}'))
+            return out  # at no instant there is something to compare
+        if not self._instants:
+            why = self._wait or ', '.join(f'{n} x {k}' for k, n in losses.items())
+            out.append(
+                ('no_queries', f'no query would have been asked, its images never pair: {why}')
+            )
         if not acted and self._setting.actions != 'none':
             out.append(('no_actions', self._no_actions()))
         return out
 
     def _no_actions(self) -> str:
         if self._reading is None:
-            return 'no recorded actions: no topic is named for twist, pose_target or ee_pose'
+            *more, last = self._setting.sources
+            named = f'{", ".join(more)} or {last}' if more else last
+            return f'no recorded actions: no topic is named for {named}'
         left = ', '.join(f'{n} x {k}' for k, n in self._tracks.left_out.items())
         return (
             f'no recorded actions: {self._reading.motion} and {self._reading.gripper} say nothing '

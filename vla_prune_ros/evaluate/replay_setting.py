@@ -1,9 +1,11 @@
 """What all queries of a replay have in common, and the topics of a bag."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ..errors import ProfileError
 from ..profiles import Profile, load_profile
 from ..runtime.bag import Bag
 from ..runtime.bag_topics import Topics, guess_topics, load_topics
@@ -49,6 +51,16 @@ class ReplaySetting:
         """
         return load_profile(self.profile)
 
+    def check(self) -> None:
+        """Refuse what can be refused without a bag.
+
+        :raises ProfileError: a parameter of the robot is not usable.
+        :raises DataError: the topics file cannot be read.
+        """
+        self.robot.check(self.load_profile())
+        if self.topics:
+            load_topics(Path(self.topics))
+
     def topics_of(self, bag: Bag) -> tuple[Topics, bool]:
         """Topics of a bag, and whether they were guessed.
 
@@ -58,15 +70,27 @@ class ReplaySetting:
             return load_topics(Path(self.topics)), False
         return guess_topics(bag, self.load_profile()), True
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Streams that may say what was done, the first that is there counts."""
+        return ('twist', 'pose_target', 'ee_pose') if self.actions == 'auto' else (self.actions,)
+
     def reading(self, topics: Topics) -> Reading | None:
-        """How what was done is read; None where it is not recorded, or not to be read."""
-        named = ('twist', 'pose_target', 'ee_pose') if self.actions == 'auto' else (self.actions,)
-        motion = next((s for s in named if getattr(topics, s, '')), '')
+        """How what was done is read; None where it is not recorded, or not to be read.
+
+        :raises ProfileError: the gripper is closed where it is open.
+        """
+        motion = next((s for s in self.sources if getattr(topics, s, '')), '')
         if not motion:
             return None
         grip = 'gripper' if topics.gripper else 'joint_states'
         given = self.gripper_closed, self.gripper_open
-        ends = (d if g is None else g for g, d in zip(given, _ENDS[grip], strict=True))
+        ends = [d if g is None else g for g, d in zip(given, _ENDS[grip], strict=True)]
+        if not math.isfinite(ends[1] - ends[0]) or ends[0] == ends[1]:
+            raise ProfileError(
+                f'the gripper of {grip} is closed at {ends[0]:g} and open at {ends[1]:g}',
+                'give the positions --gripper-closed and --gripper-open',
+            )
         return Reading(motion, grip, *ends)
 
     def text(self) -> str:

@@ -6,11 +6,13 @@ import pickle
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .methods import Method
 from .replay_records import Recording, ReplayedQuery
 from .replay_setting import ReplaySetting
+
+if TYPE_CHECKING:
+    from .methods import Method
 
 Key = dict[str, Any]
 """Says what an answer is of: bag, method, setting, versions."""
@@ -31,7 +33,7 @@ def bag_key(path: Path, setting: ReplaySetting, versions: dict[str, str]) -> Key
     return {'bag': sizes, 'topics': topics, 'setting': setting.text(), 'versions': versions}
 
 
-def method_key(bag: Key, method: Method) -> Key:
+def method_key(bag: Key, method: 'Method') -> Key:
     """The same with the method and its weights."""
     return {**bag, 'method': method.name, 'fingerprint': method.fingerprint}
 
@@ -111,9 +113,10 @@ class Answers:
         self._memory.unlink(missing_ok=True)
 
     def count(self) -> int:
-        """Lines so far, for a progress bar."""
+        """Answers so far, for a progress bar."""
         try:
-            return max(0, self.path.read_bytes().count(b'\n') - 1)
+            with self.path.open('rb') as file:
+                return file.read().count(b'{"number"') if self._is_mine(file.readline()) else 0
         except OSError:
             return 0
 
@@ -121,9 +124,9 @@ class Answers:
         """Whole lines of this key, and whether the end is among them."""
         try:
             first, *lines = self.path.read_text('utf-8').split('\n')
-            if json.loads(first) != json.loads(json.dumps(self._key)):
-                return [], False
         except (OSError, ValueError):
+            return [], False
+        if not self._is_mine(first):
             return [], False
         queries = []
         for line in lines:
@@ -134,6 +137,13 @@ class Answers:
             except (ValueError, KeyError, TypeError):
                 break  # torn by whatever ended the run
         return queries, False
+
+    def _is_mine(self, first: str | bytes) -> bool:
+        """Whether the first line of a file is this key."""
+        try:
+            return json.loads(first) == json.loads(json.dumps(self._key))
+        except ValueError:
+            return False
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -12,6 +12,12 @@ from .replay_columns import BORDERS, COST, ERROR, Column
 from .replay_words import NOTHING, counts, filled, plural
 
 _MOST = 12
+_LEGEND = (
+    'mm, deg: mean per step, p95: of mm. end: where whole chunks lead. sign: same direction, of '
+    'steps where both move. flips: here/there/paired; apart: time between paired ones.',
+    'border, inside: median change of the step translation in mm, where a chunk replaces another '
+    'and inside chunks.',
+)
 
 
 def replay_tables(result: Mapping[str, Any]) -> list[Table]:
@@ -81,14 +87,8 @@ def replay_notes(result: Mapping[str, Any]) -> list[str]:
     notes = []
     if result['untrained']:
         notes.append('UNTRAINED: random weights; errors and modes mean nothing here, times do.')
-    notes.append(
-        'mm, deg: mean per step, p95: of mm. end: where whole chunks lead. sign: same direction, '
-        'of steps where both move. flips: here/there/paired; apart: time between paired ones.'
-    )
-    notes.append(
-        'border, inside: median change of the step translation in mm, where a chunk replaces '
-        'another and inside chunks.'
-    )
+    if any(row['queries'] for row in result['rows']):
+        notes += _LEGEND
     for bag in result['bags']:
         notes += _bag_notes(filled(bag))
     notes += _problems(result['problems'])
@@ -96,9 +96,6 @@ def replay_notes(result: Mapping[str, Any]) -> list[str]:
 
 
 def _bag_notes(bag: Mapping[str, Any]) -> Iterator[str]:
-    if bag['guessed']:
-        named = ', '.join(f'{stream} = {topic}' for stream, topic in bag['topics'].items())
-        yield f'{bag["name"]}: topics were guessed: {named or "none"}.'
     if bag['losses']:
         yield f'{bag["name"]}: not used while pairing: {counts(bag["losses"])}.'
     for row in bag['rows']:

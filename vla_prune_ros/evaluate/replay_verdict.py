@@ -49,7 +49,7 @@ def _what(result: Mapping[str, Any]) -> str:
 def _length(seconds: float) -> str:
     if seconds < 120:
         return f'{seconds:.1f} s'
-    return f'{int(seconds // 60)} min {seconds % 60:.0f} s'
+    return '{} min {} s'.format(*divmod(round(seconds), 60))
 
 
 def _method(row: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:

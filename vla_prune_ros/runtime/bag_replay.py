@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import DataError, InputRefused
+from ..errors import DataError, InputRefused, ProfileError
 from ..profiles import Profile
 from ..records import Observation
 from .bag import Bag, BagMessage
@@ -17,7 +17,7 @@ from .bag_observation import JOINTS, POSE, WIRING, Frame, Wiring, observe
 from .bag_topics import Topics
 from .bag_values import text
 from .instruction import clean_instruction
-from .pairing import Pair, Pairing
+from .pairing import Pair, Pairing, Wait
 
 INSTRUCTION = 'instruction'
 _STATES = {'pose_gripper': (POSE, JOINTS), 'joints': (JOINTS,), 'none': ()}
@@ -35,7 +35,7 @@ class Event:
     :param epoch: grows with every jump of time (back, or 1 s ahead) and every new instruction:
         what is of another epoch must be forgotten, as policy and motion source do.
     :param refusal: why pairing, or the instruction, did not take it.
-    :param pair: the pair that it completed.
+    :param pair: the pair that it completed; ``wait``: why an image completed none.
     """
 
     stream: str
@@ -44,6 +44,7 @@ class Event:
     epoch: int
     refusal: InputRefused | None = None
     pair: Pair | None = None
+    wait: Wait | None = None
 
 
 class Due:
@@ -51,6 +52,7 @@ class Due:
 
     :param period_s: least time between two queries of one epoch, by image stamp; None for the
         wiring's, or a chunk where stepping is synchronous; 0 for every pair.
+    :raises ProfileError: it is negative or not finite.
     """
 
     def __init__(self, profile: Profile, wiring: Wiring, period_s: float | None = None) -> None:
@@ -58,6 +60,10 @@ class Due:
             period_s = wiring.replan_period_s
             if wiring.stepping == 'synchronous':
                 period_s = profile.chunk * profile.control_period_s
+        if not 0 <= period_s < float('inf'):
+            raise ProfileError(
+                f'period between queries is {period_s} s', 'use a finite number, 0 or more'
+            )
         self.period_ns = round(1e9 * period_s)
         self._last = (-1, 0)
 
@@ -136,7 +142,7 @@ class Replay:
         return int(stream in self.profile.cameras), message.stamp_ns, place
 
     def _event(self, message: BagMessage) -> Event:
-        stream, refusal, pair = self._streams[message.topic], None, None
+        stream, refusal, pair, wait = self._streams[message.topic], None, None, None
         now_ns = self._clock(stream, message)
         try:
             if stream == INSTRUCTION:
@@ -149,8 +155,8 @@ class Replay:
             refusal = error
         if refusal is None and self.instruction and stream in self.profile.cameras:
             taken = self.pairing.take(now_ns, message.receipt_ns)
-            pair = taken if isinstance(taken, Pair) else None
-        return Event(stream, message, now_ns, self._epoch, refusal, pair)
+            pair, wait = (taken, None) if isinstance(taken, Pair) else (None, taken)
+        return Event(stream, message, now_ns, self._epoch, refusal, pair, wait)
 
     def _instruct(self, cleaned: str) -> None:
         if cleaned != self.instruction:

@@ -1,4 +1,5 @@
-"""Small recordings of a robot of the profile ``libero``, for tests that replay bags."""
+"""Small recordings of a robot of the profile ``libero``, as a user's bag would be: every topic is
+there, and its name is guessed right. For tests of a whole replay."""
 
 import bag_writer
 import numpy as np
@@ -7,9 +8,9 @@ from bag_writer import MS, T0
 PRIMARY, WRIST = '/camera/primary/image_raw', '/camera/wrist/image_raw'
 POSE, JOINTS, TASK = '/ee_pose', '/joint_states', '/instruction'
 TWIST, GRIPPER = '/twist', '/gripper'
-TOPICS = (PRIMARY, WRIST, POSE, JOINTS, TASK, TWIST, GRIPPER)
-FRAME_MS, QUERY_MS = 100, 200  # 10 Hz; the node's replan period
+FRAME_MS = 100  # the node asks every 200 ms: at every second frame
 FINGERS = ('panda_finger_joint1', 'panda_finger_joint2')
+INSTRUCTION = 'pick up the red cube'
 
 
 def frame(seed, step, side=32):
@@ -22,25 +23,27 @@ def frame(seed, step, side=32):
     return (127.5 + 127 * np.stack(waves, -1)).astype(np.uint8)
 
 
-def rows(queries=6, seed=0, start_ns=T0, topics=TOPICS):
-    """Topic, time of receipt and message: so many queries, for the node would ask at every second
-    frame. The arm goes ahead and the gripper closes half-way."""
-    out = [(TASK, start_ns, bag_writer.text_message('pick up the red cube'))]
+def rows(queries=6, seed=0, side=32):
+    """Topic, time of receipt and message, for so many queries. The arm is fast, then slow, and the
+    gripper closes in the middle."""
+    out = [(TASK, T0, bag_writer.text_message(INSTRUCTION))]
+    x = 0.4
     for step in range(2 * queries):
-        at = start_ns + step * FRAME_MS * MS
-        speed = 0.05 * (1 + np.sin(0.7 * step + seed))
+        at = T0 + step * FRAME_MS * MS
+        speed = 0.5 if step < queries else 0.02
         closed = step >= queries
-        position = (0.4 + 0.01 * step, 0.02 * seed, 0.3 - 0.002 * step)
         fingers = (0.005, -0.005) if closed else (0.04, -0.04)
+        pose = (x, 0.02 * seed, 0.3), (1, 0, 0, 0.02 * step)
         out += [
-            (POSE, at, bag_writer.pose_message(at, position, (1, 0, 0, 0.02 * step))),
+            (POSE, at, bag_writer.pose_message(at, *pose)),
             (JOINTS, at, bag_writer.joints_message(at, FINGERS, fingers)),
-            (PRIMARY, at, bag_writer.image_message(at, frame(2 * seed, step))),
-            (WRIST, at, bag_writer.image_message(at, frame(2 * seed + 1, step))),
-            (TWIST, at, bag_writer.twist_message(at, (speed, 0, -0.02, 0, 0, 0.1))),
+            (PRIMARY, at, bag_writer.image_message(at, frame(2 * seed, step, side))),
+            (WRIST, at, bag_writer.image_message(at, frame(2 * seed + 1, step, side))),
+            (TWIST, at, bag_writer.twist_message(at, (speed, 0, 0, 0, 0, 0.1))),
             (GRIPPER, at, bag_writer.trajectory_message(at, ['gripper'], [[1.0 - closed]], MS)),
         ]
-    return [row for row in out if row[0] in topics]
+        x += speed * 1e-3 * FRAME_MS
+    return out
 
 
 def write(path, storage='mcap', **options):

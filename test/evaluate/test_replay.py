@@ -1,0 +1,401 @@
+"""A whole replay of small bags by the micro checkpoint: bags, order, workers, interruptions.
+
+Expected values: those of one process that nothing interrupted, to the last bit; numbers of queries
+follow from the rates in ``arm_recording``. A query is counted where the policy is asked.
+"""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rosbags', reason='needs the extra with rosbags')
+
+import arm_recording as arm  # noqa: E402
+import bag_writer  # noqa: E402
+
+from vla_prune_ros.engine.policy import Policy  # noqa: E402
+from vla_prune_ros.evaluate import replay, replay_worker  # noqa: E402
+from vla_prune_ros.evaluate.replay import ReplayOptions, run_replay  # noqa: E402
+from vla_prune_ros.evaluate.replay_robot import ReplayRobot  # noqa: E402
+from vla_prune_ros.evaluate.replay_setting import ReplaySetting  # noqa: E402
+from vla_prune_ros.model.synthetic import make_checkpoint  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+METHODS = ('dense', 'specprune')
+QUERIES = {'a': 4, 'b': 6, 'c': 3}
+TIMES = {'latency_ms', 'refresh_ms', 'machine', 'command', 'workers', 'ray'}
+
+
+class Watch:
+    """Notes what it is told."""
+
+    def __init__(self):
+        self.said, self.jobs = [], []
+
+    def reading(self, bags):
+        self.said.append(bags)
+
+    def scanned(self, name, recording, problem):
+        self.said.append(problem or len(recording.instants))
+
+    def begin(self, jobs):
+        self.jobs = list(jobs)
+
+    def ended(self, job):
+        self.said.append(job.method.name)
+
+
+def figures(value):
+    """A result without what a clock or another number of workers changes."""
+    if isinstance(value, dict):
+        return {k: figures(v) for k, v in value.items() if k not in TIMES}
+    return [figures(v) for v in value] if isinstance(value, list) else value
+
+
+def by_bag(result):
+    return {bag['name']: figures(bag) for bag in result['bags']}
+
+
+def same(first, second):
+    """Whether two runs gave the same answers, to the last bit."""
+    assert [b.path for b in first.bags] == [b.path for b in second.bags]
+    for mine, other in zip(first.bags, second.bags, strict=True):
+        assert list(mine.answers) == list(other.answers)
+        for method in mine.answers:
+            for a, b in zip(mine.answers[method], other.answers[method], strict=True):
+                np.testing.assert_array_equal(a.actions, b.actions)
+                assert (a.number, a.epoch, a.stamp_ns, a.refusal, a.mode, a.motion) == (
+                    b.number, b.epoch, b.stamp_ns, b.refusal, b.mode, b.motion
+                )  # fmt: skip
+                for camera, mask in b.kept.items():
+                    np.testing.assert_array_equal(a.kept[camera], mask)
+    return figures(first.result) == figures(second.result)
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp('checkpoint') / 'micro', 'micro')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Three bags, of different storage and length."""
+    root = tmp_path_factory.mktemp('bags')
+    for seed, (name, queries) in enumerate(QUERIES.items()):
+        storage = 'sqlite3' if name == 'b' else 'mcap'
+        arm.write(root / name, storage, queries=queries, seed=seed)
+    return root
+
+
+@pytest.fixture(scope='module')
+def options(checkpoint, folder):
+    def make(out, **changes):
+        bags = tuple(folder / name for name in QUERIES)
+        return replace(ReplayOptions(bags, checkpoint, METHODS, out), **changes)
+
+    return make
+
+
+@pytest.fixture(scope='module')
+def plain(options, tmp_path_factory):
+    """One process, no interruption."""
+    return run_replay(options(tmp_path_factory.mktemp('plain')), Watch())
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Method of every query that a policy of this process was asked; ``stop`` ends the run like
+    Ctrl-C when so many were."""
+    seen = SimpleNamespace(queries=[], stop=None)
+    infer = Policy.infer
+
+    def counting(self, observation, motion=None):
+        if observation.instruction == arm.INSTRUCTION:  # and not to warm up
+            if len(seen.queries) == seen.stop:
+                raise KeyboardInterrupt
+            seen.queries.append(self.pruner.name)
+        return infer(self, observation, motion)
+
+    monkeypatch.setattr(Policy, 'infer', counting)
+    return seen
+
+
+def counts(queries):
+    return tuple(queries.count(method) for method in METHODS)
+
+
+def test_every_method_is_asked_at_every_instant_of_every_bag(plain):
+    result = plain.result
+    assert result['ok'] and result['problems'] == [] and result['untrained']
+    assert [row['queries'] for row in result['rows']] == [13, 13]
+    assert [bag['queries'] for bag in result['bags']] == list(QUERIES.values())
+    modes = plain.result['rows'][1]['modes']
+    assert modes['dense'] == 3 and set(modes) == {'dense', 'coarse', 'fine'}  # one dense per bag
+    assert plain.result['rows'][1]['visual_tokens'] < 512
+    json.dumps(result, allow_nan=False)  # which browsers read
+
+
+def test_whoever_watches_is_told(options, tmp_path):
+    watch = Watch()
+    given = options(tmp_path, bags=(options(tmp_path).bags[0], tmp_path / 'nope'))
+    run_replay(given, watch)
+    nope = f'bag {tmp_path}/nope cannot be read (No such file or directory); check the path'
+    assert watch.said == [2, nope, 4, *METHODS]
+    assert [(job.method.name, queries) for job, queries in watch.jobs] == [
+        (method, 4) for method in METHODS
+    ]
+
+
+def test_a_folder_stands_for_its_bags(options, plain, folder, tmp_path):
+    assert same(run_replay(options(tmp_path, bags=(folder,)), Watch()), plain)
+
+
+def test_the_order_of_bags_changes_no_figure(options, plain, tmp_path):
+    given = options(tmp_path)
+    turned = run_replay(replace(given, bags=given.bags[::-1]), Watch()).result
+    assert [bag['name'] for bag in turned['bags']] == [
+        bag['name'] for bag in plain.result['bags'][::-1]
+    ]
+    assert figures(turned['rows']) == figures(plain.result['rows'])
+    assert by_bag(turned) == by_bag(plain.result)
+
+
+@pytest.mark.alone
+def test_processes_change_no_figure(options, plain, tmp_path):
+    assert same(run_replay(options(tmp_path, workers=2), Watch()), plain)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec('ray') is None, reason='ray is not installed')
+def test_a_ray_cluster_changes_no_figure(options, plain, tmp_path, monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))  # of the actors
+    monkeypatch.setenv('RAY_AUTH_MODE', 'disabled')  # else it keeps a token in the home folder
+    assert same(run_replay(options(tmp_path, workers=2, ray='local'), Watch()), plain)
+
+
+def test_what_is_done_is_not_asked_again(options, plain, tmp_path, asked):
+    first = run_replay(options(tmp_path), Watch())
+    assert counts(asked.queries) == (13, 13)
+    again = run_replay(options(tmp_path), Watch())
+    assert len(asked.queries) == 26
+    assert same(again, plain) and again.result['rows'] == first.result['rows']  # times too
+
+
+def interrupt(options, asked, monkeypatch, after, every=1):
+    """Begin a run, and end it when it has asked so much, with the memory stored after every so
+    many answers of a method."""
+    ticks = itertools.count(step=1.0)
+    clock = SimpleNamespace(monotonic=lambda: next(ticks))  # once when begun, at every answer, and
+    monkeypatch.setattr(replay_worker, 'time', clock)  # when stored
+    monkeypatch.setattr(replay_worker, 'MEMORY_EVERY_S', float(every))
+    asked.stop = after
+    with pytest.raises(KeyboardInterrupt):
+        run_replay(options, Watch())
+    asked.stop, asked.queries = None, []
+
+
+def stored(options, ending):
+    """Files of the method that was interrupted."""
+    return list(options.out.glob(f'bags/*/*{ending}'))
+
+
+@pytest.mark.parametrize(('after', 'again'), [(2, (13, 13)), (7, (9, 10)), (12, (6, 9))])
+def test_an_interrupted_run_goes_on(options, plain, tmp_path, asked, monkeypatch, after, again):
+    """The memory is stored after every third answer. Interrupted before there is one; after 4
+    answers of dense and 3 of specprune; after 4 + 4 on the first bag and 4 on the second."""
+    interrupt(options(tmp_path), asked, monkeypatch, after, 3)
+    assert same(run_replay(options(tmp_path), Watch()), plain)
+    assert counts(asked.queries) == again
+    assert stored(options(tmp_path), '.memory') == []
+
+
+def test_it_may_be_interrupted_time_and_again(options, plain, tmp_path, asked, monkeypatch):
+    given = options(tmp_path)
+    for after in (3, 4, 5, 6):
+        interrupt(given, asked, monkeypatch, after)
+    assert same(run_replay(given, Watch()), plain)
+    assert len(asked.queries) == 26 - (3 + 4 + 5 + 6)
+
+
+def test_a_torn_line_is_answered_again(options, plain, tmp_path, asked, monkeypatch):
+    given = options(tmp_path)
+    interrupt(given, asked, monkeypatch, 7)  # 4 of dense, 3 of specprune
+    (memory,) = stored(given, '.memory')
+    answers = memory.with_suffix('.jsonl')
+    answers.write_bytes(answers.read_bytes() + b'{"number": 3, "epoch": 0, "stam')
+    assert same(run_replay(given, Watch()), plain)
+    assert counts(asked.queries) == (9, 10)
+
+
+def test_answers_that_the_memory_is_ahead_of_are_given_anew(
+    options, plain, tmp_path, asked, monkeypatch
+):
+    given = options(tmp_path)
+    interrupt(given, asked, monkeypatch, 7)
+    (memory,) = stored(given, '.memory')
+    answers = memory.with_suffix('.jsonl')
+    answers.write_bytes(answers.read_bytes()[:-40])  # the third is torn, the memory is behind it
+    assert same(run_replay(given, Watch()), plain)
+    assert counts(asked.queries) == (9, 13)
+
+
+@pytest.mark.parametrize('of', ['another version', 'other code', 'nothing'])
+def test_a_memory_that_cannot_be_used_is_left(options, plain, tmp_path, asked, monkeypatch, of):
+    """Another version answers all anew; in a checkout the version does not tell, and only the
+    method that was interrupted begins anew."""
+    given = options(tmp_path)
+    interrupt(given, asked, monkeypatch, 7)
+    (memory,) = stored(given, '.memory')
+    if of == 'another version':
+        monkeypatch.setattr(replay, 'versions', lambda: {'vla_prune_ros': '99'})
+    elif of == 'other code':
+        monkeypatch.setattr(Policy, 'restore', no_such_class)
+    else:
+        memory.write_bytes(b'')
+    run = run_replay(given, Watch())
+    assert counts(asked.queries) == ((13, 13) if of == 'another version' else (9, 13))
+    assert by_bag(run.result) == by_bag(plain.result)
+
+
+def no_such_class(policy, memory):
+    raise AttributeError("Can't get attribute 'Pruner'")
+
+
+CHANGES = {
+    'setting': (7, 7),
+    'method': (0, 7),
+    'checkpoint': (7, 7),
+    'bag': (4, 4),
+    'nothing that matters': (0, 0),
+}
+
+
+@pytest.mark.parametrize(('change', 'again'), CHANGES.items())
+def test_what_changed_is_replayed_anew(
+    options, folder, checkpoint, tmp_path, asked, change, again
+):
+    for name in 'ac':
+        shutil.copytree(folder / name, tmp_path / 'bags' / name)
+    copy = tmp_path / 'bags'
+    weights = shutil.copytree(checkpoint, tmp_path / 'weights')
+    given = options(tmp_path / 'out', bags=(copy,), checkpoint=weights)
+    run_replay(given, Watch())
+    asked.queries.clear()
+    if change == 'setting':
+        given = replace(given, setting=ReplaySetting(robot=ReplayRobot(rotate_180=('wrist',))))
+    elif change == 'method':
+        given = replace(given, methods=('dense', 'specprune:paper'))
+    elif change == 'checkpoint':
+        shutil.rmtree(weights)
+        make_checkpoint(weights, 'micro', seed=1)
+    elif change == 'bag':
+        shutil.rmtree(copy / 'a')
+        arm.write(copy / 'a', queries=4, seed=9)
+    else:
+        given = replace(given, methods=METHODS[::-1], command='again', bags=(copy / 'c', copy))
+    run_replay(given, Watch())
+    assert counts(asked.queries) == again
+
+
+CHILD = """
+import signal, sys
+from vla_prune_ros import cli
+from vla_prune_ros.engine.policy import Policy
+from vla_prune_ros.evaluate import replay_worker
+
+left, infer = int(sys.argv[1]), Policy.infer
+
+def pausing(self, observation, motion=None):
+    global left
+    if observation.instruction != 'warm up':
+        left -= 1
+        if left < 0:
+            print('paused', flush=True)
+            signal.pause()
+    return infer(self, observation, motion)
+
+Policy.infer = pausing
+replay_worker.MEMORY_EVERY_S = 0.0
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize('signal_', [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
+def test_the_command_goes_on_after_it_was_killed(
+    options, plain, folder, checkpoint, tmp_path, asked, signal_
+):
+    words = f'replay {folder} --checkpoint {checkpoint} --out {tmp_path}'
+    run = subprocess.Popen(
+        [sys.executable, '-c', CHILD, '12', *words.split()],
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    said = list(itertools.takewhile(lambda line: line != 'paused\n', run.stdout))
+    assert run.poll() is None, (said, run.communicate())
+    os.killpg(run.pid, signal_)
+    _, wrong = run.communicate(timeout=60)
+    assert (run.returncode, wrong) in ((-signal.SIGKILL, ''), (130, 'interrupted\n'))
+    assert not (tmp_path / 'report.json').exists()
+    assert same(run_replay(options(tmp_path), Watch()), plain)
+    assert counts(asked.queries) == (13 - 4 - 4, 13 - 4)
+
+
+def codes(result):
+    return [(p['bag'].rpartition('-')[0], p['code']) for p in result['problems']]
+
+
+def test_bags_that_cannot_be_read_are_named_and_the_others_replayed(options, plain, tmp_path):
+    given = options(tmp_path / 'out')
+    (tmp_path / 'text.mcap').write_text('no bag at all')
+    (tmp_path / 'notes.txt').write_text('nor this')
+    blind = [row for row in arm.rows() if row[0] != arm.WRIST]
+    bag_writer.write(tmp_path / 'blind', blind)
+    bad = tuple(tmp_path / name for name in ('gone', 'text.mcap', 'notes.txt', 'blind'))
+    result = run_replay(replace(given, bags=(*bad, *given.bags)), Watch()).result
+    assert not result['ok']
+    assert codes(result) == [(n, 'unread') for n in ('gone', 'text', 'notes', 'blind')]
+    texts = [problem['text'] for problem in result['problems']]
+    for text, words in zip(
+        texts,
+        ('No such file', 'text.mcap cannot be read', 'notes.txt is no bag', "named for 'wrist'"),
+        strict=True,
+    ):
+        assert words in text
+    assert f'{arm.PRIMARY} (sensor_msgs/msg/Image)' in texts[3]  # what there is, and its type
+    assert figures(result['rows']) == figures(plain.result['rows'])
+    assert [bag['queries'] for bag in result['bags']] == [0, 0, 0, 0, *QUERIES.values()]
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_a_truncated_bag_is_replayed_as_far_as_it_goes(options, tmp_path, storage):
+    """Behind the cut nothing is known; before it the answers are those of the whole bag."""
+    given = options(tmp_path / 'out', methods=('specprune',))
+    whole = arm.write(tmp_path / 'whole', storage, queries=12, side=128)
+    cut = shutil.copytree(whole, tmp_path / 'cut')
+    ending = '.mcap' if storage == 'mcap' else '.db3'
+    file = (cut / f'whole{ending}').rename(cut / f'cut{ending}')
+    (cut / 'metadata.yaml').unlink()
+    os.truncate(file, file.stat().st_size * 2 // 3)
+    run = run_replay(replace(given, bags=(whole, cut)), Watch())
+    assert codes(run.result) == [('cut', 'lost')]
+    assert f'cut{ending} is cut' in run.result['problems'][0]['text']
+    full, part = (bag.answers['specprune'] for bag in run.bags)
+    assert len(full) == 12 and 4 <= len(part) <= 9
+    for mine, other in zip(part, full, strict=False):
+        np.testing.assert_array_equal(mine.actions, other.actions)
+        assert (mine.mode, mine.stamp_ns) == (other.mode, other.stamp_ns)

@@ -1,0 +1,291 @@
+"""How far chunks are apart. Offsets and angles are chosen so that the figures are known; anything
+else is compared with a loop over the steps that uses ``math`` alone."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla_prune_ros.evaluate.replay_compare import (
+    Chunks,
+    compare,
+    rotation_apart_deg,
+    sign_agreement,
+    step_error_mm,
+)
+
+AXES = ('delta_x', 'delta_y', 'delta_z', 'delta_rx', 'delta_ry', 'delta_rz')
+K = 8
+MM, DEG = 1e-3, math.pi / 180
+
+
+def steps(*rows):
+    """float64 (n, 7): the numbers given, and zeros for the rest."""
+    out = np.zeros((len(rows), 7))
+    for row, numbers in zip(out, rows, strict=True):
+        row[: len(numbers)] = numbers
+    return out
+
+
+def moved(count, *offset):
+    """``count`` chunks of random steps, and the same ones without an offset."""
+    here = np.random.default_rng(count).normal(0, 0.01, (count, K, 7))
+    there = here.copy()
+    here[..., : len(offset)] += offset
+    return Chunks(here, there, np.ones((count, K), bool))
+
+
+def all_the_same(figures, value):
+    assert list(figures) == ['mean', 'p50', 'p95', 'max']
+    assert list(figures.values()) == pytest.approx([value] * 4, abs=1e-9)
+
+
+# --- a twin without numpy ---------------------------------------------------------------------
+
+
+def quantile(values, share):
+    """Linear between the two nearest ranks."""
+    ordered = sorted(values)
+    at = share * (len(ordered) - 1)
+    low = math.floor(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (at - low) * (ordered[high] - ordered[low])
+
+
+def spread(values):
+    return {
+        'mean': math.fsum(values) / len(values),
+        'p50': quantile(values, 0.5),
+        'p95': quantile(values, 0.95),
+        'max': max(values),
+    }
+
+
+def quaternion(vector):
+    """w, x, y, z of a rotation vector."""
+    angle = math.hypot(*vector)
+    factor = 0.5 if angle == 0 else math.sin(angle / 2) / angle
+    return math.cos(angle / 2), *(factor * v for v in vector)
+
+
+def angle_deg(a, b):
+    """Of the rotation between two: |a - b| and |a + b| are 2 sin and 2 cos of a quarter of it."""
+    a, b = quaternion(a), quaternion(b)
+    apart = math.hypot(*(x - y for x, y in zip(a, b, strict=True)))
+    other = math.hypot(*(x + y for x, y in zip(a, b, strict=True)))
+    return 4 * math.atan2(min(apart, other), max(apart, other)) / DEG
+
+
+def twin(here, there, valid):
+    """Everything that ``compare`` says, step by step."""
+    pairs, ends = [], []
+    for chunk_here, chunk_there, known in zip(here, there, valid, strict=True):
+        pairs += [p for p, k in zip(zip(chunk_here, chunk_there, strict=True), known, strict=True)
+                  if k]  # fmt: skip
+        if all(known):
+            sums = [
+                sum(a[axis] - b[axis] for a, b in zip(chunk_here, chunk_there, strict=True))
+                for axis in range(3)
+            ]
+            ends.append(1e3 * math.hypot(*sums))
+    if not pairs:
+        return None
+    units = [1e3] * 3 + [1 / DEG] * 3
+    bands = [0.2] * 3 + [0.1] * 3
+    axes, signs = {}, {}
+    for i, name in enumerate(AXES):
+        apart = [units[i] * (a[i] - b[i]) for a, b in pairs]
+        axes[name] = {
+            'mean_abs': math.fsum(map(abs, apart)) / len(apart),
+            'bias': math.fsum(apart) / len(apart),
+        }
+        going = [
+            (a[i] > 0) == (b[i] > 0)
+            for a, b in pairs
+            if units[i] * abs(a[i]) > bands[i] and units[i] * abs(b[i]) > bands[i]
+        ]
+        signs[name] = sum(going) / len(going) if going else None
+    return {
+        'steps': len(pairs),
+        'translation_mm': spread([1e3 * math.dist(a[:3], b[:3]) for a, b in pairs]),
+        'rotation_deg': spread([angle_deg(a[3:6], b[3:6]) for a, b in pairs]),
+        'end_mm': spread(ends) if ends else None,
+        'axes': axes,
+        'sign_agreement': signs,
+        'gripper_agreement': sum((a[6] >= 0.5) == (b[6] >= 0.5) for a, b in pairs) / len(pairs),
+    }
+
+
+def same(found, expected, path=''):
+    """Numbers to 1e-9, the rest exactly."""
+    if isinstance(expected, dict):
+        assert list(found) == list(expected), path
+        for name in expected:
+            same(found[name], expected[name], f'{path}/{name}')
+    elif isinstance(expected, float):
+        assert isinstance(found, float) and found == pytest.approx(expected, abs=1e-6), path
+    else:
+        assert found == expected and type(found) is type(expected), path
+
+
+small = st.floats(-0.05, 0.05)
+angle = st.floats(-4.0, 4.0)  # beyond half a turn as well
+gripper = st.floats(0.0, 1.0)
+step = st.tuples(small, small, small, angle, angle, angle, gripper)
+
+
+@st.composite
+def bags(draw):
+    """Up to three bags of up to four chunks of three steps."""
+    out = []
+    for _ in range(draw(st.integers(1, 3))):
+        count = draw(st.integers(0, 4))
+        sides = [
+            np.array(draw(st.lists(step, min_size=3 * count, max_size=3 * count)), float).reshape(
+                count, 3, 7
+            )
+            for _ in range(2)
+        ]
+        known = draw(st.lists(st.booleans(), min_size=3 * count, max_size=3 * count))
+        out.append(Chunks(*sides, np.array(known, bool).reshape(count, 3)))
+    return out
+
+
+@settings(max_examples=120, deadline=None)
+@given(bags())
+def test_all_figures_are_those_of_a_loop_over_the_steps_of_all_bags(parts):
+    everything = [
+        [chunk for part in parts for chunk in getattr(part, side).tolist()]
+        for side in ('here', 'there', 'valid')
+    ]
+    expected = twin(*everything)
+    found = compare(Chunks.together(parts))
+    if expected is None:
+        assert found is None
+    else:
+        same(found, expected)
+
+
+# --- by hand ----------------------------------------------------------------------------------
+
+
+def test_three_and_four_are_five():
+    """A constant offset of (3, -4, 0) mm: 5 mm each step, 40 mm at the end of eight."""
+    found = compare(moved(6, 3 * MM, -4 * MM))
+    assert found['steps'] == 48
+    all_the_same(found['translation_mm'], 5.0)
+    all_the_same(found['end_mm'], 40.0)
+    all_the_same(found['rotation_deg'], 0.0)
+    assert found['axes']['delta_x'] == pytest.approx({'mean_abs': 3.0, 'bias': 3.0})
+    assert found['axes']['delta_y'] == pytest.approx({'mean_abs': 4.0, 'bias': -4.0})
+    assert found['axes']['delta_z'] == {'mean_abs': 0.0, 'bias': 0.0}
+    assert found['gripper_agreement'] == 1.0
+
+
+def test_a_spread_of_one_to_a_hundred_millimetres():
+    """Mean and median 50.5; the 95th percentile lies 0.95 of 99 ranks up."""
+    there = np.zeros((25, 4, 7))
+    here = there.copy()
+    here[..., 2] = np.random.default_rng(0).permutation(np.arange(1, 101)).reshape(25, 4) * MM
+    found = compare(Chunks(here, there, np.ones((25, 4), bool)))['translation_mm']
+    assert found == pytest.approx({'mean': 50.5, 'p50': 50.5, 'p95': 95.05, 'max': 100.0})
+
+
+def test_errors_that_cancel_are_no_bias_and_lead_to_the_same_end():
+    there = np.zeros((1, 4, 7))
+    here = there.copy()
+    here[0, :, 0] = np.array([2, -2, 6, -6]) * MM
+    here[0, :, 5] = np.array([1, 1, -1, 3]) * DEG
+    found = compare(Chunks(here, there, np.ones((1, 4), bool)))
+    assert found['axes']['delta_x'] == pytest.approx({'mean_abs': 4.0, 'bias': 0.0})
+    assert found['axes']['delta_rz'] == pytest.approx({'mean_abs': 1.5, 'bias': 1.0})
+    assert found['translation_mm']['mean'] == pytest.approx(4.0)
+    all_the_same(found['end_mm'], 0.0)
+    assert found['rotation_deg'] == pytest.approx({'mean': 1.5, 'p50': 1.0, 'p95': 2.7, 'max': 3})
+
+
+@pytest.mark.parametrize('axis', [(1, 0, 0), (0, -1, 0), (0.6, 0, 0.8)])
+@pytest.mark.parametrize(
+    ('here', 'there', 'apart'),
+    [
+        (10, 3, 7),
+        (-4, 4, 8),
+        (1e-5, 0, 1e-5),
+        (170, -170, 20),  # the short way round
+        (180, -180, 0),
+        (180, 0, 180),
+        (350, 0, 10),  # a vector of nearly a full turn is a small one
+        (0, 359.5, 0.5),
+    ],
+)
+def test_rotations_about_one_axis_are_their_angles_apart(axis, here, there, apart):
+    vectors = [np.array([axis]) * angle * DEG for angle in (here, there)]
+    assert rotation_apart_deg(*vectors) == pytest.approx([apart], rel=1e-6, abs=1e-6)
+
+
+def test_quarter_turns_about_two_axes_are_a_third_of_a_turn_apart():
+    """cos of half the angle is cos 45 cos 45 = 1/2; components alone would say 127 degrees."""
+    x, y = np.eye(3)[:2] * 90 * DEG
+    assert rotation_apart_deg(x[None], y[None]) == pytest.approx([120.0])
+
+
+def test_signs_count_where_both_sides_move():
+    """Dead bands: 0.2 mm and 0.1 degrees."""
+    here = steps(
+        *[(0.30 * MM, 0.19 * MM, 0, 0.11 * DEG, 0.2 * DEG)] * 2,
+        (0.21 * MM, 5 * MM, 0, -0.11 * DEG, 0.2 * DEG),
+        (-9.0 * MM, 5 * MM, 0, 0.09 * DEG, 0.2 * DEG),
+    )
+    there = steps(
+        (0.25 * MM, 5 * MM, 1 * MM, 0.5 * DEG, -0.2 * DEG),
+        (-5.0 * MM, 5 * MM, 1 * MM, -0.5 * DEG, -0.2 * DEG),
+        (0.19 * MM, -5 * MM, 1 * MM, -0.5 * DEG, -0.2 * DEG),
+        (-0.21 * MM, -0.1 * MM, 1 * MM, 0.5 * DEG, -0.2 * DEG),
+    )
+    assert sign_agreement(here, there) == {
+        'delta_x': pytest.approx(2 / 3),  # the third stands still there
+        'delta_y': 0.0,  # only the third moves on both sides
+        'delta_z': None,
+        'delta_rx': pytest.approx(2 / 3),
+        'delta_ry': 0.0,
+        'delta_rz': None,
+    }
+
+
+def test_half_open_is_open():
+    here, there = np.zeros((1, 4, 7)), np.zeros((1, 4, 7))
+    here[0, :, 6], there[0, :, 6] = (0.5, 0.49, 1.0, 0.0), (1.0, 0.0, 0.4, 0.1)
+    known = np.ones((1, 4), bool)
+    assert compare(Chunks(here, there, known))['gripper_agreement'] == 0.75
+
+
+def test_what_is_not_known_on_both_sides_counts_nowhere():
+    """Of two chunks the first lacks its last step, so that only the second has an end."""
+    chunks = moved(2, 3 * MM, 4 * MM)
+    chunks.here[0, 7], chunks.valid[0, 7] = 1e6, False
+    found = compare(chunks)
+    assert found['steps'] == 15
+    all_the_same(found['translation_mm'], 5.0)
+    all_the_same(found['end_mm'], 40.0)
+    chunks.valid[1, 0] = False
+    assert compare(chunks)['end_mm'] is None
+    assert step_error_mm(chunks) == pytest.approx([5.0, 5.0])
+
+
+def test_where_nothing_can_be_compared_there_are_no_figures():
+    chunks = moved(3, 1.0)
+    chunks.valid[:] = False
+    assert compare(chunks) is None and step_error_mm(chunks) == [None] * 3
+    empty = Chunks(np.zeros((0, K, 7)), np.zeros((0, K, 7)), np.zeros((0, K), bool))
+    assert compare(empty) is None and step_error_mm(empty) == []
+
+
+def test_the_error_of_a_chunk_is_the_mean_of_its_known_steps():
+    """1, 2, ... 8 mm: all of them 4.5, the first two 1.5; rotation and gripper do not count."""
+    chunks = Chunks(np.ones((3, K, 7)), np.zeros((3, K, 7)), np.zeros((3, K), bool))
+    chunks.here[..., :3] = 0
+    chunks.here[..., 1] = -np.arange(1, 9) * MM
+    chunks.valid[0], chunks.valid[1, :2] = True, True
+    assert step_error_mm(chunks) == [pytest.approx(4.5), pytest.approx(1.5), None]

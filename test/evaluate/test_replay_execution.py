@@ -1,0 +1,332 @@
+"""What is executed of overlapping chunks, and how the gripper turns over. Expected values: a loop
+that asks of each single step whether it runs, the executor's own schedule, closed forms for
+motion, and all possible assignments for openings and closings."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from vla_prune_ros.evaluate.replay_execution import (
+    Executed,
+    borders,
+    compare_flips,
+    execute,
+    flips,
+)
+from vla_prune_ros.records import ActionChunk
+from vla_prune_ros.runtime.schedule import ChunkSchedule
+
+T0 = 1_700_000_000_000_000_000
+MS, S = 10**6, 10**9
+DT_S, DT = 0.05, 50 * MS
+K = 8
+
+
+def numbered(count, size=K):
+    """Chunks whose steps tell chunk and place: x = 100 chunk + place."""
+    actions = np.zeros((count, size, 7))
+    actions[..., 0] = 100 * np.arange(count)[:, None] + np.arange(size)
+    return actions
+
+
+def done(gaps_ms, epochs=None, known=None, size=K):
+    """Execute numbered chunks that come so many milliseconds apart."""
+    stamps = [T0 + MS * ms for ms in itertools.accumulate([0, *gaps_ms])]
+    epochs = epochs or [0] * len(stamps)
+    known = np.ones((len(stamps), size), bool) if known is None else known
+    return execute(stamps, epochs, numbered(len(stamps), size), known, DT_S)
+
+
+def runs(executed):
+    """Lists of x, one per run, in order."""
+    pairs = zip(executed.run.tolist(), executed.steps[:, 0].astype(int).tolist(), strict=True)
+    return [[x for _, x in group] for _, group in itertools.groupby(pairs, lambda pair: pair[0])]
+
+
+# --- execution --------------------------------------------------------------------------------
+
+
+def one_by_one(stamps, epochs, known, size):
+    """(stamp, chunk, place, run) of every step that is executed: those before it are known, and
+    half of it at least is over when the next chunk of the epoch begins."""
+    out, run = [], 0
+    for i, stamp in enumerate(stamps):
+        last = i + 1 == len(stamps) or epochs[i + 1] != epochs[i]
+        whole = not last
+        for place in itertools.count():
+            begin = stamp + place * DT
+            if not last and 2 * begin + DT > 2 * stamps[i + 1]:
+                break  # the next one has taken over
+            if place == size or not known[i][place]:
+                whole = False
+                break
+            out.append((begin, i, place, run))
+        if not whole:
+            run += 1
+    return out
+
+
+@st.composite
+def series(draw):
+    size = draw(st.integers(1, 5))
+    count = draw(st.integers(0, 6))
+    gap = st.integers(1, 7 * DT) | st.integers(1, 14).map(lambda halves: halves * DT // 2)
+    gaps = draw(st.lists(gap, min_size=count, max_size=count))
+    stamps = [T0 + ns for ns in itertools.accumulate(gaps)]
+    steps = draw(st.lists(st.sampled_from([0, 0, 0, 1]), min_size=count, max_size=count))
+    known = draw(st.lists(st.sampled_from([1, 1, 1, 0]), min_size=5 * count, max_size=5 * count))
+    return (
+        stamps,
+        list(itertools.accumulate(steps)),
+        np.array(known, bool).reshape(count, 5)[:, :size],
+        size,
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(series())
+def test_execution_is_that_of_single_steps(drawn):
+    stamps, epochs, known, size = drawn
+    found = execute(stamps, epochs, numbered(len(stamps), size), known, DT_S)
+    expected = one_by_one(stamps, epochs, known, size)
+    assert found.stamps_ns.tolist() == [begin for begin, *_ in expected]
+    assert found.chunk.tolist() == [i for _, i, *_ in expected]
+    assert found.steps[:, 0].tolist() == [100 * i + place for _, i, place, _ in expected]
+    assert found.steps.shape == (len(expected), 7)
+    assert found.run.tolist() == [run for *_, run in expected]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=6))
+def test_the_executor_takes_the_same_steps(gaps):
+    """Ticked once a control period, without delay; where a chunk is over, it has nothing."""
+    stamps = [T0 + DT * n for n in itertools.accumulate([0, *gaps])]
+    chunks = numbered(len(stamps))
+    schedule, taken = ChunkSchedule(10.0), []
+    for tick in range(T0, stamps[-1] + (K + 2) * DT, DT):
+        if tick in stamps:
+            rows = chunks[stamps.index(tick)]
+            schedule.load(ActionChunk(tick, DT_S, rows[:, :6], rows[:, 6]), tick)
+        due = schedule.due(tick, tick)
+        if due.reason == 'step':
+            taken.append((tick, due.delta[0]))
+    found = done([gap * 50 for gap in gaps])
+    times = found.stamps_ns.tolist()
+    assert list(zip(times, found.steps[:, 0].tolist(), strict=True)) == taken
+    breaks = [b - a > DT for a, b in itertools.pairwise(times)]
+    assert [a != b for a, b in itertools.pairwise(found.run.tolist())] == breaks
+
+
+def test_each_chunk_runs_until_the_next_one():
+    executed = done([200, 100])
+    assert runs(executed) == [[0, 1, 2, 3, 100, 101, *range(200, 208)]]
+    assert executed.stamps_ns.tolist() == [T0 + 50 * MS * i for i in range(14)]
+    assert executed.chunk.tolist() == [0] * 4 + [1] * 2 + [2] * 8
+
+
+def test_jitter_of_less_than_half_a_step_changes_nothing():
+    assert runs(done([176, 224])) == [[0, 1, 2, 3, 100, 101, 102, 103, *range(200, 208)]]
+    assert runs(done([174, 226]))[0][:8] == [0, 1, 2, 100, 101, 102, 103, 104]
+
+
+def test_a_gap_ends_a_run():
+    """Eight steps are over after 400 ms; 426 ms would be nine."""
+    assert len(runs(done([424]))) == 1
+    assert runs(done([426])) == [list(range(8)), list(range(100, 108))]
+
+
+def test_a_new_epoch_ends_a_run():
+    executed = done([200, 200], epochs=[0, 1, 1])
+    assert runs(executed) == [list(range(8)), [100, 101, 102, 103, *range(200, 208)]]
+
+
+def test_behind_an_unknown_step_nothing_is_executed():
+    known = np.ones((3, K), bool)
+    known[1, 2] = False
+    executed = done([200, 200], known=known)
+    assert runs(executed) == [[0, 1, 2, 3, 100, 101], list(range(200, 208))]
+    known[1, 2], known[1, 5] = True, False  # by then the next chunk is there
+    assert len(runs(done([200, 200], known=known))) == 1
+
+
+# --- borders ----------------------------------------------------------------------------------
+
+
+def straight(velocities, period_steps=4):
+    """Chunks along (0.6, 0, 0.8), a new one every so many steps, and what is executed of them.
+
+    :param velocities: (N, K), m/s of each step.
+    """
+    velocities = np.asarray(velocities, float)
+    actions = np.zeros((*velocities.shape, 7))
+    actions[..., :3] = velocities[..., None] * DT_S * np.array([0.6, 0.0, 0.8])
+    actions[..., 3:] = np.random.default_rng(0).normal(size=(*velocities.shape, 4))
+    stamps = [T0 + period_steps * DT * i for i in range(len(velocities))]
+    return execute(stamps, [0] * len(stamps), actions, np.ones(velocities.shape, bool), DT_S)
+
+
+def both(value):
+    return pytest.approx({'p50': value, 'p95': value}, abs=1e-9)
+
+
+def test_a_constant_velocity_changes_nowhere():
+    found = borders([straight(np.full((5, K), 0.2))], DT_S)
+    assert found == {
+        'borders': 4,
+        'jump_mm': both(0.0),
+        'inside_mm': both(0.0),
+        'jerk_m_s3': both(0.0),
+    }
+
+
+def test_a_constant_acceleration_is_the_same_change_everywhere():
+    """0.4 m/s2 over steps of 50 ms: each is 0.4 * 0.05 * 0.05 m = 1 mm longer. No jerk."""
+    time_s = DT_S * (4 * np.arange(5)[:, None] + np.arange(K))
+    found = borders([straight(0.4 * time_s)], DT_S)
+    assert (found['jump_mm'], found['inside_mm']) == (both(1.0), both(1.0))
+    assert found['jerk_m_s3'] == both(0.0)
+
+
+def test_a_jump_of_known_size_at_each_border():
+    """0.1 m/s more from chunk to chunk: 5 mm per step. Two third differences span a border, both
+    of 5 mm over (50 ms)^3: 40 m/s3."""
+    found = borders([straight(0.1 * np.arange(6)[:, None] * np.ones((6, K)))], DT_S)
+    assert found['borders'] == 5
+    assert found['jump_mm'] == both(5.0)
+    assert found['inside_mm'] == both(0.0)
+    assert found['jerk_m_s3'] == both(40.0)
+
+
+def test_acceleration_inside_chunks_that_begin_anew_is_a_sawtooth():
+    """Velocities 0, 1, 2, 3 | 0, 1, ... times 20 mm/s: +1 mm inside, 3 mm back at each border;
+    third differences there are -4 and +4 mm."""
+    found = borders([straight(np.tile(0.02 * np.arange(K), (4, 1)))], DT_S)
+    assert (found['jump_mm'], found['inside_mm']) == (both(3.0), both(1.0))
+    assert found['jerk_m_s3'] == both(4e-3 / DT_S**3)
+
+
+def test_both_third_differences_at_a_border_count():
+    """Steps of 0 0 0 0 | 5 20 35 50 mm: second differences of steps there are 5 and 15 - 5 mm."""
+    speeds = np.array([[0.0] * 4, [0.1, 0.4, 0.7, 1.0]])
+    found = borders([straight(speeds)], DT_S)
+    assert (found['borders'], found['jump_mm']) == (1, both(5.0))
+    assert found['jerk_m_s3'] == pytest.approx({'p50': 60.0, 'p95': 78.0})  # of 40 and 80
+
+
+def test_quantiles_run_over_the_borders_of_all_bags():
+    """Jumps of 5, 10, 15 and 20 mm in one bag, 25 mm in another; between bags there is none."""
+    speeds = 0.1 * np.cumsum([0, 1, 2, 3, 4])[:, None] * np.ones((5, K))
+    found = borders([straight(speeds), straight(np.array([[9.0], [9.5]]) * np.ones(K))], DT_S)
+    assert found['borders'] == 5
+    assert found['jump_mm'] == pytest.approx({'p50': 15.0, 'p95': 24.0})
+
+
+def test_where_chunks_do_not_follow_each_other_there_is_no_border():
+    """A gap between them; chunks of one step have nothing inside."""
+    found = borders([straight([[0.1] * K, [0.9] * K], period_steps=20)], DT_S)
+    assert (found['borders'], found['jump_mm'], found['jerk_m_s3']) == (0, None, None)
+    assert found['inside_mm'] == both(0.0)
+    single = borders([straight([[0.1], [0.2], [0.4]], period_steps=1)], DT_S)
+    assert (single['borders'], single['inside_mm']) == (2, None)
+    assert single['jump_mm'] == pytest.approx({'p50': 7.5, 'p95': 9.75})
+    assert single['jerk_m_s3'] == both(5e-3 / DT_S**3)  # from +5 to +10 mm
+    none = {'borders': 0, 'jump_mm': None, 'inside_mm': None, 'jerk_m_s3': None}
+    assert borders([], DT_S) == borders([done([])], DT_S) | {'inside_mm': None} == none
+    assert borders([execute([], [], np.zeros((0, K, 7)), np.ones((0, K), bool), DT_S)], 1) == none
+
+
+# --- the gripper ------------------------------------------------------------------------------
+
+
+def grips(values, run=None):
+    """Steps 50 ms apart with these openings."""
+    steps = np.zeros((len(values), 7))
+    steps[:, 6] = values
+    stamps = T0 + DT * np.arange(len(values))
+    runs_ = np.zeros(len(values), int) if run is None else np.array(run)
+    return Executed(stamps, steps, runs_, np.arange(len(values)))
+
+
+def test_a_flip_is_where_the_gripper_passes_the_middle():
+    values = [0.9, 0.51, 0.5, 0.49, 0.3, 0.0, 0.6, 0.6, 0.1]
+    assert flips(grips(values)) == [
+        (T0 + 3 * DT, False),
+        (T0 + 6 * DT, True),
+        (T0 + 8 * DT, False),
+    ]
+    assert flips(grips([1, 1, 1])) == flips(grips([0])) == flips(grips([])) == []
+
+
+def test_across_a_gap_nothing_turns_over():
+    assert flips(grips([1, 1, 0, 0], run=[0, 0, 1, 1])) == []
+    assert flips(grips([1, 0, 1, 1], run=[0, 0, 1, 1])) == [(T0 + DT, False)]
+
+
+def at(*signed_ms):
+    """Flips at milliseconds: positive ones open, negative ones close."""
+    return [(T0 + abs(ms) * MS, ms > 0) for ms in signed_ms]
+
+
+def figures(*pairs):
+    return compare_flips([(at(*here), at(*there)) for here, there in pairs])
+
+
+def test_flips_are_matched_by_direction_within_a_second():
+    assert figures(([-300, 900], [-350, 820])) == {
+        'here': 2,
+        'there': 2,
+        'matched': 2,
+        'offset_ms': pytest.approx({'mean': 65.0, 'p95': 78.5}),  # 50 and 80
+    }
+    assert figures(([300], [-300]))['matched'] == 0
+    assert figures(([300], [-300]))['offset_ms'] is None
+    assert figures(([1300], [300]))['offset_ms'] == {'mean': 1000.0, 'p95': 1000.0}
+    assert figures(([1301], [300]))['matched'] == 0
+    assert figures(([], []))['offset_ms'] is None
+
+
+def test_the_nearest_are_matched_first_and_each_once():
+    """600 takes 610; 100 must do with 5, and 700 finds nobody."""
+    found = figures(([100, 600, 700], [5, 610]))
+    assert (found['here'], found['there'], found['matched']) == (3, 2, 2)
+    assert found['offset_ms']['mean'] == pytest.approx(52.5)
+
+
+def test_flips_of_two_bags_do_not_meet():
+    found = figures(([100], [130]), ([200], []), ([], [200]), ([-5], [-15]))
+    assert (found['here'], found['there'], found['matched']) == (3, 3, 2)
+    assert found['offset_ms']['mean'] == pytest.approx(20.0)
+
+
+def best(here, there):
+    """Of all assignments the one whose nearest pair is nearest, then the next, and so on."""
+    far = float('inf')
+    offsets = []
+    places = [*range(len(there)), *[None] * len(here)]
+    for chosen in set(itertools.permutations(places, len(here))):
+        pairs = [(h, there[j]) for h, j in zip(here, chosen, strict=True) if j is not None]
+        if all(h[1] == t[1] and abs(h[0] - t[0]) <= S for h, t in pairs):
+            apart = sorted(abs(h[0] - t[0]) for h, t in pairs)
+            offsets.append(apart + [far] * (len(here) - len(apart)))
+    return [ns for ns in min(offsets) if ns < far]
+
+
+flip = st.tuples(st.integers(T0, T0 + 3 * S), st.booleans())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(flip, max_size=4).map(sorted), st.lists(flip, max_size=4).map(sorted))
+def test_the_matching_is_the_nearest_of_all_assignments(here, there):
+    distances = [abs(a - b) for a, _ in here for b, _ in there]
+    assume(len(set(distances)) == len(distances))
+    expected = [ns / MS for ns in best(here, there)]
+    for mine, other in ((here, there), (there, here)):
+        found = compare_flips([(mine, other)])
+        assert (found['here'], found['there']) == (len(mine), len(other))
+        assert found['matched'] == len(expected)
+        if expected:
+            assert found['offset_ms']['mean'] == pytest.approx(np.mean(expected))
+            assert found['offset_ms']['p95'] == pytest.approx(np.percentile(expected, 95))

@@ -1,0 +1,173 @@
+"""Which moments of a replay are shown, and what. Frames are drawn by formula, so what must be seen
+at a moment is known; every frame has noise of its own, by which it is told from the others."""
+
+import base64
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rosbags', reason='needs the extra with rosbags')
+
+import bag_writer as writer  # noqa: E402
+import formula_bag as recorded  # noqa: E402
+from formula_bag import MS, T0  # noqa: E402
+
+from vla_prune_ros.evaluate.replay_pictures import strip  # noqa: E402
+from vla_prune_ros.evaluate.replay_records import Instant, Recording, ReplayedQuery  # noqa: E402
+from vla_prune_ros.model.images import prepare_image  # noqa: E402
+from vla_prune_ros.profiles import LIBERO  # noqa: E402
+from vla_prune_ros.runtime.bag import Bag, Place  # noqa: E402
+from vla_prune_ros.runtime.bag_observation import WIRING, Wiring  # noqa: E402
+
+SIDE = 48
+COUNT = 12
+TIMES = range(0, 100 * COUNT, 100)
+RNG = np.random.default_rng(5)
+MASKS = RNG.random((3, COUNT, 2, 256)) < 0.5
+
+
+def recording(count=COUNT):
+    """Queries every 100 ms, the second camera 12 ms behind the first."""
+    instants = tuple(
+        Instant(
+            0,
+            T0 + (ms + 12) * MS,
+            T0 + (ms + 20) * MS,
+            'lift',
+            {
+                'primary': Place('/primary', T0 + (ms + 8) * MS, 0),
+                'wrist': Place('/wrist', T0 + (ms + 20) * MS, 0),
+            },
+        )
+        for ms in TIMES[:count]
+    )
+    nothing = np.zeros((count, 8, 7)), np.zeros((count, 8), bool)
+    span = T0 - 500 * MS, T0 + 2000 * MS
+    return Recording('', {}, False, {}, span, instants, (), {}, (), '', *nothing)
+
+
+def queries(method, refused=(), count=COUNT):
+    """Every method has masks of its own; those of its queries that were refused have none."""
+    return [
+        ReplayedQuery(i, 0, 0, None, 'corrupt: no')
+        if i in refused
+        else ReplayedQuery(
+            i,
+            0,
+            0,
+            np.zeros((8, 7)),
+            mode=('dense', 'fine', 'coarse')[method],
+            kept=dict(zip(LIBERO.cameras, MASKS[method, i], strict=True)),
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.fixture(scope='module')
+def path(tmp_path_factory):
+    rows = recorded.images('primary', TIMES, side=SIDE)
+    rows += recorded.images('wrist', [ms + 12 for ms in TIMES], side=SIDE)
+    return recorded.write(tmp_path_factory.mktemp('pictures') / 'bag', rows)
+
+
+def shown(path, answers, wiring=WIRING, count=COUNT, **options):
+    with Bag(path) as bag:
+        return strip(bag, recording(count), answers, LIBERO, wiring, **options)
+
+
+def numbers(entries):
+    """Numbers of the queries that are shown, camera by camera; the bag began half a second before
+    the first stamp."""
+    return [(round((e['t_s'] - 0.52) / 0.1, 6), e['camera']) for e in entries]
+
+
+def every_camera(*wanted):
+    return [(n, camera) for n in wanted for camera in LIBERO.cameras]
+
+
+def decoded(entry):
+    """uint8 (224, 224, 3) RGB of the data URI."""
+    head, data = entry['image'].split(',')
+    assert head == 'data:image/jpeg;base64'
+    image = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (224, 224, 3)
+    return image[..., ::-1]
+
+
+def seen(camera, ms, turned=False):
+    """What the model must have seen of a frame."""
+    frame = recorded.pixels(camera, ms, SIDE)
+    return prepare_image(np.ascontiguousarray(frame[::-1, ::-1]) if turned else frame)
+
+
+def test_moments_are_spread_evenly_over_the_queries(path):
+    """Eight of 0 ... 11 are 11/7 = 1.571 apart: 0, 1.57, 3.14, 4.71, 6.29, 7.86, 9.43, 11."""
+    entries = shown(path, {'dense': queries(0)})
+    assert numbers(entries) == every_camera(0, 2, 3, 5, 6, 8, 9, 11)
+    assert set(entries[0]) == {'t_s', 'camera', 'image', 'kept', 'mode'}
+    three = shown(path, {'dense': queries(0)}, moments=3)
+    assert numbers(three) in (every_camera(0, 5, 11), every_camera(0, 6, 11))  # 5.5
+
+
+def test_only_queries_that_every_method_answered_are_shown(path):
+    answers = {'a': queries(0, refused=(0, 3, 4)), 'b': queries(1, refused=(3, 5, 7, 8, 9, 10))}
+    entries = shown(path, answers)
+    assert numbers(entries) == every_camera(1, 2, 6, 11)
+    one = shown(path, answers, moments=1)
+    assert numbers(one) == every_camera(1)
+
+
+def test_there_is_no_moment_without_answers(path):
+    assert shown(path, {}) == []
+    assert shown(path, {'a': queries(0, refused=range(COUNT))}) == []
+    assert shown(path, {'a': []}, count=0) == []
+    assert shown(path, {'a': queries(0), 'b': []}) == []
+
+
+def test_pictures_are_what_the_model_saw_at_that_moment(path):
+    """Within what JPEG costs, and nearer to the frame of the moment than to any other."""
+    entries = shown(path, {'a': queries(0)}, moments=5)
+    candidates = {
+        c: np.array([seen(c, ms + 12 * (c == 'wrist')) for ms in TIMES], int)
+        for c in LIBERO.cameras
+    }
+    for entry, (number, camera) in zip(entries, numbers(entries), strict=True):
+        error = np.abs(candidates[camera] - decoded(entry)).mean(axis=(1, 2, 3))
+        assert error.argmin() == number and error.min() < 2.0
+        assert np.sort(error)[1] > 1.2 * error.min()
+
+
+def test_a_camera_that_is_mounted_upside_down_is_turned(path):
+    wiring = Wiring(rotate_180=('wrist',))
+    for entry in shown(path, {'a': queries(0)}, wiring, moments=1):
+        turned = entry['camera'] == 'wrist'
+        ms = 12 if turned else 0
+        image = decoded(entry).astype(int)
+        assert np.abs(image - seen(entry['camera'], ms, turned)).mean() < 2.0
+        assert np.abs(image - seen(entry['camera'], ms, not turned)).mean() > 10.0
+
+
+def test_masks_and_modes_are_those_of_each_method(path):
+    answers = {'a': queries(0), 'b': queries(1), 'c': queries(2)}
+    entries = shown(path, answers)
+    for entry, (number, camera) in zip(entries, numbers(entries), strict=True):
+        place = LIBERO.cameras.index(camera)
+        expected = {
+            name: ''.join(str(int(bit)) for bit in MASKS[method, int(number), place])
+            for method, name in enumerate('abc')
+        }
+        assert entry['kept'] == expected
+        assert entry['mode'] == {'a': 'dense', 'b': 'fine', 'c': 'coarse'}
+
+
+def test_what_cannot_be_read_is_left_out(path, tmp_path):
+    """The second camera's frame of 0 ms is broken and that of 100 ms is not in the bag."""
+    rows = recorded.images('primary', TIMES, side=SIDE)
+    broken = writer.image_message(T0 + 12 * MS, recorded.pixels('wrist', 12, SIDE))
+    broken.data = broken.data[:-1]
+    rows.append(('/wrist', T0 + 20 * MS, broken))
+    rows += recorded.images('wrist', [ms + 12 for ms in TIMES[2:]], side=SIDE)
+    other = recorded.write(tmp_path / 'bag', rows)
+    entries = shown(other, {'a': queries(0, count=3)}, count=3)
+    assert numbers(entries) == [(0, 'primary'), (1, 'primary'), *every_camera(2)]

@@ -1,0 +1,464 @@
+"""The result of a replay out of recordings and answers that are made up, with offsets and times
+whose figures are known. Keys are those of the result's description in docs/replay.md."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import replay_result as sample
+
+from vla_prune_ros.evaluate.replay_html import replay_html
+from vla_prune_ros.evaluate.replay_records import Instant, Recording, ReplayedQuery
+from vla_prune_ros.evaluate.replay_result import BagAnswers, ResultBuilder
+from vla_prune_ros.records import MotionHint
+
+T0 = 1_700_000_000_000_000_000
+MS, MM = 10**6, 1e-3
+DT, K = 0.05, 8
+AXES = ('delta_x', 'delta_y', 'delta_z', 'delta_rx', 'delta_ry', 'delta_rz')
+ANSWER = {'p50', 'p95'}
+SPREAD = {'mean', 'p50', 'p95', 'max'}
+COMPARED = {
+    'steps',
+    'translation_mm',
+    'rotation_deg',
+    'end_mm',
+    'axes',
+    'sign_agreement',
+    'gripper_agreement',
+    'flips',
+}
+ROW = {
+    'method',
+    'queries',
+    'refused',
+    'refusals',
+    'visual_tokens',
+    'latency_ms',
+    'refresh_ms',
+    'modes',
+    'versus_dense',
+    'versus_recorded',
+    'borders',
+}
+BAG = {
+    'name',
+    'path',
+    'duration_s',
+    'start_ns',
+    'there',
+    'topics',
+    'guessed',
+    'instructions',
+    'queries',
+    'epochs',
+    'losses',
+    'problems',
+    'recorded',
+    'rows',
+    'series',
+    'recorded_series',
+    'strip',
+}
+SERIES = {
+    't_s',
+    'latency_ms',
+    'visual_tokens',
+    'mode',
+    'speed_m_s',
+    'dense_mm',
+    'recorded_mm',
+    'gripper',
+    'refusal',
+}
+
+
+def actions(count, translation_mm=(0, 0, 0), gripper=1.0):
+    """float64 (count, K, 7): every step the same; ``gripper``: one number, or one per step."""
+    out = np.zeros((count, K, 7))
+    out[..., :3] = np.array(translation_mm) * MM
+    out[..., 6] = gripper
+    return out
+
+
+def recording(count, acted=None, valid=None, **changes):
+    """Queries 200 ms apart, received 8 ms after their stamps, in a bag that begins 100 ms before
+    the first and lasts two seconds."""
+    instants = tuple(
+        Instant(0, T0 + 200 * MS * i, T0 + 200 * MS * i + 8 * MS, 'lift', {}) for i in range(count)
+    )
+    known = np.ones((count, K), bool) if valid is None else valid
+    made = Recording(
+        'bags/kitchen',
+        {'primary': '/cam', 'twist': '/cmd'},
+        True,
+        {'/cam': ('sensor_msgs/msg/Image', 7), '/tf': ('tf2_msgs/msg/TFMessage', 9)},
+        (T0 - 100 * MS, T0 + 1900 * MS),
+        instants,
+        (),
+        {'skew': 2},
+        (('unstamped', '/cam: no stamps'),),
+        'twist' if acted is not None else '',
+        actions(count) if acted is None else acted,
+        known if acted is not None else np.zeros((count, K), bool),
+    )
+    return replace(made, **changes)
+
+
+def answers(chunks, **changes):
+    """One answer per chunk, 10, 20, ... ms each, with 100 tokens."""
+    kept = {'primary': np.arange(256) < 70, 'wrist': np.arange(256) < 30}
+    return [
+        replace(
+            ReplayedQuery(
+                i, 0, T0 + 200 * MS * i, chunk, '', 'fine', kept, {'total': 10.0 * (i + 1)}
+            ),
+            **changes,
+        )
+        for i, chunk in enumerate(chunks)
+    ]
+
+
+def refused(query, why, **changes):
+    """Before the policy was asked; with ``mode`` and so on given, by the guard."""
+    blank = {'mode': '', 'kept': {}, 'timings_ms': {}} | changes
+    return replace(query, actions=None, refusal=why, **blank)
+
+
+def build(*bags, methods=('dense', 'specprune'), dense='dense'):
+    return ResultBuilder(methods, dense, DT, K).build(bags)
+
+
+def bag(found, name='kitchen', **made):
+    return BagAnswers(name, Path('bags') / name, found, made)
+
+
+def flat(value):
+    return pytest.approx(dict.fromkeys(('mean', 'p50', 'p95', 'max'), value))
+
+
+def both(p50, p95):
+    return pytest.approx({'p50': p50, 'p95': p95})
+
+
+@pytest.fixture
+def kitchen():
+    """Three queries: specprune is (3, 4, 0) mm from dense, dense (0, 0, -12) mm from what was
+    done, hence specprune 13 mm."""
+    return bag(
+        recording(3, actions(3, (2, 0, 12))),
+        dense=answers(actions(3, (2, 0, 0)), mode='dense'),
+        specprune=answers(actions(3, (5, 4, 0))),
+    )
+
+
+def test_rows_of_known_offsets(kitchen):
+    dense, pruned = build(kitchen)['rows']
+    assert (dense['method'], pruned['method']) == ('dense', 'specprune')
+    assert dense['versus_dense'] is None
+    found = pruned['versus_dense']
+    assert found['steps'] == 24
+    assert (found['translation_mm'], found['end_mm']) == (flat(5.0), flat(40.0))
+    assert found['axes']['delta_y'] == pytest.approx({'mean_abs': 4.0, 'bias': 4.0})
+    assert found['sign_agreement'] == {**dict.fromkeys(AXES), 'delta_x': 1.0}
+    assert dense['versus_recorded']['translation_mm'] == flat(12.0)
+    assert dense['versus_recorded']['axes']['delta_z']['bias'] == pytest.approx(-12.0)
+    assert pruned['versus_recorded']['translation_mm'] == flat(13.0)
+    assert pruned['versus_recorded']['end_mm'] == flat(104.0)
+    none = {'here': 0, 'there': 0, 'matched': 0, 'offset_ms': None}
+    assert found['flips'] == pruned['versus_recorded']['flips'] == none
+    assert pruned['borders'] == {
+        'borders': 2,
+        'jump_mm': both(0.0, 0.0),
+        'inside_mm': both(0.0, 0.0),
+        'jerk_m_s3': both(0.0, 0.0),
+    }
+    assert (pruned['queries'], pruned['refused'], pruned['refusals']) == (3, 0, {})
+    assert (pruned['visual_tokens'], pruned['modes']) == (100.0, {'fine': 3})
+    assert pruned['latency_ms'] == both(20.0, 29.0)
+    assert pruned['refresh_ms'] is None
+
+
+def test_refused_queries_are_counted_and_compared_with_nothing(kitchen):
+    """One never reached the policy, one was stopped by the guard: that one has a time, tokens and
+    a mode. One is left to compare, until dense refuses that."""
+    dense, pruned = kitchen.answers['dense'], kitchen.answers['specprune']
+    late = pruned[1].kept, {'total': 80.0}
+    pruned[0] = refused(pruned[0], 'corrupt: no image')
+    pruned[1] = refused(
+        pruned[1], 'limit_translation: far', mode='coarse', kept=late[0], timings_ms=late[1]
+    )
+    row = build(replace(kitchen, answers={'specprune': [pruned[0], *pruned[:2]]}))['rows'][1]
+    assert (row['refused'], row['refusals']) == (3, {'corrupt': 2, 'limit_translation': 1})
+    found = build(kitchen)
+    row = found['rows'][1]
+    assert (row['queries'], row['refused']) == (3, 2)
+    assert row['refusals'] == {'corrupt': 1, 'limit_translation': 1}
+    assert row['modes'] == {'coarse': 1, 'fine': 1} and row['visual_tokens'] == 100.0
+    assert row['latency_ms'] == both(55.0, 30 + 0.95 * 50)
+    assert row['versus_dense']['steps'] == row['versus_recorded']['steps'] == 8
+    assert row['borders']['borders'] == 0
+    assert found['bags'][0]['series']['specprune'] == {
+        't_s': pytest.approx([0.108, 0.308, 0.508]),
+        'latency_ms': [None, 80.0, 30.0],
+        'visual_tokens': [None, 100, 100],
+        'mode': ['', 'coarse', 'fine'],
+        'speed_m_s': [None] * 3,
+        'dense_mm': [None, None, pytest.approx(5.0)],
+        'recorded_mm': [None, None, pytest.approx(13.0)],
+        'gripper': [None, None, 1.0],
+        'refusal': ['corrupt: no image', 'limit_translation: far', ''],
+    }
+    dense[2] = refused(dense[2], 'stale: old')
+    row = build(kitchen)['rows'][1]
+    assert row['versus_dense'] is None and row['versus_recorded']['steps'] == 8
+
+
+def test_speed_refreshes_and_the_gripper_are_those_of_the_queries(kitchen):
+    pruned = kitchen.answers['specprune']
+    pruned[1] = replace(pruned[1], refresh_ms=5.0, motion=MotionHint(0.25, 1.0, -0.2, 'pose'))
+    pruned[2] = replace(pruned[2], refresh_ms=7.0)
+    pruned[2].actions[0, 6] = 0.25
+    found = build(kitchen)
+    assert found['rows'][1]['refresh_ms'] == both(6.0, 6.9)
+    series = found['bags'][0]['series']
+    assert series['specprune']['speed_m_s'] == [None, 0.25, None]
+    assert series['specprune']['gripper'] == [1.0, 1.0, 0.25]
+    assert series['dense']['dense_mm'] == [None] * 3
+
+
+def test_the_gripper_is_followed_over_what_is_executed():
+    """Chunks overlap by half. Recorded: closes at 500 ms, opens at 900. Dense: at 450 and 950,
+    specprune: at 500 and never; in its first chunk it closes at 350 ms, when the second one runs.
+    """
+    times = 0.2 * np.arange(4)[:, None] + DT * np.arange(K)
+
+    def closed(begin, end):
+        return np.where((times > begin - 0.01) & (times < end - 0.01), 0.0, 1.0)
+
+    pruned = actions(4, gripper=closed(0.5, 9.0))
+    pruned[0, 7, 6] = 0.0
+    rows = build(
+        bag(
+            recording(4, actions(4, gripper=closed(0.5, 0.9))),
+            dense=answers(actions(4, gripper=closed(0.45, 0.95))),
+            specprune=answers(pruned),
+        )
+    )['rows']
+    assert rows[0]['versus_recorded']['flips'] == {
+        'here': 2,
+        'there': 2,
+        'matched': 2,
+        'offset_ms': pytest.approx({'mean': 50.0, 'p95': 50.0}),
+    }
+    assert rows[1]['versus_recorded']['flips'] == {
+        'here': 1,
+        'there': 2,
+        'matched': 1,
+        'offset_ms': pytest.approx({'mean': 0.0, 'p95': 0.0}),
+    }
+    assert rows[1]['versus_dense']['flips'] == {
+        'here': 1,
+        'there': 2,
+        'matched': 1,
+        'offset_ms': pytest.approx({'mean': 50.0, 'p95': 50.0}),
+    }
+    differ = (closed(0.45, 0.95) != closed(0.5, 0.9)).sum()
+    assert rows[0]['versus_recorded']['gripper_agreement'] == pytest.approx(1 - differ / 32)
+
+
+def test_recorded_actions_count_where_they_are_known():
+    valid = np.ones((3, K), bool)
+    valid[1, 3:], valid[2] = False, False
+    acted = actions(3, (0, 0, 0), gripper=np.where(np.arange(K) == 0, 0.25, 0.75))
+    acted[~valid] = np.nan
+    found = build(
+        bag(recording(3, acted, valid), dense=answers(actions(3, (0, 6, 8)))), methods=('dense',)
+    )
+    compared = found['rows'][0]['versus_recorded']
+    assert (compared['steps'], compared['translation_mm']) == (11, flat(10.0))
+    assert compared['end_mm'] == flat(80.0)  # of the first, the only whole one
+    assert compared['flips']['there'] == 3  # 50, 200 and 250 ms; behind 300 all is unknown
+    (described,) = found['bags']
+    assert described['series']['dense']['recorded_mm'] == pytest.approx([10.0, 10.0, None])
+    assert described['recorded_series'] == {
+        't_s': pytest.approx([0.108, 0.308, 0.508]),
+        'gripper': [0.25, 0.25, None],
+    }
+
+
+def test_without_recorded_actions_nothing_is_compared_with_them(kitchen):
+    found = build(replace(kitchen, recording=recording(3)))
+    assert [row['versus_recorded'] for row in found['rows']] == [None, None]
+    (described,) = found['bags']
+    assert described['recorded'] == '' and described['recorded_series'] is None
+    assert described['series']['dense']['recorded_mm'] == [None] * 3
+    assert found['rows'][1]['versus_dense']['translation_mm'] == flat(5.0)
+
+
+def test_without_a_dense_method_nothing_is_compared_with_it(kitchen):
+    kitchen.answers.pop('dense')
+    found = build(kitchen, methods=('specprune',), dense='')
+    (row,) = found['rows']
+    assert row['versus_dense'] is None
+    assert row['versus_recorded']['translation_mm'] == flat(13.0)
+    assert found['bags'][0]['series']['specprune']['dense_mm'] == [None] * 3
+
+
+def test_several_bags_are_one_row_per_method(kitchen):
+    """24 steps 5 mm apart in one bag, 8 steps 1 mm apart in the other: 4 mm on average. Between
+    bags there is no border."""
+    other = bag(
+        recording(1, actions(1)),
+        'hall',
+        dense=answers(actions(1), mode='dense'),
+        specprune=answers(actions(1, (0, 0, 1)), mode='coarse', timings_ms={'total': 40.0}),
+    )
+    found = build(kitchen, other)
+    row = found['rows'][1]
+    assert row['versus_dense']['steps'] == 32 and row['queries'] == 4
+    assert row['versus_dense']['translation_mm']['mean'] == pytest.approx(4.0)
+    assert row['versus_dense']['end_mm']['mean'] == pytest.approx((3 * 40 + 8) / 4)
+    assert row['modes'] == {'fine': 3, 'coarse': 1} and row['borders']['borders'] == 2
+    assert row['latency_ms'] == both(25.0, 38.5)
+    own = {b['name']: b['rows'][1]['versus_dense']['translation_mm'] for b in found['bags']}
+    assert own == {'kitchen': flat(5.0), 'hall': flat(1.0)}
+
+
+def test_bags_of_which_one_has_no_recorded_actions(kitchen):
+    other = bag(
+        recording(1), 'hall', dense=answers(actions(1)), specprune=answers(actions(1, (9, 9, 9)))
+    )
+    found = build(kitchen, other)
+    assert found['rows'][1]['versus_recorded']['translation_mm'] == flat(13.0)
+    assert found['bags'][1]['rows'][1]['versus_recorded'] is None
+
+
+def test_a_bag_without_a_recording_is_a_problem_among_others(kitchen):
+    gone = BagAnswers('gone', Path('gone'), None, {}, ({'code': 'unread', 'text': 'cut off'},))
+    kitchen = replace(kitchen, problems=({'code': 'refused', 'text': 'dense: 1'},))
+    found = build(gone, kitchen)
+    assert found['problems'] == [
+        {'bag': 'gone', 'code': 'unread', 'text': 'cut off'},
+        {'bag': 'kitchen', 'code': 'unstamped', 'text': '/cam: no stamps'},
+        {'bag': 'kitchen', 'code': 'refused', 'text': 'dense: 1'},
+    ]
+    assert found['rows'] == build(kitchen)['rows']
+    first, second = found['bags']
+    assert first == {
+        'name': 'gone',
+        'path': 'gone',
+        'problems': [{'code': 'unread', 'text': 'cut off'}],
+        'rows': [],
+        'strip': [],
+        'duration_s': None,
+        'start_ns': None,
+        'there': {},
+        'topics': {},
+        'guessed': False,
+        'instructions': [],
+        'queries': 0,
+        'epochs': 0,
+        'losses': {},
+        'recorded': '',
+        'series': {},
+        'recorded_series': None,
+    }
+    assert second['name'] == 'kitchen'
+
+
+def test_what_is_said_of_a_bag(kitchen):
+    instants = list(kitchen.recording.instants)
+    instants[2] = replace(instants[2], epoch=3, instruction='stack')
+    found = replace(kitchen.recording, instants=tuple(instants))
+    moments = ({'t_s': 0.1, 'camera': 'primary', 'image': 'x', 'kept': {}, 'mode': {}},)
+    (described,) = build(replace(kitchen, recording=found, strip=moments))['bags']
+    rest = {k: v for k, v in described.items() if k not in ('rows', 'series', 'recorded_series')}
+    assert rest == {
+        'name': 'kitchen',
+        'path': 'bags/kitchen',
+        'duration_s': pytest.approx(2.0),
+        'start_ns': T0 - 100 * MS,
+        'there': {
+            '/cam': {'type': 'sensor_msgs/msg/Image', 'count': 7},
+            '/tf': {'type': 'tf2_msgs/msg/TFMessage', 'count': 9},
+        },
+        'topics': {'primary': '/cam', 'twist': '/cmd'},
+        'guessed': True,
+        'instructions': ['lift', 'stack'],
+        'queries': 3,
+        'epochs': 2,
+        'losses': {'skew': 2},
+        'problems': [{'code': 'unstamped', 'text': '/cam: no stamps'}],
+        'recorded': 'twist',
+        'strip': list(moments),
+    }
+
+
+def test_a_bag_on_which_nothing_was_asked(kitchen):
+    """A row of each method all the same: that it has no figures is one."""
+    row = {
+        'queries': 0,
+        'refused': 0,
+        'refusals': {},
+        'visual_tokens': None,
+        'latency_ms': None,
+        'refresh_ms': None,
+        'modes': {},
+        'versus_dense': None,
+        'versus_recorded': None,
+        'borders': {'borders': 0, 'jump_mm': None, 'inside_mm': None, 'jerk_m_s3': None},
+    }
+    expected = [{'method': m, **row} for m in ('dense', 'specprune')]
+    assert build(bag(recording(0)))['rows'] == build()['rows'] == expected
+    asked = bag(recording(0), dense=[], specprune=[])
+    assert build(asked)['bags'][0]['rows'] == expected
+
+
+def check_keys(result):
+    """Every key, and no other."""
+    assert set(result) == {'rows', 'bags', 'problems'}
+    for described in result['bags']:
+        assert set(described) == BAG
+        for series in described['series'].values():
+            assert set(series) == SERIES
+            assert {len(values) for values in series.values()} == {described['queries']}
+    for row in (*result['rows'], *(r for b in result['bags'] for r in b['rows'])):
+        assert set(row) == ROW
+        assert set(row['borders']) == {'borders', 'jump_mm', 'inside_mm', 'jerk_m_s3'}
+        for name in ('latency_ms', 'refresh_ms'):
+            assert row[name] is None or set(row[name]) == ANSWER
+        for found in (row['versus_dense'], row['versus_recorded']):
+            if found is None:
+                continue
+            assert set(found) == COMPARED
+            assert tuple(found['axes']) == tuple(found['sign_agreement']) == AXES
+            assert all(set(axis) == {'mean_abs', 'bias'} for axis in found['axes'].values())
+            assert set(found['flips']) == {'here', 'there', 'matched', 'offset_ms'}
+            for name in ('translation_mm', 'rotation_deg', 'end_mm'):
+                assert found[name] is None or set(found[name]) == SPREAD
+
+
+def test_the_result_is_plain_and_the_page_takes_it(kitchen):
+    """Strict JSON gives the same values back: no numpy number, no NaN, no key but text."""
+    kitchen.answers['specprune'][1] = refused(kitchen.answers['specprune'][1], 'corrupt: none')
+    shown = sample.moment(dict.fromkeys(('dense', 'specprune'), '1' * 256), camera='primary')
+    gone = BagAnswers('gone', Path('gone'), None, {}, ({'code': 'unread', 'text': 'cut off'},))
+    found = build(replace(kitchen, strip=(shown,)), bag(recording(0), 'hall'), gone)
+    check_keys(found)
+    text = json.dumps(found, allow_nan=False)
+    assert json.loads(text) == found
+    page = replay_html({**sample.result(bags=[]), **json.loads(text)})
+    for words in ('Bag kitchen', 'Bag hall', 'Bag gone', 'cut off', 'specprune', 'corrupt'):
+        assert words in page, words
+
+
+def test_a_whole_chunk_nowhere_has_no_end_and_the_page_takes_that(kitchen):
+    valid = np.ones((3, K), bool)
+    valid[:, -1] = False
+    found = build(replace(kitchen, recording=recording(3, actions(3, (1, 2, 3)), valid)))
+    assert found['rows'][0]['versus_recorded']['end_mm'] is None
+    assert found['rows'][0]['versus_recorded']['steps'] == 21
+    assert 'Bag kitchen' in replay_html({**sample.result(bags=[]), **found})

@@ -1,0 +1,454 @@
+"""``vla-prune replay``: usage, exit codes, what it says of bad input, and what it writes.
+
+The micro checkpoint replays small bags. Expected actions are those of the files in which answers
+are kept while they come; the rest follows from what was put into the bags.
+"""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rosbags', reason='needs the extra with rosbags')
+
+import arm_recording as arm  # noqa: E402
+import bag_writer  # noqa: E402
+from bag_writer import MS, T0  # noqa: E402
+
+from vla_prune_ros import cli  # noqa: E402
+from vla_prune_ros.cli.replay import method_names  # noqa: E402
+from vla_prune_ros.model.synthetic import make_checkpoint  # noqa: E402
+from vla_prune_ros.runtime.bag import Bag  # noqa: E402
+from vla_prune_ros.runtime.bag_values import chunk  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp('checkpoint') / 'micro', 'micro')
+
+
+@pytest.fixture(scope='module')
+def good(tmp_path_factory):
+    return arm.write(tmp_path_factory.mktemp('bags') / 'good')
+
+
+@pytest.fixture
+def command(checkpoint, tmp_path, capsys):
+    """Runs the command; exit code, what it printed, and report.json where it wrote one."""
+
+    def run(*arguments, pruning='dense'):
+        words = [str(a) for a in arguments]
+        given = ['--checkpoint', str(checkpoint), '--pruning', pruning, '--no-mcap', *words]
+        out = [] if '--out' in words else ['--out', str(tmp_path / 'out')]
+        code = cli.main(['replay', *given, *out])
+        report = tmp_path / 'out' / 'report.json'
+        return code, capsys.readouterr(), read(report) if report.exists() else None
+
+    return run
+
+
+def read(path):
+    return json.loads(path.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+
+
+def changed(rows, topic, change, after_ms=0):
+    """Rows with other messages on a topic ('' for all with a header) from some time on."""
+    return [
+        (name, at, change(message))
+        if at >= T0 + after_ms * MS and (name == topic or not topic and hasattr(message, 'header'))
+        else (name, at, message)
+        for name, at, message in rows
+    ]
+
+
+def without(*topics):
+    return [row for row in arm.rows() if row[0] not in topics]
+
+
+# --- usage ------------------------------------------------------------------------------------
+
+
+def test_help_names_every_option_and_its_default(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(['replay', '--help'])
+    text = ' '.join(capsys.readouterr().out.split())
+    assert end.value.code == 0
+    for option in ('checkpoint', 'profile', 'pruning', 'topics', 'params', 'instruction', 'out',
+                   'period', 'actions', 'gripper-closed', 'gripper-open', 'clock', 'no-refresh',
+                   'dtype', 'device', 'workers', 'threads', 'ray', 'no-mcap', 'json'):  # fmt: skip
+        assert f'--{option}' in text
+    for default in ('out/replay', 'dense,specprune', 'libero', 'guessed'):
+        assert f'default: {default}' in text
+    assert (
+        'default: None' not in text and 'default: False' not in text and '(default: )' not in text
+    )
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'word'),
+    [
+        ([], 'BAG'),
+        (['bag', '--pruning', ' , '], 'name a method'),
+        (['bag', '--workers', '0'], 'use 1 or more'),
+        (['bag', '--actions', 'wishes'], "'wishes'"),
+        (['bag', '--clock', 'sundial'], "'sundial'"),
+        (['bag', '--period', 'often'], "'often'"),
+        (['bag', '--fast'], '--fast'),
+    ],
+    ids=str,
+)
+def test_wrong_usage_is_exit_code_2(arguments, word, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(['replay', *arguments])
+    assert end.value.code == 2 and word in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('text', 'names'),
+    [
+        ('dense,specprune', ('dense', 'specprune')),
+        (' dense , uniform:128,64,fastv:64', ('dense', 'uniform:128,64', 'fastv:64')),
+        ('lightvla@org/name,dense', ('lightvla@org/name', 'dense')),
+        ('{name: specprune, budget: [56, 52]},dense',
+         ('{name: specprune, budget: [56, 52]}', 'dense')),
+        ('/my methods/a.yaml', ('/my methods/a.yaml',)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_commas_stand_between_methods_and_inside_them(text, names):
+    assert method_names(text) == names
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['--checkpoint', '/nope'], "checkpoint '/nope' is not a folder"),
+        (['--pruning', 'dense,fly'], "unknown pruning method 'fly'; use one of"),
+        (['--pruning', 'dense,dense'], 'methods repeat: dense dense'),
+        (['--pruning', 'dense,lightvla'], 'lightvla fails on such weights'),
+        (['--profile', 'nix'], "unknown profile 'nix'"),
+        (['--profile', 'aloha'], "profile 'aloha' commands joint_positions"),
+        (['--period', 'nan'], 'period between queries is nan s; use a finite number, 0 or more'),
+        (['--period', '-1'], 'period between queries is -1.0 s'),
+        (['--topics', '{file}'], 'is no mapping of streams to topics'),
+        (['--topics', '/nope.yaml'], 'topics file /nope.yaml cannot be read'),
+        (['--params', '{file}'], 'has no parameters of vla_policy'),
+        (['--params', '/nope.yaml'], 'parameter file /nope.yaml cannot be read'),
+        (['--out', '{file}'], "File exists: '"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_run_is_one_line_before_a_bag_is_read(
+    command, good, tmp_path, arguments, words
+):
+    (tmp_path / 'file').write_text('- nothing\n')
+    code, said, report = command(good, *[a.format(file=tmp_path / 'file') for a in arguments])
+    assert code == 1 and report is None and said.out == ''
+    assert words in said.err and said.err.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'words'),
+    [
+        ('max_step_m: fast', "max_step_m is 'fast'; give a float"),
+        ('max_step_m: -1.0', 'limit max_step_m is -1.0'),
+        ('motion_source: wings', "motion source 'wings' is unknown"),
+        ('motion_source: joint_velocities', "'joint_velocities' needs a URDF"),
+        ('replan_period_s: .nan', 'period between queries is nan s'),
+    ],
+    ids=str,
+)
+def test_a_parameter_that_cannot_be_used_is_one_line(command, good, tmp_path, parameters, words):
+    (tmp_path / 'p.yaml').write_text(f'vla_policy:\n  ros__parameters: {{{parameters}}}\n')
+    code, said, _ = command(good, '--params', tmp_path / 'p.yaml')
+    assert code == 1 and words in said.err and said.err.count('\n') == 1 and said.out == ''
+
+
+def test_a_folder_without_bags_is_said(command, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    code, said, report = command(tmp_path / 'empty')
+    assert (code, report) == (1, None)
+    assert said.err == f'error: no bags at {tmp_path}/empty; give a bag, or a folder with some\n'
+
+
+# --- what it writes -----------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Text of a page, and whatever it would fetch."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.text, self.links, self.open = [], [], []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [v for k, v in attrs if k in ('src', 'href', 'data', 'srcset')]
+        if tag not in ('meta', 'br', 'img', 'link', 'hr', 'col'):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.links += [v for k, v in attrs if k in ('src', 'href', 'data', 'srcset')]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_report_page_and_predictions_of_two_bags(checkpoint, tmp_path, capsys):
+    """The wrist camera of the second bag stops half-way: fewer queries, all answered."""
+    folder, out, result = tmp_path / 'bags', tmp_path / 'out', tmp_path / 'new' / 'result.json'
+    rows = arm.rows(seed=1)
+    stop = T0 + 6 * arm.FRAME_MS * MS
+    arm.write(folder / 'whole')
+    bag_writer.write(folder / 'half', [r for r in rows if r[0] != arm.WRIST or r[1] < stop])
+    words = f'{folder} --checkpoint {checkpoint} --pruning dense,uniform:64 --out {out}'
+    assert cli.main(['replay', *words.split(), '--json', str(result)]) == 0
+    said = capsys.readouterr().out
+
+    report = read(out / 'report.json')
+    assert report == read(result) and report['ok'] and report['problems'] == []
+    names = [bag['name'] for bag in report['bags']]
+    assert [name.split('-')[0] for name in names] == ['half', 'whole']
+    assert [bag['queries'] for bag in report['bags']] == [3, 6]
+    assert 'replay of 2 bags, 9 queries, UNTRAINED' in said
+    guess = f'primary = {arm.PRIMARY}, wrist = {arm.WRIST}'
+    assert said.count(guess) == 1  # of both, for both are alike
+    assert (
+        f'{out}: report.html, report.json, predictions/{names[0]}, predictions/{names[1]}' in said
+    )
+
+    page = Page((out / 'report.html').read_text())
+    assert page.open == []
+    text = ' '.join(page.text)
+    for words in (*names, 'uniform:64', 'UNTRAINED', arm.INSTRUCTION, arm.WRIST):
+        assert words in text
+    assert all(link.startswith(('data:image/', '#bag-')) for link in page.links)
+    assert len([link for link in page.links if link.startswith('data:image/jpeg')]) > 10
+
+    for name in names:
+        assert predicted(out / 'predictions' / name) == kept(out / 'bags' / name)
+
+
+def predicted(path):
+    """Method -> stamps and chunks of the predictions."""
+    topics = {m: f'/replay/{m}/action_chunk' for m in ('dense', 'uniform_64')}
+    with Bag(path) as bag:
+        found = {t: [(m.stamp_ns, values(m)) for m in bag.messages([t])] for t in topics.values()}
+        assert bag.topics['/replay/recorded/action_chunk'].count
+        assert bag.lost == []
+    return {method: found[topic] for method, topic in topics.items()}
+
+
+def values(message):
+    read = chunk(message)
+    assert read.dt_s == pytest.approx(0.05) and read.frame_id == 'base_link'
+    return np.column_stack([read.deltas, read.gripper]).tolist()
+
+
+def kept(folder):
+    """The same of the answers that were written down while they came."""
+    found = {}
+    for file in folder.glob('*.jsonl'):
+        key, *lines = file.read_text().splitlines()
+        answers = [json.loads(line) for line in lines[:-1]]
+        method = json.loads(key)['method'].replace(':', '_')
+        found[method] = [(a['stamp_ns'], a['actions']) for a in answers]
+    return found
+
+
+@pytest.mark.parametrize(
+    ('pruning', 'tokens'),
+    [('uniform:128,64', 192), ('{name: specprune, budget: [56, 52]}', None)],
+    ids=str,
+)
+def test_methods_with_commas_run(command, good, pruning, tokens):
+    code, said, report = command(good, pruning=f'dense,{pruning}')
+    dense, other = report['rows']
+    assert (code, dense['method'], other['method']) == (0, 'dense', pruning)
+    assert other['versus_dense']['steps'] == 6 * 8
+    assert other['visual_tokens'] < 512 and tokens in (None, other['visual_tokens'])
+
+
+def test_without_dense_nothing_is_compared_with_it(command, good):
+    code, said, report = command(good, pruning='uniform:64')
+    assert code == 0 and report['rows'][0]['versus_dense'] is None
+    assert report['rows'][0]['versus_recorded']['steps'] > 0
+
+
+def test_a_short_period_asks_at_every_pair(command, good):
+    assert command(good, '--period', '0')[2]['rows'][0]['queries'] == 12
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+def problems(report):
+    return [(problem['code'], problem['text']) for problem in report['problems']]
+
+
+def test_a_bag_that_is_not_there(command, tmp_path):
+    code, said, report = command(tmp_path / 'gone')
+    line = f'bag {tmp_path}/gone cannot be read (No such file or directory); check the path'
+    assert code == 1 and not report['ok'] and problems(report) == [('unread', line)]
+    assert said.err == '' and '1 problem:' in said.out and f'unread: {line}' in said.out
+    assert 'method' not in said.out  # no empty tables
+    assert (tmp_path / 'out' / 'report.html').is_file()
+
+
+def test_a_bag_of_which_nothing_is_left(command, good, tmp_path):
+    file = tmp_path / 'stump.mcap'
+    file.write_bytes((good / 'good.mcap').read_bytes()[:3000])
+    code, _, report = command(file)
+    ((problem, text),) = problems(report)
+    assert (code, problem) == (1, 'unread')
+    assert "named for 'primary' (stump.mcap is cut at byte" in text
+
+
+@pytest.mark.parametrize(
+    ('images', 'words'),
+    [
+        ('primary: /twist', "topic '/twist' has 12 messages of geometry_msgs/msg/TwistStamped; "
+         'need sensor_msgs/msg/Image'),
+        ('primary: /status', "topic '/status' has 1 messages of std_msgs/msg/Header; need"),
+        ('primary: /nope', "has no topic '/nope'; need"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_topics_of_another_type_are_named_with_those_there_are(command, tmp_path, images, words):
+    odd = [('/status', T0, bag_writer.header(T0))]
+    bag = bag_writer.write(tmp_path / 'bag', [*odd, *arm.rows()])
+    (tmp_path / 'topics.yaml').write_text(
+        f'images: {{{images}, wrist: {arm.WRIST}}}\n'
+        f'ee_pose: {arm.POSE}\njoint_states: {arm.JOINTS}'
+    )
+    code, _, report = command(bag, '--topics', tmp_path / 'topics.yaml')
+    ((problem, text),) = problems(report)
+    assert (code, problem) == (1, 'unread') and words in text
+    assert f'{arm.PRIMARY} (sensor_msgs/msg/Image)' in text
+    assert '/status (std_msgs/msg/Header)' in text
+
+
+def test_a_topics_file_is_what_counts(command, tmp_path):
+    renamed = [(f'/robot{topic}', at, m) for topic, at, m in arm.rows()]
+    bag = bag_writer.write(tmp_path / 'bag', renamed)
+    (tmp_path / 'topics.yaml').write_text(
+        f'images: {{primary: /robot{arm.WRIST}, wrist: /robot{arm.PRIMARY}}}\n'
+        f'ee_pose: /robot{arm.POSE}\njoint_states: /robot{arm.JOINTS}\n'
+        f'instruction: /robot{arm.TASK}\n'
+    )
+    code, said, report = command(bag, '--topics', tmp_path / 'topics.yaml')
+    (found,) = report['bags']
+    assert code == 0 and found['queries'] == 6 and not found['guessed']
+    assert found['topics']['primary'] == f'/robot{arm.WRIST}'
+    assert found['recorded'] == 'ee_pose' and 'guessed' not in said.out
+
+
+def test_zero_stamps_are_those_of_receipt(command, good, tmp_path):
+    rows = changed(arm.rows(), '', lambda m: replace(m, header=bag_writer.header(0)))
+    code, _, report = command(bag_writer.write(tmp_path / 'zero', rows))
+    assert code == 1
+    assert [(c, t.partition(':')[0]) for c, t in problems(report)] == [
+        ('unstamped', topic)
+        for topic in sorted({t for t, *_ in rows} - {arm.TASK})
+    ]  # fmt: skip
+    assert (
+        report['bags'][0]['series']['dense']['gripper']
+        == (
+            command(good)[2]['bags'][0]['series']['dense'][
+                'gripper'
+            ]  # stamp and receipt are one here
+        )
+    )
+
+
+def earlier(by_ms):
+    """A change of a message's stamp."""
+
+    def change(message):
+        stamp = message.header.stamp
+        ns = stamp.sec * 10**9 + stamp.nanosec - by_ms * MS
+        return replace(message, header=bag_writer.header(ns))
+
+    return change
+
+
+def test_time_that_jumps_back_begins_anew(command, tmp_path):
+    """By 400 ms, so that what follows is not too old."""
+    bag = bag_writer.write(tmp_path / 'back', changed(arm.rows(), '', earlier(400), after_ms=600))
+    code, _, report = command(bag)
+    words = 'time does not go on steadily: 1 x time_jump'
+    assert code == 1 and problems(report) == [('backward_stamps', words)]
+    assert report['bags'][0]['epochs'] == 2 and report['bags'][0]['queries'] == 6
+
+
+def test_stamps_that_are_too_old_are_counted(command, tmp_path):
+    """From 600 ms on: three of six instants are left. Of twelve frames the first finds the other
+    camera forgotten, the rest are too old."""
+    bag = bag_writer.write(tmp_path / 'old', changed(arm.rows(), '', earlier(3000), after_ms=600))
+    code, said, report = command(bag)
+    found = report['bags'][0]
+    assert (code, found['queries'], found['losses']['stale:primary']) == (1, 3, 11)
+    assert 'stale:primary 11' in said.out
+
+
+def test_a_camera_whose_clock_is_slow_is_said(command, tmp_path):
+    rows = changed(arm.rows(), arm.WRIST, earlier(3000))
+    code, _, report = command(bag_writer.write(tmp_path / 'slow', rows))
+    (text,) = [text for problem, text in problems(report) if problem == 'no_queries']
+    assert code == 1 and report['rows'][0]['queries'] == 0
+    assert 'wrist: header stamp is 3.000 s old, limit 0.500 s; reduce the delay' in text
+
+
+def test_actions_that_are_not_recorded(command, good):
+    code, _, report = command(good, '--actions', 'pose_target')
+    words = 'no recorded actions: no topic is named for pose_target'
+    assert code == 1 and problems(report) == [('no_actions', words)]
+    assert report['rows'][0]['queries'] == 6 and report['rows'][0]['versus_recorded'] is None
+    assert command(good, '--actions', 'none')[0] == 0
+
+
+def test_no_instruction(command, tmp_path):
+    bag = bag_writer.write(tmp_path / 'mute', without(arm.TASK))
+    code, _, report = command(bag)
+    assert code == 1
+    assert problems(report) == [('no_instruction', 'the bag names no task; give --instruction')]
+    code, _, report = command(bag, '--instruction', 'open the drawer')
+    assert code == 0 and report['bags'][0]['instructions'] == ['open the drawer']
+    assert report['rows'][0]['queries'] == 6
+
+
+@pytest.mark.parametrize(
+    ('topic', 'change', 'reason', 'words'),
+    [
+        (arm.PRIMARY, lambda m: replace(m, encoding='yuv9'), 'encoding',
+         "camera 'primary': unknown image encoding 'yuv9'; use one of rgb8"),
+        (arm.POSE, lambda m: bag_writer.pose_message(T0, (np.nan, 0, 0)), 'non_finite',
+         'end-effector position x is nan'),
+        (arm.JOINTS, lambda m: replace(m, name=['a', 'b']), 'missing_joint',
+         "joint state lacks 'panda_finger_joint1'"),
+    ],
+    ids=['encoding', 'pose', 'joints'],
+)  # fmt: skip
+def test_unusable_messages_are_refused_as_the_node_does(
+    command, tmp_path, topic, change, reason, words
+):
+    """From 500 ms on, which is half of six queries; the stamp of what is changed stays."""
+
+    def stamped(message):
+        return replace(change(message), header=message.header)
+
+    rows = changed(arm.rows(), topic, stamped, after_ms=500)
+    code, said, report = command(bag_writer.write(tmp_path / 'bad', rows))
+    row = report['rows'][0]
+    assert (code, row['refused'], row['refusals']) == (1, 3, {reason: 3})
+    (text,) = [text for problem, text in problems(report) if problem == 'refused']
+    assert text.startswith('dense: 3 of 6 queries were refused: ') and words in text
+    assert re.search(rf'refused {reason} 3', said.out)
+    assert row['versus_recorded']['steps'] > 0  # the first three were answered
