@@ -122,12 +122,6 @@ def test_cameras_further_apart_than_the_slop_never_pair(tmp_path):
     assert 'its images never pair' in dict(found.problems)['no_queries']
 
 
-def test_progress_is_told_of_how_many_messages(tmp_path):
-    path, told = recorded.write(tmp_path / 'bag', drive(2600)), []
-    scan(path, PLAIN, lambda done, of: told.append((done, of)))
-    assert told == [(0, 598), (500, 598)]  # 52 + 26 images, 260 poses and joint states
-
-
 # --- what was done ----------------------------------------------------------------------------
 
 

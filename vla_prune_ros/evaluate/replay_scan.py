@@ -1,7 +1,6 @@
 """One pass over a bag, without a policy: when it would be asked, what was done, what is wrong."""
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +17,10 @@ from ..runtime.pairing import Pair
 from .replay_records import Instant, Recording
 from .replay_setting import ReplaySetting
 
-Progress = Callable[[int, int], None]
-"""Messages so far, and of how many."""
-
 _BACKWARD = ('time_jump', 'out_of_order')
 
 
-def scan(
-    path: 'str | Path', setting: ReplaySetting, progress: Progress = lambda done, of: None
-) -> Recording:
+def scan(path: 'str | Path', setting: ReplaySetting) -> Recording:
     """Read a bag from its first message to its last, images undecoded.
 
     :raises DataError: it cannot be read, or a stream that the profile needs has no topic; names
@@ -35,7 +29,7 @@ def scan(
     """
     with Bag(path) as bag:
         try:
-            return _Scan(bag, setting, progress).run()
+            return _Scan(bag, setting).run()
         except DataError as error:
             if not bag.lost:
                 raise
@@ -63,8 +57,8 @@ def open_replay(bag: Bag, topics: Topics, setting: ReplaySetting) -> Replay:
 
 
 class _Scan:
-    def __init__(self, bag: Bag, setting: ReplaySetting, progress: Progress) -> None:
-        self._bag, self._setting, self._progress = bag, setting, progress
+    def __init__(self, bag: Bag, setting: ReplaySetting) -> None:
+        self._bag, self._setting = bag, setting
         self._profile: Profile = setting.load_profile()
         self._topics, self._guessed = setting.topics_of(bag)
         reading = self._reading = setting.reading(self._topics)
@@ -80,12 +74,9 @@ class _Scan:
 
     def run(self) -> Recording:
         bag, topics = self._bag, self._topics
+        streams = topics.of((*topics.images, *STREAMS))
         due = Due(self._profile, self._setting.robot.wiring(), self._setting.period_s)
-        streams = {**topics.of((*topics.images, *vars(topics)))}
-        total = sum(bag.topics[t].count for t in streams if t in bag.topics)
-        for number, event in enumerate(self._replay.events()):
-            if not number % 500:
-                self._progress(number, total)
+        for event in self._replay.events():
             self._take(event, due)
         actions, valid = self._actions()
         return Recording(
