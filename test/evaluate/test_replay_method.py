@@ -65,7 +65,8 @@ def scene():
     return (
         recorded.images('primary', PRIMARY, side=SIDE)
         + recorded.images('wrist', WRIST, side=SIDE)
-        + recorded.poses(range(0, STOP, 10), place=place, turned=hand_down)
+        + recorded.poses(range(0, STOP, 20), place=place, turned=hand_down)
+        + recorded.poses(range(10, STOP, 20), delay=4, place=place, turned=hand_down)
         + recorded.fingers(range(0, STOP, 10), opening=lambda ms: 0.5)
         + task(NEW_TASK, OTHER)
     )
@@ -159,8 +160,10 @@ def check(found, wanted):
             assert query.refusal == ''
 
 
-@pytest.mark.parametrize('method', ['dense', 'specprune', 'vla_adp', 'uniform:64'])
-@pytest.mark.parametrize('period', [100, 200])
+@pytest.mark.parametrize(
+    ('method', 'period'),
+    [('dense', 100), ('specprune', 100), ('specprune', 200), ('vla_adp', 200)],
+)
 def test_answers_are_those_of_a_policy_that_lives_the_bag(checkpoint, path, method, period):
     wanted = expected(load_policy(checkpoint, pruning=method), period)
     found = replayed(
@@ -269,6 +272,23 @@ def test_an_interrupted_replay_goes_on_to_the_last_bit(checkpoint, tmp_path, sou
         assert list(map(bits, [*before, *after])) == list(map(bits, whole))
     blank = replayed(policy, path, setting, before=whole[:12])
     assert list(map(bits, blank)) != list(map(bits, whole[12:]))  # else the test could not fail
+
+
+def test_going_on_shows_a_policy_only_what_comes(tmp_path, script_policy):
+    """What was shown before the third answer, of 412 ms, is in the memory."""
+
+    class Reminded(script_policy):
+        def restore(self, memory):
+            self.calls.append(memory)
+
+    path = recorded.write(tmp_path / 'bag', drive())
+    before, policy = replayed(script_policy(), path)[:3], Reminded()
+    after = replayed(policy, path, before=before, memory=b'all of it')
+    assert policy.calls == ['reset', b'all of it', *['infer', 'refresh'] * 3]
+    assert [query.number for query in after] == [3, 4, 5]
+    assert [(at - T0) // MS for _, at, _ in policy.watched] == sorted(
+        [*range(450, 1200, 50), *range(512, 1200, 100)]
+    )
 
 
 def test_a_policy_forgets_one_bag_before_the_next(checkpoint, path):
@@ -396,6 +416,20 @@ def test_a_camera_that_hangs_is_refused(tmp_path, script_policy, limit, refused)
             assert query.motion is not None
 
 
+def test_a_new_task_may_begin_with_the_frame_of_before(tmp_path, script_policy):
+    """The first camera repeats the frame of 400 ms: 612, and of the new task all but the first."""
+    rows = [row for row in drive() if row[0] != '/primary']
+    rows += recorded.images('primary', range(0, 400, 50))
+    still = recorded.pixels('primary', 400)
+    for ms in range(400, 1200, 50):
+        image = writer.image_message(T0 + ms * MS, still)
+        rows.append(('/primary', T0 + (ms + 8) * MS, image))
+    path = bag(tmp_path, rows + task(650, OTHER))
+    found = asked(script_policy(), path, with_robot(frozen_frames=1))
+    refused = [(q.stamp_ns - T0) // MS for q in found if q.refusal]
+    assert refused == [612, 912, 1112]
+
+
 def test_what_cannot_be_decoded_is_refused_and_the_next_is_not(tmp_path, script_policy):
     rows = drive()
     for topic, at, message in rows:
@@ -422,6 +456,15 @@ def test_a_commanded_speed_is_that_of_the_step_that_is_due(
     asked(policy, bag(tmp_path, drive()), setting)
     told = [None if hint is None else hint.linear_m_s for hint in policy.hints]
     assert told == [None, *(None if s is None else pytest.approx(s) for s in speeds)]
+
+
+def test_a_new_task_stops_what_was_commanded(tmp_path, script_policy):
+    """The chunk of 612 ms would be active until 1012: the query of 712 ms does not count on it."""
+    policy = script_policy()
+    path = bag(tmp_path, drive() + task(650, OTHER))
+    found = asked(policy, path, with_robot(motion_source='actions'))
+    unknown = [(q.stamp_ns - T0) // MS for q in found if q.motion is None]
+    assert unknown == [12, 712]
 
 
 def test_a_chunk_that_was_refused_moves_nothing(tmp_path, script_policy):

@@ -126,12 +126,17 @@ def test_cameras_further_apart_than_the_slop_never_pair(tmp_path):
 
 
 def test_fingers_that_close_slowly_close_where_the_latch_says(tmp_path):
-    """From 180 to 380 ms; below 0.4 from 310 on. A step has the opening of its end, so the one
-    from 262 to 312 ms closes them."""
-    opening = lambda ms: min(max((380 - ms) / 200, 0.0), 1.0)  # noqa: E731
+    """From 100 to 600 ms, below 0.4 from 410 on; opening again from 700 to 900, above 0.6 from 830
+    on. A step has the opening of its end."""
+
+    def opening(ms):
+        return min(max((600 - ms) / 500, (ms - 700) / 200, 0.0), 1.0)
+
     found = read(tmp_path, drive(opening=opening))
-    check_actions(found, lambda begin: begin + 50 <= 1190, closed=lambda begin: begin + 50 >= 310)
-    assert found.actions[0, :, 6].tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
+    check_actions(
+        found, lambda begin: begin + 50 <= 1190, closed=lambda begin: 410 <= begin + 50 < 830
+    )
+    assert found.actions[0, :, 6].tolist() == [1] * 7 + [0]
 
 
 def test_speeds_hold_for_a_fifth_of_a_second(tmp_path):
