@@ -241,6 +241,7 @@ def test_a_stream_without_a_topic_is_named(tmp_path):
             (replace(TOPICS, joint_states='/nothing'), '/nothing'),
             (replace(TOPICS, joint_states='/ee'), '/ee'),
             (replace(TOPICS, images=dict.fromkeys(LIBERO.cameras, '/cam/wrist')), '/cam/wrist'),
+            (replace(TOPICS, pose_target=TOPICS.ee_pose), "topic '/ee' is named for several"),
         ):
             with pytest.raises(DataError, match=name):
                 Replay(bag, topics, LIBERO)

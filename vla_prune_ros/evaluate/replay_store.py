@@ -134,7 +134,7 @@ class Answers:
                 return queries, True
             try:
                 queries.append(ReplayedQuery.from_json(json.loads(line)))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 break  # torn by whatever ended the run
         return queries, False
 

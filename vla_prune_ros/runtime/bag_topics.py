@@ -68,8 +68,12 @@ class Topics:
                 )
         for topic in self.images.values():
             bag.require(topic, IMAGES)
-        if len(set(self.images.values())) != len(self.images):
-            raise DataError(f'topics of cameras are {dict(self.images)}', 'name each topic once')
+        named = [*self.images.values(), *(getattr(self, stream) for stream in STREAMS)]
+        twice = sorted({topic for topic in named if topic and named.count(topic) > 1})
+        if twice:
+            raise DataError(
+                f'topic {twice[0]!r} is named for several streams', 'name each topic once'
+            )
         for stream, kind in STREAMS.items():
             if getattr(self, stream):
                 bag.require(getattr(self, stream), (kind,))
