@@ -10,7 +10,7 @@ from rich.console import Console
 from vla_prune_ros import cli
 from vla_prune_ros.evaluate import cost_curve
 from vla_prune_ros.evaluate.bench_models import BenchModelOptions
-from vla_prune_ros.evaluate.bench_plot import plot_curve, plot_stages
+from vla_prune_ros.evaluate.bench_plot import curve_figure, plot_curve, plot_stages
 from vla_prune_ros.evaluate.cost_curve import CurveOptions, curve_points, run_cost_curve
 from vla_prune_ros.evaluate.curve_table import curve_table
 from vla_prune_ros.profiles import LIBERO
@@ -58,6 +58,9 @@ def test_a_whole_curve(monkeypatch, tmp_path):
     assert 'cameras, dense' in capture.get() and 'steps of the chunk' in capture.get()
     plot_curve(result, tmp_path / 'new' / 'curve.png')
     assert (tmp_path / 'new' / 'curve.png').read_bytes().startswith(PNG)
+    slowest = max(row['latency_ms']['p95'] for row in result['rows'])
+    for axis in curve_figure(result).axes:  # every point lies inside its axes
+        assert axis.get_ylim()[0] == 0 and axis.get_ylim()[1] >= slowest
 
 
 def test_the_stages_are_drawn(tmp_path, capsys):

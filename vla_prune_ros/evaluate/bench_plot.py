@@ -52,10 +52,17 @@ def plot_stages(result: Mapping[str, Any], path: Path) -> None:
 
 
 def plot_curve(result: Mapping[str, Any], path: Path) -> None:
+    """Write :func:`curve_figure` to a file.
+
+    :raises VlaPruneError: matplotlib is not installed.
+    """
+    save_figure(curve_figure(result), path)
+
+
+def curve_figure(result: Mapping[str, Any]) -> Any:
     """p50 over visual tokens, over cameras and over steps, with p95 above.
 
     :param result: as :func:`~.cost_curve.run_cost_curve` gives it.
-    :raises VlaPruneError: matplotlib is not installed.
     """
     figure = figure_class()(figsize=(9.0, 3.2))
     for axis, (name, title) in zip(
@@ -67,12 +74,12 @@ def plot_curve(result: Mapping[str, Any], path: Path) -> None:
         axis.plot(values, p50, 'o-', color=COLOURS['language'], markersize=4)
         axis.fill_between(values, p50, p95, color=COLOURS['language'], alpha=0.2, linewidth=0)
         axis.set_xlabel(title, fontsize=8)
-        axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
         axis.tick_params(labelsize=8)
     figure.axes[0].set_ylabel('ms per query, p50 to p95', fontsize=8)
+    figure.axes[0].set_ylim(bottom=0)  # of all, once they are drawn: it ends the scaling
     figure.suptitle(_title(result), fontsize=9)
-    save_figure(figure, path)
+    return figure
 
 
 def _title(result: Mapping[str, Any]) -> str:
