@@ -68,15 +68,15 @@ class Topics:
                 )
         for topic in self.images.values():
             bag.require(topic, IMAGES)
+        for stream, kind in STREAMS.items():
+            if getattr(self, stream):
+                bag.require(getattr(self, stream), (kind,))
         named = [*self.images.values(), *(getattr(self, stream) for stream in STREAMS)]
         twice = sorted({topic for topic in named if topic and named.count(topic) > 1})
         if twice:
             raise DataError(
                 f'topic {twice[0]!r} is named for several streams', 'name each topic once'
             )
-        for stream, kind in STREAMS.items():
-            if getattr(self, stream):
-                bag.require(getattr(self, stream), (kind,))
 
     def describe(self) -> str:
         """One line that can be printed: stream = topic, of those that are named."""
