@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -167,10 +167,8 @@ def _with_strip(bag: BagAnswers, setting: ReplaySetting) -> BagAnswers:
             pictures = strip(opened, bag.recording, bag.answers, profile, wiring)
     except DataError as error:  # it is on another machine
         missing = {'code': 'unread', 'text': f'no pictures of it: {error}'}
-        return BagAnswers(bag.name, bag.path, bag.recording, bag.answers, (*bag.problems, missing))
-    return BagAnswers(
-        bag.name, bag.path, bag.recording, bag.answers, bag.problems, tuple(pictures)
-    )
+        return replace(bag, problems=(*bag.problems, missing))
+    return replace(bag, strip=tuple(pictures))
 
 
 def _result(

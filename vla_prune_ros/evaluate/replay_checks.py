@@ -25,7 +25,6 @@ def check_replay(setting: ReplaySetting, methods: Iterable[Method]) -> None:
         )
     setting.check()
     Due(profile, robot.wiring(), setting.period_s)
-    robot.limits()
     robot.motion()
     for method in methods:
         _check_method(method, profile)

@@ -20,15 +20,11 @@ _STEPPING = ('free', 'synchronous')
 
 
 @dataclass(frozen=True)
-class ReplayRobot:
+class ReplayRobot(Wiring):
     """Parameters of ``vla_policy`` of the same names; theirs are the defaults, and
     docs/interface.md explains each."""
 
     instruction: str = ''
-    rotate_180: tuple[str, ...] = ()
-    gripper_joints: tuple[str, ...] = ('panda_finger_joint1', 'panda_finger_joint2')
-    gripper_signs: tuple[float, ...] = (1.0, 1.0)
-    pose_offset_m: tuple[float, ...] = (0.0, 0.0, 0.0)
     frame_id: str = 'base_link'
     motion_source: str = 'pose'
     urdf: str = ''
@@ -36,10 +32,6 @@ class ReplayRobot:
     base_link: str = ''
     reach_m: float = 0.0
     arm_joints: tuple[str, ...] = ()
-    sync_slop_s: float = 0.02
-    max_input_age_s: float = 0.5
-    replan_period_s: float = 0.2
-    stepping: str = 'free'
     frozen_frames: int = 0
     max_step_m: float = 0.06
     max_step_rad: float = 0.35
