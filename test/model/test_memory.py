@@ -30,16 +30,18 @@ import json, re, sys
 import torch
 import vla_prune_ros
 
-def memory(key):
-    return int(re.search(key + r':\s+(\d+) kB', open('/proc/self/status').read())[1]) * 1024
+def memory():
+    '''Resident bytes and their peak, from one reading: reading itself may take a page.'''
+    status = open('/proc/self/status').read()
+    return [int(re.search(key + r':\s+(\d+) kB', status)[1]) * 1024 for key in ('VmRSS', 'VmHWM')]
 
 torch.set_num_threads(1)
 folder, dtype, small = sys.argv[1:]
 vla_prune_ros.load_policy(small, dtype=dtype)  # what is imported and allocated only once
 open('/proc/self/clear_refs', 'w').write('5')
-before = memory('VmRSS')
+before, _ = memory()
 policy = vla_prune_ros.load_policy(folder, dtype=dtype)
-peak, after = memory('VmHWM') - before, memory('VmRSS') - before
+after, peak = (bytes_ - before for bytes_ in memory())
 model = policy.model
 size = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
 mapped = [line for line in open('/proc/self/maps') if folder in line]
