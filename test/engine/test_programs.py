@@ -13,13 +13,12 @@ import tape
 import torch
 
 from vla_prune_ros.engine import programs
+from vla_prune_ros.engine.forward import Eager, eager
 from vla_prune_ros.engine.policy import Policy
 from vla_prune_ros.engine.programs import (
-    Eager,
     Programs,
     choose_engine,
     cuda_graph,
-    eager,
     recording,
     why_eager,
 )
@@ -73,6 +72,11 @@ def recorded(policy, record):
     )
 
 
+def programs_of(policy):
+    """By what they are for."""
+    return policy._forward._forward._programs
+
+
 def episode(policy, model, instruction=None):
     """What each query answered; every second one is followed by a refresh."""
     scene = BenchScene(model.profile, QUERIES)
@@ -120,7 +124,7 @@ def test_a_set_of_any_size_is_filled_up_with_tokens_that_nobody_sees(bench_model
     want, got = episode(one, bench_model), episode(fast, bench_model)
     assert_same(got, want, atol=1e-5)
     counts = {sum(map(sum, kept['before_L0'].values())) for _, _, kept in got}
-    sizes = {key[2] for key in fast._forward._programs if len(key) == 3 and key[1] == 'coarse'}
+    sizes = {key[2] for key in programs_of(fast) if len(key) == 3 and key[1] == 'coarse'}
     assert len(counts) > 1 and sizes == {-(-count // 32) * 32 for count in counts}
 
 
@@ -190,7 +194,7 @@ def test_other_words_are_another_program(bench_model):
         seen = replace(seen, instruction=task)
         got, want = fast.infer(seen), one.infer(seen)
         assert got.normalized.tobytes() == want.normalized.tobytes()
-    assert len(fast._forward._programs) == 3  # towers, and two lengths of the prompt
+    assert len(programs_of(fast)) == 3  # towers, and two lengths of the prompt
 
 
 def test_an_answer_is_not_overwritten_by_the_next(bench_model):
@@ -230,7 +234,7 @@ def test_programs_do_not_grow_without_end(bench_model, monkeypatch):
     seen = BenchScene(bench_model.profile, 1).observation(0, policy.statistics.proprio.mean)
     for count in range(1, 7):
         policy.infer(replace(seen, instruction='word ' * count))
-        assert len(policy._forward._programs) <= 3
+        assert len(programs_of(policy)) <= 3
 
 
 @pytest.mark.parametrize(

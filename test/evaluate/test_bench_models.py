@@ -19,7 +19,7 @@ from vla_prune_ros.evaluate.bench_models import (
     model_size,
     random_network,
 )
-from vla_prune_ros.model.openvla import OpenVLAOFT
+from vla_prune_ros.model.openvla import ActInputs, OpenVLAOFT
 from vla_prune_ros.model.published import published_shapes
 from vla_prune_ros.model.synthetic import Preset, make_checkpoint
 from vla_prune_ros.profiles import LIBERO
@@ -72,9 +72,8 @@ def test_shared_layers_have_one_memory_and_keep_their_number():
     apart.load_state_dict(shared.state_dict())
     x, layout = torch.randn(1, 512, 64), apart.layout(LIBERO.cameras, PROMPT.shape[1], 8)
     with torch.no_grad():
-        one, two = (
-            n.act(x, PROMPT, torch.zeros(1, 8), layout, Dense()).actions for n in (shared, apart)
-        )
+        inputs = ActInputs(x, PROMPT, torch.zeros(1, 8), layout, Dense())
+        one, two = (network.act(inputs).actions for network in (shared, apart))
     assert torch.equal(one, two)
 
 

@@ -6,6 +6,7 @@ layers and 0.19 in attention, towers 0.16 and 0.21 per camera, projector 0.07.
 """
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from vla_prune_ros.evaluate.flops import (
     vision_flops,
 )
 from vla_prune_ros.evaluate.published_path import PublishedForward
+from vla_prune_ros.model.openvla import ActInputs
 from vla_prune_ros.profiles import ALOHA, LIBERO
 from vla_prune_ros.pruning.baselines import Dense, Uniform
 from vla_prune_ros.pruning.layout import Layout
@@ -31,10 +33,14 @@ PROMPT = torch.tensor([[1, *range(500, 524), 29871]])
 
 
 class TwoSites:
-    """Drops after layer 0 and again after layer 1, without looking."""
+    """Drops after layer 0 and again after another layer, without looking.
 
-    name = 'two_sites'
-    sites = (Site(0), Site(1))
+    :param hidden: whether it could look at what the layers give.
+    """
+
+    def __init__(self, second, hidden):
+        self.name = f'after_0_and_{second}_{hidden}'
+        self.sites = (Site(0, hidden=hidden), Site(second, hidden=hidden))
 
     def begin(self, query):
         return 'coarse'
@@ -53,7 +59,11 @@ def size_of(kind):
     return replace(size, **{**changes, **stateless}.get(kind, {}))
 
 
-@pytest.mark.parametrize('pruner', [Dense(), Uniform((64,)), TwoSites()], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    'pruner',
+    [Dense(), Uniform((64,)), *(TwoSites(*how) for how in product((1, 2), (True, False)))],
+    ids=lambda p: p.name,
+)
 @pytest.mark.parametrize('kind', ['libero', 'aloha', 'film', 'discrete', 'stateless'])
 def test_equal_to_the_counter(kind, pruner):
     profile, size = ALOHA if kind == 'aloha' else LIBERO, size_of(kind)
@@ -63,9 +73,10 @@ def test_equal_to_the_counter(kind, pruner):
     state = torch.zeros(1, size.proprio_dim) if size.proprio_dim else None
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         visual = network.visual_tokens(pixels, PROMPT)
-        act = network.act(visual, PROMPT, state, layout, pruner)
+        act = network.act(ActInputs(visual, PROMPT, state, layout, pruner))
     kept = {site: len(ids) for site, ids in act.walk.kept_by_site.items()}
-    assert policy_flops(size, layout, kept) == counter.get_total_flops()
+    early = {site.name for site in pruner.sites if site.early}
+    assert policy_flops(size, layout, kept, early) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize('kind', ['libero', 'film', 'discrete'])
@@ -79,13 +90,13 @@ def test_the_published_execution_too(kind):
     state = torch.zeros(1, size.proprio_dim)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         visual = forward.visual(images, PROMPT)
-        forward.act(visual, PROMPT, state, layout, Dense(), 'dense')
+        forward.act(ActInputs(visual, PROMPT, state, layout, Dense()))
     assert published_flops(size, layout) == counter.get_total_flops()
 
 
 def test_the_published_model():
     size = model_size(BENCH_PRESETS['7b'], LIBERO)
-    decoder = 32 * decoder_layer_flops(size, 605, 605)
+    decoder = 32 * decoder_layer_flops(size, 605, 605, 605)
     assert decoder / 1e12 == pytest.approx(7.84 + 0.19, abs=0.011)
     assert vision_flops(size, 2) / 1e12 == pytest.approx(2 * (0.16 + 0.21) + 0.07, abs=0.02)
 

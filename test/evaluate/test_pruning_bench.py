@@ -116,6 +116,7 @@ class RecordingPolicy:
 
     def __init__(self, name, log):
         self.name, self.log = name, log
+        self.pruner = SimpleNamespace(sites=())
         self.model = SimpleNamespace(
             size=SimpleNamespace(head='diffusion'), layout=lambda *sizes: None
         )

@@ -9,6 +9,7 @@ import torch
 from vla_prune_ros.evaluate.bench_models import BENCH_PRESETS, model_size, random_network
 from vla_prune_ros.evaluate.published_path import PublishedForward
 from vla_prune_ros.evaluate.roofline import Roofline, measure_roofline
+from vla_prune_ros.model.openvla import ActInputs
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.pruning.baselines import Dense
 
@@ -26,8 +27,8 @@ def test_it_is_the_same_function(change):
     with torch.inference_mode():
         visual = network.look(images, PROMPT)
         torch.testing.assert_close(published.visual(images, PROMPT), visual, rtol=0, atol=1e-4)
-        ours = network.act(visual, PROMPT, state, layout, Dense())
-        theirs = published.act(visual, PROMPT, state, layout, Dense(), 'dense')
+        inputs = ActInputs(visual, PROMPT, state, layout, Dense())
+        ours, theirs = network.act(inputs), published.act(inputs)
     torch.testing.assert_close(theirs.actions, ours.actions, rtol=0, atol=1e-4)
     assert len(theirs.walk.ids) == layout.visual
 

@@ -20,13 +20,16 @@ LAYERS = 3  # of the tiny decoder
 
 
 class Scripted:
-    """Keeps the given ids at the given layers."""
+    """Keeps the given ids at the given layers.
+
+    :param hidden: False: chosen before the layer's output is computed.
+    """
 
     name = 'scripted'
 
-    def __init__(self, script):
+    def __init__(self, script, hidden=True, rows=None):
         self.script = script
-        self.sites = tuple(Site(layer) for layer in script)
+        self.sites = tuple(Site(layer, rows, hidden=hidden) for layer in script)
         self.views = {}
 
     def begin(self, query):
@@ -64,22 +67,24 @@ def cases(draw):
     return layout, script, draw(st.integers(0, 1000))
 
 
+@pytest.mark.parametrize('hidden', [True, False])
 @settings(max_examples=60, deadline=None)
 @given(cases())
-def test_rule_4_removing_equals_masking(tiny_llama, case):
+def test_rule_4_removing_equals_masking(tiny_llama, hidden, case):
     layout, script, seed = case
     x = tiny_llama.embeddings(layout, seed)
-    got, walk, _ = tiny_llama.run(layout, x, Scripted(script))
+    got, walk, _ = tiny_llama.run(layout, x, Scripted(script, hidden))
     torch.testing.assert_close(got, tiny_llama.masked_dense(layout, x, script), rtol=0, atol=1e-5)
     last = sorted(script[max(script)]) if script else list(range(layout.visual))
     assert walk.ids.tolist() == last
 
 
+@pytest.mark.parametrize('hidden', [True, False])
 @settings(max_examples=60, deadline=None)
 @given(cases())
-def test_rules_1_and_2_positions_are_original_and_the_rest_stays(tiny_llama, case):
+def test_rules_1_and_2_positions_are_original_and_the_rest_stays(tiny_llama, hidden, case):
     layout, script, seed = case
-    pruner = Scripted(script)
+    pruner = Scripted(script, hidden)
     _, walk, _ = tiny_llama.run(layout, tiny_llama.embeddings(layout, seed), pruner)
     alive = list(range(layout.visual))
     for layer in sorted(script):
@@ -95,15 +100,17 @@ def test_rules_1_and_2_positions_are_original_and_the_rest_stays(tiny_llama, cas
     ]
 
 
+@pytest.mark.parametrize('hidden', [True, False])
 @settings(max_examples=30, deadline=None)
 @given(cases())
-def test_rule_3_keep_all_is_bit_identical_to_no_pruner(tiny_llama, case):
+def test_rule_3_keep_all_is_bit_identical_to_no_pruner(tiny_llama, hidden, case):
     layout, script, seed = case
     x = tiny_llama.embeddings(layout, seed)
     dense, _, _ = tiny_llama.run(layout, x, Dense())
     everything = {layer: list(range(layout.visual)) for layer in script}
-    assert torch.equal(tiny_llama.run(layout, x, Scripted(everything))[0], dense)
-    assert torch.equal(tiny_llama.run(layout, x, Scripted(dict.fromkeys(script)))[0], dense)
+    assert torch.equal(tiny_llama.run(layout, x, Scripted(everything, hidden))[0], dense)
+    nothing = dict.fromkeys(script)
+    assert torch.equal(tiny_llama.run(layout, x, Scripted(nothing, hidden))[0], dense)
 
 
 @pytest.mark.parametrize('name', sorted(PRUNERS))
@@ -126,6 +133,31 @@ def test_rule_4_for_every_pruner(tiny_llama, name, cameras):
     got, walk, _ = tiny_llama.run(layout, x, pruner)
     script = {site.layer: walk.kept_by_site[site.name].tolist() for site in pruner.sites}
     torch.testing.assert_close(got, tiny_llama.masked_dense(layout, x, script), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('hidden', [True, False])
+def test_what_goes_is_taken_through_the_rest_of_its_layer_only_if_the_pruner_looks(
+    tiny_llama, hidden
+):
+    """Rows that each layer's MLP is given; the answer is the masked dense one either way."""
+    layout = Layout(('a', 'b'), 6, 1, 19, 4)
+    x = tiny_llama.embeddings(layout, 2)
+    script = {0: [1, 2, 7, 11], 1: [2, 11]}
+    pruner, rows = Scripted(script, hidden, lambda where: where.task_positions), []
+    handles = [
+        layer.mlp.register_forward_hook(lambda module, given, out: rows.append(out.shape[1]))
+        for layer in tiny_llama.ours.model.layers
+    ]
+    got, _, _ = tiny_llama.run(layout, x, pruner)
+    for handle in handles:
+        handle.remove()
+    rest = layout.length - layout.visual
+    assert rows == [rest + n for n in ((12, 4, 2) if hidden else (4, 2, 2))]
+    views = pruner.views.values()
+    assert [view.hidden is not None for view in views] == [hidden, hidden]
+    assert [view.attention.shape[1] for view in views] == [12, 4]
+    want = tiny_llama.masked_dense(layout, x, script)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
 
 
 def test_attention_rows_after_pruning_are_a_softmax_over_all_surviving_keys(tiny_llama):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from vla_prune_ros.model.openvla import ActInputs
 from vla_prune_ros.model.prompt import PromptTokenizer, build_prompt
 from vla_prune_ros.model.synthetic import VOCABULARY
 from vla_prune_ros.profiles import LIBERO
@@ -59,7 +60,7 @@ def test_actions_are_those_of_the_policys_own_path(net, inputs, answer):
         torch.testing.assert_close(
             net.visual(pixels, prompts)[i].flatten(0, 1), visual[0], rtol=0, atol=1e-5
         )
-        act = policy.act(visual, one, state[i : i + 1], layout, Dense())
+        act = policy.act(ActInputs(visual, one, state[i : i + 1], layout, Dense()))
         torch.testing.assert_close(answer.actions[i], act.actions[0], rtol=0, atol=1e-5)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vla_prune_ros import load_policy
+from vla_prune_ros.model.openvla import ActInputs
 from vla_prune_ros.pruning.baselines import Dense
 from vla_prune_ros.pruning.vla_acl import VlaAcl
 from vla_prune_ros.train.batches import Labelled
@@ -55,12 +56,8 @@ def test_without_noise_it_is_the_pruned_policy(task, batch):
     for i in range(2):
         visual = visual_tokens(task.policy, batch.pixels[i : i + 1], batch.prompts[i : i + 1])
         layout = task.policy.layout(('primary', 'wrist'), batch.prompts.shape[1], 8)
-        act = [
-            task.policy.act(
-                visual.flatten(1, 2), batch.prompts[:1], batch.state[i : i + 1], layout, p
-            )
-            for p in (pruner, Dense())
-        ]
+        tensors = visual.flatten(1, 2), batch.prompts[:1], batch.state[i : i + 1]
+        act = [task.policy.act(ActInputs(*tensors, layout, p)) for p in (pruner, Dense())]
         assert len(act[0].walk.ids) == 13
         pruned, dense = (a.actions[0] for a in act)
         own = (pruned - dense).abs().mean()

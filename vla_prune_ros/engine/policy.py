@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputRefused
-from ..model.openvla import OpenVLAOFT
+from ..model.openvla import ActInputs, OpenVLAOFT
 from ..model.prompt import PromptTokenizer, build_prompt
 from ..model.proprio import unnormalize
 from ..model.statistics import Statistics
@@ -21,9 +21,9 @@ from ..pruning.plan import SELECTION, Layout, Pruner, Query
 from ..pruning.registry import build_pruner
 from ..records import Inference, MotionHint, Observation
 from .episode_frames import EpisodeFrames
+from .forward import Engine, eager
 from .memory import pack, unpack
 from .observation import normalized_state
-from .programs import Engine, eager
 from .prompts import Prompts
 from .quantize import parameter_count
 from .sight import Sight
@@ -77,9 +77,8 @@ class Policy:
         self._generator = torch.Generator().manual_seed(seed)
         weight = model.language_model.model.norm.weight  # in the activations' dtype, always
         self.device, self.dtype = weight.device, weight.dtype
-        self._sync = (
-            partial(torch.cuda.synchronize, self.device) if self.device.type == 'cuda' else None
-        )
+        cuda = self.device.type == 'cuda'
+        self._sync = partial(torch.cuda.synchronize, self.device) if cuda else None
         self._prompts = Prompts(tokenizer, self.device)
         self._frames = EpisodeFrames(pruner, profile, fast_images)
         self._last: tuple[Tensor, Layout] | None = None  # of the last query, for a refresh
@@ -118,8 +117,9 @@ class Policy:
         layout = self.model.layout(self.profile.cameras, ids.shape[1], self.profile.chunk)
         with stages.stage(SELECTION):
             mode = self._begin(observation, layout, images, visual[0], motion)
-        query = visual, ids, state, layout, self.pruner, mode
-        act = self._forward.act(*query, self._noise(noise), self._diffusion_steps, stages.stage)
+        diffusion = self._noise(noise), self._diffusion_steps
+        inputs = ActInputs(visual, ids, state, layout, self.pruner, mode, *diffusion)
+        act = self._forward.act(inputs, stages.stage)
         self._last = act.embeddings, layout
         with stages.stage('head'):
             normalized = act.actions[0].float().cpu().numpy().copy()  # the next query overwrites

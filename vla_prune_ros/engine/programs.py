@@ -10,15 +10,18 @@ tensors that stay, a pruner's answers have sizes that follow from the mode alone
 from collections.abc import Callable, Hashable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..errors import ProfileError
-from ..model.openvla import Act, OpenVLAOFT
-from ..pruning.plan import SELECTION, Layout, Pruner, Stage
+from ..model.openvla import Act, ActInputs, OpenVLAOFT
+from ..pruning.plan import SELECTION, Pruner, Stage
 from ..pruning.walk import PruningPass
+from .forward import Eager, Engine, Forward, eager
+
+T = TypeVar('T')
 
 MOST_PROGRAMS = 24
 """Per policy: three modes of eight prompt lengths. What was not used for longest goes first."""
@@ -32,60 +35,6 @@ Record = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
 
 class NotRecorded(Exception):
     """The device did not record a computation; the message is its reason."""
-
-
-class Forward(Protocol):
-    """How the network is run for one query.
-
-    :param name: for reports, with the reason where it could be faster.
-    """
-
-    name: str
-
-    def visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
-        """As :meth:`.OpenVLAOFT.look`."""
-
-    def act(
-        self,
-        visual: Tensor,
-        prompt_ids: Tensor,
-        proprio: Tensor | None,
-        layout: Layout,
-        pruner: Pruner,
-        mode: str,
-        noise: Tensor | None = None,
-        steps: int = 10,
-        stage: Stage = nullcontext,
-    ) -> Act:
-        """As :meth:`.OpenVLAOFT.act`; ``mode`` is what the pruner's ``begin`` returned."""
-
-
-Engine = Callable[[OpenVLAOFT, Pruner], Forward]
-"""How a policy runs its network."""
-
-
-class Eager:
-    """Operation by operation, as torch does it."""
-
-    def __init__(self, model: OpenVLAOFT, why: str = '') -> None:
-        self.name = f'eager ({why})' if why else 'eager'
-        self._model = model
-        self.visual = model.look
-
-    def act(
-        self,
-        visual: Tensor,
-        prompt_ids: Tensor,
-        proprio: Tensor | None,
-        layout: Layout,
-        pruner: Pruner,
-        mode: str,
-        noise: Tensor | None = None,
-        steps: int = 10,
-        stage: Stage = nullcontext,
-    ) -> Act:
-        """See :class:`Forward`."""
-        return self._model.act(visual, prompt_ids, proprio, layout, pruner, noise, steps, stage)
 
 
 @dataclass(frozen=True)
@@ -106,99 +55,88 @@ class Program:
 
 
 class Programs:
-    """Replays: one program for the towers, one for decoder and head per prompt length and mode.
+    """Replays as long as the device records, see :class:`Recorded`; :class:`.Eager` after that.
 
-    The first query of each shape is slower, since it records; ``Policy.warm_up`` does that. Where
-    a device refuses to record, queries run one operation at a time from then on, and ``name`` says
-    why: an arm that waits for a chunk is not helped by an error.
+    An arm that waits for a chunk is not helped by an error, so the query during which a device
+    refuses to record is answered one operation at a time, and so are those after it.
 
     :param record: see :data:`Record`; :func:`cuda_graph` on a CUDA device.
     """
 
     def __init__(self, model: OpenVLAOFT, record: Record) -> None:
-        self.name = 'graphs'
-        self._model, self._record = model, record
-        self._programs: dict[Hashable, Program] = {}
-        self._instead: Eager | None = None
+        self._model = model
+        self._forward: Forward = Recorded(model, record)
+
+    @property
+    def name(self) -> str:
+        """``'graphs'``, or why not."""
+        return self._forward.name
 
     def visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
-        """See :class:`Forward`."""
-        try:
-            if self._instead is None:
-                return self._visual(images, prompt_ids)
-        except NotRecorded as error:
-            self._give_up(error)
-        return self._instead.visual(images, prompt_ids)
+        """See :class:`.Forward`."""
+        return self._run(lambda forward: forward.visual(images, prompt_ids))
 
-    def act(
-        self,
-        visual: Tensor,
-        prompt_ids: Tensor,
-        proprio: Tensor | None,
-        layout: Layout,
-        pruner: Pruner,
-        mode: str,
-        noise: Tensor | None = None,
-        steps: int = 10,
-        stage: Stage = nullcontext,
-    ) -> Act:
-        """See :class:`Forward`. Selection is a part of the program, so that its time is in
-        ``'language'``; so is the head's."""
-        query = visual, prompt_ids, proprio, layout, pruner
-        try:
-            if self._instead is None:
-                return self._act(*query, mode, stage)
-        except NotRecorded as error:
-            self._give_up(error)
-        return self._instead.act(*query, mode, noise, steps, stage)
+    def act(self, inputs: ActInputs, stage: Stage = nullcontext) -> Act:
+        """See :class:`.Forward`."""
+        return self._run(lambda forward: forward.act(inputs, stage))
 
-    def _visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
+    def _run(self, ask: Callable[[Forward], T]) -> T:
+        try:
+            return ask(self._forward)
+        except NotRecorded as error:
+            self._forward = Eager(self._model, f'recording failed: {error}')
+            return ask(self._forward)
+
+
+class Recorded:
+    """Replays: one program for the towers, one for decoder and head per prompt length and mode.
+
+    The first query of each shape is slower, since it records; ``Policy.warm_up`` does that.
+
+    :param record: see :data:`Record`.
+    :raises NotRecorded: by its methods, where the device refuses to record.
+    """
+
+    name = 'graphs'
+
+    def __init__(self, model: OpenVLAOFT, record: Record) -> None:
+        self._model, self._record = model, record
+        self._programs: dict[Hashable, Program] = {}
+
+    def visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
+        """See :class:`.Forward`."""
         if self._model.size.film:  # the words change what the towers see
             key = images.shape, prompt_ids.shape
             return self._run(key, self._model.look, images, prompt_ids)
         return self._run(images.shape, lambda seen: self._model.look(seen, prompt_ids), images)
 
-    def _act(
-        self,
-        visual: Tensor,
-        prompt_ids: Tensor,
-        proprio: Tensor | None,
-        layout: Layout,
-        pruner: Pruner,
-        mode: str,
-        stage: Stage,
-    ) -> Act:
-        size = None
+    def act(self, inputs: ActInputs, stage: Stage = nullcontext) -> Act:
+        """See :class:`.Forward`. Selection is a part of the program, so that its time is in
+        ``'language'``; so is the head's."""
+        layout, pruner, size = inputs.layout, inputs.pruner, None
         if getattr(pruner, 'counted', False):
             with stage(SELECTION):
-                size = self._size(visual, prompt_ids, proprio, layout, pruner)
-        key = layout, mode, size
+                size = self._size(inputs)
 
-        def query(*inputs: Tensor | None) -> Act:
-            return self._model.act_once(*inputs, layout, pruner, checked=False, size=size)
+        def query(*tensors: Tensor | None) -> Act:
+            return self._model.act_once(*tensors, layout, pruner, checked=False, size=size)
 
         with stage('language'):
-            act = self._run(key, query, visual, prompt_ids, proprio)
+            act = self._run((layout, inputs.mode, size), query, *inputs.tensors)
             act.walk.finish()
         with stage('head'):
             return act
 
-    def _size(
-        self,
-        visual: Tensor,
-        prompt_ids: Tensor,
-        proprio: Tensor | None,
-        layout: Layout,
-        pruner: Pruner,
-    ) -> int:
+    def _size(self, inputs: ActInputs) -> int:
         """How many tokens the program must hold: the host waits once for the number that stay."""
+        layout, pruner = inputs.layout, inputs.pruner
 
-        def count(*inputs: Tensor | None) -> Tensor:
-            x = self._model.embed(*inputs, layout)
+        def count(*tensors: Tensor | None) -> Tensor:
+            x = self._model.embed(*tensors, layout)
             walk = PruningPass(layout, pruner, torch.arange(x.shape[1], device=x.device))
             return pruner.count(walk.view(walk.site_after(-1), x))
 
-        number = int(self._run((layout, 'count'), count, visual, prompt_ids, proprio))
+        number = int(self._run((layout, 'count'), count, *inputs.tensors))
         return min(-(-number // BUCKET) * BUCKET, layout.visual)
 
     def _run(self, key: Hashable, run: Callable[..., Any], *values: Tensor | None) -> Any:
@@ -214,11 +152,6 @@ class Programs:
             program = Program(inputs, outputs, replay)
         self._programs[key] = program  # the last one used is the last one to go
         return program(*values)
-
-    def _give_up(self, error: NotRecorded) -> None:
-        self._programs.clear()
-        self._instead = Eager(self._model, f'recording failed: {error}')
-        self.name = self._instead.name
 
 
 def cuda_graph(pool: Any = None) -> Record:
@@ -269,11 +202,6 @@ def why_eager(model: OpenVLAOFT, pruner: Pruner) -> str:
     if not getattr(pruner, 'static', False):
         return f'how many tokens {pruner.name} keeps depends on the data'
     return ''
-
-
-def eager(model: OpenVLAOFT, pruner: Pruner) -> Forward:
-    """Nothing is recorded."""
-    return Eager(model)
 
 
 def recording(record: Record) -> Engine:

@@ -11,8 +11,8 @@ from ..errors import InputRefused
 from ..model.images import check_image, prepare_image
 from ..profiles import Profile
 from ..records import Observation
+from .forward import Forward
 from .observation import uploaded
-from .programs import Forward
 
 
 class _Seen(NamedTuple):

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..engine.forward import Engine, eager
 from ..engine.load import load_policy, pruner_target
 from ..engine.policy import Policy
-from ..engine.programs import Engine, choose_engine, eager
+from ..engine.programs import choose_engine
 from ..errors import ProfileError
 from ..model.fused import fuse
 from ..model.openvla import ModelSize, OpenVLAOFT

@@ -5,7 +5,7 @@ tokens that are left in each layer. Not counted: norms, activations and softmax 
 selection computes, and keys that a method shows again after it dropped their tokens.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from ..model.openvla import ModelSize
@@ -15,10 +15,13 @@ from ..pruning.layout import Layout
 PIXELS = 3 * PATCH * PATCH
 
 
-def policy_flops(size: ModelSize, layout: Layout, kept: Mapping[str, int]) -> int | None:
+def policy_flops(
+    size: ModelSize, layout: Layout, kept: Mapping[str, int], early: Collection[str] = ()
+) -> int | None:
     """One query: towers, projectors, decoder and head.
 
     :param kept: site name -> visual tokens that are left behind it, all cameras together.
+    :param early: names of the sites at which the choice comes before the layer's output.
     :returns: None for a diffusion head, whose passes may each keep other tokens.
     """
     if size.head == 'diffusion':
@@ -26,15 +29,15 @@ def policy_flops(size: ModelSize, layout: Layout, kept: Mapping[str, int]) -> in
     width = size.text.hidden_size
     state = size.proprio_dim * width + width * width if size.proprio_dim else 0
     layers = size.text.num_hidden_layers
-    *rows, last = rows_per_layer(layout, layers, kept)
-    read = last if f'after_L{layers - 1}' in kept else layout.slots
-    return (
-        vision_flops(size, len(layout.cameras))
-        + 2 * state
-        + sum(decoder_layer_flops(size, n, n) for n in rows)
-        + decoder_layer_flops(size, last, read)
-        + head_flops(size, layout.slots)
-    )
+    total = vision_flops(size, len(layout.cameras)) + 2 * state + head_flops(size, layout.slots)
+    for layer, rows in enumerate(rows_per_layer(layout, layers, kept)):
+        site, queries, out = f'after_L{layer}', rows, rows
+        if site in early:
+            out = layout.length - layout.visual + kept.get(site, layout.visual)
+        elif layer == layers - 1 and site not in kept:
+            queries = out = layout.slots
+        total += decoder_layer_flops(size, rows, queries, out)
+    return total
 
 
 def rows_per_layer(layout: Layout, layers: int, kept: Mapping[str, int]) -> list[int]:
@@ -50,16 +53,17 @@ def rows_per_layer(layout: Layout, layers: int, kept: Mapping[str, int]) -> list
     return rows
 
 
-def decoder_layer_flops(size: ModelSize, rows: int, out: int) -> int:
+def decoder_layer_flops(size: ModelSize, rows: int, queries: int, out: int) -> int:
     """One Llama layer over ``rows`` tokens: four projections, attention, gated MLP.
 
-    :param out: rows of which the output is computed; all but in the last layer.
+    :param queries: rows whose queries are formed.
+    :param out: rows of which the output is computed.
     """
     text = size.text
     width, heads = text.hidden_size, text.num_attention_heads * text.head_dim
     grouped = text.num_key_value_heads * text.head_dim
-    per_output = 2 * width * heads + 3 * width * text.intermediate_size + 2 * rows * heads
-    return 2 * (rows * 2 * width * grouped + out * per_output)
+    per_output = width * heads + 3 * width * text.intermediate_size + 2 * rows * heads
+    return 2 * (rows * 2 * width * grouped + queries * width * heads + out * per_output)
 
 
 def vision_flops(size: ModelSize, cameras: int) -> int:
@@ -79,7 +83,8 @@ def published_flops(size: ModelSize, layout: Layout) -> int:
         whole = replace(tower, depth=tower.depth + 1)
         towers += cameras * _tower(whole, 1, film) - _tower(tower, cameras, film)
     rows = layout.length
-    last = decoder_layer_flops(size, rows, rows) - decoder_layer_flops(size, rows, layout.slots)
+    read = decoder_layer_flops(size, rows, layout.slots, layout.slots)
+    last = decoder_layer_flops(size, rows, rows, rows) - read
     lm_head = 2 * rows * size.text.hidden_size * size.text.vocab_size
     return policy_flops(size, layout, {}) + towers + last + lm_head
 

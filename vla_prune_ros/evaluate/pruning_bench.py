@@ -179,7 +179,8 @@ def query_flops(policy: Policy, out: Inference, published: bool = False) -> int 
     layout = policy.model.layout(profile.cameras, prompt_ids, profile.chunk)
     if published:
         return published_flops(policy.model.size, layout)
-    return policy_flops(policy.model.size, layout, count_kept(out.kept_by_site))
+    early = {site.name for site in policy.pruner.sites if site.early}
+    return policy_flops(policy.model.size, layout, count_kept(out.kept_by_site), early)
 
 
 def _watch(policies: Iterable[Policy], scene: BenchScene, step: int) -> None:

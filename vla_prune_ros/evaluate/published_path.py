@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
-from ..model.openvla import Act, OpenVLAOFT
+from ..model.openvla import Act, ActInputs, OpenVLAOFT
 from ..model.pixels import normalized_pixels
 from ..model.vision import Tower
-from ..pruning.plan import Layout, Pruner, Stage
+from ..pruning.plan import Stage
 from ..pruning.walk import PruningPass
 
 
 class PublishedForward:
-    """Runs the network like the published code; see :class:`..engine.programs.Forward`.
+    """Runs the network like the published code; see :class:`..engine.forward.Forward`.
 
     :raises ValueError: a diffusion head, which the yardstick does not cover.
     """
@@ -48,22 +48,11 @@ class PublishedForward:
             cameras.append(torch.cat([dino, siglip], dim=2))
         return self._model.projector(torch.cat(cameras, dim=1))
 
-    def act(
-        self,
-        visual: Tensor,
-        prompt_ids: Tensor,
-        proprio: Tensor | None,
-        layout: Layout,
-        pruner: Pruner,
-        mode: str,
-        noise: Tensor | None = None,
-        steps: int = 10,
-        stage: Stage = nullcontext,
-    ) -> Act:
-        """The stock decoder layers, dense whatever ``pruner`` is."""
-        model, text = self._model, self._model.language_model
+    def act(self, inputs: ActInputs, stage: Stage = nullcontext) -> Act:
+        """The stock decoder layers, dense whatever the pruner is."""
+        model, text, layout = self._model, self._model.language_model, inputs.layout
         with stage('language'):
-            x = embeddings = model.embed(visual, prompt_ids, proprio, layout)
+            x = embeddings = model.embed(*inputs.tensors, layout)
             positions = torch.arange(x.shape[1], device=x.device)
             tables = text._rope(positions, x.dtype)
             cache, states = DynamicCache(), []
@@ -80,7 +69,7 @@ class PublishedForward:
                 states.append(x)
             states.append(text.model.norm(x))
             F.linear(states[-1], self._lm_head).float()
-            walk = PruningPass(layout, pruner, positions)
+            walk = PruningPass(layout, inputs.pruner, positions)
             hidden = states[-1][:, walk.rows(layout.readout_positions)]
         with stage('head'):
             return Act(model._head(hidden), walk, embeddings)

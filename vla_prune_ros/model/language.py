@@ -8,6 +8,7 @@ the causal mask.
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ from ..pruning.plan import SELECTION, Site, Stage
 from ..pruning.walk import PruningPass
 from .attention import attend
 from .fused import gated_mlp, query_key_value
+
+Choose = Callable[[Tensor | None], Tensor | None]
+"""Attention rows, where some were asked for -> int64 rows that stay; None: all."""
 
 
 def rope(
@@ -90,9 +94,11 @@ def decoder_layer(
     stage: Stage = nullcontext,
     only: Tensor | None = None,
     bias: Tensor | None = None,
+    choose: Choose | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """One layer, unmasked. (B, S, D) -> (B, S, D), and the asked attention rows (R, S).
 
+    :param choose: asked which rows stay, before the output is computed: (B, S', D).
     :param only: int64 (A,) rows of which alone the output is computed: (B, A, D); no attention
         rows can be asked for then.
     :param bias: see :func:`.attention.attend`.
@@ -117,6 +123,11 @@ def decoder_layer(
     if rows is not None:
         with stage(SELECTION):
             seen = attention_rows(q, k, rows, attn.scaling)
+    if choose is not None:
+        with stage(SELECTION):
+            stay = choose(seen)
+            if stay is not None:
+                x, q = x[:, stay], q[:, :, stay]
     y = attend(q, k, v, attn.scaling, bias)
     x = x + attn.o_proj(y.transpose(1, 2).reshape(*x.shape[:2], -1))
     return x + gated_mlp(layer.mlp, layer.post_attention_layernorm(x)), seen
@@ -218,8 +229,11 @@ class LanguageModel(nn.Module):
             only = None
             if read is not None and index == len(self.model.layers) - 1:
                 only = walk.rows(read)
-            x, seen = decoder_layer(layer, x, cos, sin, walk, rows, stage, only, walk.bias)
-            x = self._prune(walk, index, x, seen, stage)
+            site = walk.site_after(index)
+            choose = partial(walk.decide, site, x) if site and site.early else None
+            x, seen = decoder_layer(layer, x, cos, sin, walk, rows, stage, only, walk.bias, choose)
+            if choose is None:
+                x = self._prune(walk, index, x, seen, stage)
             if trace is not None:
                 trace.append(x)
         walk.finish()

@@ -11,6 +11,7 @@ passes of the decoder, ``discrete`` takes the most likely action tokens.
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -55,6 +56,33 @@ class ModelSize:
     head: str = 'l1'
     film: bool = False
     action_vocabulary: int = 32000
+
+
+@dataclass(frozen=True)
+class ActInputs:
+    """What :meth:`OpenVLAOFT.act` goes by; the towers have done their part.
+
+    :param visual: (1, V, D), as :meth:`OpenVLAOFT.look` gives them.
+    :param prompt_ids: int64 (1, P), BOS first.
+    :param proprio: (1, proprio_dim), normalised, or None.
+    :param mode: what the pruner's ``begin`` returned.
+    :param noise: float32 (1, K, D_action) to start a diffusion from.
+    :param steps: denoising steps; each is one pass of the decoder.
+    """
+
+    visual: Tensor
+    prompt_ids: Tensor
+    proprio: Tensor | None
+    layout: Layout
+    pruner: Pruner
+    mode: str = 'dense'
+    noise: Tensor | None = None
+    steps: int = 10
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What :meth:`OpenVLAOFT.embed` takes first."""
+        return self.visual, self.prompt_ids, self.proprio
 
 
 class Act(NamedTuple):
@@ -179,35 +207,21 @@ class OpenVLAOFT(nn.Module):
         walk = PruningPass(layout, pruner, positions)
         self.language_model.walk(embeddings, walk, proceed=proceed)
 
-    def act(
-        self,
-        visual: Tensor,
-        prompt_ids: Tensor,
-        proprio: Tensor | None,
-        layout: Layout,
-        pruner: Pruner,
-        noise: Tensor | None = None,
-        steps: int = 10,
-        stage: Stage = nullcontext,
-    ) -> Act:
+    def act(self, inputs: ActInputs, stage: Stage = nullcontext) -> Act:
         """The normalised chunk, and the last pass through the decoder.
 
-        :param noise: float32 (1, K, D) to start a diffusion from.
-        :param steps: denoising steps; each is one pass of the decoder.
         :param stage: times ``'language'``, ``'selection'`` inside it, and ``'head'``.
         """
+        once = partial(self.act_once, *inputs.tensors, inputs.layout, inputs.pruner, stage=stage)
         if self.size.head != 'diffusion':
-            return self.act_once(visual, prompt_ids, proprio, layout, pruner, stage=stage)
+            return once()
         last: list[Act] = []
 
-        def run(noisy: Tensor, step: int) -> Tensor:
-            act = self.act_once(
-                visual, prompt_ids, proprio, layout, pruner, noisy, step, stage=stage
-            )
-            last[:] = [act]
-            return act.actions.float()
+        def predict(noisy: Tensor, step: int) -> Tensor:
+            last[:] = [once(noisy, step)]
+            return last[0].actions.float()
 
-        actions = denoise(noise, run, steps)
+        actions = denoise(inputs.noise, predict, inputs.steps)
         return last[0]._replace(actions=actions)
 
     def act_once(

@@ -100,7 +100,7 @@ class FastV:
     @property
     def sites(self) -> tuple[Site, ...]:
         """After layer K - 1, counted from 0."""
-        return (Site(self.layer - 1, ROWS[self.rows]),)
+        return (Site(self.layer - 1, ROWS[self.rows], hidden=False),)
 
     def begin(self, query: Query) -> str:
         """``'coarse'``: the budget does not depend on the motion."""

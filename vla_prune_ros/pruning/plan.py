@@ -37,11 +37,21 @@ class Site:
         heads (``layer`` >= 0). ``'logits'``: products of queries and keys of the layer that comes
         next, divided by sqrt(d), mean over heads, neither rotated nor normalised (``layer`` below
         the last).
+    :param hidden: whether the pruner looks at ``SiteView.hidden`` there.
     """
 
     layer: int
     rows: Callable[[Layout], Sequence[int]] | None = None
     scores: str = 'attention'
+    hidden: bool = True
+
+    @property
+    def early(self) -> bool:
+        """Whether the choice can be made before the layer's output is computed, which then is
+        computed for those that stay alone: they see the same keys and values, and nobody sees
+        what the others would have become.
+        """
+        return self.layer >= 0 and self.scores == 'attention' and not self.hidden
 
     @property
     def name(self) -> str:
@@ -74,15 +84,16 @@ class SiteView:
     """What a pruner sees at a site.
 
     :param ids: int64 (n,), ascending: original ids of the visual tokens that are still there.
-    :param hidden: (S', D) residual stream of every surviving token at this site.
-    :param positions: int64 (S',) original positions of the rows of ``hidden``.
+    :param hidden: (S', D) residual stream of every surviving token at this site; None where the
+        site does not ask for it.
+    :param positions: int64 (S',) original positions of the surviving tokens.
     :param left: how many of ``ids`` each camera has.
     :param attention: float32 (R, n), mean over heads of the site's scores from the asked rows to
         the surviving visual tokens; None where the site asks for none.
     :param size: answer with so many tokens, filled up by some that are not ``seen``; None for as
         many as there are.
-    :param all_keys: float32 (R, S' or more), the same scores for every key: the rows of
-        ``hidden`` in order, then the tokens that the pruner's ``reuse`` showed in that layer.
+    :param all_keys: float32 (R, S' or more), the same scores for every key:
+        ``positions`` in order, then the tokens that the pruner's ``reuse`` showed in that layer.
     :param memory: what a pruner keeps from site to site of one pass; empty when a pass begins. A
         diffusion head makes several passes per query.
     """
@@ -90,7 +101,7 @@ class SiteView:
     site: Site
     layout: Layout
     ids: Tensor
-    hidden: Tensor
+    hidden: Tensor | None
     positions: Tensor
     left: tuple[int, ...]
     attention: Tensor | None = None
@@ -129,7 +140,7 @@ class Pruner(Protocol):
     - ``static: bool``: True where ``keep`` only computes: every answer is None or a
       :class:`Chosen`, shapes follow from the mode alone, and state that lives beyond the pass is
       kept in tensors that are overwritten in place. Such a method can be captured once and
-      replayed (``engine/program.py``).
+      replayed (``engine/programs.py``).
     - ``counted: bool``: True where the data say how many tokens stay, at one site before layer 0.
       Such a static method has ``count(view) -> Tensor``, that number on the device, and heeds
       ``SiteView.size``.

@@ -59,8 +59,8 @@ class Ask:
     def site(self) -> Site:
         """The site that asks for all parts at once; for none where there are no parts."""
         if not self.parts:
-            return Site(self.layer)
-        return Site(self.layer, self._rows)
+            return Site(self.layer, hidden=False)
+        return Site(self.layer, self._rows, hidden=False)
 
     def _rows(self, layout: Layout) -> list[int]:
         return [p for _, rows in self.parts for p in rows(layout)]

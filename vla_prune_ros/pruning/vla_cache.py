@@ -81,7 +81,9 @@ class VlaCache:
     def __init__(self, config: VlaCacheConfig, target: Target) -> None:
         self.config = config
         self.look_back_s = target.control_period_s  # frames between queries tell of camera gaps
-        self.sites = tuple(Site(layer, prompt_rows) for layer in range(target.layers))
+        self.sites = tuple(
+            Site(layer, prompt_rows, hidden=False) for layer in range(target.layers)
+        )
         self.keys, self.values = TokenStore(), TokenStore()
         self._watch = EpisodeWatch(target)
         self._report: dict[str, float | int | str] = {}

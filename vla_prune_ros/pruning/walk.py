@@ -136,7 +136,7 @@ class PruningPass:
         """Ask the pruner at ``site``; returns the rows (S'',) of the sequence that stay, None for
         all.
 
-        :param hidden: (1, S', D).
+        :param hidden: (1, S', D) residual stream; of an ``early`` site, what goes into the layer.
         :param attention: float32 (R, S' or more) or None.
         """
         n = len(self._ids)
@@ -170,7 +170,7 @@ class PruningPass:
             site,
             self.layout,
             self._ids,
-            hidden[0],
+            hidden[0] if site.hidden else None,
             self.positions,
             self.left,
             seen,
