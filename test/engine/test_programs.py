@@ -38,6 +38,7 @@ STATIC = (
     'lightvla:40',
     'specprune',
     'specprune:recommended:40,20',
+    'specprune:careful',
     '{name: specprune, global_scores: false}',
     '{name: specprune, moving_patches: false}',
     '{name: specprune, fill: text}',

@@ -1,4 +1,4 @@
-"""``recommended`` decision by decision, recomputed in plain Python from what each site saw.
+"""``recommended`` and ``careful``, decision by decision, recomputed in plain Python.
 
 The twin knows the attention rows, the patch changes and the global scores, and follows the rules
 of docs/methods.md with lists and sorts; nothing of the package's selection is used.
@@ -101,13 +101,22 @@ def scaled(count):
     return math.ceil(count * PATCHES / 256)
 
 
-# The table of docs/methods.md: primary and further cameras, coarse and fine.
+# The tables of docs/methods.md: primary and further cameras, coarse and fine.
 LOCAL = {'coarse': (24, 19), 'fine': (32, 26)}
-MOVED = {'coarse': (20, 26), 'fine': (40, 50)}
+MOVED = {
+    'recommended': {'coarse': (20, 26), 'fine': (27, 35)},
+    'careful': {'coarse': (20, 26), 'fine': (40, 50)},
+}
 GLOBAL = {'coarse': (12, 10), 'fine': (16, 13)}
 BUDGET = {
-    'coarse': {0: (136, 128), 1: (128, 120), 15: (112, 104), 20: (96, 88), 25: (88, 80)},
-    'fine': {0: (192, 184), 1: (184, 176), 15: (160, 152), 20: (136, 128), 25: (120, 112)},
+    'recommended': {
+        'coarse': {0: (136, 128), 1: (108, 100), 15: (104, 96), 20: (100, 92), 25: (96, 88)},
+        'fine': {0: (192, 184), 1: (120, 112), 15: (116, 108), 20: (112, 104), 25: (108, 100)},
+    },
+    'careful': {
+        'coarse': {0: (136, 128), 1: (128, 120), 15: (112, 104), 20: (96, 88), 25: (88, 80)},
+        'fine': {0: (192, 184), 1: (184, 176), 15: (160, 152), 20: (136, 128), 25: (120, 112)},
+    },
 }
 
 
@@ -130,13 +139,15 @@ def best(ids, score, count):
     return sorted(ids, key=lambda i: (-score[i], i))[:count]
 
 
-def twin(scene, mode, seen, amount, moved, looked):
+def twin(scene, preset, mode, seen, amount, moved, looked):
     """The ids that stay at each site."""
     cameras = range(len(scene.names))
     most = [
         i
         for c in cameras
-        for i in best(range(c * PATCHES, (c + 1) * PATCHES), amount, of_camera(MOVED[mode], c))
+        for i in best(
+            range(c * PATCHES, (c + 1) * PATCHES), amount, of_camera(MOVED[preset][mode], c)
+        )
     ]
     global_ids = {
         i
@@ -160,7 +171,7 @@ def twin(scene, mode, seen, amount, moved, looked):
                 importance[i] = 0.8 * importance[i] + 0.2 * fresh
             out.append(ids)
             continue
-        budget = [of_camera(BUDGET[mode][layer], c) for c in cameras]
+        budget = [of_camera(BUDGET[preset][mode][layer], c) for c in cameras]
         if layer > 1:
             kept = [best(mine[c], importance, budget[c]) for c in cameras]
             out.append(sorted(i for k in kept for i in k))
@@ -181,6 +192,7 @@ def twin(scene, mode, seen, amount, moved, looked):
     return out
 
 
+@pytest.mark.parametrize('preset', ['recommended', 'careful'])
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(1, 3),
@@ -188,8 +200,8 @@ def twin(scene, mode, seen, amount, moved, looked):
     st.lists(st.booleans(), min_size=2, max_size=4),
     st.sampled_from([(), ('b',), ('a', 'b', 'c')]),
 )
-def test_every_decision_of_an_episode(cameras, seed, slow, shaking):
-    scene = Scene(cameras, seed, shaking)
+def test_every_decision_of_an_episode(preset, cameras, seed, slow, shaking):
+    scene = Scene(cameras, seed, shaking, preset=preset)
     scene.confidence = {}
     assert scene.query()[0] == 'dense'
     for is_slow in slow:
@@ -198,7 +210,7 @@ def test_every_decision_of_an_episode(cameras, seed, slow, shaking):
         assert mode == ('fine' if is_slow else 'coarse')
         amount = scene.pruner.evidence.amount.tolist()
         moved = scene.pruner.evidence.moved.tolist()
-        want = twin(scene, mode, seen, amount, moved, looked)
+        want = twin(scene, preset, mode, seen, amount, moved, looked)
         assert [stay for _, _, _, stay in seen] == want
 
 
@@ -271,7 +283,9 @@ def test_without_comparison_no_frame_is_kept_or_missed():
     mode, seen = scene.query()
     assert mode == 'coarse' and 'look_back_steps' not in scene.pruner.report()
     assert not scene.pruner.evidence.moved.any()
-    assert len(seen[1][3]) == sum(of_camera(BUDGET['coarse'][1], c) for c in range(2))
+    assert len(seen[1][3]) == sum(
+        of_camera(BUDGET['recommended']['coarse'][1], c) for c in range(2)
+    )
 
 
 def test_broken_numbers_in_one_query_do_not_stay():

@@ -33,12 +33,12 @@ def build(
 ) -> SpecPrune:
     """SpecPrune-VLA.
 
-    :param preset: ``'recommended'``, ``'paper'`` or ``'legacy_2026'``.
+    :param preset: ``'recommended'``, ``'careful'``, ``'paper'`` or ``'legacy_2026'``.
     :param mode: ``'auto'``, or ``'coarse'`` or ``'fine'`` whatever the robot does.
     :param budget: tokens per camera that stay after layer 1 in coarse mode; all other budgets of
-        ``recommended`` change in proportion. The other presets have none.
+        ``recommended`` and ``careful`` change in proportion. The other presets have none.
     :param refresh_every: a query runs dense when the global scores are older than this many
-        queries; 0: never. ``recommended`` only, where it is 8 by default.
+        queries; 0: never. ``recommended`` and ``careful`` only, where it is 8 by default.
     :param enter_m_s: speed in m/s below which fine mode may begin.
     :param enter_rad_s: angular speed in rad/s below which fine mode may begin.
     :param metric: of the patch comparison, ``'difference'`` (grey levels) or ``'cosine'``
@@ -48,8 +48,8 @@ def build(
     :param global_scores: False leaves V_global out.
     :param moving_patches: False leaves the comparison of frames out: every patch counts as still.
     :param fill: what budgets hold beyond the evidence: ``'even'``, patches spread over the
-        picture, or ``'text'``, those that the words look at most. ``recommended`` only, where it
-        is ``'even'`` by default.
+        picture, or ``'text'``, those that the words look at most. ``recommended`` and ``careful``
+        only, where it is ``'even'`` by default.
     :raises ProfileError: unknown preset or mode, or a value that is not possible.
     """
     one_of('specprune', 'preset', preset, tuple(SPECPRUNE_PRESETS))
