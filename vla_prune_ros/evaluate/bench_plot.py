@@ -46,7 +46,7 @@ def plot_stages(result: Mapping[str, Any], path: Path) -> None:
     axis.margins(x=0.25)
     axis.set_xlabel('ms per query: p50 of the stages; line: p95 of the query', fontsize=8)
     axis.tick_params(labelsize=8)
-    axis.legend(fontsize=7, ncols=len(STAGES), loc='lower center', bbox_to_anchor=(0.5, 1.0))
+    axis.legend(fontsize=7, ncol=len(STAGES), loc='lower center', bbox_to_anchor=(0.5, 1.0))
     figure.suptitle(_title(result), fontsize=9)
     save_figure(figure, path)
 

@@ -38,7 +38,7 @@ def plot_success(result: Mapping[str, Any], path: Path) -> None:
     note = ' (UNTRAINED weights)' if result['untrained'] else ''
     note += ' (GENERATED ASSETS)' if result['generated_assets'] else ''
     figure.suptitle(f'closed loop in {result["settings"]["simulator"]}{note}', fontsize=10)
-    figure.legend(handles, labels, loc='lower center', ncols=4, fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc='lower center', ncol=4, fontsize=8, frameon=False)
     save_figure(figure, path, bottom=0.4 / size[1])
 
 
@@ -69,7 +69,7 @@ def plot_modes(episodes: Mapping[EpisodeKey, EpisodeResult], path: Path, most: i
         axis.set_xlabel('control step', fontsize=8)
     handles = _mode_handles(fastest)
     figure.suptitle('visual tokens that reach the last layer, by query', fontsize=10)
-    figure.legend(handles=handles, loc='lower center', ncols=4, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc='lower center', ncol=4, fontsize=8, frameon=False)
     save_figure(figure, path, bottom=0.3 / size[1])
 
 
