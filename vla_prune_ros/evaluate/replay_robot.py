@@ -11,6 +11,7 @@ import yaml
 from ..errors import ProfileError
 from ..profiles import Profile
 from ..runtime.bag_observation import Wiring
+from ..runtime.fit import check_fit
 from ..runtime.guard import Limits
 from ..runtime.motion import MotionSource, build_motion
 from ..runtime.state import GripperJoints
@@ -44,26 +45,9 @@ class ReplayRobot(Wiring):
         """
         self.limits()
         GripperJoints(self.gripper_joints, self.gripper_signs)
-        unknown = sorted(set(self.rotate_180) - set(profile.cameras))
-        for good, what, mend in (
-            (
-                not unknown,
-                f'rotate_180 names camera {", ".join(map(repr, unknown))}',
-                f'use names of {list(profile.cameras)}',
-            ),
-            (
-                len(self.pose_offset_m) == 3,
-                f'pose_offset_m has {len(self.pose_offset_m)} numbers',
-                'give x, y and z in m',
-            ),
-            (
-                self.stepping in _STEPPING,
-                f'stepping is {self.stepping!r}',
-                f'use {" or ".join(_STEPPING)}',
-            ),
-        ):
-            if not good:
-                raise ProfileError(what, mend)
+        check_fit(profile, self.rotate_180, self.pose_offset_m)
+        if self.stepping not in _STEPPING:
+            raise ProfileError(f'stepping is {self.stepping!r}', f'use {" or ".join(_STEPPING)}')
 
     def wiring(self) -> Wiring:
         """What pairing and decoding need."""

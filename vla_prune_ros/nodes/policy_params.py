@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ..errors import ProfileError
 from ..profiles import Profile, load_profile
+from ..runtime.fit import check_fit
 from .parameters import param
 from .stepping import FREE, STEPPING
 
@@ -168,13 +169,5 @@ def check_profile(params: PolicyParams) -> Profile:
             f'profile {profile.name!r} commands {profile.action_kind}',
             'vla_policy publishes end-effector deltas; use load_policy() in Python for it',
         )
-    unknown = sorted(set(params.rotate_180) - set(profile.cameras))
-    if unknown:
-        raise ProfileError(
-            f'rotate_180 names camera {unknown[0]!r}', f'use names of {list(profile.cameras)}'
-        )
-    if len(params.pose_offset_m) != 3:
-        raise ProfileError(
-            f'pose_offset_m has {len(params.pose_offset_m)} numbers', 'give x, y and z in m'
-        )
+    check_fit(profile, params.rotate_180, params.pose_offset_m)
     return profile
