@@ -10,7 +10,7 @@ COLCON_ENV := .venv-colcon
 COLCON := colcon-core==0.21.3 colcon-common-extensions==0.3.0 colcon-ros==0.5.0 'setuptools<80'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint colcon-env clean
+.PHONY: help setup demo test test-slow lint colcon-env clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -22,14 +22,17 @@ demo: ## simulator, policy and executor as ROS 2 processes: table, report, video
 	@exec $(BOOTSTRAP) vla-prune demo $(ARGS)
 
 # 5 is pytest's word for "nothing selected", which ARGS may do to one of the two parts.
-test: colcon-env ## lint and the whole test suite
+test: colcon-env ## lint and the test suite
 	@$(BOOTSTRAP) ruff check --quiet . && lint=0 || lint=1; \
-	$(BOOTSTRAP) python -m pytest --part computing -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS); first=$$?; \
-	$(BOOTSTRAP) python -m pytest --part alone $(ARGS); second=$$?; \
+	$(BOOTSTRAP) python -m pytest --part computing -m 'not slow' -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS); first=$$?; \
+	$(BOOTSTRAP) python -m pytest --part alone -m 'not slow' $(ARGS); second=$$?; \
 	if [ $$first = 5 ]; then tests=$$second; elif [ $$second = 5 ]; then tests=$$first; \
 	else tests=$$((first ? first : second)); fi; \
 	if [ $$lint != 0 ]; then echo 'lint failed: run make lint' >&2; fi; \
 	exit $$((tests ? tests : lint))
+
+test-slow: ## the tests that make test leaves out: Ray, all LIBERO tasks, memory, training
+	@exec $(BOOTSTRAP) python -m pytest -m slow $(ARGS)
 
 lint: ## style check only
 	@exec $(BOOTSTRAP) ruff check .

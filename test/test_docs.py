@@ -292,7 +292,6 @@ def test_fine_tunings_in_the_docs_are_valid(tmp_path):
         assert read_settings(path).steps > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(('page', 'source'), blocks('python'), ids=lambda v: v[:12])
 def test_python_of_the_docs_runs_as_written(page, source, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -229,12 +229,10 @@ def colcon(workspace: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_colcon_recognises_an_ament_python_package(workspace):
     assert colcon(workspace, 'list').split() == [NAME, f'src/{NAME}', '(ros.ament_python)']
 
 
-@pytest.mark.slow
 def test_colcon_build_installs_what_ros2_run_and_launch_look_for(workspace):
     colcon(workspace, 'build')
     prefix = workspace / 'install' / NAME

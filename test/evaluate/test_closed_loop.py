@@ -267,7 +267,6 @@ def test_a_cluster_that_is_not_there_is_said(options, checkpoint, monkeypatch):
         next(run_jobs(EpisodeWorker, jobs, options.setting, 1, 'auto'))
 
 
-@pytest.mark.slow
 def test_a_worker_that_dies_is_said_and_none_is_left(options, checkpoint, monkeypatch):
     jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
     monkeypatch.setattr(worker_pool, '_work', _die)
@@ -284,7 +283,6 @@ def _heed_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(checkpoint, tmp_path, renderer):
     out = tmp_path / 'out'
     words = f'evaluate {checkpoint} --methods dense --tasks pick_red --max-steps 8 --out {out}'

@@ -50,7 +50,6 @@ def scene(renderer):
     scene.close()
 
 
-@pytest.mark.slow
 def test_it_solves_its_tasks(policy, scene):
     runs = [run_episode(policy, scene, seed) for seed in range(6)]
     assert [run.task for run in runs] == list(TASKS)
@@ -58,7 +57,6 @@ def test_it_solves_its_tasks(policy, scene):
     assert not any(run.wrong_object == 'lifted' for run in runs)
 
 
-@pytest.mark.slow
 def test_it_listens(policy, scene):
     for seed in (0, 1):  # pick up the red cube, pick up the green one
         scene.reset(seed)

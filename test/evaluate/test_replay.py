@@ -171,7 +171,6 @@ def test_the_order_of_bags_changes_no_figure(options, plain, tmp_path):
     assert by_bag(turned) == by_bag(plain.result)
 
 
-@pytest.mark.alone
 def test_processes_change_no_figure(options, plain, tmp_path):
     assert same(run_replay(options(tmp_path, workers=2), Watch()), plain)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow]
+pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 pytest.importorskip('robosuite', reason='the sim extra is not installed')
 

@@ -156,7 +156,6 @@ def test_gets_away_from_the_joints_stops(scene, arm_rad):
     assert solve(scene)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', TASKS)
 def test_succeeds_seed_after_seed(scene, name):
     for seed in range(10, 12):
@@ -165,7 +164,6 @@ def test_succeeds_seed_after_seed(scene, name):
         assert scene.wrong_object() == ''
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', TASKS)
 def test_recovers_from_bursts_of_random_motion(scene, name):
     rng = np.random.default_rng(0)

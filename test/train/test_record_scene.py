@@ -126,7 +126,6 @@ def test_a_random_policy_is_corrected_by_the_expert_alone(scene):
     check_labels(episode, witness)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('seed', range(FIRST_DEMONSTRATION + 2, FIRST_DEMONSTRATION + 8))
 def test_disturbed_demonstrations_of_every_task_succeed(scene, seed):
     episode, witness = watched(scene, seed, demonstrate)
