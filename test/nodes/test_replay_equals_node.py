@@ -61,7 +61,10 @@ def bag(tmp_path_factory):
     return writer.write(tmp_path_factory.mktemp('bags') / 'run', rows)
 
 
-@pytest.mark.parametrize('pruning', ['dense', 'specprune'])
+SLOW = pytest.param('specprune:paper', marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize('pruning', ['dense', 'specprune', SLOW])
 def test_same_bag_same_chunks(rig, ros, bag, micro, pruning):
     setting = ReplaySetting(robot=ReplayRobot(**WIDE))
     with Bag(bag) as opened:
