@@ -26,8 +26,10 @@ from vla_prune_ros.evaluate.published_path import PublishedForward
 from vla_prune_ros.model.openvla import ActInputs
 from vla_prune_ros.profiles import ALOHA, LIBERO
 from vla_prune_ros.pruning.baselines import Dense, Uniform
-from vla_prune_ros.pruning.layout import Layout
+from vla_prune_ros.pruning.layout import Layout, Target
 from vla_prune_ros.pruning.plan import Site
+from vla_prune_ros.pruning.registry import build_pruner
+from vla_prune_ros.pruning.specprune_sites import plan_sites
 
 PROMPT = torch.tensor([[1, *range(500, 524), 29871]])
 
@@ -99,6 +101,23 @@ def test_the_published_model():
     decoder = 32 * decoder_layer_flops(size, 605, 605, 605)
     assert decoder / 1e12 == pytest.approx(7.84 + 0.19, abs=0.011)
     assert vision_flops(size, 2) / 1e12 == pytest.approx(2 * (0.16 + 0.21) + 0.07, abs=0.02)
+
+
+@pytest.mark.parametrize('mode', ['coarse', 'fine'])
+def test_recommended_needs_less_than_1_in_1_7_of_dense(mode):
+    """The ratio that is aimed at on a processor, where time follows operations; ``careful`` keeps
+    more in fine mode."""
+    size, layout = model_size(BENCH_PRESETS['7b'], LIBERO), Layout(LIBERO.cameras, 256, 1, 26, 56)
+    dense, ratio = policy_flops(size, layout, {}), {}
+    for preset in ('recommended', 'careful'):
+        target = Target(LIBERO.cameras, 256, 32)
+        config = build_pruner(f'specprune:{preset}', target).config
+        kept = {f'after_L{k}': sum(c.of(mode)) for k, c in config.budgets.items()}
+        sites = [ask.site() for ask in plan_sites(config, target).values()]
+        early = {site.name for site in sites if site.early}
+        assert set(kept) <= early
+        ratio[preset] = dense / policy_flops(size, layout, kept, early)
+    assert ratio['recommended'] > 1.7 and ratio['recommended'] > ratio['careful'] > 1.4
 
 
 def test_rows_follow_the_sites():

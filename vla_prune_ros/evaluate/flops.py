@@ -32,8 +32,8 @@ def policy_flops(
     total = vision_flops(size, len(layout.cameras)) + 2 * state + head_flops(size, layout.slots)
     for layer, rows in enumerate(rows_per_layer(layout, layers, kept)):
         site, queries, out = f'after_L{layer}', rows, rows
-        if site in early:
-            out = layout.length - layout.visual + kept.get(site, layout.visual)
+        if site in early and site in kept:
+            out = layout.length - layout.visual + kept[site]
         elif layer == layers - 1 and site not in kept:
             queries = out = layout.slots
         total += decoder_layer_flops(size, rows, queries, out)
