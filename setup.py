@@ -107,10 +107,10 @@ setup(
     entry_points={
         'console_scripts': [
             'vla-prune = vla_prune_ros.cli:main',
-            'vla_policy = vla_prune_ros.nodes.policy_node:main',
-            'chunk_executor = vla_prune_ros.nodes.executor_node:main',
-            'simulator = vla_prune_ros.nodes.simulator_node:main',
-            'bag_player = vla_prune_ros.nodes.bag_player:main',
+            'vla_policy = vla_prune_ros.nodes.policy.node:main',
+            'chunk_executor = vla_prune_ros.nodes.executor.node:main',
+            'simulator = vla_prune_ros.nodes.simulator.node:main',
+            'bag_player = vla_prune_ros.nodes.tools.bag_player:main',
         ],
     },
     zip_safe=False,

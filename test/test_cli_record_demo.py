@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-from vla_prune_ros import cli  # noqa: E402
-from vla_prune_ros.runtime.bag import Bag  # noqa: E402
+from vla_prune_ros import cli
+from vla_prune_ros.bags.reader import Bag
 
 
 def test_help_names_every_option_and_its_default(capsys):

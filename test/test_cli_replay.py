@@ -14,15 +14,15 @@ import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-import arm_recording as arm  # noqa: E402
-import bag_writer  # noqa: E402
-from bag_writer import MS, T0  # noqa: E402
+import arm_recording as arm
+import bag_writer
+from bag_writer import MS, T0
 
-from vla_prune_ros import cli  # noqa: E402
-from vla_prune_ros.cli.replay import method_names  # noqa: E402
-from vla_prune_ros.model.synthetic import make_checkpoint  # noqa: E402
-from vla_prune_ros.runtime.bag import Bag  # noqa: E402
-from vla_prune_ros.runtime.bag_values import chunk  # noqa: E402
+from vla_prune_ros import cli
+from vla_prune_ros.bags.reader import Bag
+from vla_prune_ros.bags.values import chunk
+from vla_prune_ros.cli.replay import method_names
+from vla_prune_ros.model.synthetic import make_checkpoint
 
 
 @pytest.fixture(scope='module')

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vla_prune_ros.bags.topics import load_topics
 from vla_prune_ros.cli import build_parser
 from vla_prune_ros.profiles import load_profile
-from vla_prune_ros.runtime.bag_topics import load_topics
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CHANGELOG.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -146,7 +146,7 @@ def launch_arguments(name):
 def tables():
     """Tables of the interface; they need rclpy."""
     pytest.importorskip('rclpy', reason='no ROS 2 distribution and no ros-* wheels')
-    from vla_prune_ros.nodes import interface_tables
+    from vla_prune_ros.nodes.tools import interface_doc as interface_tables
 
     return interface_tables
 
@@ -246,7 +246,7 @@ def test_profiles_in_the_docs_load(tmp_path):
 
 @pytest.mark.ros
 def test_parameter_files_in_the_docs_are_valid(tables):
-    from vla_prune_ros.nodes.parameters import check_value, ros_type
+    from vla_prune_ros.nodes.params import check_value, ros_type
 
     others = {'base', 'train', 'images'}  # profiles, trainings, topics of a bag
     found = [data for _, data, _ in yaml_blocks() if not others & set(data)]
@@ -281,7 +281,7 @@ def test_topics_in_the_docs_load(tmp_path):
 
 def test_fine_tunings_in_the_docs_are_valid(tmp_path):
     pytest.importorskip('pydantic', reason='the train extra is not installed')
-    from vla_prune_ros.train.settings import read_settings
+    from vla_prune_ros.train.config import read_settings
 
     found = [content for _, data, content in yaml_blocks() if 'train' in data]
     found += [text(path) for path in (ROOT / 'config' / 'training').glob('*.yaml')]
@@ -304,7 +304,7 @@ def test_python_of_the_docs_runs_as_written(page, source, tmp_path, monkeypatch,
 
 
 def test_tables_of_the_results_are_those_of_the_file_beside_them():
-    from vla_prune_ros.evaluate.results_markdown import result_markdown
+    from vla_prune_ros.evaluate.closed_loop.tables import result_markdown
 
     page = text(ROOT / 'docs' / 'results.md')
     (file,) = (ROOT / 'docs' / 'benchmarks').glob('*-closed-loop.json')
@@ -345,7 +345,10 @@ def test_messages_of_the_troubleshooting_page_are_those_of_the_sources():
 def refusal_reasons():
     """Constants under which the policy node counts what it refuses."""
     found = set()
-    files = [*(ROOT / 'vla_prune_ros/runtime').glob('*.py'), ROOT / 'vla_prune_ros/nodes/query.py']
+    files = [
+        *(ROOT / 'vla_prune_ros/runtime').glob('*.py'),
+        ROOT / 'vla_prune_ros/nodes/policy/query.py',
+    ]
     files += [ROOT / 'vla_prune_ros/engine/policy.py', ROOT / 'vla_prune_ros/model/images.py']
     for path in files:
         for node in ast.walk(ast.parse(text(path))):

@@ -8,10 +8,10 @@ class VlaPruneError(Exception):
     :param mend: what the user can do about it.
     """
 
-    def __init__(self, what: str, mend: str) -> None:
+    def __init__(self, what: str, remedy: str) -> None:
         self.what = what
-        self.mend = mend
-        super().__init__(f'{what}; {mend}')
+        self.remedy = remedy
+        super().__init__(f'{what}; {remedy}')
 
 
 class CheckpointError(VlaPruneError):
@@ -32,9 +32,9 @@ class InputRefused(VlaPruneError):
     ``reason`` is the short constant under which diagnostics count it, for example ``encoding``.
     """
 
-    def __init__(self, reason: str, what: str, mend: str) -> None:
+    def __init__(self, reason: str, what: str, remedy: str) -> None:
         self.reason = reason
-        super().__init__(what, mend)
+        super().__init__(what, remedy)
 
 
 class ActionRefused(VlaPruneError):
@@ -43,6 +43,6 @@ class ActionRefused(VlaPruneError):
     ``reason`` is the short constant under which diagnostics count it, for example ``non_finite``.
     """
 
-    def __init__(self, reason: str, what: str, mend: str) -> None:
+    def __init__(self, reason: str, what: str, remedy: str) -> None:
         self.reason = reason
-        super().__init__(what, mend)
+        super().__init__(what, remedy)

@@ -4,9 +4,11 @@ The published code picks these by searching the whole command line for the words
 bridge; here a profile is named, or read from a YAML file that a user writes for his own robot.
 Values: OpenVLA-OFT's platform constants (``prismatic/vla/constants.py``), robosuite's OSC_POSE
 scaling (``osc_pose.json``: 0.05 m and 0.5 rad per unit and step).
+
+Whether what a user says of his cameras and his arm's pose fits the profile of the policy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -107,9 +109,9 @@ class Profile:
                 'use finite numbers above 0',
             ),
         )
-        for good, what, mend in checks:
+        for good, what, remedy in checks:
             if not good:
-                raise ProfileError(f'{where}: {what}', mend)
+                raise ProfileError(f'{where}: {what}', remedy)
 
     def to_si(self, actions: np.ndarray) -> np.ndarray:
         """Checkpoint units -> m, rad and gripper fraction. float64 (K, D) -> float64 (K, D)."""
@@ -247,3 +249,22 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, bool):
         return False
     return isinstance(value, (int, float) if hint is float else hint)
+
+
+def validate_profile(
+    profile: Profile, rotate_180: Sequence[str], pose_offset_m: Sequence[float]
+) -> None:
+    """Parameters of the same names, of the node and of a replay.
+
+    :raises ProfileError: a camera that the profile does not have, or no three numbers.
+    """
+    unknown = sorted(set(rotate_180) - set(profile.cameras))
+    if unknown:
+        raise ProfileError(
+            f'rotate_180 names camera {", ".join(map(repr, unknown))}',
+            f'use names of {list(profile.cameras)}',
+        )
+    if len(pose_offset_m) != 3:
+        raise ProfileError(
+            f'pose_offset_m has {len(pose_offset_m)} numbers', 'give x, y and z in m'
+        )

@@ -2,6 +2,8 @@
 
 They hold numpy arrays and plain values only, so that ``chunk_executor`` and tools that never run
 the model can import them without torch. Stamps are integer nanoseconds of the ROS clock.
+
+What is gathered while one pruning method drives an arm, for reports.
 """
 
 from collections.abc import Mapping
@@ -99,3 +101,21 @@ class ActionChunk:
 
     def __len__(self) -> int:
         return len(self.deltas)
+
+
+@dataclass
+class MethodRun:
+    """Raw material of one table column.
+
+    :param method: pruning method as the user wrote it.
+    :param records: values of ``~/inference``, one mapping per query.
+    :param chunks: chunks received.
+    :param moved_m: path length of the end effector over all episodes, m.
+    """
+
+    method: str
+    records: list[dict[str, str]] = field(default_factory=list)
+    chunks: int = 0
+    episodes: int = 0
+    successes: int = 0
+    moved_m: float = 0.0

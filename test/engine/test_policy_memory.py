@@ -12,7 +12,7 @@ from vla_prune_ros import MotionHint
 from vla_prune_ros.engine.load import pruner_target
 from vla_prune_ros.errors import InputRefused
 from vla_prune_ros.profiles import PROFILES
-from vla_prune_ros.pruning.plan import Site
+from vla_prune_ros.pruning.base import PruningSite
 
 FAST = MotionHint(0.9, 0.1, 0.0, 'pose')
 SLOW = MotionHint(0.05, 0.1, 0.0, 'pose')
@@ -77,8 +77,8 @@ class Slow:
     """Sleeps 10 ms wherever it is asked, 40 ms in all with its two sites and decoding a frame."""
 
     name = 'slow'
-    sites = (Site(-1), Site(0, lambda layout: layout.task_positions))
-    look_back_s = 0.3
+    sites = (PruningSite(-1), PruningSite(0, lambda layout: layout.task_positions))
+    history_s = 0.3
 
     def begin(self, query):
         """Compare with an earlier frame, slowly."""

@@ -9,8 +9,8 @@ import pytest
 
 from vla_prune_ros.engine.policy import Policy
 from vla_prune_ros.errors import DataError
-from vla_prune_ros.evaluate.bench_models import BenchModelOptions, build_bench_model
-from vla_prune_ros.evaluate.bench_scene import BenchScene
+from vla_prune_ros.evaluate.bench.models import BenchModelOptions, build_bench_model
+from vla_prune_ros.evaluate.bench.pruning import BenchScene
 from vla_prune_ros.pruning.registry import PRUNERS
 
 METHODS = (

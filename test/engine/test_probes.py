@@ -15,14 +15,19 @@ import torch
 import torch.nn.functional as F
 
 import vla_prune_ros
-from vla_prune_ros.engine.probes import Finding, probe_policy, require_sound
 from vla_prune_ros.engine.quantize import quantize
-from vla_prune_ros.engine.sanity import LLAMA2_SHA256, tokenizer_hash
+from vla_prune_ros.engine.self_check import (
+    LLAMA2_SHA256,
+    Finding,
+    probe_policy,
+    require_sound,
+    tokenizer_hash,
+)
 from vla_prune_ros.errors import CheckpointError
 from vla_prune_ros.model import language
 from vla_prune_ros.model.openvla import OpenVLAOFT
 from vla_prune_ros.model.synthetic import make_checkpoint, standin_tokenizer
-from vla_prune_ros.pruning.plan import Layout
+from vla_prune_ros.pruning.base import Layout
 
 NAMES = [
     'weights',
@@ -304,7 +309,7 @@ class TestTokenizer:
         ],
     )
     def test_a_broken_frame(self, policy, spoil, says):
-        from vla_prune_ros.engine.sanity import check_tokenizer
+        from vla_prune_ros.engine.self_check import check_tokenizer
 
         good = policy.tokenizer
 

@@ -12,20 +12,21 @@ import pytest
 import tape
 import torch
 
-from vla_prune_ros.engine import programs
-from vla_prune_ros.engine.forward import Eager, eager
-from vla_prune_ros.engine.policy import Policy
-from vla_prune_ros.engine.programs import (
+from vla_prune_ros.engine import graphs as programs
+from vla_prune_ros.engine.graphs import (
+    Eager,
     Programs,
     choose_engine,
     cuda_graph,
+    eager,
     recording,
     why_eager,
 )
+from vla_prune_ros.engine.policy import Policy
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.evaluate.bench_models import BenchModelOptions, build_bench_model
-from vla_prune_ros.evaluate.bench_scene import BenchScene
-from vla_prune_ros.pruning.plan import Chosen, Site
+from vla_prune_ros.evaluate.bench.models import BenchModelOptions, build_bench_model
+from vla_prune_ros.evaluate.bench.pruning import BenchScene
+from vla_prune_ros.pruning.base import PruningSite, Selection
 from vla_prune_ros.pruning.registry import PRUNERS, read_spec
 
 STATIC = (
@@ -157,7 +158,7 @@ class Counting:
     """Says that it is static, and is not: a number is read on the way, or the set is counted."""
 
     name, static = 'counting', True
-    sites = (Site(-1),)
+    sites = (PruningSite(-1),)
 
     def __init__(self, keep):
         self.keep = keep
@@ -174,7 +175,7 @@ class Counting:
     [
         lambda view: view.ids[: int(view.hidden.abs().sum() > 0) + 8],
         lambda view: view.ids[view.hidden[1 : 1 + len(view.ids), 0] > 0],
-        lambda view: Chosen(torch.tensor([3, 260], device=view.ids.device), (1, 1)),
+        lambda view: Selection(torch.tensor([3, 260], device=view.ids.device), (1, 1)),
     ],
 )
 def test_what_needs_the_host_is_found(bench_model, keep):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from vla_prune_ros.engine.stages import StageTimer
+from vla_prune_ros.engine.timing import StageTimer
 
 
 def scripted(*milliseconds: float) -> Callable[[], int]:

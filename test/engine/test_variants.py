@@ -14,10 +14,15 @@ from safetensors.numpy import load_file
 import vla_prune_ros
 from vla_prune_ros import Observation
 from vla_prune_ros.errors import CheckpointError, ProfileError
-from vla_prune_ros.model.diffusion import alphas_cumprod, denoise, timesteps
-from vla_prune_ros.model.film import film_tensors, fold_lora, language_mean
-from vla_prune_ros.model.heads import bins_to_actions, time_embedding
+from vla_prune_ros.model.heads import (
+    alphas_cumprod,
+    bins_to_actions,
+    denoise,
+    time_embedding,
+    timesteps,
+)
 from vla_prune_ros.model.proprio import unnormalize
+from vla_prune_ros.model.vision import film_tensors, fold_lora, language_mean
 from vla_prune_ros.profiles import LIBERO
 
 ONE_CAMERA = replace(LIBERO, cameras=('primary',), proprio_dim=0, proprio_kind='none')
@@ -137,7 +142,7 @@ class TestAloha:
 
 class TestOneCamera:
     def test_without_proprio(self, load, folder, observation, golden):
-        """Chosen by the profile; the proprio file of the folder is left alone."""
+        """Selection by the profile; the proprio file of the folder is left alone."""
         out = load(folder, profile=ONE_CAMERA).infer(replace(observation, proprio=None))
         want = golden('micro/l1_1img_noproprio_fp32')
         close(out.normalized, want['normalized_actions'][0])

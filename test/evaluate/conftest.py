@@ -71,16 +71,16 @@ class LineScene:
 class ScriptPolicy:
     """Moves at full speed with the gripper closed, 8 steps a query; keeps half the patches.
 
-    :param look_back_s: as of a pruner that compares frames; None for one that does not.
+    :param history_s: as of a pruner that compares frames; None for one that does not.
     :param refresh_ms: what every refresh takes; None where there is nothing to refresh.
     """
 
     profile = LIBERO
     untrained = False
 
-    def __init__(self, look_back_s=None, refresh_ms=None, value=1.0, limit=None):
+    def __init__(self, history_s=None, refresh_ms=None, value=1.0, limit=None):
         self.statistics = SimpleNamespace(proprio=None)
-        attributes = {} if look_back_s is None else {'look_back_s': look_back_s}
+        attributes = {} if history_s is None else {'history_s': history_s}
         self.pruner = SimpleNamespace(name='script', **attributes)
         self.refresh_ms, self.value, self.limit = refresh_ms, value, limit
         self.calls, self.seen, self.hints, self.watched = [], [], [], []

@@ -12,18 +12,18 @@ import torch
 
 from vla_prune_ros import Observation, load_policy
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.evaluate.bench_models import (
+from vla_prune_ros.evaluate.bench.models import (
     BENCH_PRESETS,
     BenchModelOptions,
     build_bench_model,
     model_size,
     random_network,
 )
+from vla_prune_ros.model.checkpoint import published_shapes
 from vla_prune_ros.model.openvla import ActInputs, OpenVLAOFT
-from vla_prune_ros.model.published import published_shapes
 from vla_prune_ros.model.synthetic import Preset, make_checkpoint
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.baselines import Dense
+from vla_prune_ros.pruning.methods.baselines import Dense
 
 DEEP = Preset((32, 3, 2), (40, 4, 2), 64, 172, 32, 4)
 PROMPT = torch.tensor([[1, *range(500, 524), 29871]])

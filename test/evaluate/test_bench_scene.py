@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vla_prune_ros.evaluate.bench_scene import FAST, SLOW, BenchScene
+from vla_prune_ros.evaluate.bench.pruning import FAST, SLOW, BenchScene
 from vla_prune_ros.profiles import ALOHA, LIBERO
 
 RED = np.array([200, 40, 30])

@@ -21,22 +21,23 @@ import pytest
 
 from vla_prune_ros import cli
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.evaluate import closed_loop, worker_pool
-from vla_prune_ros.evaluate.closed_loop import (
+from vla_prune_ros.evaluate import pool as worker_pool
+from vla_prune_ros.evaluate.closed_loop import run as closed_loop
+from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey, Setting
+from vla_prune_ros.evaluate.closed_loop.rollout import run_episode
+from vla_prune_ros.evaluate.closed_loop.run import (
     EvaluateOptions,
     plan_jobs,
     run_evaluate,
     stored,
     task_names,
 )
-from vla_prune_ros.evaluate.episode import EpisodeKey, Setting
-from vla_prune_ros.evaluate.episode_worker import EpisodeWorker, Outcome
-from vla_prune_ros.evaluate.fingerprint import versions
+from vla_prune_ros.evaluate.closed_loop.worker import EpisodeWorker, Outcome
+from vla_prune_ros.evaluate.machine import versions
 from vla_prune_ros.evaluate.methods import parse_methods
-from vla_prune_ros.evaluate.rollout import run_episode
-from vla_prune_ros.evaluate.worker_pool import run_jobs
+from vla_prune_ros.evaluate.pool import run_jobs
 from vla_prune_ros.model.synthetic import make_checkpoint
-from vla_prune_ros.sim.tasks import PICK_TASKS, TASKS
+from vla_prune_ros.sim.two_cubes import PICK_TASKS, TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,11 +8,10 @@ import json
 from rich.console import Console
 
 from vla_prune_ros import cli
-from vla_prune_ros.evaluate import cost_curve
-from vla_prune_ros.evaluate.bench_models import BenchModelOptions
-from vla_prune_ros.evaluate.bench_plot import curve_figure, plot_curve, plot_stages
-from vla_prune_ros.evaluate.cost_curve import CurveOptions, curve_points, run_cost_curve
-from vla_prune_ros.evaluate.curve_table import curve_table
+from vla_prune_ros.evaluate.bench import curve as cost_curve
+from vla_prune_ros.evaluate.bench.curve import CurveOptions, curve_points, run_cost_curve
+from vla_prune_ros.evaluate.bench.models import BenchModelOptions
+from vla_prune_ros.evaluate.bench.tables import curve_figure, curve_table, plot_curve, plot_stages
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.pruning.layout import Target
 from vla_prune_ros.pruning.registry import build_pruner

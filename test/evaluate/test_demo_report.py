@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from vla_prune_ros.evaluate.demo_report import report_demo
-from vla_prune_ros.runtime.recording import MethodRun
+from vla_prune_ros.records import MethodRun
 
 RECORD = {'policy_total_ms': '30', 'overhead_ms': '2', 'visual_tokens': '512', 'mode': 'dense'}
 VIDEO = SimpleNamespace(path=Path('/somewhere/demo.mp4'), frames=7)

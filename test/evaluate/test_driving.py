@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from vla_prune_ros.evaluate.driving import env_actions, observe, proprio, upright
+from vla_prune_ros.evaluate.closed_loop.driving import env_actions, observe, proprio, upright
 from vla_prune_ros.records import Inference
 from vla_prune_ros.sim.scene import SceneState
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vla_prune_ros import cli
-from vla_prune_ros.evaluate.dtype_bench import DtypeBenchOptions, run_dtype_bench
+from vla_prune_ros.evaluate.bench.dtype import DtypeBenchOptions, run_dtype_bench
 from vla_prune_ros.model.synthetic import make_checkpoint
 
 

@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.evaluate.episode import EpisodeKey, EpisodeResult, QueryRecord, Setting
-from vla_prune_ros.evaluate.episode_store import EpisodeStore
+from vla_prune_ros.evaluate.closed_loop.episodes import (
+    EpisodeKey,
+    EpisodeResult,
+    EpisodeStore,
+    QueryRecord,
+    Setting,
+)
 from vla_prune_ros.evaluate.methods import Method
 
 HERE = {'torch': '2.13.0', 'mujoco': '3.3.7'}

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.evaluate import episode_worker
-from vla_prune_ros.evaluate.episode import EpisodeKey, Setting
-from vla_prune_ros.evaluate.episode_video import video_path
-from vla_prune_ros.evaluate.episode_worker import EpisodeWorker, Job
+from vla_prune_ros.evaluate.closed_loop import worker as episode_worker
+from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey, Setting
+from vla_prune_ros.evaluate.closed_loop.worker import EpisodeWorker, Job, video_path
 from vla_prune_ros.evaluate.methods import Method
 
 DENSE = Method('dense', 'dense', Path('weights'), 'aaaa')

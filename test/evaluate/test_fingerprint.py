@@ -5,8 +5,8 @@ import hashlib
 import pytest
 
 from vla_prune_ros.errors import CheckpointError
-from vla_prune_ros.evaluate import fingerprint as module
-from vla_prune_ros.evaluate.fingerprint import checkpoint_card, checkpoint_fingerprint, versions
+from vla_prune_ros.evaluate import machine as module
+from vla_prune_ros.evaluate.machine import checkpoint_card, checkpoint_fingerprint, versions
 from vla_prune_ros.model.hub import reference_folder
 
 

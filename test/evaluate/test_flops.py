@@ -13,8 +13,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from vla_prune_ros.evaluate.bench_models import BENCH_PRESETS, model_size, random_network
-from vla_prune_ros.evaluate.flops import (
+from vla_prune_ros.evaluate.bench.cost import (
     count_kept,
     decoder_layer_flops,
     policy_flops,
@@ -22,14 +21,15 @@ from vla_prune_ros.evaluate.flops import (
     rows_per_layer,
     vision_flops,
 )
-from vla_prune_ros.evaluate.published_path import PublishedForward
+from vla_prune_ros.evaluate.bench.models import BENCH_PRESETS, model_size, random_network
+from vla_prune_ros.evaluate.bench.reference_impl import PublishedForward
 from vla_prune_ros.model.openvla import ActInputs
 from vla_prune_ros.profiles import ALOHA, LIBERO
-from vla_prune_ros.pruning.baselines import Dense, Uniform
+from vla_prune_ros.pruning.base import PruningSite
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.plan import Site
+from vla_prune_ros.pruning.methods.baselines import Dense, Uniform
 from vla_prune_ros.pruning.registry import build_pruner
-from vla_prune_ros.pruning.specprune_sites import plan_sites
+from vla_prune_ros.pruning.specprune.rows import plan_sites
 
 PROMPT = torch.tensor([[1, *range(500, 524), 29871]])
 
@@ -42,7 +42,7 @@ class TwoSites:
 
     def __init__(self, second, hidden):
         self.name = f'after_0_and_{second}_{hidden}'
-        self.sites = (Site(0, hidden=hidden), Site(second, hidden=hidden))
+        self.sites = (PruningSite(0, hidden=hidden), PruningSite(second, hidden=hidden))
 
     def begin(self, query):
         return 'coarse'

@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from vla_prune_ros.evaluate.node_report import node_result, node_table, node_verdict
+from vla_prune_ros.evaluate.bench.node import node_result, node_table, node_verdict
 
 
 def records(overhead_ms):

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.evaluate import process_pool
-from vla_prune_ros.evaluate.process_pool import in_processes
+from vla_prune_ros.evaluate import pool as process_pool
+from vla_prune_ros.evaluate.pool import in_processes
 
 pytestmark = pytest.mark.alone
 

@@ -13,18 +13,20 @@ import pytest
 import torch
 
 from vla_prune_ros import cli
-from vla_prune_ros.evaluate import pruning_bench
-from vla_prune_ros.evaluate.bench_models import BenchModelOptions, build_bench_model
-from vla_prune_ros.evaluate.bench_rows import Sample, bench_rows, whole_run
-from vla_prune_ros.evaluate.bench_scene import FAST, SLOW, BenchScene
-from vla_prune_ros.evaluate.pruning_bench import (
+from vla_prune_ros.evaluate.bench import pruning as pruning_bench
+from vla_prune_ros.evaluate.bench.models import BenchModelOptions, build_bench_model
+from vla_prune_ros.evaluate.bench.pruning import (
+    FAST,
+    SLOW,
+    BenchScene,
     PruningBenchOptions,
     run_episode,
     run_pruning_bench,
     torch_threads,
 )
+from vla_prune_ros.evaluate.bench.rows import Sample, bench_rows, whole_run
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.plan import Site
+from vla_prune_ros.pruning.base import PruningSite
 from vla_prune_ros.pruning.registry import PRUNERS
 
 MICRO = BenchModelOptions('micro')
@@ -163,8 +165,8 @@ def test_methods_take_turns_and_see_every_frame(refresh):
 class Curious:
     """Notes what a query brings: motion, the frame a step before, and a chance to refresh."""
 
-    name, look_back_s = 'curious', 0.3
-    sites = (Site(0),)
+    name, history_s = 'curious', 0.3
+    sites = (PruningSite(0),)
 
     def __init__(self):
         self.differences, self.motions, self.refreshed = [], [], 0

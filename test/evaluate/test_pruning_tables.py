@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from vla_prune_ros.evaluate.pruning_tables import pruning_notes, pruning_tables
+from vla_prune_ros.evaluate.bench.tables import pruning_notes, pruning_tables
 
 ROW = {
     'queries': 16,

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vla_prune_ros.evaluate.bench_models import BENCH_PRESETS, model_size, random_network
-from vla_prune_ros.evaluate.published_path import PublishedForward
-from vla_prune_ros.evaluate.roofline import Roofline, measure_roofline
+from vla_prune_ros.evaluate.bench.cost import Roofline, measure_roofline
+from vla_prune_ros.evaluate.bench.models import BENCH_PRESETS, model_size, random_network
+from vla_prune_ros.evaluate.bench.reference_impl import PublishedForward
 from vla_prune_ros.model.openvla import ActInputs
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.baselines import Dense
+from vla_prune_ros.pruning.methods.baselines import Dense
 
 PROMPT = torch.tensor([[1, *range(500, 524), 29871]])
 

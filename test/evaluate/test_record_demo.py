@@ -12,20 +12,20 @@ import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-from vla_prune_ros import load_policy  # noqa: E402
-from vla_prune_ros.errors import DataError, VlaPruneError  # noqa: E402
-from vla_prune_ros.evaluate.driving import observe  # noqa: E402
-from vla_prune_ros.evaluate.record_demo import RecordOptions, record_demo  # noqa: E402
-from vla_prune_ros.evaluate.replay_robot import load_robot  # noqa: E402
-from vla_prune_ros.model.synthetic import make_checkpoint  # noqa: E402
-from vla_prune_ros.profiles import LIBERO  # noqa: E402
-from vla_prune_ros.runtime.bag import Bag  # noqa: E402
-from vla_prune_ros.runtime.bag_replay import frames  # noqa: E402
-from vla_prune_ros.runtime.bag_topics import guess_topics  # noqa: E402
-from vla_prune_ros.runtime.bag_values import gripper, twist  # noqa: E402
-from vla_prune_ros.sim.expert import expert_action  # noqa: E402
-from vla_prune_ros.sim.scene import twist_to_action  # noqa: E402
-from vla_prune_ros.train.sources.rosbag import Rosbag  # noqa: E402
+from vla_prune_ros import load_policy
+from vla_prune_ros.bags.events import frames
+from vla_prune_ros.bags.reader import Bag
+from vla_prune_ros.bags.topics import guess_topics
+from vla_prune_ros.bags.values import gripper, twist
+from vla_prune_ros.errors import DataError, VlaPruneError
+from vla_prune_ros.evaluate.closed_loop.driving import observe
+from vla_prune_ros.evaluate.closed_loop.record_demo import RecordOptions, record_demo
+from vla_prune_ros.evaluate.replay.settings import load_robot
+from vla_prune_ros.model.synthetic import make_checkpoint
+from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.sim.expert import expert_action
+from vla_prune_ros.sim.scene import twist_to_action
+from vla_prune_ros.train.sources.rosbag import Rosbag
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 64
@@ -45,7 +45,7 @@ def expert(renderer, tmp_path_factory):
 
 @pytest.fixture
 def scene(renderer):
-    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+    from vla_prune_ros.sim.two_cubes import TwoCubeScene
 
     scene = TwoCubeScene(image_size=SIZE, tasks=('pick_red',))
     yield scene

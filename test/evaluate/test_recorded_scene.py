@@ -8,19 +8,15 @@ import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-from vla_prune_ros.evaluate.recorded_scene import (  # noqa: E402
-    RecordedScene,
-    command,
-    image_topic,
-)
-from vla_prune_ros.evaluate.rollout import run_episode  # noqa: E402
-from vla_prune_ros.profiles import LIBERO  # noqa: E402
-from vla_prune_ros.runtime.bag import Bag  # noqa: E402
-from vla_prune_ros.runtime.bag_replay import Replay  # noqa: E402
-from vla_prune_ros.runtime.bag_topics import guess_topics  # noqa: E402
-from vla_prune_ros.runtime.bag_values import gripper, image, joints, pose, text, twist  # noqa: E402
-from vla_prune_ros.runtime.bag_writing import BagWriter  # noqa: E402
-from vla_prune_ros.sim.scene import twist_to_action  # noqa: E402
+from vla_prune_ros.bags.events import Replay
+from vla_prune_ros.bags.reader import Bag
+from vla_prune_ros.bags.topics import guess_topics
+from vla_prune_ros.bags.values import gripper, image, joints, pose, text, twist
+from vla_prune_ros.bags.writer import BagWriter
+from vla_prune_ros.evaluate.closed_loop.record_demo import RecordedScene, command, image_topic
+from vla_prune_ros.evaluate.closed_loop.rollout import run_episode
+from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.sim.scene import twist_to_action
 
 MS = 1_000_000
 FIRST_NS = 1_000_000_000
@@ -132,10 +128,10 @@ def test_the_arm_does_what_was_written(tmp_path, line_scene):
 def test_a_policy_drives_it_like_the_scene_itself(tmp_path, line_scene, script_policy):
     """Commands beyond the limits stay in the bag as they were sent; the scene clips them."""
     plain, scene = line_scene(goal_m=0.97), line_scene(goal_m=0.97)
-    alone = run_episode(script_policy(look_back_s=1.0), plain, 3)
+    alone = run_episode(script_policy(history_s=1.0), plain, 3)
 
     def drive(recorded):
-        result = run_episode(script_policy(look_back_s=1.0, value=1.5), recorded, 3)
+        result = run_episode(script_policy(history_s=1.0, value=1.5), recorded, 3)
         recorded.end()
         assert (result.success, result.steps, result.task) == (True, alone.steps, 'pick_red')
         assert recorded.steps == alone.steps

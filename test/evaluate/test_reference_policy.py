@@ -10,10 +10,9 @@ import pytest
 
 from vla_prune_ros import load_policy
 from vla_prune_ros.evaluate.check import CheckOptions, check_checkpoint
-from vla_prune_ros.evaluate.rollout import run_episode
-from vla_prune_ros.evaluate.wording import swapped
+from vla_prune_ros.evaluate.closed_loop.rollout import run_episode, swapped
 from vla_prune_ros.model.hub import reference_folder
-from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.sim.two_cubes import TASKS
 from vla_prune_ros.train.collect import FIRST_CORRECTION, FIRST_DEMONSTRATION
 
 LARGEST_BYTES = 16 * 2**20
@@ -43,7 +42,7 @@ def test_it_passes_every_probe_of_a_checkpoint():
 
 @pytest.fixture(scope='module')
 def scene(renderer):
-    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+    from vla_prune_ros.sim.two_cubes import TwoCubeScene
 
     scene = TwoCubeScene(tasks=tuple(TASKS))
     yield scene

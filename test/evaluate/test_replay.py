@@ -21,15 +21,18 @@ import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-import arm_recording as arm  # noqa: E402
-import bag_writer  # noqa: E402
+import arm_recording as arm
+import bag_writer
 
-from vla_prune_ros.engine.policy import Policy  # noqa: E402
-from vla_prune_ros.evaluate import replay, replay_worker  # noqa: E402
-from vla_prune_ros.evaluate.replay import ReplayOptions, run_replay  # noqa: E402
-from vla_prune_ros.evaluate.replay_robot import ReplayRobot  # noqa: E402
-from vla_prune_ros.evaluate.replay_setting import ReplaySetting  # noqa: E402
-from vla_prune_ros.model.synthetic import make_checkpoint  # noqa: E402
+from vla_prune_ros.engine.policy import Policy
+from vla_prune_ros.evaluate.replay import method as replay_worker
+from vla_prune_ros.evaluate.replay import run as replay
+from vla_prune_ros.evaluate.replay.run import ReplayOptions, run_replay
+from vla_prune_ros.evaluate.replay.settings import (
+    ReplayRobot,
+    ReplaySetting,
+)
+from vla_prune_ros.model.synthetic import make_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ('dense', 'specprune')

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_prune_ros.evaluate.replay_compare import (
+from vla_prune_ros.evaluate.replay.metrics import (
     Chunks,
     compare,
     rotation_apart_deg,

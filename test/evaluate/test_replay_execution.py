@@ -9,13 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from vla_prune_ros.evaluate.replay_execution import (
-    Executed,
-    borders,
-    compare_flips,
-    execute,
-    flips,
-)
+from vla_prune_ros.evaluate.replay.metrics import Executed, borders, compare_flips, execute, flips
 from vla_prune_ros.records import ActionChunk
 from vla_prune_ros.runtime.schedule import ChunkSchedule
 

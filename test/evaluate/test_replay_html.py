@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 from replay_result import METHODS, bag, comparison, empty_bag, result, row, series
 
-from vla_prune_ros.evaluate import replay_bag_html
-from vla_prune_ros.evaluate.replay_html import replay_html
+from vla_prune_ros.evaluate.replay import report as replay_bag_html
+from vla_prune_ros.evaluate.replay.report import replay_html
 
 VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
 EVIL = '<script>alert("1")</script>&\'$x_1$'

@@ -8,18 +8,14 @@ import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-from rosbags.highlevel import AnyReader  # noqa: E402
+from rosbags.highlevel import AnyReader
 
-from vla_prune_ros.errors import DataError  # noqa: E402
-from vla_prune_ros.evaluate.replay_mcap import topic_names, write_predictions  # noqa: E402
-from vla_prune_ros.evaluate.replay_records import (  # noqa: E402
-    Instant,
-    Recording,
-    ReplayedQuery,
-)
-from vla_prune_ros.records import MotionHint  # noqa: E402
-from vla_prune_ros.runtime.bag import Bag  # noqa: E402
-from vla_prune_ros.runtime.bag_values import chunk, twist  # noqa: E402
+from vla_prune_ros.bags.reader import Bag
+from vla_prune_ros.bags.values import chunk, twist
+from vla_prune_ros.errors import DataError
+from vla_prune_ros.evaluate.replay.mcap_export import topic_names, write_predictions
+from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
+from vla_prune_ros.records import MotionHint
 
 T0 = 1_700_000_000_000_000_000
 MS = 1_000_000

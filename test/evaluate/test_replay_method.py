@@ -12,20 +12,22 @@ import torch
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-import bag_writer as writer  # noqa: E402
-import formula_bag as recorded  # noqa: E402
-from formula_bag import FINGERS, MS, T0, TASK, TURN, VELOCITY, drive, task  # noqa: E402
+import bag_writer as writer
+import formula_bag as recorded
+from formula_bag import FINGERS, MS, T0, TASK, TURN, VELOCITY, drive, task
 
-from vla_prune_ros import Observation, load_policy  # noqa: E402
-from vla_prune_ros.errors import DataError, ProfileError  # noqa: E402
-from vla_prune_ros.evaluate.replay_method import MethodReplay  # noqa: E402
-from vla_prune_ros.evaluate.replay_records import ReplayedQuery  # noqa: E402
-from vla_prune_ros.evaluate.replay_robot import ReplayRobot  # noqa: E402
-from vla_prune_ros.evaluate.replay_scan import scan  # noqa: E402
-from vla_prune_ros.evaluate.replay_setting import ReplaySetting  # noqa: E402
-from vla_prune_ros.model.synthetic import make_checkpoint  # noqa: E402
-from vla_prune_ros.records import MotionHint  # noqa: E402
-from vla_prune_ros.runtime.bag import Bag  # noqa: E402
+from vla_prune_ros import Observation, load_policy
+from vla_prune_ros.bags.reader import Bag
+from vla_prune_ros.errors import DataError, ProfileError
+from vla_prune_ros.evaluate.replay.method import MethodReplay
+from vla_prune_ros.evaluate.replay.records import ReplayedQuery
+from vla_prune_ros.evaluate.replay.scan import scan
+from vla_prune_ros.evaluate.replay.settings import (
+    ReplayRobot,
+    ReplaySetting,
+)
+from vla_prune_ros.model.synthetic import make_checkpoint
+from vla_prune_ros.records import MotionHint
 
 SIDE, STOP = 48, 2400
 PRIMARY, WRIST = range(0, STOP, 50), range(12, STOP, 100)

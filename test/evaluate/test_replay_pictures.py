@@ -9,16 +9,16 @@ import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-import bag_writer as writer  # noqa: E402
-import formula_bag as recorded  # noqa: E402
-from formula_bag import MS, T0  # noqa: E402
+import bag_writer as writer
+import formula_bag as recorded
+from formula_bag import MS, T0
 
-from vla_prune_ros.evaluate.replay_pictures import strip  # noqa: E402
-from vla_prune_ros.evaluate.replay_records import Instant, Recording, ReplayedQuery  # noqa: E402
-from vla_prune_ros.model.images import prepare_image  # noqa: E402
-from vla_prune_ros.profiles import LIBERO  # noqa: E402
-from vla_prune_ros.runtime.bag import Bag, Place  # noqa: E402
-from vla_prune_ros.runtime.bag_observation import WIRING, Wiring  # noqa: E402
+from vla_prune_ros.bags.observation import WIRING, Wiring
+from vla_prune_ros.bags.reader import Bag, Place
+from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
+from vla_prune_ros.evaluate.replay.thumbnails import strip
+from vla_prune_ros.model.images import prepare_image
+from vla_prune_ros.profiles import LIBERO
 
 SIDE = 48
 COUNT = 12

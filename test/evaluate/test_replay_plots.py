@@ -10,12 +10,20 @@ import pytest
 from replay_result import AXES, METHODS, bag, comparison, empty_bag, row, series
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.evaluate import replay_series
-from vla_prune_ros.evaluate.replay_axes_plot import axes_figure
-from vla_prune_ros.evaluate.replay_lanes import gripper_figure, modes_figure
-from vla_prune_ros.evaluate.replay_plots import bag_pictures, cost_figure, error_figure
-from vla_prune_ros.evaluate.replay_series import pens, runs, top_of, windows
-from vla_prune_ros.evaluate.results_plot import MODE_COLOURS
+from vla_prune_ros.evaluate.figures import MODE_COLOURS
+from vla_prune_ros.evaluate.replay import figures as replay_series
+from vla_prune_ros.evaluate.replay.figures import (
+    axes_figure,
+    bag_pictures,
+    cost_figure,
+    error_figure,
+    gripper_figure,
+    modes_figure,
+    pens,
+    runs,
+    top_of,
+    windows,
+)
 
 TITLES = ['Latency and visual tokens', 'Modes over speed', 'Error over time', 'Error per axis',
           'Gripper']  # fmt: skip

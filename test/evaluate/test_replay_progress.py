@@ -6,10 +6,9 @@ import pytest
 from rich.console import Console
 
 from vla_prune_ros.evaluate.methods import Method
-from vla_prune_ros.evaluate.replay_job import ReplayJob
-from vla_prune_ros.evaluate.replay_progress import ReplayProgress
-from vla_prune_ros.evaluate.replay_records import Instant, Recording, ReplayedQuery
-from vla_prune_ros.evaluate.replay_store import ReplayStore, method_key
+from vla_prune_ros.evaluate.replay.progress import ReplayProgress
+from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
+from vla_prune_ros.evaluate.replay.store import ReplayJob, ReplayStore, method_key
 
 
 def recording(topics, queries=3):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_prune_ros.evaluate.replay_records import ReplayedQuery
+from vla_prune_ros.evaluate.replay.records import ReplayedQuery
 from vla_prune_ros.records import MotionHint
 
 floats = st.floats(allow_nan=False, allow_subnormal=True)

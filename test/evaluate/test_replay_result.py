@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import replay_result as sample
 
-from vla_prune_ros.evaluate.replay_html import replay_html
-from vla_prune_ros.evaluate.replay_records import Instant, Recording, ReplayedQuery
-from vla_prune_ros.evaluate.replay_result import BagAnswers, ResultBuilder
+from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
+from vla_prune_ros.evaluate.replay.report import replay_html
+from vla_prune_ros.evaluate.replay.results import BagAnswers, ResultBuilder
 from vla_prune_ros.records import MotionHint
 
 T0 = 1_700_000_000_000_000_000

@@ -9,10 +9,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vla_prune_ros.bags.observation import WIRING
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.evaluate.replay_robot import ReplayRobot, load_robot, save_robot
+from vla_prune_ros.evaluate.replay.settings import ReplayRobot, load_robot, save_robot
 from vla_prune_ros.profiles import BRIDGE, LIBERO
-from vla_prune_ros.runtime.bag_observation import WIRING
 from vla_prune_ros.runtime.motion import ActionMotion, PoseMotion
 
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
@@ -234,7 +234,7 @@ def test_limits_and_wiring_are_those_of_the_parameters():
 
 def test_the_defaults_are_those_of_the_node():
     pytest.importorskip('rclpy', reason='no ROS 2 distribution and no ros-* wheels')
-    from vla_prune_ros.nodes.policy_params import PolicyParams
+    from vla_prune_ros.nodes.policy.params import PolicyParams
 
     node = PolicyParams()
     for name, value in asdict(ReplayRobot()).items():

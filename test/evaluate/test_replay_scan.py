@@ -8,15 +8,17 @@ import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-import bag_writer as writer  # noqa: E402
-import formula_bag as recorded  # noqa: E402
-from formula_bag import MS, T0, TASK, TURN, VELOCITY, drive, grips, task, twists  # noqa: E402
-from rosbags.rosbag2 import Writer  # noqa: E402
+import bag_writer as writer
+import formula_bag as recorded
+from formula_bag import MS, T0, TASK, TURN, VELOCITY, drive, grips, task, twists
+from rosbags.rosbag2 import Writer
 
-from vla_prune_ros.errors import DataError, ProfileError  # noqa: E402
-from vla_prune_ros.evaluate.replay_robot import ReplayRobot  # noqa: E402
-from vla_prune_ros.evaluate.replay_scan import scan  # noqa: E402
-from vla_prune_ros.evaluate.replay_setting import ReplaySetting  # noqa: E402
+from vla_prune_ros.errors import DataError, ProfileError
+from vla_prune_ros.evaluate.replay.scan import scan
+from vla_prune_ros.evaluate.replay.settings import (
+    ReplayRobot,
+    ReplaySetting,
+)
 
 K = 8
 ROBOT = ReplayRobot(instruction=TASK)

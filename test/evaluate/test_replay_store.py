@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from vla_prune_ros.evaluate.methods import Method
-from vla_prune_ros.evaluate.replay_records import ReplayedQuery
-from vla_prune_ros.evaluate.replay_setting import ReplaySetting
-from vla_prune_ros.evaluate.replay_store import ReplayStore, bag_key, bag_name, method_key
+from vla_prune_ros.evaluate.replay.records import ReplayedQuery
+from vla_prune_ros.evaluate.replay.settings import ReplaySetting
+from vla_prune_ros.evaluate.replay.store import ReplayStore, bag_key, bag_name, method_key
 
 QUERIES = [
     ReplayedQuery(

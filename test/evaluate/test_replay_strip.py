@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from replay_result import GREY, moment, picture_uri
 
-from vla_prune_ros.evaluate.replay_markup import node
-from vla_prune_ros.evaluate.replay_strip import overlay_uri, read_uri, strip_table
+from vla_prune_ros.evaluate.replay.report import node, overlay_uri, read_uri, strip_table
 
 LOSS = 10  # of JPEG, in the middle of a patch
 

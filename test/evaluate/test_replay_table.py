@@ -6,7 +6,7 @@ import pytest
 from replay_result import METHODS, bag, empty_bag, result, row
 from rich.console import Console
 
-from vla_prune_ros.evaluate.replay_table import replay_notes, replay_tables
+from vla_prune_ros.evaluate.replay.table import replay_notes, replay_tables
 
 
 def printed(table, width=110):

@@ -6,9 +6,13 @@ import json
 import pytest
 from rich.console import Console
 
-from vla_prune_ros.evaluate.episode import EpisodeKey, EpisodeResult, QueryRecord
-from vla_prune_ros.evaluate.results import quantiles, result_rows
-from vla_prune_ros.evaluate.results_table import result_notes, result_tables
+from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey, EpisodeResult, QueryRecord
+from vla_prune_ros.evaluate.closed_loop.tables import (
+    quantiles,
+    result_notes,
+    result_rows,
+    result_tables,
+)
 
 
 def episode(task, seed, success, queries, wrong='', refresh=(), error=''):

@@ -1,6 +1,6 @@
 """Markdown of a result: cells counted by hand, numbers from the JSON that goes in."""
 
-from vla_prune_ros.evaluate.results_markdown import result_markdown
+from vla_prune_ros.evaluate.closed_loop.tables import result_markdown
 
 
 def row(method, successes, versus):

@@ -6,10 +6,10 @@ import cv2
 import pytest
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.evaluate import results_plot
-from vla_prune_ros.evaluate.episode import EpisodeKey, EpisodeResult, QueryRecord
-from vla_prune_ros.evaluate.results import result_rows
-from vla_prune_ros.evaluate.results_plot import plot_modes, plot_success
+from vla_prune_ros.evaluate import figures as results_plot
+from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey, EpisodeResult, QueryRecord
+from vla_prune_ros.evaluate.closed_loop.tables import result_rows
+from vla_prune_ros.evaluate.figures import plot_modes, plot_success
 
 METHODS, TASKS = ['dense', 'specprune:paper'], ['pick_red', 'stack_red_on_green']
 

@@ -14,9 +14,14 @@ import pytest
 import yaml
 
 from vla_prune_ros.errors import ActionRefused, InputRefused, VlaPruneError
-from vla_prune_ros.evaluate.episode import EpisodeResult
-from vla_prune_ros.evaluate.rollout import run_episode, step_limit
-from vla_prune_ros.evaluate.scene_motion import HAND_LINK, PANDA_URDF, scene_motion
+from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeResult
+from vla_prune_ros.evaluate.closed_loop.rollout import (
+    HAND_LINK,
+    PANDA_URDF,
+    run_episode,
+    scene_motion,
+    step_limit,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = 1_000_000_000
@@ -61,7 +66,7 @@ def test_speed_is_that_of_the_end_effector_at_the_query(line_scene, script_polic
 
 
 def test_a_pruner_that_compares_frames_is_shown_every_step(line_scene, script_policy):
-    policy, scene = script_policy(look_back_s=0.4), line_scene()
+    policy, scene = script_policy(history_s=0.4), line_scene()
     run_episode(policy, scene, 0, 19)
     assert scene.rendered_at == list(range(20))
     for camera in ('primary', 'wrist'):
@@ -71,16 +76,16 @@ def test_a_pruner_that_compares_frames_is_shown_every_step(line_scene, script_po
     assert {c for c, *_ in policy.watched} == {'primary', 'wrist'}
 
 
-@pytest.mark.parametrize('look_back_s', [None, 0.0])
-def test_for_the_others_only_queries_are_rendered(line_scene, script_policy, look_back_s):
-    policy, scene = script_policy(look_back_s=look_back_s), line_scene()
+@pytest.mark.parametrize('history_s', [None, 0.0])
+def test_for_the_others_only_queries_are_rendered(line_scene, script_policy, history_s):
+    policy, scene = script_policy(history_s=history_s), line_scene()
     run_episode(policy, scene, 0, 19)
     assert scene.rendered_at == [0, 8, 16] and policy.watched == []
     assert [o.images['primary'][-1, -1, 0] for o in policy.seen] == [1, 9, 17]
 
 
 def test_watching_can_be_left_out(line_scene, script_policy):
-    policy, scene = script_policy(look_back_s=0.4), line_scene()
+    policy, scene = script_policy(history_s=0.4), line_scene()
     run_episode(policy, scene, 0, 16, watch=False)
     assert scene.rendered_at == [0, 8] and policy.watched == []
 
@@ -184,7 +189,7 @@ def test_the_arm_is_that_of_the_parameter_file():
 
 
 def test_without_pinocchio_poses_are_compared(line_scene, monkeypatch):
-    from vla_prune_ros.evaluate import scene_motion as module
+    from vla_prune_ros.evaluate.closed_loop import rollout as module
 
     monkeypatch.setattr(module, '_jacobian', lambda: None)
     scene = line_scene()
@@ -194,7 +199,7 @@ def test_without_pinocchio_poses_are_compared(line_scene, monkeypatch):
 
 def test_importing_it_loads_neither_torch_nor_a_simulator():
     code = (
-        'import sys, vla_prune_ros.evaluate.rollout; '
+        'import sys, vla_prune_ros.evaluate.closed_loop.rollout; '
         'print(sorted({"torch", "mujoco", "robosuite", "scipy", "cv2"} & set(sys.modules)))'
     )
     done = subprocess.run(
@@ -206,7 +211,7 @@ def test_importing_it_loads_neither_torch_nor_a_simulator():
 def test_in_the_two_cube_scene_speed_comes_from_the_joints(script_policy, renderer):
     """The arm moves along x at a known command; MuJoCo's own poses say how fast it was."""
     pytest.importorskip('pinocchio', reason='the motion extra is not installed')
-    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+    from vla_prune_ros.sim.two_cubes import TwoCubeScene
 
     scene = TwoCubeScene(image_size=32, tasks=('place_red_left',))
     try:

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from vla_prune_ros.cli import build_parser
-from vla_prune_ros.evaluate import sim_bench
-from vla_prune_ros.evaluate.sim_bench import PARTS, SimBenchOptions, run_sim_bench
+from vla_prune_ros.evaluate.bench import simulator as sim_bench
+from vla_prune_ros.evaluate.bench.simulator import PARTS, SimBenchOptions, run_sim_bench
 
 
 def text(renderable):

@@ -14,7 +14,7 @@ from vla_prune_ros.evaluate.summary import (
     stage_label,
     stage_quantiles,
 )
-from vla_prune_ros.runtime.recording import MethodRun
+from vla_prune_ros.records import MethodRun
 
 
 def record(i):

@@ -3,8 +3,8 @@
 import pytest
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.evaluate.wording import swapped, wording
-from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.evaluate.closed_loop.rollout import swapped, wording
+from vla_prune_ros.sim.two_cubes import TASKS
 
 
 def test_the_sister_of_every_task_is_a_task():

@@ -1,11 +1,11 @@
-"""One message of every kind that :mod:`vla_prune_ros.runtime.bag_messages` builds, and a bag of
+"""One message of every kind that :mod:`vla_prune_ros.bags.messages` builds, and a bag of
 them. Functions, for building a message needs ``rosbags``."""
 
 import numpy as np
 
+from vla_prune_ros.bags import messages as build
+from vla_prune_ros.bags.writer import BagWriter
 from vla_prune_ros.records import ActionChunk
-from vla_prune_ros.runtime import bag_messages as build
-from vla_prune_ros.runtime.bag_writing import BagWriter
 
 STAMP = 1_700_000_000_123_456_789
 RNG = np.random.default_rng(0)

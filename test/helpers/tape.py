@@ -68,7 +68,7 @@ class Tape(TorchDispatchMode):
 
 
 def record_tape(run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-    """As :func:`vla_prune_ros.engine.programs.cuda_graph`'s, for a CPU."""
+    """As :func:`vla_prune_ros.engine.graphs.cuda_graph`'s, for a CPU."""
     for _ in range(2):
         run()
     tape = Tape()

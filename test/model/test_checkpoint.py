@@ -9,10 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vla_prune_ros.errors import CheckpointError
-from vla_prune_ros.model.checkpoint import load_model, read_size
-from vla_prune_ros.model.statistics import read_statistics
+from vla_prune_ros.model.checkpoint import find_variant, load_model, read_size
+from vla_prune_ros.model.normalization import read_statistics
 from vla_prune_ros.model.synthetic import make_checkpoint
-from vla_prune_ros.model.variant import find_variant
 from vla_prune_ros.profiles import ALOHA, LIBERO
 
 HEAD = 'action_head--150000_checkpoint.pt'

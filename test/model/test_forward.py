@@ -5,13 +5,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaModel
 
-from vla_prune_ros.model.checkpoint import load_model
+from vla_prune_ros.model.checkpoint import Variant, load_model
 from vla_prune_ros.model.language import LanguageModel, rope
-from vla_prune_ros.model.variant import Variant
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.baselines import Dense
-from vla_prune_ros.pruning.plan import Layout, Site
-from vla_prune_ros.pruning.walk import PruningPass
+from vla_prune_ros.pruning.base import Layout, PruningSite
+from vla_prune_ros.pruning.forward_state import PruningState
+from vla_prune_ros.pruning.methods.baselines import Dense
 
 TOLERANCE = {'rtol': 0, 'atol': 1e-4}
 
@@ -100,7 +99,7 @@ class Watcher(Dense):
     """Keeps everything and remembers the attention rows it was shown."""
 
     def __init__(self, layers, rows):
-        object.__setattr__(self, 'sites', tuple(Site(layer, rows) for layer in layers))
+        object.__setattr__(self, 'sites', tuple(PruningSite(layer, rows) for layer in layers))
         object.__setattr__(self, 'seen', {})
 
     def keep(self, view):
@@ -160,7 +159,7 @@ def test_the_loop_equals_transformers_with_an_open_mask():
     ours.model.load_state_dict(reference.state_dict())
     layout = Layout(('a',), patches=9, proprio=1, prompt=16, slots=6)
     x = torch.randn(1, layout.length, 32)
-    walk = PruningPass(layout, Dense(), torch.arange(layout.length))
+    walk = PruningState(layout, Dense(), torch.arange(layout.length))
     mask = torch.zeros(1, 1, layout.length, layout.length)
     want = reference(inputs_embeds=x, attention_mask=mask, use_cache=False).last_hidden_state
     torch.testing.assert_close(

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from vla_prune_ros.model.fused import fuse, gated_mlp, query_key_value, reserve
+from vla_prune_ros.model.language import fuse, gated_mlp, query_key_value, reserve
 
 SHAPE = LlamaConfig(
     vocab_size=50,

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from vla_prune_ros.errors import InputRefused
 from vla_prune_ros.model import images
-from vla_prune_ros.model.pixels import normalized_pixels
+from vla_prune_ros.model.images import normalized_pixels
 
 CAMERAS = (('agentview', 'raw.agentview_image', 0), ('wrist', 'raw.robot0_eye_in_hand_image', 1))
 

@@ -11,12 +11,11 @@ import torch
 from transformers import LlamaConfig
 
 from vla_prune_ros.model import language
-from vla_prune_ros.model.checkpoint import load_model
-from vla_prune_ros.model.variant import Variant
+from vla_prune_ros.model.checkpoint import Variant, load_model
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.baselines import Dense
-from vla_prune_ros.pruning.plan import Layout
-from vla_prune_ros.pruning.walk import PruningPass
+from vla_prune_ros.pruning.base import Layout
+from vla_prune_ros.pruning.forward_state import PruningState
+from vla_prune_ros.pruning.methods.baselines import Dense
 
 POSITIONS = torch.arange(600)
 HEAD_DIM, THETA = 128, 10000.0
@@ -103,7 +102,7 @@ def decoder_and_input(batch):
 
 
 def dense():
-    return PruningPass(LAYOUT, Dense(), torch.arange(LAYOUT.length))
+    return PruningState(LAYOUT, Dense(), torch.arange(LAYOUT.length))
 
 
 @torch.inference_mode()

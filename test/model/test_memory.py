@@ -17,8 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vla_prune_ros.model import files, synthetic
-from vla_prune_ros.model.checkpoint import load_model
-from vla_prune_ros.model.variant import find_variant
+from vla_prune_ros.model.checkpoint import find_variant, load_model
 from vla_prune_ros.profiles import LIBERO
 
 LARGE = synthetic.Preset((256, 6, 4), (320, 6, 4), 1024, 2816, 16, 8)

@@ -12,10 +12,8 @@ import torch
 from safetensors import safe_open
 from transformers import LlamaConfig
 
-from vla_prune_ros.model.checkpoint import read_size
+from vla_prune_ros.model.checkpoint import Variant, published_shapes, read_size
 from vla_prune_ros.model.openvla import ModelSize, OpenVLAOFT
-from vla_prune_ros.model.published import published_shapes
-from vla_prune_ros.model.variant import Variant
 from vla_prune_ros.model.vision import dino_size, siglip_size
 from vla_prune_ros.profiles import LIBERO
 

@@ -13,12 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vla_prune_ros.model.checkpoint import read_size
-from vla_prune_ros.model.film import film_tensors
+from vla_prune_ros.model.checkpoint import Variant, find_variant, read_size
+from vla_prune_ros.model.export import write_configs, write_weights
 from vla_prune_ros.model.openvla import OpenVLAOFT
 from vla_prune_ros.model.synthetic import Preset, model_size
-from vla_prune_ros.model.variant import Variant, find_variant
-from vla_prune_ros.model.writing import write_configs, write_weights
+from vla_prune_ros.model.vision import film_tensors
 from vla_prune_ros.profiles import LIBERO
 
 SIZE = model_size(Preset((16, 3, 2), (20, 2, 2), 16, 24, 2, 2))

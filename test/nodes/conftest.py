@@ -230,7 +230,7 @@ class PolicyRig:
     """A policy node and the robot it listens to; ``remap`` is one rule of topics."""
 
     def __init__(self, remap: str = '', **parameters: Any) -> None:
-        from vla_prune_ros.nodes.policy_node import PolicyNode
+        from vla_prune_ros.nodes.policy.node import PolicyNode
 
         overrides = [Parameter(k, value=v) for k, v in parameters.items()]
         arguments = ['--ros-args', '-r', remap] if remap else None
@@ -283,7 +283,7 @@ class RecordingPruner:
 
     name = 'recorder'
     sites = ()
-    look_back_s = 0.5
+    history_s = 0.5
 
     def __init__(self) -> None:
         self.queries: list[Any] = []
@@ -326,9 +326,9 @@ class _Refresher:
     name = 'refresher'
 
     def __init__(self, harvest: Callable[[int], None]) -> None:
-        from vla_prune_ros.pruning.plan import Site
+        from vla_prune_ros.pruning.base import PruningSite
 
-        self.sites = tuple(Site(layer) for layer in range(3))
+        self.sites = tuple(PruningSite(layer) for layer in range(3))
         self._harvest = harvest
 
     def begin(self, query: Any) -> str:

@@ -20,24 +20,24 @@ pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-import bag_writer as writer  # noqa: E402
-from geometry_msgs.msg import PoseStamped, TwistStamped  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from rosgraph_msgs.msg import Clock  # noqa: E402
-from sensor_msgs.msg import CompressedImage, Image, JointState  # noqa: E402
-from std_msgs.msg import String  # noqa: E402
-from trajectory_msgs.msg import JointTrajectory  # noqa: E402
+import bag_writer as writer
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
 
-from vla_prune_ros import load_policy  # noqa: E402
-from vla_prune_ros.errors import DataError, ProfileError, VlaPruneError  # noqa: E402
-from vla_prune_ros.nodes import qos  # noqa: E402
-from vla_prune_ros.nodes.bag_player import BagPlayerNode  # noqa: E402
-from vla_prune_ros.nodes.client import Client  # noqa: E402
-from vla_prune_ros.nodes.messages import to_ns  # noqa: E402
-from vla_prune_ros.profiles import LIBERO  # noqa: E402
-from vla_prune_ros.runtime.bag import Bag  # noqa: E402
-from vla_prune_ros.runtime.bag_replay import frames  # noqa: E402
-from vla_prune_ros.runtime.bag_topics import guess_topics  # noqa: E402
+from vla_prune_ros import load_policy
+from vla_prune_ros.bags.events import frames
+from vla_prune_ros.bags.reader import Bag
+from vla_prune_ros.bags.topics import guess_topics
+from vla_prune_ros.errors import DataError, ProfileError, VlaPruneError
+from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes.client import Client
+from vla_prune_ros.nodes.messages import to_ns
+from vla_prune_ros.nodes.tools.bag_player import BagPlayerNode
+from vla_prune_ros.profiles import LIBERO
 
 ROOT = Path(__file__).resolve().parents[2]
 STORE, T0, MS = writer.STORE, writer.T0, writer.MS

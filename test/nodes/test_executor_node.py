@@ -16,17 +16,17 @@ import pytest
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
-from geometry_msgs.msg import PoseStamped, TwistStamped  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from scipy.spatial.transform import Rotation  # noqa: E402
-from trajectory_msgs.msg import JointTrajectory  # noqa: E402
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.parameter import Parameter
+from scipy.spatial.transform import Rotation
+from trajectory_msgs.msg import JointTrajectory
 
-from vla_prune_ros.errors import VlaPruneError  # noqa: E402
-from vla_prune_ros.nodes import qos  # noqa: E402
-from vla_prune_ros.nodes.client import Client  # noqa: E402
-from vla_prune_ros.nodes.executor_node import ExecutorNode  # noqa: E402
-from vla_prune_ros.nodes.messages import chunk_message, pose_arrays, pose_message  # noqa: E402
-from vla_prune_ros.records import ActionChunk  # noqa: E402
+from vla_prune_ros.errors import VlaPruneError
+from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes.client import Client
+from vla_prune_ros.nodes.executor.node import ExecutorNode
+from vla_prune_ros.nodes.messages import chunk_message, pose_arrays, pose_message
+from vla_prune_ros.records import ActionChunk
 
 NODE = '/chunk_executor'
 DT_S = 0.05
@@ -217,11 +217,11 @@ BAD = {
 
 @pytest.mark.parametrize('case', BAD)
 def test_a_bad_chunk_is_refused_by_name_and_moves_nothing(arm, case):
-    message, what, mend = BAD[case]
+    message, what, remedy = BAD[case]
     one = arm()
     one.arm()
     one.send(message)
-    one.until_says('REFUSED', what, mend)
+    one.until_says('REFUSED', what, remedy)
     one.client.spin_for(0.2)
     assert one.twists == []
     one.send(chunk())
@@ -325,7 +325,7 @@ def test_parameters_of_a_running_executor_cannot_look_changed(arm):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_process_with_a_last_zero(ros, tmp_path, number):
     log = (tmp_path / 'log').open('wb')
-    command = [sys.executable, '-m', 'vla_prune_ros.nodes.executor_node', '--ros-args']
+    command = [sys.executable, '-m', 'vla_prune_ros.nodes.executor.node', '--ros-args']
     one = Arm()
     process = subprocess.Popen([*command, '-p', 'output:=twist'], stdout=log, stderr=log)
     try:
@@ -346,7 +346,7 @@ def test_a_signal_ends_the_process_with_a_last_zero(ros, tmp_path, number):
 
 
 def test_a_bad_parameter_is_one_line_and_exit_code_one():
-    command = [sys.executable, '-m', 'vla_prune_ros.nodes.executor_node', '--ros-args']
+    command = [sys.executable, '-m', 'vla_prune_ros.nodes.executor.node', '--ros-args']
     done = subprocess.run([*command, '-p', 'rate_hz:=1000.0'], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith('error: parameter rate_hz') and done.stderr.count('\n') == 1
@@ -354,7 +354,7 @@ def test_a_bad_parameter_is_one_line_and_exit_code_one():
 
 def test_the_executor_never_loads_torch():
     code = (
-        'import sys, vla_prune_ros.nodes.executor_node; '
+        'import sys, vla_prune_ros.nodes.executor.node; '
         'print([m for m in ("torch", "transformers", "cv2") if m in sys.modules])'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)

@@ -17,40 +17,33 @@ pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 pytestmark = pytest.mark.ros
 rclpy = pytest.importorskip('rclpy', reason='no ROS 2 distribution and no ros-* wheels')
 
-import bag_writer as writer  # noqa: E402
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from rclpy.qos import ReliabilityPolicy  # noqa: E402
-from sensor_msgs.msg import JointState  # noqa: E402
-from trajectory_msgs.msg import JointTrajectory  # noqa: E402
+import bag_writer as writer
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
 
-from vla_prune_ros.model.synthetic import make_checkpoint  # noqa: E402
-from vla_prune_ros.nodes import interface_doc  # noqa: E402
-from vla_prune_ros.nodes.bag_player import BagPlayerNode  # noqa: E402
-from vla_prune_ros.nodes.executor_node import ExecutorNode  # noqa: E402
-from vla_prune_ros.nodes.interface_tables import (  # noqa: E402
-    NODES,
-    PUBLISHED,
-    SERVICES,
-    SUBSCRIBED,
-)
-from vla_prune_ros.nodes.interface_words import (  # noqa: E402
+from vla_prune_ros.model.synthetic import make_checkpoint
+from vla_prune_ros.nodes.executor.node import ExecutorNode
+from vla_prune_ros.nodes.messages import image_message, pose_message, status_values, to_ns
+from vla_prune_ros.nodes.policy.node import PolicyNode
+from vla_prune_ros.nodes.qos import command, sensor_data
+from vla_prune_ros.nodes.simulator.node import SimulatorNode
+from vla_prune_ros.nodes.tools import interface_doc
+from vla_prune_ros.nodes.tools.bag_player import BagPlayerNode
+from vla_prune_ros.nodes.tools.interface_doc import (
     CHUNK_FIELDS,
     DIAGNOSTICS,
     INFERENCE,
+    NODES,
+    PUBLISHED,
+    SERVICES,
     STATES,
+    SUBSCRIBED,
 )
-from vla_prune_ros.nodes.messages import (  # noqa: E402
-    image_message,
-    pose_message,
-    status_values,
-    to_ns,
-)
-from vla_prune_ros.nodes.policy_node import PolicyNode  # noqa: E402
-from vla_prune_ros.nodes.qos import command, sensor_data  # noqa: E402
-from vla_prune_ros.nodes.simulator_node import SimulatorNode  # noqa: E402
-from vla_prune_ros.sim.scene import SceneState  # noqa: E402
+from vla_prune_ros.sim.scene import SceneState
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs' / 'interface.md'
@@ -186,7 +179,7 @@ def types(rows):
 def test_the_page_is_what_the_generator_prints(capsys):
     assert interface_doc.main() == 0
     assert PAGE.read_text(encoding='utf-8') == capsys.readouterr().out, (
-        'run: python -m vla_prune_ros.nodes.interface_doc > docs/interface.md'
+        'run: python -m vla_prune_ros.nodes.tools.interface_doc > docs/interface.md'
     )
 
 

@@ -11,14 +11,14 @@ import pytest
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
-from builtin_interfaces.msg import Time  # noqa: E402
-from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sensor_msgs.msg import Image
 
-from vla_prune_ros.errors import InputRefused  # noqa: E402
-from vla_prune_ros.nodes.messages import (  # noqa: E402
+from vla_prune_ros.errors import InputRefused
+from vla_prune_ros.nodes.messages import (
     chunk_message,
     chunk_record,
     gripper_message,
@@ -33,7 +33,7 @@ from vla_prune_ros.nodes.messages import (  # noqa: E402
     to_ns,
     to_stamp,
 )
-from vla_prune_ros.records import ActionChunk  # noqa: E402
+from vla_prune_ros.records import ActionChunk
 
 NUMBERS = st.floats(-10, 10, allow_subnormal=False)
 NAMES = ['delta_x', 'delta_y', 'delta_z', 'delta_rx', 'delta_ry', 'delta_rz', 'gripper']
@@ -125,11 +125,11 @@ def test_what_is_no_chunk_is_refused(spoil):
     message = chunk_message(a_chunk())
     chunk_record(message)
     spoil(message)
-    reason, what, mend = REFUSED[spoil]
+    reason, what, remedy = REFUSED[spoil]
     with pytest.raises(InputRefused) as refusal:
         chunk_record(message)
     assert refusal.value.reason == reason
-    assert what in refusal.value.what and mend in refusal.value.mend
+    assert what in refusal.value.what and remedy in refusal.value.remedy
 
 
 def test_rounding_of_times_is_no_reason_to_refuse():

@@ -15,15 +15,15 @@ pytest.importorskip('rclpy')
 pytest.importorskip('robosuite', reason='the sim extra is not installed')
 pytest.importorskip('pinocchio', reason='the motion extra is not installed')
 
-from rclpy.node import Node  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from scipy.spatial.transform import Rotation  # noqa: E402
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from scipy.spatial.transform import Rotation
 
-from vla_prune_ros.nodes.messages import to_stamp  # noqa: E402
-from vla_prune_ros.nodes.motion_input import MotionInput  # noqa: E402
-from vla_prune_ros.nodes.parameters import declare  # noqa: E402
-from vla_prune_ros.nodes.policy_params import PolicyParams  # noqa: E402
-from vla_prune_ros.nodes.simulator_messages import joint_message, pose_message  # noqa: E402
+from vla_prune_ros.nodes.messages import to_stamp
+from vla_prune_ros.nodes.params import declare
+from vla_prune_ros.nodes.policy.inputs import MotionInput
+from vla_prune_ros.nodes.policy.params import PolicyParams
+from vla_prune_ros.nodes.simulator.outputs import joint_message, pose_message
 
 ROOT = Path(__file__).resolve().parents[2]
 HAND = 'robot0_right_hand'
@@ -37,7 +37,7 @@ MOTIONS = {
 
 @pytest.fixture(scope='module')
 def scene(renderer):
-    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+    from vla_prune_ros.sim.two_cubes import TwoCubeScene
 
     scene = TwoCubeScene(image_size=64)
     yield scene

@@ -12,11 +12,11 @@ import pytest
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
-from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
-from std_msgs.msg import String  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus
+from std_msgs.msg import String
 
-from vla_prune_ros.nodes import qos  # noqa: E402
-from vla_prune_ros.nodes.messages import status_values, to_ns  # noqa: E402
+from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes.messages import status_values, to_ns
 
 LEVER = """<robot name="lever">
   <link name="base"/><link name="arm"/><link name="tip"/>

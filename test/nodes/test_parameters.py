@@ -13,16 +13,16 @@ import yaml
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
-from rcl_interfaces.msg import ParameterType  # noqa: E402
-from rclpy.node import Node  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
+from rcl_interfaces.msg import ParameterType
+from rclpy.node import Node
+from rclpy.parameter import Parameter
 
-from vla_prune_ros.errors import ProfileError  # noqa: E402
-from vla_prune_ros.nodes.executor_params import ExecutorParams  # noqa: E402
-from vla_prune_ros.nodes.fake_robot import FakeRobotParams  # noqa: E402
-from vla_prune_ros.nodes.parameters import check_value, declare, defaults, read  # noqa: E402
-from vla_prune_ros.nodes.policy_params import PolicyParams  # noqa: E402
-from vla_prune_ros.nodes.simulator_node import SimulatorParams  # noqa: E402
+from vla_prune_ros.errors import ProfileError
+from vla_prune_ros.nodes.executor.params import ExecutorParams
+from vla_prune_ros.nodes.params import check_value, declare, defaults, read
+from vla_prune_ros.nodes.policy.params import PolicyParams
+from vla_prune_ros.nodes.simulator.node import SimulatorParams
+from vla_prune_ros.nodes.tools.fake_robot import FakeRobotParams
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = {

@@ -7,10 +7,10 @@ import pytest
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
-from rosgraph_msgs.msg import Clock  # noqa: E402
+from rosgraph_msgs.msg import Clock
 
-from vla_prune_ros.nodes import qos  # noqa: E402
-from vla_prune_ros.nodes.messages import to_ns, to_stamp  # noqa: E402
+from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes.messages import to_ns, to_stamp
 
 
 class Bag:

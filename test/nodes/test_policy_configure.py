@@ -9,8 +9,8 @@ pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
 
-from vla_prune_ros.engine import policy  # noqa: E402
-from vla_prune_ros.nodes.client import CLEANUP, CONFIGURE  # noqa: E402
+from vla_prune_ros.engine import policy
+from vla_prune_ros.nodes.client import CLEANUP, CONFIGURE
 
 
 def remove(folder, pattern):

@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
-from vla_prune_ros.nodes.messages import to_ns, to_stamp  # noqa: E402
+from vla_prune_ros.nodes.messages import to_ns, to_stamp
 
 MS = 1_000_000
 

@@ -14,18 +14,18 @@ import pytest
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
-from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
-from lifecycle_msgs.srv import GetState  # noqa: E402
-from scipy.spatial.transform import Rotation  # noqa: E402
-from sensor_msgs.msg import CompressedImage  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.srv import GetState
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CompressedImage
 
-from vla_prune_ros import load_policy  # noqa: E402
-from vla_prune_ros.errors import VlaPruneError  # noqa: E402
-from vla_prune_ros.nodes import qos  # noqa: E402
-from vla_prune_ros.nodes.client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE  # noqa: E402
-from vla_prune_ros.nodes.messages import status_values, to_ns, to_stamp  # noqa: E402
-from vla_prune_ros.pruning.trained import write_trained  # noqa: E402
-from vla_prune_ros.records import Observation  # noqa: E402
+from vla_prune_ros import load_policy
+from vla_prune_ros.errors import VlaPruneError
+from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes.client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE
+from vla_prune_ros.nodes.messages import status_values, to_ns, to_stamp
+from vla_prune_ros.pruning.trained import write_trained
+from vla_prune_ros.records import Observation
 
 POSITION = np.array([0.05, 0.1, 1.1])
 QUATERNION = np.array([0.995, -0.05, 0.03, 0.08])

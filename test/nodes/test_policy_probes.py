@@ -7,10 +7,10 @@ import pytest
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
-import torch.nn.functional as F  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
-from vla_prune_ros.nodes.client import CLEANUP, CONFIGURE  # noqa: E402
+from vla_prune_ros.nodes.client import CLEANUP, CONFIGURE
 
 
 def assert_refused(one, *words):

@@ -12,11 +12,11 @@ import pytest
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
-from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus
 
-from vla_prune_ros.model.images import prepare_image  # noqa: E402
-from vla_prune_ros.nodes.client import CLEANUP, DEACTIVATE  # noqa: E402
-from vla_prune_ros.nodes.messages import status_values, to_stamp  # noqa: E402
+from vla_prune_ros.model.images import prepare_image
+from vla_prune_ros.nodes.client import CLEANUP, DEACTIVATE
+from vla_prune_ros.nodes.messages import status_values, to_stamp
 
 LONG = 60.0
 

@@ -7,13 +7,14 @@ import pytest
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
-from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
-from nav_msgs.msg import Path as PathMessage  # noqa: E402
-from sensor_msgs.msg import CompressedImage  # noqa: E402
-from trajectory_msgs.msg import JointTrajectory  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus
+from nav_msgs.msg import Path as PathMessage
+from sensor_msgs.msg import CompressedImage
+from trajectory_msgs.msg import JointTrajectory
 
-from vla_prune_ros.nodes import outputs, qos  # noqa: E402
-from vla_prune_ros.nodes.messages import status_values, to_ns, to_stamp  # noqa: E402
+from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes.messages import status_values, to_ns, to_stamp
+from vla_prune_ros.nodes.policy import outputs
 
 POSITION = np.array([0.05, 0.1, 1.1])  # where the test robot's arm is
 

@@ -12,16 +12,18 @@ pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-import bag_writer as writer  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
+import bag_writer as writer
+from rclpy.parameter import Parameter
 
-from vla_prune_ros import load_policy  # noqa: E402
-from vla_prune_ros.evaluate.replay_method import MethodReplay  # noqa: E402
-from vla_prune_ros.evaluate.replay_robot import ReplayRobot  # noqa: E402
-from vla_prune_ros.evaluate.replay_setting import ReplaySetting  # noqa: E402
-from vla_prune_ros.nodes.bag_player import BagPlayerNode  # noqa: E402
-from vla_prune_ros.nodes.messages import status_values, to_ns  # noqa: E402
-from vla_prune_ros.runtime.bag import Bag  # noqa: E402
+from vla_prune_ros import load_policy
+from vla_prune_ros.bags.reader import Bag
+from vla_prune_ros.evaluate.replay.method import MethodReplay
+from vla_prune_ros.evaluate.replay.settings import (
+    ReplayRobot,
+    ReplaySetting,
+)
+from vla_prune_ros.nodes.messages import status_values, to_ns
+from vla_prune_ros.nodes.tools.bag_player import BagPlayerNode
 
 T0, MS = writer.T0, writer.MS
 FINGERS = ('panda_finger_joint1', 'panda_finger_joint2')

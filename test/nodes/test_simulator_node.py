@@ -20,22 +20,22 @@ pytestmark = pytest.mark.ros
 pytest.importorskip('robosuite', reason='the sim extra is not installed')
 rclpy = pytest.importorskip('rclpy', reason='no ROS 2 distribution and no ros-* wheels')
 
-import yaml  # noqa: E402
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from geometry_msgs.msg import PoseStamped, TwistStamped  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rosgraph_msgs.msg import Clock  # noqa: E402
-from sensor_msgs.msg import Image, JointState  # noqa: E402
-from std_msgs.msg import String  # noqa: E402
-from std_srvs.srv import SetBool, Trigger  # noqa: E402
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint  # noqa: E402
+import yaml
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.executors import SingleThreadedExecutor
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from vla_prune_ros.errors import InputRefused, VlaPruneError  # noqa: E402
-from vla_prune_ros.nodes import qos  # noqa: E402
-from vla_prune_ros.nodes.parameters import defaults  # noqa: E402
-from vla_prune_ros.nodes.simulator_messages import gripper_goal  # noqa: E402
-from vla_prune_ros.nodes.simulator_params import SimulatorParams  # noqa: E402
-from vla_prune_ros.sim.rendering import choose_gl  # noqa: E402
+from vla_prune_ros.errors import InputRefused, VlaPruneError
+from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes.params import defaults
+from vla_prune_ros.nodes.simulator.outputs import gripper_goal
+from vla_prune_ros.nodes.simulator.params import SimulatorParams
+from vla_prune_ros.sim.rendering import choose_gl
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAIN = int(os.environ.get('ROS_DOMAIN_ID', 1 + os.getpid() % 100))
@@ -63,7 +63,7 @@ def start(log, *parameters):
     command = [
         sys.executable,
         '-m',
-        'vla_prune_ros.nodes.simulator_node',
+        'vla_prune_ros.nodes.simulator.node',
         '--ros-args',
         '--params-file',
         str(ROOT / 'config' / 'simulator.yaml'),

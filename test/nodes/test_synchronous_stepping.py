@@ -13,19 +13,19 @@ import pytest
 pytestmark = pytest.mark.ros
 rclpy = pytest.importorskip('rclpy', reason='no ROS 2 distribution and no ros-* wheels')
 
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from geometry_msgs.msg import PoseStamped, TwistStamped  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from rosgraph_msgs.msg import Clock  # noqa: E402
-from std_msgs.msg import String  # noqa: E402
-from std_srvs.srv import SetBool, Trigger  # noqa: E402
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from vla_prune_ros.errors import ProfileError, VlaPruneError  # noqa: E402
-from vla_prune_ros.nodes import qos  # noqa: E402
-from vla_prune_ros.nodes.client import ACTIVATE, CONFIGURE, Client  # noqa: E402
-from vla_prune_ros.nodes.executor_node import ExecutorNode  # noqa: E402
-from vla_prune_ros.nodes.messages import (  # noqa: E402
+from vla_prune_ros.errors import ProfileError, VlaPruneError
+from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes.client import ACTIVATE, CONFIGURE, Client
+from vla_prune_ros.nodes.executor.node import ExecutorNode
+from vla_prune_ros.nodes.messages import (
     chunk_message,
     chunk_record,
     pose_arrays,
@@ -33,10 +33,10 @@ from vla_prune_ros.nodes.messages import (  # noqa: E402
     to_ns,
     to_stamp,
 )
-from vla_prune_ros.nodes.policy_node import PolicyNode  # noqa: E402
-from vla_prune_ros.nodes.simulator_node import SimulatorNode  # noqa: E402
-from vla_prune_ros.records import ActionChunk  # noqa: E402
-from vla_prune_ros.sim.scene import SceneState  # noqa: E402
+from vla_prune_ros.nodes.policy.node import PolicyNode
+from vla_prune_ros.nodes.simulator.node import SimulatorNode
+from vla_prune_ros.records import ActionChunk
+from vla_prune_ros.sim.scene import SceneState
 
 CAMERAS = ('primary', 'wrist')
 CHUNK = 8

@@ -14,8 +14,8 @@ from transformers import LlamaConfig, LlamaModel
 from vla_prune_ros.model.images import pixel_values
 from vla_prune_ros.model.language import LanguageModel
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.plan import Chosen, SiteView
-from vla_prune_ros.pruning.walk import PruningPass
+from vla_prune_ros.pruning.base import PruningContext, Selection
+from vla_prune_ros.pruning.forward_state import PruningState
 
 SPACE = 29871  # the token of a lone space
 TASKS = {
@@ -119,7 +119,7 @@ class TinyLlama:
 
     def run(self, layout, x, pruner):
         """Read-out rows, the walk, and the residual stream behind every layer."""
-        walk = PruningPass(layout, pruner, torch.arange(layout.length))
+        walk = PruningState(layout, pruner, torch.arange(layout.length))
         trace = []
         with torch.inference_mode():
             out = self.ours(x, walk, trace)
@@ -170,9 +170,11 @@ def _walk_sites(pruner, layout, maps, hidden=None):
             seen = maps[site.layer][list(site.rows(layout))][:, ids]
         x = torch.zeros(layout.length, 1) if hidden is None else hidden
         left = torch.bincount(ids // layout.patches, minlength=len(layout.cameras)).tolist()
-        view = SiteView(site, layout, ids, x[positions], positions, tuple(left), seen, memory)
+        view = PruningContext(
+            site, layout, ids, x[positions], positions, tuple(left), seen, memory
+        )
         answer = pruner.keep(view)
-        if isinstance(answer, Chosen):
+        if isinstance(answer, Selection):
             assert list(answer.left) == torch.bincount(answer.ids // layout.patches).tolist()
             answer = answer.ids
         ids = ids if answer is None else answer.sort().values

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.pruning.baselines import Dense, Uniform, bayer_matrix, stratified
-from vla_prune_ros.pruning.plan import Layout, Site, SiteView
+from vla_prune_ros.pruning.base import Layout, PruningContext, PruningSite
+from vla_prune_ros.pruning.methods.baselines import Dense, Uniform, bayer_matrix, stratified
 from vla_prune_ros.pruning.registry import build_pruner
 
 
@@ -46,8 +46,8 @@ def test_ids_are_ascending_unique_and_nested(case):
 
 def view(cameras=2, patches=256):
     layout = Layout(tuple('abc')[:cameras], patches, 1, 20, 8)
-    return SiteView(
-        Site(-1),
+    return PruningContext(
+        PruningSite(-1),
         layout,
         torch.arange(layout.visual),
         torch.zeros(layout.length, 1),

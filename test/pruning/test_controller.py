@@ -13,7 +13,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.pruning.controller import (
+from vla_prune_ros.pruning.layout import Target
+from vla_prune_ros.pruning.modes import (
     LEGACY_2026,
     PAPER,
     RECOMMENDED,
@@ -26,7 +27,6 @@ from vla_prune_ros.pruning.controller import (
     look_back_legacy,
     look_back_paper,
 )
-from vla_prune_ros.pruning.layout import Target
 from vla_prune_ros.records import MotionHint
 
 LIBERO = Target()

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla_prune_ros.pruning.diversity import cosine_distance, diverse_per_camera, farthest_first
+from vla_prune_ros.pruning.selection import cosine_distance, diverse_per_camera, farthest_first
 
 
 def greedy(distance, count, candidates):

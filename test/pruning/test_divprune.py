@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.pruning.divprune import DivPrune
 from vla_prune_ros.pruning.layout import Layout, Target
+from vla_prune_ros.pruning.methods.divprune import DivPrune
 
 
 def distance(a, b):

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from vla_prune_ros.pruning.episode import EpisodeWatch
+from vla_prune_ros.pruning.base import EpisodeMonitor, Query
 from vla_prune_ros.pruning.frames import FrameHistory
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.plan import Query
 
 LAYOUT = Layout(('a',), 4, 1, 20, 8)
 PICTURE = np.zeros((28, 28, 3), np.uint8)
@@ -17,7 +16,7 @@ def query(at_s, instruction='task', history=None):
 
 
 def answers(*times_s, words=None, target=None):
-    watch = EpisodeWatch(target or Target())
+    watch = EpisodeMonitor(target or Target())
     return [
         watch.check(query(at, word))
         for at, word in zip(times_s, words or ['task'] * len(times_s), strict=True)
@@ -51,7 +50,7 @@ def test_a_slow_policy_is_not_a_silent_camera():
 
 
 def test_frames_that_are_watched_decide_alone():
-    watch, history = EpisodeWatch(Target()), FrameHistory(lambda image: image, 25_000_000)
+    watch, history = EpisodeMonitor(Target()), FrameHistory(lambda image: image, 25_000_000)
 
     def frames(*times_s):
         for at in times_s:
@@ -67,7 +66,7 @@ def test_frames_that_are_watched_decide_alone():
 
 
 def test_reset_begins_anew():
-    watch = EpisodeWatch(Target())
+    watch = EpisodeMonitor(Target())
     watch.check(query(1.0))
     watch.reset()
     assert watch.check(query(1.1)) == 'first'

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.pruning.fastv import ROWS, FastV
 from vla_prune_ros.pruning.layout import Layout, Target
+from vla_prune_ros.pruning.methods.fastv import ROWS, FastV
 
 
 @st.composite

@@ -92,10 +92,10 @@ def test_halved_frames_answer_as_whole_ones_do():
         for i in (now, then)
     ]
     whole = compare(torch.from_numpy(now), torch.from_numpy(then), RECOMMENDED)
-    halved = compare(*half, RECOMMENDED_HALVED)
-    torch.testing.assert_close(halved.amount, whole.amount, rtol=0, atol=0.5)
+    half_resolution = compare(*half, RECOMMENDED_HALVED)
+    torch.testing.assert_close(half_resolution.amount, whole.amount, rtol=0, atol=0.5)
 
 
 def test_cosine_takes_whole_frames():
     with pytest.raises(ProfileError, match='halved'):
-        ChangeSettings('cosine', (0.99,), halved=True)
+        ChangeSettings('cosine', (0.99,), half_resolution=True)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla_prune_ros.pruning.importance import (
+from vla_prune_ros.pruning.specprune.importance import (
     RunningMean,
     entropy_confidence,
     rank_weights,

@@ -11,7 +11,7 @@ import torch
 
 from vla_prune_ros.errors import CheckpointError, ProfileError
 from vla_prune_ros.pruning.layout import Layout, Target, Trained
-from vla_prune_ros.pruning.learned_queries import LightVLAStar, query_scores
+from vla_prune_ros.pruning.methods.lightvla import LightVLAStar, query_scores
 from vla_prune_ros.pruning.registry import build_pruner
 
 

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from vla_prune_ros import load_policy
 from vla_prune_ros.errors import CheckpointError, ProfileError
 from vla_prune_ros.model.synthetic import make_checkpoint
+from vla_prune_ros.pruning.base import PruningSite
+from vla_prune_ros.pruning.forward_state import PruningState
 from vla_prune_ros.pruning.layout import Layout, Target, Trained
-from vla_prune_ros.pruning.lightvla import LightVLA
-from vla_prune_ros.pruning.lightvla_scores import selection_scores
-from vla_prune_ros.pruning.plan import Site
+from vla_prune_ros.pruning.methods.lightvla import LightVLA, selection_scores
 from vla_prune_ros.pruning.registry import build_pruner
-from vla_prune_ros.pruning.walk import PruningPass
 
 
 def dot(a, b):
@@ -59,8 +58,8 @@ def cases(draw):
 
 
 def decided(pruner, layout, hidden):
-    walk = PruningPass(layout, pruner, torch.arange(layout.length))
-    walk.decide(Site(-1), hidden.float()[None])
+    walk = PruningState(layout, pruner, torch.arange(layout.length))
+    walk.decide(PruningSite(-1), hidden.float()[None])
     return walk
 
 
@@ -144,7 +143,7 @@ def test_a_size_adds_unseen_tokens_only(seed, cameras, more):
     pruner = LightVLA()
 
     def asked(size):
-        walk = PruningPass(layout, pruner, torch.arange(layout.length), size=size)
+        walk = PruningState(layout, pruner, torch.arange(layout.length), size=size)
         return walk, walk.view(walk.site_after(-1), x)
 
     _, view = asked(None)

@@ -10,12 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vla_prune_ros.model.checkpoint import load_model
-from vla_prune_ros.model.variant import Variant
+from vla_prune_ros.model.checkpoint import Variant, load_model
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.lightvla import LightVLA
-from vla_prune_ros.pruning.lightvla_scores import selected, selection_scores, straight_through
-from vla_prune_ros.train.lightvla_forward import selected_pass
+from vla_prune_ros.pruning.methods.lightvla import (
+    LightVLA,
+    selected,
+    selection_scores,
+    straight_through,
+)
+from vla_prune_ros.train.tasks.lightvla import selected_pass
 
 DATA = Path(__file__).resolve().parents[1] / 'data'
 MORE = Path(os.environ.get('VLA_PRUNE_GOLDEN_DIR', '/nowhere')) / 'pruning' / 'lightvla'

@@ -11,11 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vla_prune_ros.model.checkpoint import load_model
-from vla_prune_ros.model.variant import Variant
+from vla_prune_ros.model.checkpoint import Variant, load_model
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.baselines import Dense
-from vla_prune_ros.pruning.plan import Site
+from vla_prune_ros.pruning.base import PruningSite
+from vla_prune_ros.pruning.methods.baselines import Dense
 
 DATA = Path(__file__).resolve().parents[1] / 'data'
 MORE = Path(os.environ.get('VLA_PRUNE_GOLDEN_DIR', '/nowhere')) / 'pruning' / 'masked'
@@ -32,7 +31,7 @@ class Recorded:
 
     def __init__(self, kept_positions):
         self.kept = kept_positions
-        self.sites = tuple(Site(layer) for layer in kept_positions)
+        self.sites = tuple(PruningSite(layer) for layer in kept_positions)
 
     def keep(self, view):
         """Visual original positions 1 .. V -> ids 0 .. V - 1."""

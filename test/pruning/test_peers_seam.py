@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_prune_ros.pruning.baselines import Dense
-from vla_prune_ros.pruning.divprune import DivPrune
-from vla_prune_ros.pruning.fastv import ROWS, FastV
+from vla_prune_ros.pruning.base import Query
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.plan import Query
-from vla_prune_ros.pruning.vla_adp import VlaAdp
-from vla_prune_ros.pruning.vla_pruner import VlaPruner
+from vla_prune_ros.pruning.methods.baselines import Dense
+from vla_prune_ros.pruning.methods.divprune import DivPrune
+from vla_prune_ros.pruning.methods.fastv import ROWS, FastV
+from vla_prune_ros.pruning.methods.vla_adp import VlaAdp
+from vla_prune_ros.pruning.methods.vla_pruner import VlaPruner
 from vla_prune_ros.records import MotionHint
 
 QUERIES, PRUNED = 5, 2

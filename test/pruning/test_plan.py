@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.pruning.baselines import Dense
+from vla_prune_ros.pruning.base import Layout, PruningSite
+from vla_prune_ros.pruning.forward_state import check_kept
 from vla_prune_ros.pruning.layout import Target
-from vla_prune_ros.pruning.plan import Layout, Site
+from vla_prune_ros.pruning.methods.baselines import Dense
 from vla_prune_ros.pruning.registry import PRUNERS, build_pruner
-from vla_prune_ros.pruning.walk import check_survivors
 
 LAYERS = 3  # of the tiny decoder
 
@@ -29,7 +29,7 @@ class Scripted:
 
     def __init__(self, script, hidden=True, rows=None):
         self.script = script
-        self.sites = tuple(Site(layer, rows, hidden=hidden) for layer in script)
+        self.sites = tuple(PruningSite(layer, rows, hidden=hidden) for layer in script)
         self.views = {}
 
     def begin(self, query):
@@ -166,7 +166,7 @@ def test_attention_rows_after_pruning_are_a_softmax_over_all_surviving_keys(tiny
     x = tiny_llama.embeddings(layout, 2)
     kept = [1, 2, 7, 11]
     pruner = Scripted({-1: kept, 1: None})
-    pruner.sites = (Site(-1), Site(1, lambda where: where.task_positions))
+    pruner.sites = (PruningSite(-1), PruningSite(1, lambda where: where.task_positions))
     tiny_llama.run(layout, x, pruner)
     positions = torch.tensor([0, *(1 + i for i in kept), *range(1 + layout.visual, layout.length)])
     cos, sin = tiny_llama.reference.rotary_emb(x, positions[None])
@@ -188,7 +188,7 @@ def test_attention_rows_after_pruning_are_a_softmax_over_all_surviving_keys(tiny
 @pytest.mark.parametrize('ids', [[0, 0], [0, 9], [-1]])
 def test_a_pruner_that_answers_nonsense_is_refused(ids):
     with pytest.raises(ProfileError, match='repeat or are gone'):
-        check_survivors(torch.tensor(ids), torch.arange(4), Site(2))
+        check_kept(torch.tensor(ids), torch.arange(4), PruningSite(2))
 
 
 def test_layout_of_libero_spatial_task_0():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla_prune_ros.pruning.reuse_schedule import attention_entropy, reuse_counts, reuse_shares
+from vla_prune_ros.pruning.methods.vla_cache import attention_entropy, reuse_counts, reuse_shares
 
 
 def test_entropy_of_one_token_and_of_all_alike():

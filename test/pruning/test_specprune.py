@@ -15,14 +15,14 @@ from transformers import LlamaConfig, LlamaModel
 
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.model.language import LanguageModel
-from vla_prune_ros.pruning.baselines import Dense
+from vla_prune_ros.pruning.base import Query
+from vla_prune_ros.pruning.forward_state import PruningState
 from vla_prune_ros.pruning.frames import FrameHistory
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.plan import Query
+from vla_prune_ros.pruning.methods.baselines import Dense
 from vla_prune_ros.pruning.registry import build_pruner
-from vla_prune_ros.pruning.specprune_config import SPECPRUNE_PRESETS, Counts
-from vla_prune_ros.pruning.specprune_sites import fit
-from vla_prune_ros.pruning.walk import PruningPass
+from vla_prune_ros.pruning.specprune.config import SPECPRUNE_PRESETS, Counts
+from vla_prune_ros.pruning.specprune.rows import fit
 from vla_prune_ros.records import MotionHint
 
 WIDTH, LAYERS = 16, 12
@@ -69,7 +69,7 @@ class Episode:
         image = self.scene.copy()
         low = 14 * (number % SIDE)
         image[low : low + 14, 14:28] = 250
-        return image[::2, ::2] if self.pruner.halved else image
+        return image[::2, ::2] if self.pruner.half_resolution else image
 
     def query(self, motion=FAST, instruction='task', step_ns=CHUNK_NS, embeddings=None):
         """One inference: mode, walk, and what went in."""
@@ -97,7 +97,7 @@ class Episode:
 
 
 def run(layout, x, pruner):
-    walk = PruningPass(layout, pruner, torch.arange(layout.length))
+    walk = PruningState(layout, pruner, torch.arange(layout.length))
     with torch.inference_mode():
         return MODEL(x, walk), walk
 
@@ -333,7 +333,7 @@ def test_an_unfinished_refresh_leaves_the_old_scores():
     before = {layer: s.clone() for layer, s in episode.pruner.memory.scores.items()}
     refresher = episode.pruner.refresher()
     layout = episode.layout
-    walk = PruningPass(layout, refresher, torch.arange(layout.length))
+    walk = PruningState(layout, refresher, torch.arange(layout.length))
     with torch.inference_mode():
         MODEL.walk(2 * x, walk, proceed=lambda layer: layer < LAYERS - 1)
     assert before and all(

@@ -15,15 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vla_prune_ros.model.checkpoint import load_model
+from vla_prune_ros.model.checkpoint import Variant, load_model
+from vla_prune_ros.model.normalization import read_statistics
 from vla_prune_ros.model.proprio import unnormalize
-from vla_prune_ros.model.statistics import read_statistics
-from vla_prune_ros.model.variant import Variant
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.budget import best_per_camera
+from vla_prune_ros.pruning.base import Query
 from vla_prune_ros.pruning.layout import Target
-from vla_prune_ros.pruning.plan import Query
 from vla_prune_ros.pruning.registry import build_pruner
+from vla_prune_ros.pruning.selection import best_per_camera
 
 DATA = Path(__file__).resolve().parents[1] / 'data'
 L1 = Variant('l1', proprio=True, film=False)

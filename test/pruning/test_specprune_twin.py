@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vla_prune_ros.pruning.base import PruningContext, Query
 from vla_prune_ros.pruning.frames import FrameHistory
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.plan import Query, SiteView
 from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.records import MotionHint
 
@@ -84,7 +84,7 @@ class Scene:
 
 
 def _view(site, layout, ids, positions, attention, memory):
-    return SiteView(
+    return PruningContext(
         site,
         layout,
         ids,
@@ -272,12 +272,12 @@ def test_the_way_is_in_metres_on_every_robot():
     """BRIDGE counts metres and steps of 0.2 s; the reference is as old as on LIBERO's arm."""
     for target in (Target(('a',), PATCHES), Target(('a',), PATCHES, 32, 5, 0.2, 1.0, 1.0)):
         pruner = build_pruner('specprune', target)
-        assert pruner.look_back_s == pytest.approx(0.3)
+        assert pruner.history_s == pytest.approx(0.3)
 
 
 def test_without_comparison_no_frame_is_kept_or_missed():
     scene = Scene(2, 9, moving_patches=False)
-    assert scene.pruner.look_back_s == 0.0
+    assert scene.pruner.history_s == 0.0
     scene.history.before = scene.history.has_earlier = None  # would fail if they were called
     scene.query()
     mode, seen = scene.query()

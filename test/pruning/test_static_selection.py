@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla_prune_ros.pruning.global_memory import GlobalMemory
-from vla_prune_ros.pruning.static_selection import Evidence, fill_by_rank, mask_of, unite
+from vla_prune_ros.pruning.specprune.importance import GlobalMemory
+from vla_prune_ros.pruning.specprune.selection import Evidence, fill_by_rank, mask_of, unite
 
 # Few distinct values, so that ties are common.
 LEVEL = st.integers(0, 4).map(lambda n: n / 4)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla_prune_ros.pruning.token_store import TokenStore
+from vla_prune_ros.pruning.methods.vla_cache import TokenStore
 
 VISUAL = 6
 

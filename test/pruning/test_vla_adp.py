@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import ProfileError
+from vla_prune_ros.pruning.base import Query
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.plan import Query
-from vla_prune_ros.pruning.vla_adp import MotionGate, VlaAdp, split_budget
+from vla_prune_ros.pruning.methods.vla_adp import MotionGate, VlaAdp, split_budget
 from vla_prune_ros.records import MotionHint
 
 LAYOUT = Layout(('scene', 'wrist'), 8, 1, 17, 4)

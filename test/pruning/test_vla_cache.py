@@ -20,11 +20,11 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.model.language import LanguageModel
-from vla_prune_ros.pruning.baselines import Dense
+from vla_prune_ros.pruning.base import Query
+from vla_prune_ros.pruning.forward_state import PruningState
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.plan import Query
-from vla_prune_ros.pruning.vla_cache import VlaCache, reusable_tokens
-from vla_prune_ros.pruning.walk import PruningPass
+from vla_prune_ros.pruning.methods.baselines import Dense
+from vla_prune_ros.pruning.methods.vla_cache import VlaCache, reusable_tokens
 
 LAYERS, WIDTH, PIXELS = 4, 16, 4
 KNOBS = {'static_top': 11, 'relevant_top': 4, 'relevant_layer': 2, 'grow_before': (1, 3)}
@@ -95,7 +95,7 @@ def query_of(layout, images, stamp_ns=0, instruction='pick up the bowl'):
 
 
 def run(pruner, layout, x, model=OURS):
-    walk = PruningPass(layout, pruner, torch.arange(layout.length))
+    walk = PruningState(layout, pruner, torch.arange(layout.length))
     with torch.inference_mode():
         return model(x, walk), walk
 
@@ -348,7 +348,7 @@ def test_a_pass_that_was_given_up_is_not_reused():
     pruner.begin(query)
     run(pruner, layout, embeddings(layout, 0))
     assert pruner.begin(query) == 'coarse'
-    walk = PruningPass(layout, pruner, torch.arange(layout.length))
+    walk = PruningState(layout, pruner, torch.arange(layout.length))
     with torch.inference_mode():
         OURS.walk(embeddings(layout, 1), walk, proceed=lambda layer: layer < LAYERS - 1)
     assert pruner.begin(query) == 'dense'
@@ -403,7 +403,7 @@ def test_everything_stays_on_the_device():
         for step in range(3):
             x = embeddings(layout, step).to(device)
             pruner.begin(replace(query_of(layout, images), visual=x[0, 1 : 1 + layout.visual]))
-            walk = PruningPass(layout, pruner, torch.arange(layout.length, device=device))
+            walk = PruningState(layout, pruner, torch.arange(layout.length, device=device))
             with torch.inference_mode():
                 answers[device, step] = model(x, walk).cpu(), walk.ids.tolist()
         assert walk.ids.device.type == pruner.keys[0].device.type == device

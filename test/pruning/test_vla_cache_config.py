@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.pruning.layout import Target
-from vla_prune_ros.pruning.vla_cache_config import VlaCacheConfig, fit
+from vla_prune_ros.pruning.methods.vla_cache import VlaCacheConfig, fit
 
 
 def test_released_numbers_for_the_published_model():

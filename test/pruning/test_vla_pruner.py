@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import ProfileError
+from vla_prune_ros.pruning.base import Query
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.plan import Query
-from vla_prune_ros.pruning.vla_pruner import VlaPruner
+from vla_prune_ros.pruning.methods.vla_pruner import VlaPruner
 
 LAYERS = 3
 HALF = (1, 2)  # the last half of three layers, counted from 0

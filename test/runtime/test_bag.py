@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-import bag_writer as writer  # noqa: E402
-from rosbags.rosbag2 import Writer  # noqa: E402
-from rosbags.rosbag2.enums import StoragePlugin  # noqa: E402
-from rosbags.typesys import Stores, get_typestore  # noqa: E402
+import bag_writer as writer
+from rosbags.rosbag2 import Writer
+from rosbags.rosbag2.enums import StoragePlugin
+from rosbags.typesys import Stores, get_typestore
 
-from vla_prune_ros.errors import DataError, InputRefused  # noqa: E402
-from vla_prune_ros.runtime import bag_values as values  # noqa: E402
-from vla_prune_ros.runtime.bag import Bag  # noqa: E402
-from vla_prune_ros.runtime.bag_files import find_bags  # noqa: E402
+from vla_prune_ros.bags import values
+from vla_prune_ros.bags.reader import (
+    Bag,
+    find_bags,
+)
+from vla_prune_ros.errors import DataError, InputRefused
 
 STORE, TYPES, T0, MS = writer.STORE, writer.TYPES, writer.T0, writer.MS
 write, header, text_message = writer.write, writer.header, writer.text_message

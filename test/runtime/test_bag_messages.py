@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-from rosbags.highlevel import AnyReader  # noqa: E402
-from sample_messages import (  # noqa: E402
+from rosbags.highlevel import AnyReader
+from sample_messages import (
     CHUNK,
     DELTAS,
     GRIPPER,
@@ -25,10 +25,10 @@ from sample_messages import (  # noqa: E402
     write,
 )
 
-from vla_prune_ros.runtime import bag_messages as build  # noqa: E402
-from vla_prune_ros.runtime import bag_values as values  # noqa: E402
-from vla_prune_ros.runtime.bag import Bag  # noqa: E402
-from vla_prune_ros.runtime.bag_writing import BagWriter  # noqa: E402
+from vla_prune_ros.bags import messages as build
+from vla_prune_ros.bags import values
+from vla_prune_ros.bags.reader import Bag
+from vla_prune_ros.bags.writer import BagWriter
 
 
 @pytest.fixture(params=['mcap', 'sqlite3'])

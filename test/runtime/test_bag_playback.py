@@ -12,20 +12,14 @@ from hypothesis import strategies as st
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-import bag_writer as writer  # noqa: E402
-from rosbags.rosbag1 import Writer as Writer1  # noqa: E402
-from rosbags.typesys import Stores, get_typestore  # noqa: E402
+import bag_writer as writer
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.typesys import Stores, get_typestore
 
-from vla_prune_ros.errors import DataError, InputRefused  # noqa: E402
-from vla_prune_ros.runtime import bag_values as values  # noqa: E402
-from vla_prune_ros.runtime.bag import Bag  # noqa: E402
-from vla_prune_ros.runtime.bag_playback import (  # noqa: E402
-    JUMP_NS,
-    LaterBag,
-    Serializer,
-    Timeline,
-    stamped,
-)
+from vla_prune_ros.bags import values
+from vla_prune_ros.bags.playback import JUMP_NS, LaterBag, Serializer, Timeline, stamped
+from vla_prune_ros.bags.reader import Bag
+from vla_prune_ros.errors import DataError, InputRefused
 
 STORE, TYPES, T0, MS = writer.STORE, writer.TYPES, writer.T0, writer.MS
 WALL = 55_123_456_789_012

@@ -9,14 +9,14 @@ import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-import bag_writer as writer  # noqa: E402
+import bag_writer as writer
 
-from vla_prune_ros.errors import DataError, InputRefused  # noqa: E402
-from vla_prune_ros.profiles import BRIDGE, LIBERO  # noqa: E402
-from vla_prune_ros.runtime.bag import Bag  # noqa: E402
-from vla_prune_ros.runtime.bag_observation import Wiring, observe  # noqa: E402
-from vla_prune_ros.runtime.bag_replay import Replay, frames  # noqa: E402
-from vla_prune_ros.runtime.bag_topics import Topics, guess_topics, load_topics  # noqa: E402
+from vla_prune_ros.bags.events import Replay, frames
+from vla_prune_ros.bags.observation import Wiring, observe
+from vla_prune_ros.bags.reader import Bag
+from vla_prune_ros.bags.topics import Topics, guess_topics, load_topics
+from vla_prune_ros.errors import DataError, InputRefused
+from vla_prune_ros.profiles import BRIDGE, LIBERO
 
 T0, MS, write = writer.T0, writer.MS, writer.write
 FINGERS = ('panda_finger_joint1', 'panda_finger_joint2')
@@ -285,7 +285,7 @@ def test_topics_come_from_a_file(tmp_path):
 @pytest.mark.ros
 def test_the_wiring_has_the_defaults_of_the_node():
     pytest.importorskip('rclpy', reason='no ROS 2 distribution and no ros-* wheels')
-    from vla_prune_ros.nodes.policy_params import PolicyParams
+    from vla_prune_ros.nodes.policy.params import PolicyParams
 
     params = PolicyParams()
     for name, value in asdict(Wiring()).items():

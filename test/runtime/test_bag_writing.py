@@ -12,12 +12,12 @@ import yaml
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-from sample_messages import MESSAGES, STAMP, write  # noqa: E402
+from sample_messages import MESSAGES, STAMP, write
 
-from vla_prune_ros.errors import DataError  # noqa: E402
-from vla_prune_ros.runtime import bag_messages as build  # noqa: E402
-from vla_prune_ros.runtime.bag import Bag  # noqa: E402
-from vla_prune_ros.runtime.bag_writing import BagWriter  # noqa: E402
+from vla_prune_ros.bags import messages as build
+from vla_prune_ros.bags.reader import Bag
+from vla_prune_ros.bags.writer import BagWriter
+from vla_prune_ros.errors import DataError
 
 
 @pytest.fixture(params=['mcap', 'sqlite3'])

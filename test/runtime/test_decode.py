@@ -15,12 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vla_prune_ros.errors import InputRefused
-from vla_prune_ros.runtime.decode import (
-    ENCODINGS,
-    MAX_PIXELS,
-    decode_compressed,
-    decode_image,
-)
+from vla_prune_ros.runtime.decode import ENCODINGS, MAX_PIXELS, decode_compressed, decode_image
 
 CHANNELS = {'rgb': 'rgb', 'bgr': 'bgr', 'rgba': 'rgba', 'bgra': 'bgra', 'mono': 'g'}
 PLAIN = [f'{name}{bits}' for name in CHANNELS for bits in (8, 16)]

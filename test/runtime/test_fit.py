@@ -3,13 +3,12 @@
 import pytest
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.runtime.fit import check_fit
+from vla_prune_ros.profiles import LIBERO, validate_profile
 
 
 @pytest.mark.parametrize('names', [(), ('wrist',), ('primary', 'wrist')])
 def test_what_fits_passes(names):
-    check_fit(LIBERO, names, (0.0, 0.1, -0.2))
+    validate_profile(LIBERO, names, (0.0, 0.1, -0.2))
 
 
 @pytest.mark.parametrize(
@@ -23,4 +22,4 @@ def test_what_fits_passes(names):
 )
 def test_what_does_not_is_refused(names, offset, words):
     with pytest.raises(ProfileError, match=words):
-        check_fit(LIBERO, names, offset)
+        validate_profile(LIBERO, names, offset)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.runtime.frozen import FrozenDetector
+from vla_prune_ros.runtime.frozen_frames import FrozenDetector
 
 SIZE = 20_000
 

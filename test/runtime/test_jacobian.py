@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import InputRefused, ProfileError
-from vla_prune_ros.runtime.jacobian import ArmKinematics
+from vla_prune_ros.runtime.kinematics import ArmKinematics
 
 pytest.importorskip('pinocchio', reason='needs the extra motion')
 
@@ -299,7 +299,7 @@ class TestRefusals:
         error = refusal(ArmKinematics, PLANAR, tip, base)
         assert repr(base or tip) in error.what
         for link in ('world', 'base', 'upper', 'fore', 'tool', 'finger_tip'):
-            assert link in error.mend
+            assert link in error.remedy
 
     def test_no_joint_between(self) -> None:
         error = refusal(ArmKinematics, PLANAR, 'tool', 'fore')
@@ -339,4 +339,4 @@ class TestRefusals:
         """Absent, or the unrelated project that has this name on PyPI."""
         monkeypatch.setitem(sys.modules, 'pinocchio', module)
         error = refusal(ArmKinematics, PLANAR, 'tool')
-        assert 'pinocchio is not installed' in error.what and '[motion]' in error.mend
+        assert 'pinocchio is not installed' in error.what and '[motion]' in error.remedy

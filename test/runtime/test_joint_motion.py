@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.records import MotionHint
-from vla_prune_ros.runtime.joint_motion import JacobianMotion, JointSpeedMotion
-from vla_prune_ros.runtime.motion_source import MotionSource
+from vla_prune_ros.runtime.motion import JacobianMotion, JointSpeedMotion, MotionSource
 
 NOW = 10**15
 LEVER = """

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from vla_prune_ros.runtime import line_log
-from vla_prune_ros.runtime.line_log import LineLog
+from vla_prune_ros.runtime import progress as line_log
+from vla_prune_ros.runtime.progress import LineLog
 
 
 @pytest.fixture

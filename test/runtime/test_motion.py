@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.records import ActionChunk, MotionHint
-from vla_prune_ros.runtime.joint_motion import JacobianMotion, JointSpeedMotion
 from vla_prune_ros.runtime.motion import (
     SOURCES,
     ActionMotion,
+    JacobianMotion,
+    JointSpeedMotion,
     MotionSource,
     PoseMotion,
     build_motion,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 
-from vla_prune_ros.runtime.pose_target import PoseTarget
+from vla_prune_ros.runtime.guard import PoseTarget
 
 HALF_S = 500_000_000
 IDENTITY = np.array([0.0, 0.0, 0.0, 1.0])

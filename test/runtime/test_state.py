@@ -69,7 +69,7 @@ class TestGripperJoints:
     def test_a_missing_joint_is_named_with_those_there_are(self) -> None:
         error = refusal(self.fingers.pick, ['elbow', 'finger_1'], [0.0, 0.0])
         assert error.reason == 'missing_joint'
-        assert "'finger_2'" in error.what and 'elbow, finger_1' in error.mend
+        assert "'finger_2'" in error.what and 'elbow, finger_1' in error.remedy
 
     @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
     def test_a_finger_that_is_not_finite(self, bad: float) -> None:

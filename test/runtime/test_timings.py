@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_prune_ros.runtime.timings import Window
+from vla_prune_ros.engine.timing import Window
 
 
 def by_definition(values: list[float], percent: float) -> float:

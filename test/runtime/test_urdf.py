@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.runtime.urdf import resolve_urdf
+from vla_prune_ros.runtime.kinematics import resolve_urdf
 
 TEXT = '<robot name="ä"/>'
 
@@ -49,7 +49,7 @@ def test_a_path_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_path_without_a_file(tmp_path: Path) -> None:
     error = refusal(str(tmp_path / 'arm.urdf'))
-    assert str(tmp_path / 'arm.urdf') in error.what and 'package://' in error.mend
+    assert str(tmp_path / 'arm.urdf') in error.what and 'package://' in error.remedy
     assert 'cannot be read' in refusal(str(tmp_path)).what
 
 
@@ -84,7 +84,7 @@ def test_a_python_package_is_found_and_not_imported(
 @pytest.mark.parametrize('name', ['no_such_package', 'os.path', '', '..'])
 def test_an_unknown_package(shares: tuple[Path, Path], name: str) -> None:
     error = refusal(f'package://{name}/arm.urdf')
-    assert 'no package' in error.what and 'source' in error.mend
+    assert 'no package' in error.what and 'source' in error.remedy
 
 
 def test_a_package_without_the_file(shares: tuple[Path, Path]) -> None:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.sim.two_cubes import TASKS
 
 
 @pytest.fixture(scope='module')
 def scene(renderer):
-    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+    from vla_prune_ros.sim.two_cubes import TwoCubeScene
 
     scene = TwoCubeScene(tasks=tuple(TASKS), render=False)
     yield scene

@@ -6,7 +6,7 @@ Success is judged by the tasks' predicates, which have tests of their own.
 import numpy as np
 import pytest
 
-from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.sim.two_cubes import TASKS
 
 pytest.importorskip('robosuite', reason='the sim extra is not installed')
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.sim import libero_assets
+from vla_prune_ros.sim.libero import assets as libero_assets
 
 pytestmark = pytest.mark.libero
 if not (find_spec('libero') and find_spec('bddl')):

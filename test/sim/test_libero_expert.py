@@ -13,14 +13,14 @@ if not (find_spec('libero') and find_spec('bddl') and find_spec('robosuite')):
 
 
 def open_scene(suite, task):
-    from vla_prune_ros.sim.libero_scene import LiberoScene
+    from vla_prune_ros.sim.libero.scene import LiberoScene
 
     return LiberoScene(suite, [task], assets='generated', render=False)
 
 
 @pytest.mark.parametrize('task', ['0', '2'])
 def test_the_expert_puts_the_bowl_onto_the_plate(task):
-    from vla_prune_ros.sim.libero_expert import libero_expert_action
+    from vla_prune_ros.sim.libero.expert import libero_expert_action
 
     scene = open_scene('libero_spatial', task)
     try:
@@ -38,7 +38,7 @@ def test_the_expert_puts_the_bowl_onto_the_plate(task):
 
 
 def test_other_suites_are_refused():
-    from vla_prune_ros.sim.libero_expert import libero_expert_action
+    from vla_prune_ros.sim.libero.expert import libero_expert_action
 
     scene = open_scene('libero_object', '0')
     try:

@@ -24,7 +24,7 @@ BOWL, PLATE = 'akita_black_bowl_1', 'plate_1'
 
 
 def open_scene(*arguments, **options):
-    from vla_prune_ros.sim.libero_scene import LiberoScene
+    from vla_prune_ros.sim.libero.scene import LiberoScene
 
     return LiberoScene(*arguments, assets='generated', image_size=SIZE, **options)
 
@@ -196,7 +196,7 @@ def test_time_counts_from_the_reset(scene):
 
 
 def test_drawers_stove_and_few_environments():
-    from vla_prune_ros.sim import libero_scene
+    from vla_prune_ros.sim.libero import scene as libero_scene
 
     np.random.seed(5)
     expected = np.random.rand()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.sim.libero_standin import is_generated, standin_files, write_standin
+from vla_prune_ros.sim.libero.standin import is_generated, standin_files, write_standin
 
 pytestmark = pytest.mark.libero
 if not (find_spec('libero') and find_spec('bddl')):
@@ -105,7 +105,7 @@ def test_writing_again_changes_nothing(tmp_path):
 
 
 def test_the_folder_follows_from_its_content(tmp_path, monkeypatch):
-    from vla_prune_ros.sim import libero_standin
+    from vla_prune_ros.sim.libero import standin as libero_standin
 
     first = write_standin(tmp_path)
     changed = {**standin_files(), 'textures/more.png': b'1'}

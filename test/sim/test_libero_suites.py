@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.sim import libero_suites, panda
+from vla_prune_ros.sim import panda
+from vla_prune_ros.sim.libero import suites as libero_suites
 
 pytestmark = pytest.mark.libero
 if not (find_spec('libero') and find_spec('bddl')):
@@ -29,7 +30,7 @@ SIZES = {
 
 @pytest.fixture(scope='module', autouse=True)
 def configured():
-    from vla_prune_ros.sim.libero_assets import configure
+    from vla_prune_ros.sim.libero.assets import configure
 
     configure()
 

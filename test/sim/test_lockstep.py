@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from vla_prune_ros.sim.lockstep import PARTS, Lockstep
+from vla_prune_ros.sim.session import PARTS, Lockstep
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from vla_prune_ros.model.images import prepare_image
-from vla_prune_ros.sim.projection import seen_at
-from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.sim.two_cubes import TASKS
+from vla_prune_ros.train.collect import seen_at
 
 CAMERAS = {'primary': 'agentview', 'wrist': 'robot0_eye_in_hand'}
 CHANNEL = {'red': 0, 'green': 1}
@@ -71,7 +71,7 @@ def test_just_inside_the_crop_is_seen():
 
 @pytest.fixture(scope='module')
 def scene(renderer):
-    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+    from vla_prune_ros.sim.two_cubes import TwoCubeScene
 
     scene = TwoCubeScene(tasks=tuple(TASKS))
     yield scene

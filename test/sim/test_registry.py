@@ -18,7 +18,7 @@ def test_an_unknown_simulator_is_refused_with_the_names_of_the_others():
 def opened(monkeypatch):
     """What the scene was asked for, without opening one."""
     pytest.importorskip('robosuite', reason='the sim extra is not installed')
-    from vla_prune_ros.sim import robosuite_scene
+    from vla_prune_ros.sim import two_cubes as robosuite_scene
 
     asked = []
     monkeypatch.setattr(

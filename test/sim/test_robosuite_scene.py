@@ -21,7 +21,7 @@ RAW_CAMERA = {'primary': 'agentview', 'wrist': 'robot0_eye_in_hand'}
 
 @pytest.fixture(scope='module')
 def scene(renderer):
-    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+    from vla_prune_ros.sim.two_cubes import TwoCubeScene
 
     scene = TwoCubeScene(image_size=SIZE)
     yield scene
@@ -118,7 +118,7 @@ def test_pictures_are_bottom_up_where_the_pinhole_model_says(scene, camera):
 
 
 def test_culling_changes_no_pixel(scene):
-    from vla_prune_ros.sim.culling import may_be_seen
+    from vla_prune_ros.sim.rendering import may_be_seen
 
     sim = scene.env.sim
     rng = np.random.default_rng(0)
@@ -259,7 +259,7 @@ def test_time_counts_from_the_reset(scene):
 
 
 def test_a_second_scene_leaves_the_first_alone(scene):
-    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+    from vla_prune_ros.sim.two_cubes import TwoCubeScene
 
     scene.reset(2)
     before = scene.images()
@@ -275,7 +275,7 @@ def test_a_second_scene_leaves_the_first_alone(scene):
 
 
 def test_a_scene_without_pictures_moves_as_one_with_them(scene):
-    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+    from vla_prune_ros.sim.two_cubes import TwoCubeScene
 
     blind = TwoCubeScene(render=False)
     assert 'no pictures' in blind.description

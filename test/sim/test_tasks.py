@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.sim.cubes import Cube
-from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.sim.two_cubes import TASKS, Cube
 
 TABLE_Z = 0.8
 HALF = {'red': 0.020, 'green': 0.025}
@@ -212,7 +211,7 @@ def test_the_left_is_on_the_left_of_the_picture_that_the_policy_sees(scene):
 
 
 def test_where_things_lie_follows_from_the_seed_whatever_the_task(scene):
-    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+    from vla_prune_ros.sim.two_cubes import TwoCubeScene
 
     other = TwoCubeScene(tasks=('stack_green_on_red', 'place_red_left'), render=False)
     for seed in (7, 8):
@@ -228,7 +227,7 @@ def test_where_things_lie_follows_from_the_seed_whatever_the_task(scene):
 @pytest.mark.parametrize(('tasks', 'named'), [(('pick_blue',), "'pick_blue'"), ((), 'no task')])
 def test_unknown_tasks_are_named(tasks, named):
     pytest.importorskip('robosuite', reason='the sim extra is not installed')
-    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+    from vla_prune_ros.sim.two_cubes import TwoCubeScene
 
     with pytest.raises(VlaPruneError, match=named) as error:
         TwoCubeScene(tasks=tasks, render=False)

@@ -6,10 +6,9 @@ import torch
 
 from vla_prune_ros.model.prompt import PromptTokenizer
 from vla_prune_ros.model.synthetic import Preset
-from vla_prune_ros.sim.tasks import TASKS
-from vla_prune_ros.train.dataset import describe_numbers
-from vla_prune_ros.train.demonstrations import Episode, compress
-from vla_prune_ros.train.reference_model import ReferenceNet, Words, make_tokenizer
+from vla_prune_ros.sim.two_cubes import TASKS
+from vla_prune_ros.train.dataset import Episode, compress, describe_numbers
+from vla_prune_ros.train.tasks.policy import ReferenceNet, Words, make_tokenizer
 
 TINY = Preset((32, 3, 2), (16, 2, 2), 32, 64, 3, 2)
 SISTERS = {
@@ -85,7 +84,7 @@ def tiny_net(words):
 
 @pytest.fixture(scope='package')
 def scene(renderer):
-    from vla_prune_ros.sim.robosuite_scene import TwoCubeScene
+    from vla_prune_ros.sim.two_cubes import TwoCubeScene
 
     scene = TwoCubeScene(tasks=tuple(TASKS))
     yield scene

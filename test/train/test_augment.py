@@ -9,7 +9,7 @@ import colorsys
 import numpy as np
 import pytest
 
-from vla_prune_ros.train.augment import augmented, coloured, random_crop
+from vla_prune_ros.train.collate import augmented, coloured, random_crop
 
 
 class Drawn:

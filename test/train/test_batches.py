@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from vla_prune_ros.model.images import pixel_values, prepare_image
-from vla_prune_ros.model.statistics import Bounds, Statistics
+from vla_prune_ros.model.normalization import Bounds, Statistics
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.train.batches import StepBatches, Together, loader, stack
-from vla_prune_ros.train.sources.sample import Sample
+from vla_prune_ros.train.collate import StepBatches, Together, loader, stack
+from vla_prune_ros.train.sources.base import Sample
 
 WORDS = ('pick up the red cube', 'pick up the green cube', 'put the red cube on the green cube')
 

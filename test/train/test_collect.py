@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.sim.two_cubes import TASKS
 from vla_prune_ros.train import collect as module
 from vla_prune_ros.train.collect import (
     FIRST_CHECK,
@@ -20,7 +20,7 @@ from vla_prune_ros.train.collect import (
     measure,
     seeds_of,
 )
-from vla_prune_ros.train.demonstrations import load
+from vla_prune_ros.train.dataset import load
 
 EVALUATION = range(100_000)
 

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vla_prune_ros.model.statistics import read_statistics
+from vla_prune_ros.model.normalization import read_statistics
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.sim.two_cubes import TASKS
 from vla_prune_ros.train import dataset
 from vla_prune_ros.train.dataset import Samples, describe_numbers, patch_of, split
 

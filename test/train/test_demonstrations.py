@@ -11,8 +11,8 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from vla_prune_ros.train import demonstrations
-from vla_prune_ros.train.demonstrations import compress, load, save
+from vla_prune_ros.train import dataset as demonstrations
+from vla_prune_ros.train.dataset import compress, load, save
 
 
 @pytest.mark.parametrize('frames', [1, 5])

@@ -12,8 +12,8 @@ import torch
 from vla_prune_ros import Observation, load_policy
 from vla_prune_ros.evaluate.check import CheckOptions, check_checkpoint
 from vla_prune_ros.model.images import pixel_values
-from vla_prune_ros.train.export import export
-from vla_prune_ros.train.reference_model import ReferenceNet
+from vla_prune_ros.train.publish import export
+from vla_prune_ros.train.tasks.policy import ReferenceNet
 
 INSTRUCTION = 'stack the green cube on the other cube'
 ABOUT = {'stage': 'a test', 'history': [1, 2]}

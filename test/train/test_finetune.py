@@ -15,16 +15,17 @@ import torch
 from vla_prune_ros import load_policy
 from vla_prune_ros.errors import CheckpointError, ProfileError
 from vla_prune_ros.records import Observation
-from vla_prune_ros.train.demonstrations import save
-from vla_prune_ros.train.export import export
+from vla_prune_ros.train.config import FineTuning, Lora
+from vla_prune_ros.train.dataset import save
 from vla_prune_ros.train.lora import choose_trainable, merged
-from vla_prune_ros.train.settings import FineTuning, Lora
-from vla_prune_ros.train.tasks import make_task
+from vla_prune_ros.train.publish import export
+from vla_prune_ros.train.tasks.registry import make_task
 
 pytest.importorskip('accelerate', reason='the train extra is not installed')
 pytest.importorskip('tensorboard', reason='the train extra is not installed')
 
-from vla_prune_ros.train.finetune import FineTuner, learning_rate  # noqa: E402
+from vla_prune_ros.train.trainer import FineTuner
+from vla_prune_ros.train.trainer import finetune_learning_rate as learning_rate
 
 
 @pytest.fixture(scope='module')

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.train import learner as module
+from vla_prune_ros.train import trainer as module
 from vla_prune_ros.train.dataset import Batch, Samples
-from vla_prune_ros.train.learner import Learner, Recipe, learning_rate, losses, validate
-from vla_prune_ros.train.reference_model import Answer
+from vla_prune_ros.train.tasks.policy import Answer
+from vla_prune_ros.train.trainer import Learner, Recipe, learning_rate, losses, validate
 
 SMALL = Recipe(4, lr=1e-3, batch=1, part=1, warm_up=2, average=0.9)
 

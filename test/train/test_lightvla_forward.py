@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.lightvla import LightVLA
-from vla_prune_ros.pruning.lightvla_scores import selection_scores, straight_through
-from vla_prune_ros.train.lightvla_forward import selected_pass, shared_weight
+from vla_prune_ros.pruning.methods.lightvla import LightVLA, selection_scores, straight_through
+from vla_prune_ros.train.tasks.lightvla import selected_pass, shared_weight
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from vla_prune_ros.train.processes import in_processes
+from vla_prune_ros.train.collect import in_processes
 
 
 def test_children_have_one_thread_and_the_parent_keeps_its_own(monkeypatch):

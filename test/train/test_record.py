@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_prune_ros.sim.scene import SceneState
-from vla_prune_ros.sim.tasks import TASKS
-from vla_prune_ros.train import record
-from vla_prune_ros.train.record import CHUNK, MAX_STEPS, Recorder, correct, demonstrate
+from vla_prune_ros.sim.two_cubes import TASKS
+from vla_prune_ros.train import collect as record
+from vla_prune_ros.train.collect import CHUNK, MAX_STEPS, Recorder, correct, demonstrate
 
 SISTERS = {
     'pick_red': 'pick_green',

@@ -11,9 +11,15 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from vla_prune_ros.train import record
-from vla_prune_ros.train.collect import FIRST_DEMONSTRATION, HAND_DOWN
-from vla_prune_ros.train.record import CHUNK, Recorder, correct, demonstrate
+from vla_prune_ros.train import collect as record
+from vla_prune_ros.train.collect import (
+    CHUNK,
+    FIRST_DEMONSTRATION,
+    HAND_DOWN,
+    Recorder,
+    correct,
+    demonstrate,
+)
 
 
 class Witness:

@@ -12,12 +12,12 @@ import pytest
 
 from vla_prune_ros import load_policy
 from vla_prune_ros.errors import CheckpointError
-from vla_prune_ros.evaluate.episode import EpisodeResult
-from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeResult
+from vla_prune_ros.sim.two_cubes import TASKS
 from vla_prune_ros.train import reference
-from vla_prune_ros.train.demonstrations import save
-from vla_prune_ros.train.learner import Learner, Recipe
+from vla_prune_ros.train.dataset import save
 from vla_prune_ros.train.reference import Plan, successes, train_reference
+from vla_prune_ros.train.trainer import Learner, Recipe
 
 FIRST = 1_000_074  # two rounds of the six tasks: the second one is held out
 NAMES = list(TASKS)

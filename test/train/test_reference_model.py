@@ -15,9 +15,9 @@ from vla_prune_ros.model.openvla import ActInputs
 from vla_prune_ros.model.prompt import PromptTokenizer, build_prompt
 from vla_prune_ros.model.synthetic import VOCABULARY
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.baselines import Dense
-from vla_prune_ros.sim.tasks import TASKS
-from vla_prune_ros.train.reference_model import PIECES, Words, grid_waves, make_tokenizer
+from vla_prune_ros.pruning.methods.baselines import Dense
+from vla_prune_ros.sim.two_cubes import TASKS
+from vla_prune_ros.train.tasks.policy import PIECES, Words, grid_waves, make_tokenizer
 
 INSTRUCTIONS = [task.instruction for task in TASKS.values()]
 RED, GREEN = 'pick up the red cube', 'pick up the green cube'

@@ -6,11 +6,11 @@ A network of a few thousand numbers and four steps of training: what it does is 
 import pytest
 
 from vla_prune_ros import load_policy
-from vla_prune_ros.sim.tasks import TASKS
+from vla_prune_ros.sim.two_cubes import TASKS
 from vla_prune_ros.train import collect, reference
 from vla_prune_ros.train.collect import FIRST_CHECK
-from vla_prune_ros.train.learner import Learner, Recipe
 from vla_prune_ros.train.reference import Plan, train_reference
+from vla_prune_ros.train.trainer import Learner, Recipe
 
 FIRST = 1_000_074  # six seeds to train on, and one that is held out
 

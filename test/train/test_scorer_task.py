@@ -9,13 +9,13 @@ import torch
 
 from vla_prune_ros import load_policy
 from vla_prune_ros.model.openvla import ActInputs
-from vla_prune_ros.pruning.baselines import Dense
-from vla_prune_ros.pruning.vla_acl import VlaAcl
-from vla_prune_ros.train.batches import Labelled
-from vla_prune_ros.train.export import export
-from vla_prune_ros.train.forward import visual_tokens
-from vla_prune_ros.train.scorer_task import ScorerTask, gated
-from vla_prune_ros.train.settings import FineTuning
+from vla_prune_ros.pruning.methods.baselines import Dense
+from vla_prune_ros.pruning.methods.vla_acl import VlaAcl
+from vla_prune_ros.train.collate import Labelled
+from vla_prune_ros.train.config import FineTuning
+from vla_prune_ros.train.publish import export
+from vla_prune_ros.train.tasks.acl_scorer import ScorerTask, gated
+from vla_prune_ros.train.tasks.forward import visual_tokens
 
 
 @pytest.fixture(scope='module')

@@ -3,7 +3,7 @@
 import pytest
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.train.settings import Noise, read_settings
+from vla_prune_ros.train.config import Noise, read_settings
 
 GOOD = """
 checkpoint: /models/oft

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla_prune_ros.train.soft_top_k import laplace_cdf, soft_top_k
+from vla_prune_ros.train.tasks.acl_scorer import laplace_cdf, soft_top_k
 
 
 @given(st.integers(2, 40), st.floats(0.05, 3.0), st.integers(0, 10_000), st.data())

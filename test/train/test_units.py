@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from vla_prune_ros.errors import DataError
-from vla_prune_ros.model.statistics import Bounds, Statistics
-from vla_prune_ros.train.units import require_units
+from vla_prune_ros.model.normalization import Bounds, Statistics
+from vla_prune_ros.train.sources.base import require_units
 
 MASK = np.array([True, True, False])
 ACTION = Bounds(np.array([-1.0, 0.2, 0.0]), np.array([1.0, 0.4, 1.0]), MASK, np.zeros(3))

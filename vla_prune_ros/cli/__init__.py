@@ -18,9 +18,7 @@ from ..errors import VlaPruneError
 from .bench import add_bench
 from .common import add_command, choose_policy, positive, require_ros
 from .evaluate import add_evaluate
-from .play import add_play
-from .record_demo import add_record_demo
-from .replay import add_replay
+from .replay import add_play, add_record_demo, add_replay
 from .train import add_train
 
 
@@ -105,7 +103,7 @@ def _demo(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     require_ros()
     from ..evaluate.demo_report import report_demo
     from ..evaluate.video import VideoWriter
-    from ..nodes.demo import DemoOptions, run_demo
+    from ..nodes.tools.demo import DemoOptions, run_demo
     from ..sim.rendering import apply_gl
 
     checkpoint = choose_policy(options.checkpoint, console)

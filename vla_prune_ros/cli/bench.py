@@ -9,7 +9,7 @@ from rich.console import Console
 from .common import add_command, choose_checkpoint, positive, require_ros
 
 if TYPE_CHECKING:
-    from ..evaluate.bench_models import BenchModelOptions
+    from ..evaluate.bench.models import BenchModelOptions
 
 METHODS = ('dense', 'uniform:128', 'specprune')
 REFRESHES_PER_S = 1.0  # of the progress line: its thread takes time from what is measured
@@ -129,9 +129,8 @@ def _bench(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _bench_pruning(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from ..evaluate.bench_plot import plot_stages
-    from ..evaluate.pruning_bench import PruningBenchOptions, run_pruning_bench
-    from ..evaluate.pruning_tables import pruning_notes, pruning_tables
+    from ..evaluate.bench.pruning import PruningBenchOptions, run_pruning_bench
+    from ..evaluate.bench.tables import plot_stages, pruning_notes, pruning_tables
 
     bench = PruningBenchOptions(
         tuple(options.pruning or METHODS),
@@ -153,9 +152,8 @@ def _bench_pruning(options: argparse.Namespace, console: Console) -> dict[str, A
 
 
 def _bench_curve(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from ..evaluate.bench_plot import plot_curve
-    from ..evaluate.cost_curve import CurveOptions, run_cost_curve
-    from ..evaluate.curve_table import curve_table
+    from ..evaluate.bench.curve import CurveOptions, run_cost_curve
+    from ..evaluate.bench.tables import curve_table, plot_curve
 
     curve = CurveOptions(_model(options, console), options.queries, options.threads)
     with console.status('', refresh_per_second=REFRESHES_PER_S) as status:
@@ -167,7 +165,7 @@ def _bench_curve(options: argparse.Namespace, console: Console) -> dict[str, Any
 
 
 def _model(options: argparse.Namespace, console: Console) -> 'BenchModelOptions':
-    from ..evaluate.bench_models import BenchModelOptions
+    from ..evaluate.bench.models import BenchModelOptions
 
     given = options.checkpoint
     return BenchModelOptions(
@@ -183,7 +181,7 @@ def _model(options: argparse.Namespace, console: Console) -> 'BenchModelOptions'
 
 
 def _bench_dtypes(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from ..evaluate.dtype_bench import DtypeBenchOptions, dtype_table, run_dtype_bench
+    from ..evaluate.bench.dtype import DtypeBenchOptions, dtype_table, run_dtype_bench
 
     checkpoint = choose_checkpoint(options.checkpoint, 'demo', console)
     dtypes = tuple(options.dtypes)
@@ -196,8 +194,8 @@ def _bench_dtypes(options: argparse.Namespace, console: Console) -> dict[str, An
 
 def _bench_node(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     require_ros()
-    from ..evaluate.node_report import node_result, node_table, node_verdict
-    from ..nodes.node_bench import NodeBenchOptions, run_node_bench
+    from ..evaluate.bench.node import node_result, node_table, node_verdict
+    from ..nodes.tools.bench_harness import NodeBenchOptions, run_node_bench
 
     profile = not options.no_transport_profile
     checkpoint = choose_checkpoint(options.checkpoint, 'micro', console)
@@ -211,7 +209,7 @@ def _bench_node(options: argparse.Namespace, console: Console) -> dict[str, Any]
 
 
 def _bench_sim(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from ..evaluate.sim_bench import SimBenchOptions, run_sim_bench, sim_table, sim_verdict
+    from ..evaluate.bench.simulator import SimBenchOptions, run_sim_bench, sim_table, sim_verdict
 
     bench = SimBenchOptions(size=options.size, steps=options.steps, gl=options.gl)
     with console.status('', refresh_per_second=REFRESHES_PER_S) as status:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ..errors import VlaPruneError
-from ..sim.libero_suites import TRIALS_PER_TASK
+from ..sim.libero.suites import TRIALS_PER_TASK
 from .common import add_command, add_machine, choose_policy, positive
 
 if TYPE_CHECKING:
-    from ..evaluate.closed_loop import EvaluateOptions, Evaluation
+    from ..evaluate.closed_loop.run import EvaluateOptions, Evaluation
 
 METHODS = ('dense', 'uniform:128', 'fastv:128', 'specprune')
 _EPISODES = 200
@@ -104,8 +104,8 @@ def _add_machine(evaluate: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from ..evaluate.closed_loop import run_evaluate, stored
-    from ..evaluate.progress import EvaluateProgress
+    from ..evaluate.closed_loop.progress import EvaluateProgress
+    from ..evaluate.closed_loop.run import run_evaluate, stored
 
     wanted = _options(options, console)
     each = len(wanted.tasks) * wanted.episodes
@@ -120,8 +120,8 @@ def _evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _options(options: argparse.Namespace, console: Console) -> 'EvaluateOptions':
-    from ..evaluate.closed_loop import EvaluateOptions, task_names
-    from ..evaluate.episode import Setting
+    from ..evaluate.closed_loop.episodes import Setting
+    from ..evaluate.closed_loop.run import EvaluateOptions, task_names
 
     usual = _EPISODES if options.simulator == 'two_cubes' else TRIALS_PER_TASK
     setting = Setting(
@@ -153,9 +153,8 @@ def _report(evaluation: 'Evaluation', out: Path, console: Console) -> None:
     """Tables and notes on the console; the same, JSON and pictures in the folder."""
     import json
 
-    from ..evaluate.results_markdown import result_markdown
-    from ..evaluate.results_plot import plot_modes, plot_success
-    from ..evaluate.results_table import result_notes, result_tables
+    from ..evaluate.closed_loop.tables import result_markdown, result_notes, result_tables
+    from ..evaluate.figures import plot_modes, plot_success
 
     result = evaluation.result
     if not result['rows']:

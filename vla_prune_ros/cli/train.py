@@ -1,20 +1,159 @@
-"""``vla-prune train``: policies that are trained here."""
+"""``vla-prune train``: policies that are trained here.
+
+``vla-prune train corrections``: where a policy goes wrong, and what the expert does there.
+
+``vla-prune train lightvla`` and ``scorer``: fine-tuning of a checkpoint by a YAML file.
+"""
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ..runtime.line_log import LineLog
+from ..errors import ProfileError
+from ..runtime.progress import LineLog
 from .common import add_command, positive
-from .corrections import add_corrections
-from .finetune import add_finetuning
 
 if TYPE_CHECKING:
     from ..train.reference import Plan
+
+
+def add_corrections(kinds: Any) -> None:
+    """The sub-command."""
+    command = add_command(
+        kinds,
+        'corrections',
+        _corrections,
+        'record episodes of a policy, pruned as it will run, with what the scripted expert would '
+        'have done (DAgger): further data for vla-prune train lightvla; two-cube scene; goes on '
+        'where it was interrupted',
+    )
+    command.add_argument('checkpoint', type=Path, help='folder')
+    command.add_argument('--pruning', default='dense', help='method that the policy runs with')
+    command.add_argument('--out', type=Path, required=True, help='folder of the episodes')
+    command.add_argument('--episodes', type=positive, default=240)
+    command.add_argument(
+        '--tasks', nargs='+', default=['all'], help='names of tasks, or all; in turn'
+    )
+    command.add_argument(
+        '--first-seed',
+        type=positive,
+        default=2_300_000,
+        help='evaluation counts from 0, the reference policy was corrected at 2 100 000 and more',
+    )
+    command.add_argument(
+        '--workers', type=positive, default=os.cpu_count() or 1, help='processes of the simulator'
+    )
+
+
+def _corrections(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from ..sim.rendering import apply_gl
+    from ..train.collect import Collection, collect, episodes, seeds_of
+
+    names = _tasks(options.tasks)
+    apply_gl()  # fail here, with the mend, and not in a worker
+    seeds = seeds_of(names, options.first_seed, options.episodes)
+    wanted = Collection(options.out, seeds, options.checkpoint, options.pruning)
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(20),
+        TextColumn('{task.completed:.0f}/{task.total:.0f}'),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task('recording corrections', total=len(seeds))
+        log = LineLog(console, 60.0)
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done)
+            log.show(f'{done} of {total} episodes')
+
+        collect(wanted, options.workers, report)
+    kept = len(episodes(options.out, seeds))
+    console.print(f'{kept} episodes in {options.out}')
+    return {'out': str(options.out), 'episodes': kept}
+
+
+def _tasks(given: list[str]) -> tuple[str, ...]:
+    from ..sim.two_cubes import TASKS
+
+    if given == ['all']:
+        return tuple(TASKS)
+    for name in given:
+        if name not in TASKS:
+            raise ProfileError(f'task {name!r} is unknown', f'use all, or of {list(TASKS)}')
+    return tuple(given)
+
+
+_METHODS = {'lightvla': 'lightvla', 'scorer': 'vla_acl'}
+
+
+def add_finetuning(kinds: Any) -> None:
+    """Both sub-commands."""
+    for kind, text in (
+        (
+            'lightvla',
+            'a policy that learns which visual tokens to keep (LightVLA, and LightVLA* with '
+            'learned queries); goes on where it was interrupted; several GPUs: accelerate launch '
+            '-m vla_prune_ros.cli train lightvla ...',
+        ),
+        (
+            'scorer',
+            'a small network that scores the visual tokens of a policy that stays as it is '
+            '(VLA-ACL); goes on where it was interrupted',
+        ),
+    ):
+        command = add_command(kinds, kind, _finetune, text)
+        command.add_argument(
+            '--config', type=Path, required=True, metavar='FILE', help='YAML, see docs/training.md'
+        )
+        command.add_argument('--device', help='torch device; default: what accelerate chooses')
+
+
+def _finetune(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from ..train.config import read_settings
+    from ..train.trainer import FineTuner
+
+    settings = read_settings(options.config)
+    wanted = _METHODS[options.kind]
+    if settings.train.method != wanted:
+        raise ProfileError(
+            f'{options.config}: train.method is {settings.train.method!r}, not {wanted!r}',
+            f'run vla-prune train {_kind_of(settings.train.method)}',
+        )
+    tuner = FineTuner(settings, options.device)
+    main = tuner.accelerator.is_main_process
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(20),
+        TextColumn('{task.completed:.0f}/{task.total:.0f}'),
+        TimeRemainingColumn(),
+        TextColumn('{task.fields[text]}', style='dim'),
+    )
+    with Progress(*columns, console=console, disable=not main) as bar:
+        task = bar.add_task(f'training {options.kind}', total=settings.steps, text='')
+        log = LineLog(console, 60.0)
+
+        def report(step: int, metrics: Mapping[str, float]) -> None:
+            text = '  '.join(f'{k} {v:.4g}' for k, v in metrics.items() if k != 'lr')
+            bar.update(task, completed=step, text=text)
+            if main:
+                log.show(f'step {step} of {settings.steps}  {text}')
+
+        result = tuner.run(report)
+    if main:
+        console.print(
+            f'{"checkpoint" if options.kind == "lightvla" else "scorer"} in {settings.out}'
+        )
+    return {'out': str(settings.out), **result}
+
+
+def _kind_of(method: str) -> str:
+    return next(kind for kind, name in _METHODS.items() if name == method)
 
 
 def add_train(commands: Any) -> None:
@@ -77,8 +216,8 @@ def _reference(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _plan(options: argparse.Namespace) -> 'Plan':
-    from ..train.learner import Recipe
     from ..train.reference import FURTHER_LR, Plan
+    from ..train.trainer import Recipe
 
     return Plan(
         options.work,

@@ -9,22 +9,21 @@ from typing import Any
 import torch
 
 from ..errors import ProfileError
-from ..model.checkpoint import Loaded, load_model, read_size
-from ..model.diffusion import TRAIN_STEPS
+from ..model.checkpoint import Loaded, find_variant, load_model, read_size
 from ..model.files import Progress
+from ..model.heads import TRAIN_STEPS
 from ..model.hub import checkpoint_folder
+from ..model.normalization import read_statistics
 from ..model.openvla import ModelSize
 from ..model.prompt import PromptTokenizer
-from ..model.statistics import read_statistics
-from ..model.variant import find_variant
 from ..model.vision import PATCHES
 from ..profiles import Profile, load_profile
+from ..pruning.base import Pruner
 from ..pruning.layout import Target, Trained
-from ..pruning.plan import Pruner
 from ..pruning.registry import build_pruner
 from ..pruning.trained import read_trained
+from .graphs import choose_engine
 from .policy import Policy
-from .programs import choose_engine
 from .quantize import KINDS, NOTE, quantize_module, require_library
 
 DTYPES = {

@@ -1,33 +1,158 @@
-"""``Policy``: observations in, timed and pruned inferences out."""
+"""``Policy``: observations in, timed and pruned inferences out.
 
+The frames of an episode in the form in which a pruner compares them.
+
+What a policy remembers from query to query, as bytes: a long replay goes on where it ended.
+
+Prompts as ids on the device, made once per instruction.
+"""
+
+import copyreg
+import math
+import pickle
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputRefused
+from ..errors import DataError, InputRefused
+from ..model.images import check_image, comparison_frame, prepare_image
+from ..model.normalization import Statistics
 from ..model.openvla import ActInputs, OpenVLAOFT
 from ..model.prompt import PromptTokenizer, build_prompt
 from ..model.proprio import unnormalize
-from ..model.statistics import Statistics
 from ..profiles import Profile
-from ..pruning.frames import Frame
+from ..pruning.base import SELECTION, Layout, Pruner, Query
+from ..pruning.frames import Frame, FrameHistory
 from ..pruning.layout import Target
-from ..pruning.plan import SELECTION, Layout, Pruner, Query
 from ..pruning.registry import build_pruner
 from ..records import Inference, MotionHint, Observation
-from .episode_frames import EpisodeFrames
-from .forward import Engine, eager
-from .memory import pack, unpack
-from .observation import normalized_state
-from .prompts import Prompts
+from .encoder_cache import EncoderCache, normalized_state
+from .graphs import Engine, eager
 from .quantize import parameter_count
-from .sight import Sight
-from .stages import StageTimer
+from .timing import StageTimer
+
+
+class EpisodeFrames:
+    """What :class:`~.policy.Policy` keeps for a pruner that looks back; nothing for others.
+
+    :param fast_images: as the policy prepares its pictures.
+    """
+
+    def __init__(self, pruner: Pruner, profile: Profile, fast_images: bool) -> None:
+        self._halved = getattr(pruner, 'halved', False)
+        exact = partial(prepare_image, pre_resize=profile.pre_resize, fast=fast_images)
+        self._exact = exact
+        self.history = self._new_history(getattr(pruner, 'history_s', 0.0), profile)
+        self._ahead: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def watch(self, camera: str, stamp_ns: int, frame: Frame) -> None:
+        """Keep a frame as it came; any thread may call it."""
+        if self.history is not None:
+            self.history.push(camera, stamp_ns, frame)
+
+    def ahead(self, camera: str, raw: np.ndarray) -> None:
+        """Bring a frame of the next query into the form in which it is compared."""
+        if self._halved:
+            self._ahead[camera] = raw, comparison_frame(raw)
+
+    def query(
+        self, stamp_ns: int, raw: Mapping[str, np.ndarray], model_images: Mapping[str, np.ndarray]
+    ) -> Mapping[str, np.ndarray]:
+        """Keep the frames of a query; returns them as they are compared, by camera.
+
+        :param raw: uint8 (H, W, 3) as the cameras sent them.
+        :param model_images: uint8 (224, 224, 3), what the towers see.
+        """
+        frames = model_images
+        if self._halved:
+            frames = {c: self._compared(c, raw[c]) for c in model_images}
+        if self.history is not None:
+            self.history.push_prepared(stamp_ns, frames)
+        return frames
+
+    def take_over(self, history: FrameHistory | None) -> None:
+        """Go on with the frames of an episode that was interrupted."""
+        if self.history is not None and history is not None:
+            self.history.take_over(history)
+
+    def clear(self) -> None:
+        """Forget all frames."""
+        if self.history is not None:
+            self.history.clear()
+
+    def _compared(self, camera: str, raw: np.ndarray) -> np.ndarray:
+        seen, frame = self._ahead.pop(camera, (None, None))
+        return frame if seen is raw else comparison_frame(raw)
+
+    def _new_history(self, history_s: float, profile: Profile) -> FrameHistory | None:
+        if not history_s:
+            return None
+        # Half a control period: a camera at the control rate is kept in full, however it jitters.
+        spacing_s = 0.5 * min(profile.control_period_s, 0.05)
+        length = 2 + math.ceil(history_s / spacing_s)
+        return FrameHistory(self._prepare, round(1e9 * spacing_s), length)
+
+    def _prepare(self, image: np.ndarray) -> np.ndarray:
+        check_image(image, 'watched')
+        return comparison_frame(image) if self._halved else self._exact(image)
+
+
+def _read_only(view: MappingProxyType) -> tuple[Any, ...]:
+    return MappingProxyType, (dict(view),)
+
+
+copyreg.pickle(MappingProxyType, _read_only)  # settings of pruners hold some
+
+
+def pack(pruner: Pruner, frames: EpisodeFrames, generator: torch.Generator) -> bytes:
+    """The pruner as it is, the frames it may compare with, and the noise that comes next.
+
+    :raises DataError: the pruner cannot be pickled.
+    """
+    try:
+        return pickle.dumps((pruner, frames.history, generator.get_state()))
+    except Exception as error:  # whatever a pruner's own state raises
+        raise DataError(
+            f'what {pruner.name!r} remembers cannot be stored ({error})',
+            'keep nothing in a pruner that pickle refuses, such as a function inside a function',
+        ) from None
+
+
+def unpack(memory: bytes, frames: EpisodeFrames, generator: torch.Generator) -> Pruner:
+    """The pruner of :func:`pack`; frames and generator take on what they were.
+
+    :param memory: of this machine and version: pickle runs what it is told to.
+    """
+    pruner, history, state = pickle.loads(memory)
+    frames.take_over(history)
+    generator.set_state(state)
+    return pruner
+
+
+_MOST = 64  # an instruction flood must not grow memory
+
+
+class Prompts:
+    """int64 (1, P) ids of the prompt of an instruction, BOS first; the same tensor each time."""
+
+    def __init__(self, tokenizer: PromptTokenizer, device: torch.device) -> None:
+        self._tokenizer, self._device = tokenizer, device
+        self._ids: dict[str, Tensor] = {}
+
+    def ids(self, instruction: str) -> Tensor:
+        """Those of one instruction."""
+        if instruction not in self._ids:
+            if len(self._ids) >= _MOST:
+                self._ids.clear()
+            ids = self._tokenizer(build_prompt(instruction))
+            self._ids[instruction] = torch.tensor([ids], device=self._device)
+        return self._ids[instruction]
 
 
 class Policy:
@@ -88,7 +213,7 @@ class Policy:
         """Run the network with the pruner that there is now."""
         self._forward = self._engine(self.model, self.pruner)
         fast = self._options['fast_images']
-        self._sight = Sight(self._forward, self.profile, self.device, fast)
+        self._sight = EncoderCache(self._forward, self.profile, self.device, fast)
 
     @torch.inference_mode()
     def infer(

@@ -13,11 +13,10 @@ from safetensors import safe_open
 
 from ..engine.load import load_policy
 from ..engine.policy import Policy
-from ..engine.probes import probe_policy
-from ..engine.sanity import Finding, finding, tokenizer_hash
+from ..engine.self_check import Finding, finding, probe_policy, tokenizer_hash
+from ..model.checkpoint import published_shapes
 from ..model.files import Progress, read_json, weight_files
 from ..model.images import DINO_MEAN, DINO_STD, SIGLIP_MEAN, SIGLIP_STD
-from ..model.published import published_shapes
 
 PIXELS = 'preprocessor_config.json'
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..runtime.recording import MethodRun
+from ..records import MethodRun
 from .machine import machine
 from .summary import demo_table, method_row
 from .video import VideoWriter

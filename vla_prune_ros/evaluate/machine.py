@@ -1,10 +1,20 @@
-"""What a figure was measured on: it stands beside every result."""
+"""What a figure was measured on: it stands beside every result.
 
+What identifies a result: the weights it was made with, and the versions of what computed it.
+"""
+
+import contextlib
+import hashlib
+import json
 import platform
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from .. import __version__
+from ..errors import CheckpointError
+from ..model.hub import REFERENCE, REFERENCE_LIGHTVLA, reference_folder
 
 PACKAGES = ('torch', 'transformers', 'numpy', 'mujoco', 'robosuite', 'ros-rclpy')
 
@@ -38,3 +48,75 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return out
+
+
+FINGERPRINT_PACKAGES = ('torch', 'transformers', 'numpy', 'mujoco', 'robosuite', 'hf-libero')
+"""Packages whose version may change what an episode does."""
+
+_NAMES = ('*.json', '*.safetensors', '*.pt', 'tokenizer.model')
+_WHOLE = 1 << 26  # larger files are sampled: hashing 15 GB would take longer than many episodes
+_PIECE = 1 << 20
+_PIECES = 16
+
+
+def checkpoint_fingerprint(folder: Path) -> str:
+    """16 hex digits of SHA-256 over names, sizes and contents of a checkpoint's files.
+
+    Of files above 64 MiB, 16 pieces of 1 MiB spread over the whole length are read, ends
+    included: other weights differ there as everywhere.
+
+    :raises CheckpointError: the folder holds none of the files of a checkpoint.
+    """
+    files = sorted({path for name in _NAMES for path in folder.glob(name)})
+    if not files:
+        raise CheckpointError(
+            f'{folder} holds no checkpoint', 'give the folder with config.json and the weights'
+        )
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f'{path.name} {size}\n'.encode())
+        with path.open('rb') as file:
+            if size <= _WHOLE:
+                digest.update(file.read())
+                continue
+            for i in range(_PIECES):
+                file.seek((size - _PIECE) * i // (_PIECES - 1))
+                digest.update(file.read(_PIECE))
+    return digest.hexdigest()[:16]
+
+
+def text_fingerprint(path: Path) -> str:
+    """16 hex digits of SHA-256 over a small file, for example a pruning method in YAML."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Package -> version, of this package and of those of :data:`PACKAGES` that are installed."""
+    return {'vla_prune_ros': __version__, **installed(FINGERPRINT_PACKAGES)}
+
+
+def checkpoint_card(folder: Path) -> dict[str, Any]:
+    """A checkpoint in plain values for reports: folder, fingerprint, size and its own note.
+
+    ``folder`` is ``'reference'`` for the package's own, wherever that is installed;
+    ``note`` is the content of ``vla_prune.json``; ``untrained`` is True where it says so.
+    """
+    path = folder / 'vla_prune.json'
+    note = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    weights = [p for name in _NAMES[1:3] for p in folder.glob(name)]
+    return {
+        'folder': _place(folder),
+        'fingerprint': checkpoint_fingerprint(folder),
+        'weights_mib': round(sum(p.stat().st_size for p in weights) / 2**20, 2),
+        'untrained': note.get('trained') is False,
+        'note': note,
+    }
+
+
+def _place(folder: Path) -> str:
+    for name in (REFERENCE, REFERENCE_LIGHTVLA):
+        with contextlib.suppress(CheckpointError):  # it is not installed
+            if folder.resolve() == reference_folder(name).resolve():
+                return name
+    return str(folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, VlaPruneError
-from .fingerprint import checkpoint_fingerprint, text_fingerprint
+from .machine import checkpoint_fingerprint, text_fingerprint
 
 if TYPE_CHECKING:
     from ..engine.policy import Policy

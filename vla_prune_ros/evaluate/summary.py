@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from ..runtime.recording import MethodRun
+from ..records import MethodRun
 
 STAGE_ORDER = (
     'node_pairing',

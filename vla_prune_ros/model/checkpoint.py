@@ -1,4 +1,12 @@
-"""A checkpoint folder in the published layout -> the network with its weights.
+"""Which variant of OpenVLA-OFT a folder holds: head, proprioception and FiLM, from its files.
+
+``config.json`` records none of them: they were run-time flags of the published code.
+
+Names and shapes of everything in a published state dict, also of what no action depends on.
+
+``vla-prune check`` and the loader's tests compare files with it; nothing is allocated.
+
+A checkpoint folder in the published layout -> the network with its weights.
 
 ``config.json``, sharded or single safetensors, and ``.pt`` components (state dicts with a
 ``module.`` prefix). Head, proprioception and FiLM are found from the files; nothing is executed
@@ -7,20 +15,127 @@ from the folder.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ProfileError
 from ..profiles import Profile
-from .files import Progress, read_component, read_json, stream_weights
-from .film import film_tensors
-from .fused import reserve
-from .openvla import ModelSize, OpenVLAOFT
-from .variant import Variant
-from .vision import DINO_ID, SIGLIP_ID, TowerSize, dino_size, siglip_size
+from .files import Progress, component_files, read_component, read_json, stream_weights
+from .language import reserve
+from .openvla import HEADS, ModelSize, OpenVLAOFT
+from .vision import DINO_ID, SIGLIP_ID, TowerSize, dino_size, film_tensors, siglip_size
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What was found.
+
+    :param head: ``'l1'``, ``'diffusion'`` or ``'discrete'``.
+    :param proprio: the model takes the robot's state.
+    :param film: the towers are conditioned on the instruction and come from a file of their own.
+    """
+
+    head: str
+    proprio: bool
+    film: bool
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the ``.pt`` components that are read beside the towers."""
+        heads = {
+            'l1': ('action_head',),
+            'diffusion': ('action_head', 'noisy_action_projector'),
+            'discrete': (),
+        }
+        return (*heads[self.head], *(('proprio_projector',) if self.proprio else ()))
+
+
+def find_variant(folder: Path, profile: Profile, head: str = 'auto') -> Variant:
+    """Look at the component files of a folder.
+
+    :param head: ``'auto'``, or the head that must be there; ``'discrete'`` may be chosen for any
+        checkpoint that kept its ``lm_head``.
+    :raises CheckpointError: the files contradict each other or the wish.
+    :raises ProfileError: ``head`` is no name of a head.
+    """
+    if head not in ('auto', *HEADS):
+        raise ProfileError(f'head {head!r} is unknown', f'use auto, {", ".join(HEADS)}')
+    has_proprio = bool(component_files(folder, 'proprio_projector'))
+    found = 'discrete' if head == 'discrete' else _head_of_files(folder, head, has_proprio)
+    if head not in ('auto', found):
+        raise CheckpointError(
+            f'{folder}: its action head is {found}, head is set to {head}',
+            "use head='auto' or the folder of another checkpoint",
+        )
+    film = bool(component_files(folder, 'vision_backbone'))
+    return Variant(found, has_proprio and profile.proprio_dim > 0, film)
+
+
+def _head_of_files(folder: Path, wish: str, has_proprio: bool) -> str:
+    if not component_files(folder, 'action_head'):
+        if wish == 'auto' and not has_proprio:
+            return 'discrete'
+        raise CheckpointError(
+            f'{folder} needs exactly one action_head--N_checkpoint.pt, found none',
+            "finish the download, or use head='discrete' for a checkpoint without a head",
+        )
+    names = read_component(folder, 'action_head')
+    kind = 'diffusion' if any(n.startswith('noise_predictor.') for n in names) else 'l1'
+    if kind == 'diffusion' and not component_files(folder, 'noisy_action_projector'):
+        raise CheckpointError(
+            f'{folder}: no noisy_action_projector--N_checkpoint.pt for its diffusion head',
+            'finish the download of the checkpoint',
+        )
+    return kind
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+# Our modules that published checkpoints keep in files of their own.
+_COMPONENTS = ('action_head.', 'proprio_projector.', 'noisy_action_projector.')
+
+
+def published_shapes(size: ModelSize) -> Shapes:
+    """Tensor name -> shape of the main state dict: 982 entries at the published size.
+
+    Beside what we run it has the last block and the norm of both towers, SigLIP's pooling head and
+    ``lm_head``: 43 entries of the towers that never influence an action.
+    """
+    with torch.device('meta'):
+        used = OpenVLAOFT(size).state_dict()
+    shapes = {n: tuple(t.shape) for n, t in used.items() if not n.startswith(_COMPONENTS)}
+    for tower, shape in (('featurizer', size.dino), ('fused_featurizer', size.siglip)):
+        shapes.update(_unused_of_tower(f'vision_backbone.{tower}', shape, shapes))
+    shapes.update(_pooling_head('vision_backbone.fused_featurizer.attn_pool', size.siglip))
+    shapes['language_model.lm_head.weight'] = (size.text.vocab_size, size.text.hidden_size)
+    return shapes
+
+
+def _unused_of_tower(prefix: str, tower: TowerSize, shapes: Shapes) -> Shapes:
+    """The last block, shaped like the first, and the final norm."""
+    first, last = f'{prefix}.blocks.0.', f'{prefix}.blocks.{tower.depth - 1}.'
+    out = {last + n.removeprefix(first): s for n, s in shapes.items() if n.startswith(first)}
+    return {**out, f'{prefix}.norm.weight': (tower.width,), f'{prefix}.norm.bias': (tower.width,)}
+
+
+def _pooling_head(prefix: str, tower: TowerSize) -> Shapes:
+    width, hidden = tower.width, tower.mlp_width
+    linears = {
+        'q': (width, width),
+        'kv': (2 * width, width),
+        'proj': (width, width),
+        'mlp.fc1': (hidden, width),
+        'mlp.fc2': (width, hidden),
+    }
+    out: Shapes = {f'{prefix}.latent': (1, 1, width)}
+    out.update({f'{prefix}.{n}.weight': s for n, s in linears.items()})
+    out.update({f'{prefix}.{n}.bias': s[:1] for n, s in linears.items()})
+    return {**out, f'{prefix}.norm.weight': (width,), f'{prefix}.norm.bias': (width,)}
+
 
 # Tensors of the published files that never influence an action, and buffers of old exports.
 _UNUSED = re.compile(

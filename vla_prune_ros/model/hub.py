@@ -105,19 +105,19 @@ def _fetch(name: str, progress: Progress) -> Path:
         )
     except errors.GatedRepoError:
         what += ', and the hub gives it only to users who accepted its terms'
-        mend = 'accept them on its page and run hf auth login, or fetch it by hand'
+        remedy = 'accept them on its page and run hf auth login, or fetch it by hand'
     except errors.RepositoryNotFoundError:
         what += ', and the hub has no public repository of that name'
-        mend = 'check the spelling; for a private one run hf auth login'
+        remedy = 'check the spelling; for a private one run hf auth login'
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError):
         offline = huggingface_hub.constants.HF_HUB_OFFLINE
         why = 'HF_HUB_OFFLINE is set' if offline else 'the hub cannot be reached'
         what += f', and {why} while it is not whole in the cache'
-        mend = 'fetch it by hand and give the folder' + (', or unset it' if offline else '')
+        remedy = 'fetch it by hand and give the folder' + (', or unset it' if offline else '')
     except Exception as error:  # HTTP, proxy and disk errors of several libraries
         what += f' and cannot be fetched ({(str(error).splitlines() or [repr(error)])[0]})'
-        mend = 'try again, or fetch it by hand and give the folder'
-    raise CheckpointError(what, mend)
+        remedy = 'try again, or fetch it by hand and give the folder'
+    raise CheckpointError(what, remedy)
 
 
 def _meter(name: str, progress: Progress) -> type[tqdm]:

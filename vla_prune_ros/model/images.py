@@ -4,15 +4,19 @@ The training data went through TensorFlow's JPEG codec, Lanczos resize and crop-
 step here reproduces it bit for bit: libjpeg-turbo's fast DCT with plain chroma up-sampling, and
 float32 sums in the reference's order. Source: openvla-oft ``openvla_utils.py``
 (``resize_image_for_policy``, ``center_crop_image``) and the processor's constants.
+
+Prepared pictures as the towers take them, computed where the towers are.
 """
 
 import io
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
 import simplejpeg
+import torch
 from PIL import Image
+from torch import Tensor
 
 from ..errors import InputRefused
 from .vision import IMAGE_SIZE
@@ -193,3 +197,17 @@ def pixel_values(images: list[np.ndarray]) -> np.ndarray:
     mean, std = scale_and_shift()
     x = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
     return (np.concatenate([x, x], axis=1) - mean) / std
+
+
+@cache
+def _mean_and_std(device: torch.device, inference: bool) -> tuple[Tensor, Tensor]:
+    """float32 (6, 1, 1), DINOv2 first; made once, since a copy to a device cannot be captured."""
+    return tuple(torch.from_numpy(table).to(device) for table in scale_and_shift())
+
+
+def normalized_pixels(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """uint8 (cameras, 224, 224, 3) -> (cameras, 6, 224, 224) for both towers, where ``images``
+    are: :func:`.images.pixel_values` to the last bit, then rounded to ``dtype``."""
+    mean, std = _mean_and_std(images.device, torch.is_inference_mode_enabled())
+    x = images.permute(0, 3, 1, 2).float() / 255
+    return ((torch.cat([x, x], dim=1) - mean) / std).to(dtype)

@@ -18,21 +18,20 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
-from ..pruning.plan import Layout, Pruner, Stage
-from ..pruning.walk import PruningPass
-from .diffusion import denoise
-from .film import language_mean
+from ..pruning.base import Layout, Pruner, Stage
+from ..pruning.forward_state import PruningState
 from .heads import (
     DiffusionHead,
     L1Head,
     NoisyActionProjector,
     ProprioProjector,
     bins_to_actions,
+    denoise,
     time_embedding,
 )
+from .images import normalized_pixels
 from .language import LanguageModel
-from .pixels import normalized_pixels
-from .vision import PATCHES, Projector, TowerSize, VisionBackbone
+from .vision import PATCHES, Projector, TowerSize, VisionBackbone, language_mean
 
 STOP_ID = 2
 HEADS = ('l1', 'diffusion', 'discrete')
@@ -94,7 +93,7 @@ class Act(NamedTuple):
     """
 
     actions: Tensor
-    walk: PruningPass
+    walk: PruningState
     embeddings: Tensor
 
 
@@ -187,13 +186,13 @@ class OpenVLAOFT(nn.Module):
         stage: Stage = nullcontext,
         checked: bool = True,
         size: int | None = None,
-    ) -> tuple[Tensor, PruningPass]:
+    ) -> tuple[Tensor, PruningState]:
         """(1, S, D) -> read-out hidden states (1, K * D, D), and the walk: who survived.
 
-        :param checked, size: see :class:`PruningPass`.
+        :param checked, size: see :class:`PruningState`.
         """
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)
-        walk = PruningPass(layout, pruner, positions, checked, size)
+        walk = PruningState(layout, pruner, positions, checked, size)
         return self.language_model(embeddings, walk, trace, stage), walk
 
     def harvest(
@@ -204,7 +203,7 @@ class OpenVLAOFT(nn.Module):
         :param proceed: asked before each layer; False ends the walk there.
         """
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)
-        walk = PruningPass(layout, pruner, positions)
+        walk = PruningState(layout, pruner, positions)
         self.language_model.walk(embeddings, walk, proceed=proceed)
 
     def act(self, inputs: ActInputs, stage: Stage = nullcontext) -> Act:
@@ -212,7 +211,9 @@ class OpenVLAOFT(nn.Module):
 
         :param stage: times ``'language'``, ``'selection'`` inside it, and ``'head'``.
         """
-        once = partial(self.act_once, *inputs.tensors, inputs.layout, inputs.pruner, stage=stage)
+        once = partial(
+            self.decode_actions, *inputs.tensors, inputs.layout, inputs.pruner, stage=stage
+        )
         if self.size.head != 'diffusion':
             return once()
         last: list[Act] = []
@@ -224,7 +225,7 @@ class OpenVLAOFT(nn.Module):
         actions = denoise(inputs.noise, predict, inputs.steps)
         return last[0]._replace(actions=actions)
 
-    def act_once(
+    def decode_actions(
         self,
         visual: Tensor,
         prompt_ids: Tensor,
@@ -239,7 +240,7 @@ class OpenVLAOFT(nn.Module):
     ) -> Act:
         """One pass of the decoder: the chunk, or what a diffusion head predicts of the noise.
 
-        :param noisy: see :meth:`embed`. :param checked, size: see :class:`PruningPass`.
+        :param noisy: see :meth:`embed`. :param checked, size: see :class:`PruningState`.
         """
         with stage('language'):
             x = self.embed(visual, prompt_ids, proprio, layout, noisy, step)

@@ -17,10 +17,10 @@ from transformers import LlamaConfig
 
 from ..errors import CheckpointError
 from ..profiles import LIBERO, Profile
+from .export import PAD_ID, write_configs, write_json, write_weights
 from .openvla import ModelSize, OpenVLAOFT
 from .prompt import SPACE_ID
 from .vision import dino_size, siglip_size
-from .writing import PAD_ID, write_configs, write_json, write_weights
 
 VOCABULARY = 32064
 # Pieces as Llama-2 cuts the fixed words of the prompt, so that the task words sit where they do

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ActionRefused
-from .controller import LEGACY_2026, UnitSpeed, look_back_legacy
+from .modes import LEGACY_2026, UnitSpeed, look_back_legacy
 
 FIRST_EXECUTED = 10
 """Control step, counted from 1, whose action is the first to reach the robot."""

@@ -8,20 +8,19 @@ from typing import Any
 import yaml
 
 from ..errors import ProfileError
-from . import specprune_build
-from .baselines import Dense, Uniform
-from .divprune import DivPrune
-from .fastv import FastV
+from .base import Pruner
 from .layout import Target
-from .learned_queries import LightVLAStar
-from .lightvla import LightVLA
-from .plan import Pruner
-from .specprune_config import SPECPRUNE_PRESETS
-from .vla_acl import VlaAcl
-from .vla_adp import VlaAdp
-from .vla_cache import VlaCache
-from .vla_cache_config import fit as fit_vla_cache
-from .vla_pruner import VlaPruner
+from .methods.baselines import Dense, Uniform
+from .methods.divprune import DivPrune
+from .methods.fastv import FastV
+from .methods.lightvla import LightVLA, LightVLAStar
+from .methods.vla_acl import VlaAcl
+from .methods.vla_adp import VlaAdp
+from .methods.vla_cache import VlaCache
+from .methods.vla_cache import fit as fit_vla_cache
+from .methods.vla_pruner import VlaPruner
+from .specprune import pruner as specprune_build
+from .specprune.config import SPECPRUNE_PRESETS
 
 Build = Callable[..., Pruner]
 KNOBS: Mapping[str, tuple[str, ...]] = {

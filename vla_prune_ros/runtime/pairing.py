@@ -190,10 +190,14 @@ class Pairing:
             )
         elif stamp_ns - now_ns > self._future:
             ahead = (stamp_ns - now_ns) / 1e9
-            mend = 'synchronise the clocks of camera and robot'
+            remedy = 'synchronise the clocks of camera and robot'
             if ahead > _ABSURD_S:
-                mend = 'is /clock published? else set use_sim_time to false'
-            refusal = 'stamp_future', f'{stream}: stamp is {ahead:.3f} s ahead of the clock', mend
+                remedy = 'is /clock published? else set use_sim_time to false'
+            refusal = (
+                'stamp_future',
+                f'{stream}: stamp is {ahead:.3f} s ahead of the clock',
+                remedy,
+            )
         elif 0 < late_ns <= self._reorder:
             refusal = (
                 'out_of_order',
@@ -278,10 +282,10 @@ class Pairing:
         limit = self._max_age / 1e9
         if receipt > limit:
             return f'{name}: no message for {receipt:.3f} s, limit {limit:.3f} s'
-        mend = 'reduce the delay or raise max_input_age_s'
+        remedy = 'reduce the delay or raise max_input_age_s'
         if header > _ABSURD_S:
-            mend = 'for a bag, play with --clock and set use_sim_time'
-        return f'{name}: header stamp is {header:.3f} s old, limit {limit:.3f} s; {mend}'
+            remedy = 'for a bag, play with --clock and set use_sim_time'
+        return f'{name}: header stamp is {header:.3f} s old, limit {limit:.3f} s; {remedy}'
 
 
 def _stamp(entry: _Entry) -> int:

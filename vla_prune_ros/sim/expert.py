@@ -9,10 +9,8 @@ import math
 
 import numpy as np
 
-from .cubes import Cube, Cubes
-from .robosuite_scene import TwoCubeScene
 from .scene import ANGULAR_UNIT_RAD, LINEAR_UNIT_M
-from .tasks import TABLE_Z_M, Task
+from .two_cubes import TABLE_Z_M, Cube, Cubes, Task, TwoCubeScene
 
 OPEN, CLOSE = -1.0, 1.0
 """Gripper values of an action."""

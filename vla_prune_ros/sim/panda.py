@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import VlaPruneError
-from .culling import culled
-from .rendering import apply_gl
+from .rendering import apply_gl, culled
 from .scene import SceneState
 
 CONTROL_HZ = 20.0
@@ -130,18 +129,18 @@ def import_robosuite() -> ModuleType:
     """
     # robosuite advises private macro files at every import; nothing here uses them.
     logging.getLogger('robosuite_logs').setLevel(logging.ERROR)
-    mend = 'pip install "vla_prune_ros[sim]"'
+    remedy = 'pip install "vla_prune_ros[sim]"'
     try:
         import robosuite
     except ImportError as error:
-        raise VlaPruneError(f'robosuite cannot be imported ({error})', mend) from None
+        raise VlaPruneError(f'robosuite cannot be imported ({error})', remedy) from None
     except PermissionError as error:
         raise VlaPruneError(
             f'robosuite cannot write its log {error.filename}', 'delete that file'
         ) from None
     if not robosuite.__version__.startswith('1.4.'):
         raise VlaPruneError(
-            f'robosuite {robosuite.__version__} is installed, 1.4.x is needed', mend
+            f'robosuite {robosuite.__version__} is installed, 1.4.x is needed', remedy
         )
     return robosuite
 

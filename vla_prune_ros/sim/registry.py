@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import VlaPruneError
-from .libero_suites import SUITES
+from .libero.suites import SUITES
 from .scene import Scene
 
 SIMULATORS = ('two_cubes', *SUITES)
@@ -25,9 +25,9 @@ def make_scene(simulator: str = 'two_cubes', tasks: Sequence[str] = (), **option
             f'simulator {simulator!r} is unknown', f'choose from {", ".join(SIMULATORS)}'
         )
     if simulator in SUITES:
-        from .libero_scene import LiberoScene
+        from .libero.scene import LiberoScene
 
         return LiberoScene(simulator, tasks, **options)
-    from .robosuite_scene import PICK_TASKS, TwoCubeScene
+    from .two_cubes import PICK_TASKS, TwoCubeScene
 
     return TwoCubeScene(tasks=tasks or PICK_TASKS, **options)

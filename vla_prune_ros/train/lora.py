@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..errors import VlaPruneError
 from ..model.openvla import OpenVLAOFT
-from .settings import Lora
+from .config import Lora
 
 WHOLE = ('action_head', 'proprio_projector')
 """Modules that are trained without LoRA, as in the authors' ``finetune.py``."""

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import CheckpointError
-from ..evaluate.rollout import EpisodeResult
+from ..evaluate.closed_loop.rollout import EpisodeResult
+from ..model.export import write_json
 from ..model.prompt import PromptTokenizer
-from ..model.writing import write_json
-from ..sim.tasks import TASKS
-from .card import write_card
+from ..sim.two_cubes import TASKS
 from .collect import (
     FIRST_CHECK,
     FIRST_CORRECTION,
@@ -25,11 +24,11 @@ from .collect import (
     episodes,
     measure,
 )
-from .dataset import Samples, describe_numbers, split
-from .demonstrations import Episode
-from .export import export
-from .learner import Learner, Recipe, validate
-from .reference_model import ReferenceNet, Words, make_tokenizer
+from .dataset import Episode, Samples, describe_numbers, split
+from .publish import export
+from .report import write_card
+from .tasks.policy import ReferenceNet, Words, make_tokenizer
+from .trainer import Learner, Recipe, validate
 
 FURTHER_LR = 6e-4
 RECIPES = ('towers', 'first', 'further')

@@ -14,14 +14,12 @@ import pytest
 
 from vla_prune_ros.errors import DataError, ProfileError, VlaPruneError
 from vla_prune_ros.profiles import ALOHA, LIBERO
-from vla_prune_ros.train.sources.lerobot import LeRobot
-from vla_prune_ros.train.sources.lerobot_parquet import ParquetPictures
-from vla_prune_ros.train.sources.lerobot_video import Videos
+from vla_prune_ros.train.sources.lerobot import LeRobot, ParquetPictures, Videos
 
 pytest.importorskip('pyarrow', reason='the train extra is not installed')
 pytest.importorskip('av', reason='the train extra is not installed')
 
-import lerobot_writer as writer  # noqa: E402
+import lerobot_writer as writer
 
 Spec = writer.Spec
 FRONT, HAND = 'observation.images.front', 'observation.images.hand'

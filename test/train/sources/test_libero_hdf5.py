@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 from vla_prune_ros.errors import DataError, VlaPruneError
 from vla_prune_ros.profiles import ALOHA, LIBERO
-from vla_prune_ros.train.sources.libero_file import kept_steps
-from vla_prune_ros.train.sources.libero_hdf5 import LiberoHdf5
+from vla_prune_ros.train.sources.libero_hdf5 import LiberoHdf5, kept_steps
 
 h5py = pytest.importorskip('h5py', reason='the train extra is not installed')
 
@@ -226,9 +225,9 @@ def test_instruction_is_what_published_policies_were_told(
 @pytest.mark.libero
 @pytest.mark.skipif(find_spec('bddl') is None, reason='bddl is not installed')
 def test_instructions_of_all_suites_are_those_of_the_benchmark(tmp_path: Path) -> None:
-    from vla_prune_ros.sim.libero_assets import configure
-    from vla_prune_ros.sim.libero_suites import SUITES, suite_tasks
-    from vla_prune_ros.train.sources.libero_file import instruction_of
+    from vla_prune_ros.sim.libero.assets import configure
+    from vla_prune_ros.sim.libero.suites import SUITES, suite_tasks
+    from vla_prune_ros.train.sources.libero_hdf5 import instruction_of
 
     configure()
     tasks = [task for suite in SUITES for task in suite_tasks(suite, ())]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from vla_prune_ros.errors import DataError
-from vla_prune_ros.model.statistics import Bounds, Statistics
+from vla_prune_ros.model.normalization import Bounds, Statistics
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.train.settings import Data
+from vla_prune_ros.train.config import Data
 from vla_prune_ros.train.sources import rosbag
-from vla_prune_ros.train.sources.registry import FORMATS, open_source
+from vla_prune_ros.train.sources.base import FORMATS, open_source
 
 
 @pytest.fixture

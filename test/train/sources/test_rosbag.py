@@ -11,13 +11,13 @@ from scipy.linalg import expm, logm
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-import bag_writer as writer  # noqa: E402
+import bag_writer as writer
 
-from vla_prune_ros.errors import DataError, ProfileError  # noqa: E402
-from vla_prune_ros.profiles import ALOHA, LIBERO  # noqa: E402
-from vla_prune_ros.train.settings import Data  # noqa: E402
-from vla_prune_ros.train.sources.registry import open_source  # noqa: E402
-from vla_prune_ros.train.sources.rosbag import Rosbag, agreeing_reference  # noqa: E402
+from vla_prune_ros.errors import DataError, ProfileError
+from vla_prune_ros.profiles import ALOHA, LIBERO
+from vla_prune_ros.train.config import Data
+from vla_prune_ros.train.sources.base import open_source
+from vla_prune_ros.train.sources.rosbag import Rosbag, agreeing_reference
 
 T0, MS, write = writer.T0, writer.MS, writer.write
 DT = 0.05

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vla_prune_ros.errors import DataError
 from vla_prune_ros.profiles import ALOHA, LIBERO
-from vla_prune_ros.train.sources.steps import GRIPPERS, Steps, gripper_columns, require_finite
+from vla_prune_ros.train.sources.base import GRIPPERS, Steps, gripper_columns, require_finite
 
 
 @settings(deadline=None)

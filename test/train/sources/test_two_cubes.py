@@ -6,10 +6,10 @@ import simplejpeg
 
 from vla_prune_ros.errors import DataError
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.sim.tasks import TASKS
-from vla_prune_ros.train.demonstrations import save
-from vla_prune_ros.train.settings import Data
-from vla_prune_ros.train.sources.registry import open_source
+from vla_prune_ros.sim.two_cubes import TASKS
+from vla_prune_ros.train.config import Data
+from vla_prune_ros.train.dataset import save
+from vla_prune_ros.train.sources.base import open_source
 
 
 @pytest.fixture

@@ -1,23 +1,158 @@
-"""Bags that were recorded of a robot, by hand or by policy, as demonstrations."""
+"""Bags that were recorded of a robot, by hand or by policy, as demonstrations.
+
+One pass over a bag: the frames that a policy would have seen, and what was done meanwhile.
+"""
 
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...bags.events import Event, Replay
+from ...bags.observation import JOINTS, POSE, Wiring, picture
+from ...bags.reader import Bag, Place, find_bags
+from ...bags.topics import Topics, guess_topics, load_topics
+from ...bags.trajectory import Reading, Tracks
+from ...bags.values import checked_pose, joints
 from ...errors import DataError, InputRefused, ProfileError
 from ...profiles import Profile
-from ...runtime.bag import Bag
-from ...runtime.bag_files import find_bags
-from ...runtime.bag_observation import Wiring, picture
-from ...runtime.bag_topics import Topics, guess_topics, load_topics
-from ...runtime.bag_tracks import Reading
-from ...runtime.state import pose_gripper_proprio, resolve_axis_angle
-from .rosbag_recording import Labelled, Recorder
-from .sample import Sample
+from ...runtime.pairing import Pair
+from ...runtime.state import (
+    GripperJoints,
+    joints_proprio,
+    pose_gripper_proprio,
+    resolve_axis_angle,
+)
+from .base import Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a policy would have seen at one instant.
+
+    :param images: camera -> place in the bag.
+    :param state: what the state vector is built of: position, quaternion and fingers, or joints
+        alone; empty without one.
+    """
+
+    stamp_ns: int
+    images: Mapping[str, Place]
+    state: tuple[np.ndarray, ...]
+    instruction: str
+
+
+class Labelled(NamedTuple):
+    """A frame, its chunk float64 (K, 7) and which of its steps are labels, bool (K,)."""
+
+    frame: Seen
+    chunk: np.ndarray
+    valid: np.ndarray
+
+
+@dataclass(eq=False)
+class _Epoch:
+    """The frames between two jumps of time or changes of the task."""
+
+    number: int
+    frames: list[Seen] = field(default_factory=list)
+    slot: int = -1  # control period of the last frame, counted from the first
+
+
+class Recorder:
+    """Reads bags of one robot.
+
+    :param profile: with ``action_kind`` ``delta_pose``.
+    """
+
+    def __init__(self, profile: Profile, wiring: Wiring, reading: Reading) -> None:
+        self._profile, self._wiring, self._reading = profile, wiring, reading
+        self._fingers = GripperJoints(wiring.gripper_joints, wiring.gripper_signs)
+        self._dt = round(1e9 * profile.control_period_s)
+        self.left_out: Counter[str] = Counter()
+        """Frames and messages that gave nothing, by reason."""
+        self.refusal = ''
+        """What was wrong with the first message that was refused."""
+
+    def read(self, bag: Bag, topics: Topics, instruction: str) -> list[Labelled]:
+        """The labelled frames of a bag, in its order.
+
+        :raises DataError: a topic is missing, or there are frames and never an instruction.
+        """
+        reading = self._reading
+        topics.check(bag, (reading.motion, reading.gripper))
+        replay = Replay(
+            bag,
+            topics,
+            self._profile,
+            self._wiring,
+            instruction,
+            (reading.motion, reading.gripper),
+        )
+        tracks = Tracks(reading, self._wiring.gripper_joints[0])
+        epochs = [_Epoch(0)]
+        for event in replay.events():
+            if event.epoch != epochs[-1].number:
+                epochs.append(_Epoch(event.epoch))
+            self._note(event, epochs[-1], tracks, replay.instruction)
+        if not replay.instruction:
+            raise DataError(
+                f'bag {bag.path} has no instruction', 'name its topic, or give `instruction`'
+            )
+        self.left_out.update(replay.pairing.losses)
+        self.left_out.update(tracks.left_out)
+        return [labelled for epoch in epochs for labelled in self._label(epoch, tracks)]
+
+    def _note(self, event: Event, epoch: _Epoch, tracks: Tracks, instruction: str) -> None:
+        if event.refusal is not None:
+            self.refusal = self.refusal or str(event.refusal)
+        try:
+            tracks.note(event)
+            if event.pair is not None:
+                self._frame(epoch, event.pair, instruction)
+        except InputRefused as refusal:
+            self.left_out[refusal.reason] += 1
+            self.refusal = self.refusal or str(refusal)
+
+    def _frame(self, epoch: _Epoch, pair: Pair, instruction: str) -> None:
+        """Keep the first pair of each control period, whatever the cameras' rate."""
+        if epoch.frames:
+            since_ns = pair.stamp_ns - epoch.frames[0].stamp_ns
+            slot = (since_ns + self._dt // 2) // self._dt
+            if slot <= epoch.slot:
+                return
+            epoch.slot = slot
+        else:
+            epoch.slot = 0
+        places = {camera: pair.items[camera].place for camera in self._profile.cameras}
+        epoch.frames.append(Seen(pair.stamp_ns, places, self._state(pair), instruction))
+
+    def _state(self, pair: Pair) -> tuple[np.ndarray, ...]:
+        profile = self._profile
+        if profile.proprio_kind == 'none' or not profile.proprio_dim:
+            return ()
+        names, positions, _ = joints(pair.items[JOINTS])
+        if profile.proprio_kind == 'joints':
+            return (joints_proprio(names, positions, profile.action_names),)
+        position, quaternion = checked_pose(pair.items[POSE])
+        moved = position + np.asarray(self._wiring.pose_offset_m)
+        return moved, quaternion, self._fingers.pick(names, positions)
+
+    def _label(self, epoch: _Epoch, tracks: Tracks) -> list[Labelled]:
+        stamps = [frame.stamp_ns for frame in epoch.frames]
+        labels = tracks.labels(epoch.number, stamps, self._profile)
+        out = []
+        for frame in epoch.frames:
+            found = labels.chunk(frame.stamp_ns)
+            if isinstance(found, str):
+                self.left_out[found] += 1
+            else:
+                out.append(Labelled(frame, *found))
+        return out
+
 
 _OPEN_BAGS = 8
 _RANGES = {'gripper': (0.0, 1.0), 'joint_states': (0.0, 0.04)}
@@ -43,7 +178,7 @@ class Rosbag:
     :param path: a bag, or a folder with any number of them.
     :param profile: end-effector deltas; the labels are divided by its ``action_scale``.
     :param topics: or a mapping of its fields, or a YAML file; None guesses for each bag, see
-        :func:`~vla_prune_ros.runtime.bag_topics.guess_topics`.
+        :func:`~vla_prune_ros.bags.topics.guess_topics`.
     :param actions: ``poses`` or ``commands``.
     :param wiring: or a mapping of its fields: the parameters of ``vla_policy``.
     :param instruction: the task until a bag names one, and of bags that name none.
@@ -126,7 +261,7 @@ class Rosbag:
             }
         except InputRefused as refusal:
             raise DataError(
-                f'bag {path} at {frame.stamp_ns} ns: {refusal.what}', refusal.mend
+                f'bag {path} at {frame.stamp_ns} ns: {refusal.what}', refusal.remedy
             ) from None
         state = None if self._states is None else self._states[index]
         return Sample(images, state, frame.instruction, chunk, valid)
@@ -169,8 +304,8 @@ class Rosbag:
     def _nothing(self, path: str | Path) -> DataError:
         counts = [f'{count} x {reason}' for reason, count in self.left_out.items()]
         why = '; '.join([*counts, *self.lost][:6]) or 'no images that pair'
-        mend = self._refusal or 'check topics, `no_op` and the slop; docs/troubleshooting.md'
-        return DataError(f'{path} gives no frames ({why})', mend)
+        remedy = self._refusal or 'check topics, `no_op` and the slop; docs/troubleshooting.md'
+        return DataError(f'{path} gives no frames ({why})', remedy)
 
     def _build_states(self, reference: Sequence[float] | None) -> np.ndarray | None:
         parts = [labelled.frame.state for _, labelled in self._frames]

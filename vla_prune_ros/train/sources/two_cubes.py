@@ -7,15 +7,15 @@ import simplejpeg
 
 from ...errors import DataError
 from ...profiles import Profile
-from ...sim.tasks import TASKS
+from ...sim.two_cubes import TASKS
 from ..dataset import split as split_episodes
-from .sample import Sample
+from .base import Sample
 
 
 class TwoCubes:
     """Episodes of the scripted expert, and its corrections of a policy.
 
-    :param path: folder with ``.npz`` files of :mod:`vla_prune_ros.train.demonstrations`.
+    :param path: folder with ``.npz`` files of :mod:`vla_prune_ros.train.dataset`.
     :param split: ``'train'`` or ``'validation'``: every fortieth episode is never trained on.
     """
 

@@ -1,0 +1,408 @@
+"""The storage files of a bag: which they are, and how each is opened, whole or in part.
+
+Recorded bags as ordered messages, without ROS: rosbag2 (sqlite3 and MCAP) and ROS 1.
+
+Each storage file is opened by itself, so that a bag reads the same with and without its
+``metadata.yaml``; a file that ``rosbags`` refuses is read as far as it goes. Nothing is decoded
+before somebody asks, and a message that was seen once is found again by its place.
+"""
+
+import heapq
+import re
+import shutil
+import struct
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from ..errors import DataError, InputRefused
+from .recovery import CutMcap, CutSqlite, Storage
+
+FILES = ('.mcap', '.db3', '.bag')
+"""Endings of storage files; ``.zstd`` may follow."""
+
+METADATA = 'metadata.yaml'
+
+_ZSTD = b'\x28\xb5\x2f\xfd'
+_CUT = {'.mcap': CutMcap, '.db3': CutSqlite}
+
+
+def is_storage(path: Path) -> bool:
+    """Whether a file's name is that of a storage file."""
+    return Path(path.name.removesuffix('.zstd')).suffix in FILES
+
+
+def storage_files(folder: Path) -> list[Path]:
+    """Storage files in a folder, by the number in their names: ``bag_2`` before ``bag_10``."""
+    return sorted(
+        (p for p in folder.iterdir() if p.is_file() and is_storage(p)),
+        key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r'(\d+)', p.name)],
+    )
+
+
+def listed(folder: Path) -> list[str]:
+    """File names in metadata.yaml; none where it is missing or broken, for nothing needs it."""
+    try:
+        data = yaml.safe_load((folder / METADATA).read_text(encoding='utf-8'))
+        names = data['rosbag2_bagfile_information']['relative_file_paths']
+        return [Path(str(name)).name for name in names]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return []
+
+
+def find_bags(path: 'str | Path') -> list[Path]:
+    """The bags below a path, in order of name: itself where it is one.
+
+    A folder is a bag where it holds ``metadata.yaml``, or storage files with its own name in front
+    (a split bag of a recorder that was killed); every other storage file is a bag of its own.
+    """
+    path = Path(path).expanduser()
+    if not path.is_dir() or (path / METADATA).exists():
+        return [path]
+    files = storage_files(path)
+    if files and all(p.name.startswith(path.name + '_') for p in files):
+        return [path]
+    return files + [b for d in sorted(path.iterdir()) if d.is_dir() for b in find_bags(d)]
+
+
+def open_storage(path: Path) -> Storage:
+    """One file through ``rosbags``.
+
+    :raises Exception: whatever ``rosbags`` and the libraries under it raise.
+    """
+    if path.suffix == '.bag':
+        from rosbags.rosbag1 import Reader as Reader1
+
+        old: Any = Reader1(path)
+        old.open()
+        return old
+    from rosbags.rosbag2 import Reader as Reader2
+
+    reader: Any = Reader2(path)
+    reader.open()
+    if path.suffix == '.mcap' and not reader.storage.chunks:
+        # Each reading would walk through the whole file, and two at once would meet.
+        reader.close()
+        raise ValueError('no index')
+    return reader
+
+
+def recover(path: Path) -> 'CutMcap | CutSqlite | None':
+    """What is left of a file that :func:`open_storage` refused; None where nothing is."""
+    try:
+        return _CUT[path.suffix](path)
+    except Exception:  # not even its head is what it should be, or there is no such reader
+        return None
+
+
+def rows(
+    storage: Storage, topics: set[str], start: int | None, stop: int | None
+) -> Iterator[tuple[str, int, bytes]]:
+    """Topic, time of receipt in ns and serialised message, by receipt, of some topics."""
+    wanted = [c for c in storage.connections if c.topic in topics]
+    if wanted:  # no connection would mean all to rosbags
+        for channel, receipt_ns, raw in storage.messages(wanted, start, stop):
+            yield channel.topic, receipt_ns, raw
+
+
+def unpack(path: Path, stack: ExitStack) -> Path:
+    """A compressed file, unpacked for as long as the stack is open."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='vla_prune_bag_'))
+    out = Path(folder) / path.stem
+    with _zstd().open(path, 'rb') as packed, out.open('wb') as file:
+        shutil.copyfileobj(packed, file)
+    return out
+
+
+def decompressed(raw: bytes) -> bytes:
+    """A message without the compression that a recorder may have put on each."""
+    return _zstd().decompress(raw) if raw[:4] == _ZSTD else bytes(raw)
+
+
+def line(error: Exception) -> str:
+    """The first line of an error, or its kind."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _zstd() -> Any:
+    try:
+        from compression import zstd
+    except ImportError:  # before Python 3.14
+        from backports import zstd
+    return zstd
+
+
+IMAGES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+POSE, JOINTS = 'geometry_msgs/msg/PoseStamped', 'sensor_msgs/msg/JointState'
+TEXT, TWIST = 'std_msgs/msg/String', 'geometry_msgs/msg/TwistStamped'
+TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
+TYPES = (*IMAGES, POSE, JOINTS, TEXT, TWIST, TRAJECTORY)
+"""Message types that are read; topics of other types are listed and left alone."""
+
+
+_OPENING = ''  # a row before the first of a file, so that no file is read before its time
+
+
+class Topic(NamedTuple):
+    """What a bag holds of one topic."""
+
+    type: str
+    count: int
+
+
+class Place(NamedTuple):
+    """Where a message is: the ``nth`` of its topic that was received at that time (ns)."""
+
+    topic: str
+    receipt_ns: int
+    nth: int
+
+
+@dataclass(frozen=True, eq=False)
+class BagMessage:
+    """One message, still serialised.
+
+    :param type: one of :data:`TYPES`.
+    :param place: finds it again with :meth:`Bag.read`.
+    :param stamp_ns: its header stamp; the time of receipt where that is zero or there is none.
+    :param raw: as recorded, without compression.
+    """
+
+    type: str
+    place: Place
+    stamp_ns: int
+    raw: bytes = field(repr=False)
+    _deserialize: Callable[[bytes, str], Any] = field(repr=False)
+
+    @property
+    def topic(self) -> str:
+        """Its topic."""
+        return self.place.topic
+
+    @property
+    def receipt_ns(self) -> int:
+        """When the recorder received it."""
+        return self.place.receipt_ns
+
+    def message(self) -> Any:
+        """An object with the fields of the ROS message; arrays are numpy arrays.
+
+        :raises InputRefused: ``corrupt``.
+        """
+        try:
+            return self._deserialize(self.raw, self.type)
+        except Exception:  # whatever bytes that mean nothing make a deserialiser raise
+            raise InputRefused(
+                'corrupt',
+                f'{self.topic}: a message received at {self.receipt_ns} ns is no {self.type}',
+                'check the recorder',
+            ) from None
+
+
+class Bag:
+    """One recording: a folder or a file. A context manager; not thread-safe.
+
+    :raises DataError: it does not exist, is no bag, nothing of it can be read, or ``rosbags`` is
+        not installed.
+    """
+
+    def __init__(self, path: 'str | Path') -> None:
+        self.path = Path(path).expanduser()
+        self.unstamped: set[str] = set()
+        """Topics with a message, of those read so far, whose header stamp is zero."""
+        self._lost: dict[str, None] = {}  # in order, each once however often it is read
+        self._stack = ExitStack()
+        self._storages: list[tuple[Path, Storage]] = []
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        self.topics = self._count()
+        """Topic -> type and number of messages, in order of name."""
+
+    def __enter__(self) -> 'Bag':
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for _, storage in self._storages:
+            storage.close()
+        self._storages.clear()
+        self._stack.close()
+
+    @property
+    def lost(self) -> list[str]:
+        """What could not be read, one line each; grows while messages are read."""
+        cut = [s.lost for _, s in self._storages if isinstance(s, CutMcap | CutSqlite) and s.lost]
+        return list(dict.fromkeys([*self._lost, *cut]))
+
+    def require(self, topic: str, types: Collection[str] = TYPES) -> None:
+        """Check that a topic is there and can be read.
+
+        :raises DataError: it is missing, without messages or of another type; names what there is.
+        """
+        found = self.topics.get(topic)
+        if found is not None and found.type in types and found.count:
+            return
+        what = f'bag {self.path} has no topic {topic!r}'
+        if found is not None:
+            what = f'bag {self.path}: topic {topic!r} has {found.count} messages of {found.type}'
+        there = ', '.join(f'{name} ({t.type})' for name, t in self.topics.items() if t.count)
+        raise DataError(what, f'need {" or ".join(types)}; it has {there or "no messages"}')
+
+    def messages(
+        self, topics: Iterable[str], start_ns: int | None = None, stop_ns: int | None = None
+    ) -> Iterator[BagMessage]:
+        """Messages of some topics by time of receipt, in constant memory.
+
+        Messages of one receipt come by stamp, then by topic, whatever their order in the file. A
+        damaged one is left out and noted in :attr:`lost`.
+
+        :param start_ns: first time of receipt; ``stop_ns``: the one behind the last.
+        :raises DataError: see :meth:`require`.
+        """
+        wanted = set(topics)
+        for topic in wanted:
+            self.require(topic)
+        streams = [self._stream(i, wanted, start_ns, stop_ns) for i in range(len(self._storages))]
+        merged = heapq.merge(*streams, key=lambda row: row[1])
+        together: list[BagMessage] = []
+        numbers: Counter[str] = Counter()
+        now_ns: int | None = None
+        for topic, receipt_ns, raw in merged:
+            if topic is _OPENING:
+                continue
+            if receipt_ns != now_ns:
+                yield from sorted(together, key=_by_stamp)
+                together, numbers, now_ns = [], Counter(), receipt_ns
+            message = self._message(Place(topic, receipt_ns, numbers[topic]), raw)
+            numbers[topic] += 1
+            if message is not None:
+                together.append(message)
+        yield from sorted(together, key=_by_stamp)
+
+    def read(self, place: Place) -> BagMessage:
+        """A message that :meth:`messages` gave before.
+
+        :raises DataError: it is not there any more.
+        """
+        streams = (
+            self._stream(i, {place.topic}, place.receipt_ns, place.receipt_ns + 1)
+            for i in range(len(self._storages))
+        )
+        found = (raw for stream in streams for topic, _, raw in stream if topic is not _OPENING)
+        for nth, raw in enumerate(found):
+            if nth == place.nth:
+                message = self._message(place, raw)
+                if message is not None:
+                    return message
+        raise DataError(f'bag {self.path} has no message at {place}', 'was it written to since?')
+
+    def _stream(
+        self, number: int, topics: set[str], start: int | None, stop: int | None
+    ) -> Iterator[tuple[str, int, bytes]]:
+        path, storage = self._storages[number]
+        yield _OPENING, storage.start_time, b''
+        last, given = start, 0  # what comes again where the file has to be opened anew
+        try:
+            for row in rows(storage, topics, start, stop):
+                last, given = row[1], given + 1 if row[1] == last else 1
+                yield row
+        except Exception as error:  # rosbags, SQLite and decompressors each have their own
+            damage = f'{path.name} is damaged ({line(error)})'
+            rest = None if isinstance(storage, CutMcap | CutSqlite) else recover(path)
+            if rest is None or not rest.lost:
+                self._lost[damage] = None
+            if rest is not None:
+                storage.close()
+                self._storages[number] = path, rest
+                yield from islice(rows(rest, topics, last, stop), given, None)
+
+    def _message(self, place: Place, raw: bytes) -> BagMessage | None:
+        kind = self.topics[place.topic].type
+        try:
+            raw = decompressed(raw)
+            stamp_ns = 0 if kind == TEXT else self._stamp(raw)
+        except Exception:
+            where = f'{place.topic}: a damaged message, received at {place.receipt_ns} ns'
+            self._lost[where] = None
+            return None
+        if stamp_ns == 0 and kind != TEXT:
+            self.unstamped.add(place.topic)
+        return BagMessage(kind, place, stamp_ns or place.receipt_ns, raw, self._deserialize)
+
+    def _stamp(self, raw: bytes) -> int:
+        """Header stamp, without deserialising an image: behind CDR's head, or ROS 1's sequence."""
+        little = self._ros1 or raw[1] & 1
+        seconds, nanoseconds = struct.unpack_from('<iI' if little else '>iI', raw, 4)
+        return seconds * 1_000_000_000 + nanoseconds
+
+    def _count(self) -> dict[str, Topic]:
+        counts: dict[str, Topic] = {}
+        for _, storage in self._storages:
+            for c in storage.connections:
+                before = counts.get(c.topic, Topic(c.msgtype, 0))
+                counts[c.topic] = Topic(before.type, before.count + c.msgcount)
+        return dict(sorted(counts.items()))
+
+    def _open(self) -> None:
+        try:
+            from rosbags.typesys import Stores, get_typestore
+        except ImportError:
+            raise DataError(
+                'rosbags is not installed, no bag can be read', "pip install 'vla_prune_ros[bags]'"
+            ) from None
+        files = self._files()
+        for path in files:
+            self._open_file(path)
+        if not self._storages:
+            raise DataError(
+                f'bag {self.path} cannot be read: {"; ".join(self.lost)}',
+                'record it again; for ROS 1 try `rosbag reindex`',
+            )
+        self._ros1 = files[0].suffix == '.bag'
+        store = get_typestore(Stores.ROS1_NOETIC if self._ros1 else Stores.ROS2_HUMBLE)
+        self._deserialize: Callable[[bytes, str], Any] = (
+            store.deserialize_ros1 if self._ros1 else store.deserialize_cdr
+        )
+
+    def _files(self) -> list[Path]:
+        if not self.path.exists():
+            raise DataError(f'bag {self.path} does not exist', 'check the path')
+        found = storage_files(self.path) if self.path.is_dir() else [self.path]
+        if not found or not is_storage(found[0]):
+            raise DataError(
+                f'{self.path} is no bag',
+                f'give a file, or a folder of files, {" or ".join(FILES)}',
+            )
+        for name in listed(self.path):
+            if not (self.path / name).exists():
+                self._lost[f'{name} is named in metadata.yaml and missing'] = None
+        return found
+
+    def _open_file(self, path: Path) -> None:
+        try:
+            if path.suffix == '.zstd':
+                path = unpack(path, self._stack)
+            self._storages.append((path, open_storage(path)))
+        except Exception as error:
+            rest = recover(path)
+            if rest is None:
+                self._lost[f'{path.name} cannot be read ({line(error)})'] = None
+            else:
+                self._storages.append((path, rest))
+
+
+def _by_stamp(message: BagMessage) -> tuple[int, str]:
+    return message.stamp_ns, message.topic

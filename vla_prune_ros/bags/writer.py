@@ -1,0 +1,171 @@
+"""Bags of rosbag2, written without ROS: MCAP or sqlite3, whole or not at all."""
+
+import shutil
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from .messages import type_store
+from .reader import METADATA, Topic, is_storage
+
+STORAGES = ('mcap', 'sqlite3')
+"""Kinds of storage; MCAP holds the message definitions, so that any tool can show it."""
+
+# The newest layout of metadata.yaml that Humble reads: with 9, profiles are no text any more.
+_VERSION = 8
+_DEPTH, _LATCHED_DEPTH = 10, 1
+
+
+class BagWriter:
+    """Writes one bag: a folder with a storage file of the same name and ``metadata.yaml``.
+
+    A context manager. The bag grows in a hidden folder beside ``path`` and gets its name when the
+    block ends well; after an error nothing is there, or what was there before.
+
+    Topics come into being with their first message. All are offered reliable and volatile with a
+    depth of 10, so that ``ros2 bag play`` serves every kind of subscriber.
+
+    :param path: the folder.
+    :param storage: one of :data:`STORAGES`.
+    :param latched: topics whose last message is kept for late joiners: transient local, depth 1.
+    :param overwrite: replace a bag at ``path``, and nothing else than a bag.
+    :raises DataError: where the block begins: the path exists (and is no bag, with
+        ``overwrite``), the storage is unknown, or ``rosbags`` is not installed. Where it ends:
+        nothing was written, or the path came to exist meanwhile.
+    """
+
+    def __init__(
+        self,
+        path: 'str | Path',
+        storage: str = 'mcap',
+        latched: Collection[str] = (),
+        overwrite: bool = False,
+    ) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self._storage, self._latched, self._overwrite = storage, frozenset(latched), overwrite
+        self.topics: dict[str, Topic] = {}
+        """Topic -> type and number of messages so far."""
+        self.span_ns = (0, 0)
+        """First and last time of receipt so far."""
+        self._connections: dict[str, Any] = {}
+
+    def __enter__(self) -> 'BagWriter':
+        if self._storage not in STORAGES:
+            raise DataError(
+                f'storage {self._storage!r} is unknown', f'use one of {", ".join(STORAGES)}'
+            )
+        self._store = type_store()
+        self._require_free()
+        from rosbags.rosbag2 import StoragePlugin, Writer
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        parts = tempfile.mkdtemp(prefix=f'.{self.path.name}.', dir=self.path.parent)
+        self._folder = Path(parts)
+        try:
+            plugin = StoragePlugin[self._storage.upper()]
+            self._writer = Writer(
+                self._folder / self.path.name, version=_VERSION, storage_plugin=plugin
+            )
+            self._writer.open()
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            if kind is not None:
+                self._writer.abort()
+                return
+            if not self.topics:
+                self._writer.abort()
+                raise DataError(f'nothing was written to bag {self.path}', 'write a message')
+            self._writer.close()
+            self._publish()
+        finally:
+            self._discard()
+
+    def write(self, topic: str, receipt_ns: int, message: Any) -> None:
+        """Append one message.
+
+        :param receipt_ns: time of receipt, by which readers order; above 0.
+        :param message: of :mod:`~vla_prune_ros.bags.messages`, or any of ``rosbags``.
+        :raises DataError: the topic has messages of another type.
+        """
+        kind = message.__msgtype__
+        if topic not in self.topics:
+            self._connect(topic, kind)
+        before = self.topics[topic]
+        if before.type != kind:
+            raise DataError(
+                f'topic {topic!r} has messages of {before.type}, this one is {kind}',
+                'use another topic',
+            )
+        raw = self._store.serialize_cdr(message, kind)
+        self._writer.write(self._connections[topic], receipt_ns, raw)
+        self.topics[topic] = Topic(kind, before.count + 1)
+        first, last = self.span_ns
+        self.span_ns = min(first or receipt_ns, receipt_ns), max(last, receipt_ns)
+
+    def _connect(self, topic: str, kind: str) -> None:
+        self._connections[topic] = self._writer.add_connection(
+            topic,
+            kind,
+            typestore=self._store,
+            offered_qos_profiles=[_profile(topic in self._latched)],
+        )
+        self.topics[topic] = Topic(kind, 0)
+
+    def _require_free(self) -> None:
+        if not self.path.exists():
+            return
+        if not self._overwrite:
+            raise DataError(f'{self.path} exists', 'choose another path, or set overwrite')
+        if not _is_bag_alone(self.path):
+            raise DataError(f'{self.path} exists and is no bag', 'choose another path')
+
+    def _publish(self) -> None:
+        """Give the finished bag its name; the old one is out of the way as shortly as it can."""
+        self._require_free()
+        if self.path.exists():
+            self.path.rename(self._folder / 'replaced')
+        (self._folder / self.path.name).rename(self.path)
+
+    def _discard(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _is_bag_alone(folder: Path) -> bool:
+    """Whether a folder is a bag and holds nothing else that a user would miss."""
+    if not folder.is_dir():
+        return False
+    files = list(folder.iterdir())
+    return any(is_storage(f) for f in files) and all(
+        f.is_file() and (is_storage(f) or f.name == METADATA) for f in files
+    )
+
+
+def _profile(latched: bool) -> Any:
+    from rosbags.interfaces import (
+        Qos,
+        QosDurability,
+        QosHistory,
+        QosLiveliness,
+        QosReliability,
+        QosTime,
+    )
+
+    unset = QosTime(0, 0)
+    return Qos(
+        QosHistory.KEEP_LAST,
+        _LATCHED_DEPTH if latched else _DEPTH,
+        QosReliability.RELIABLE,
+        QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        deadline=unset,
+        lifespan=unset,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=unset,
+        avoid_ros_namespace_conventions=False,
+    )

@@ -1,0 +1,296 @@
+"""Options as frozen dataclasses: one field is the declaration, the check and the documentation.
+
+Node parameters, a pruner's options, training files and commands are such records. A field made
+by :func:`option` carries its description, range and choices; the checks here hold every value
+against them, wherever it came from: a mapping, a YAML file, ROS parameters or the command line.
+"""
+
+import argparse
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from .errors import ProfileError, VlaPruneError
+
+Record = TypeVar('Record')
+Refusal = type[VlaPruneError]
+
+
+def option(
+    default: Any = MISSING,
+    doc: str = '',
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[Any, ...] = (),
+    live: bool = False,
+    flags: Mapping[str, Any] | None = None,
+) -> Any:
+    """One field of a record of options.
+
+    :param doc: one sentence with the unit.
+    :param low: lowest allowed number; of each item, for tuples. ``high``: the highest.
+    :param above: the number itself is not allowed, all above it are.
+    :param live: for a node: may be set while it runs.
+    :param flags: for a command: what ``add_argument`` takes beyond what follows from the field;
+        ``'flag'`` is another name than the field's, ``'positional': True`` makes it one.
+    """
+    metadata = dict(
+        doc=doc, low=low, high=high, above=above, choices=choices, live=live, flags=flags or {}
+    )
+    if isinstance(default, (tuple, Mapping)):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def is_int(value: Any) -> bool:
+    """True for whole numbers, numpy's too; not for booleans."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """True for real numbers, numpy's too; not for booleans."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+_WORDS = {int: 'a whole number', float: 'a number', str: 'a word', bool: 'true or false'}
+
+
+def describe_type(hint: Any) -> str:
+    """What a value of this annotation is, for a refusal."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f'one of {", ".join(map(repr, args))}'
+    if origin is tuple:
+        return f'a list, each {describe_type(args[0])}'
+    if origin in (Union, UnionType):
+        return ' or '.join('null' if a is NoneType else describe_type(a) for a in args)
+    return _WORDS.get(hint, getattr(hint, '__name__', str(hint)))
+
+
+def convert(value: Any, hint: Any) -> Any:
+    """``value`` as the annotation has it: lists become tuples, whole numbers floats where floats
+    are wanted, text a path, mappings a nested record.
+
+    :raises TypeError: it is not of that type. YAML is untyped: without this, ``cameras: wrist``
+        would be five cameras of one letter.
+    """
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, UnionType):
+        for arm in args:
+            try:
+                return convert(value, arm)
+            except TypeError:
+                continue
+        raise TypeError
+    if origin is Literal:
+        good = any(type(value) is type(a) and value == a for a in args)
+    elif origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise TypeError
+        inner = args[:1] * len(value) if args[-1] is Ellipsis else args
+        if len(inner) != len(value):
+            raise TypeError
+        return tuple(convert(v, a) for v, a in zip(value, inner, strict=True))
+    elif hint is float and is_number(value):
+        return float(value)
+    elif hint is int and is_int(value):
+        return int(value)
+    elif hint is Path and isinstance(value, (str, Path)):
+        return Path(value).expanduser()
+    elif is_dataclass(hint) and isinstance(value, Mapping):
+        return from_mapping(hint, value, hint.__name__)
+    elif origin in (Mapping, dict) or hint in (Mapping, dict):
+        good = isinstance(value, Mapping)
+    else:
+        good = (
+            value is None
+            if hint is NoneType
+            else type(value) is hint or (is_dataclass(hint) and isinstance(value, hint))
+        )
+    if not good:
+        raise TypeError
+    return value
+
+
+def out_of_range(f: Field, value: Any) -> str:
+    """Why ``value``, of the right type, is not allowed for the field; empty where it is."""
+    meta = f.metadata
+    low, high, above = meta.get('low'), meta.get('high'), meta.get('above')
+    for item in value if isinstance(value, tuple) else (value,):
+        if item is None:
+            continue
+        if meta.get('choices') and item not in meta['choices']:
+            return f'{item!r} is not one of {", ".join(map(str, meta["choices"]))}'
+        if isinstance(item, float) and not math.isfinite(item):
+            return f'{item} is not a finite number'
+        if low is not None and item < low:
+            return f'{item} is below {low}'
+        if above is not None and item <= above:
+            return f'{item} is not above {above}'
+        if high is not None and item > high:
+            return f'{item} is above {high}'
+    return ''
+
+
+def nearest(name: str, known: Any) -> str:
+    """What a misspelt name may have meant, as the remedy of a refusal."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    listed = f'use one of {", ".join(sorted(map(str, known)))}' if known else 'it takes none'
+    return f'did you mean {close[0]!r}? {listed}' if close else listed
+
+
+def check_values(
+    record: type, values: Mapping[str, Any], where: str, error: Refusal = ProfileError
+) -> dict[str, Any]:
+    """The values as the fields have them.
+
+    :param where: names the thing that they are options of, for a refusal.
+    :raises VlaPruneError: of class ``error``; a name is unknown, or a value is of another type or
+        out of range.
+    """
+    known = {f.name: f for f in fields(record) if f.init}
+    hints = get_type_hints(record)
+    out = {}
+    for name, value in values.items():
+        if name not in known:
+            raise error(f'{where} has no {name!r}', nearest(name, known))
+        f = known[name]
+        doc = f.metadata.get('doc', '')
+        try:
+            out[name] = convert(value, hints[name])
+        except TypeError:
+            raise error(
+                f'{where}: {name} is {value!r}', f'give {describe_type(hints[name])}'
+            ) from None
+        problem = out_of_range(f, out[name])
+        if problem:
+            raise error(f'{where}: {name}: {problem}', f'it is: {doc}' if doc else 'change it')
+    return out
+
+
+def from_mapping(
+    record: type[Record],
+    values: Mapping[str, Any],
+    where: str,
+    error: Refusal = ProfileError,
+) -> Record:
+    """A record of these values, the others at their defaults.
+
+    :raises VlaPruneError: see :func:`check_values`; or a value without a default is missing.
+    """
+    checked = check_values(record, values, where, error)
+    for f in fields(record):
+        missing = f.default is MISSING and f.default_factory is MISSING
+        if f.init and missing and f.name not in checked:
+            raise error(f'{where} lacks {f.name}', f'it is: {f.metadata.get("doc", f.type)}')
+    return record(**checked)
+
+
+def replace_checked(
+    record: Record, where: str, error: Refusal = ProfileError, **changes: Any
+) -> Record:
+    """A copy with some values changed, each checked as by :func:`from_mapping`."""
+    return replace(record, **check_values(type(record), changes, where, error))
+
+
+def load_yaml(path: str | Path, what: str, error: Refusal = ProfileError) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    :param what: names it for a refusal, for example ``'profile file'``.
+    :raises VlaPruneError: of class ``error``; it cannot be read, or holds something else.
+    """
+    try:
+        data = yaml.safe_load(Path(path).expanduser().read_text(encoding='utf-8'))
+    except (OSError, ValueError, RuntimeError, yaml.YAMLError) as problem:
+        raise error(
+            f'{what} {path} cannot be read ({str(problem).splitlines()[0]})',
+            'check the path and that it is YAML',
+        ) from None
+    if not isinstance(data, dict):
+        raise error(
+            f'{what} {path} is not a mapping of names to values', 'write name: value lines'
+        )
+    return data
+
+
+# --- command line --------------------------------------------------------------------------------
+
+
+def add_arguments(parser: Any, record: type, only: tuple[str, ...] | None = None) -> None:
+    """Declare the fields of ``record`` as options of an argparse parser or group.
+
+    ``max_steps`` becomes ``--max-steps``; a switch that is off becomes ``--name``, one that is on
+    ``--no-name``; a tuple takes several words.
+
+    :param only: these fields, where they are split over groups.
+    """
+    hints = get_type_hints(record)
+    for f in fields(record):
+        if only is not None and f.name not in only:
+            continue
+        meta, more = f.metadata, dict(f.metadata.get('flags', {}))
+        default = f.default_factory() if f.default_factory is not MISSING else f.default
+        hint = hints[f.name]
+        if get_origin(hint) in (Union, UnionType):
+            hint = next(a for a in get_args(hint) if a is not NoneType)
+        several = get_origin(hint) is tuple
+        item = get_args(hint)[0] if several else hint
+        given: dict[str, Any] = {'help': meta.get('doc') or None, 'dest': f.name}
+        word = more.pop('flag', None)
+        positional = more.pop('positional', False)
+        if hint is bool:
+            given |= {'action': 'store_false' if default else 'store_true', 'default': default}
+            word = word or ('--no-' if default else '--') + f.name.replace('_', '-')
+        else:
+            given |= {'type': _argument(f, item), 'default': default}
+            if default is MISSING:
+                del given['default']
+                given |= {} if positional else {'required': True}
+            if several:
+                given['nargs'] = '+'
+            if meta.get('choices'):
+                given['choices'] = meta['choices']
+            word = word or '--' + f.name.replace('_', '-')
+        given |= more
+        if positional:
+            del given['dest']
+            if 'default' in given and 'nargs' not in more:
+                given['nargs'] = '*' if several else '?'
+            parser.add_argument(f.name, **given)
+        else:
+            parser.add_argument(word, **given)
+
+
+def _argument(f: Field, kind: type) -> Any:
+    """A converter for argparse that refuses what is out of range, with exit code 2."""
+
+    def parse(text: str) -> Any:
+        value = kind(text)
+        problem = out_of_range(f, value) if kind in (int, float) else ''
+        if problem:
+            raise argparse.ArgumentTypeError(problem)
+        return value
+
+    parse.__name__ = kind.__name__  # argparse names it where the text is no such value
+    return parse
+
+
+def from_arguments(record: type[Record], options: argparse.Namespace, **more: Any) -> Record:
+    """The record of what was given on the command line.
+
+    :param more: values of fields that are not options.
+    """
+    names = [f.name for f in fields(record) if f.init and hasattr(options, f.name)]
+    values = {n: getattr(options, n) for n in names}
+    return record(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()} | more)

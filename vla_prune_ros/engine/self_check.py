@@ -1,0 +1,369 @@
+"""Checks of a loaded policy that need no pass of the decoder: what is in its files and modules.
+
+Constants: OpenVLA-OFT's published model, see :mod:`vla_prune_ros.engine.self_check`.
+
+Start-up probes: a policy that would answer, but wrongly, is found before it moves a robot.
+
+Each probe is aimed at a silent mistake of the field: a causal mask from stock libraries (52-60 %
+success instead of 98 %), rows read one position off, rounded rotary frequencies, another
+tokenizer. They run the model itself, on random embeddings, and compare with what the published
+code does (``predict_action`` of openvla-oft's ``modeling_prismatic.py``).
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from ..errors import CheckpointError
+from ..model import language
+from ..model.normalization import Bounds
+from ..model.openvla import STOP_ID
+from ..model.prompt import BOS_ID, SPACE_ID, build_prompt
+from ..pruning.base import Layout
+from ..pruning.registry import build_pruner
+from ..records import Inference
+from .load import UNTRAINED_NOTE
+from .policy import Policy
+
+# 'In: What action should the robot take to' and '? \n Out :' as Llama-2 cuts them.
+PREFIX_IDS = [1, 512, 29901, 1724, 3158, 881, 278, 19964, 2125, 304]
+SUFFIX_IDS = [29973, 13, 3744, 29901, 29871]
+LLAMA2_SHA256 = '9e556afd44213b6bd1be2b850ebbbd98f5481437a8021afaf58ee7fb1818d347'
+BACKBONE_EPS, HEAD_EPS = 1e-6, 1e-5
+# The heads have no squashing, but they were trained on targets in -1 ... 1.
+PLAUSIBLE = 10.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check.
+
+    :param value: what was found, for a table.
+    :param reason: what is wrong and what to do about it; empty where ``ok``.
+    """
+
+    name: str
+    ok: bool
+    value: str
+    reason: str = ''
+
+
+def finding(name: str, value: str, wrong: str = '') -> Finding:
+    """A good one without ``wrong``, a bad one with."""
+    return Finding(name, not wrong, value, wrong)
+
+
+def check_norms(policy: Policy) -> Finding:
+    """Epsilon 1e-6 in the decoder and in the towers, 1e-5 in the head.
+
+    Meta's Llama-2 has 1e-5; the published ``config.json`` leaves the field out, which means 1e-6.
+    """
+    found = list(_epsilons(policy.model))
+    wrong = [(name, eps, want) for name, eps, want in found if eps != want]
+    said = ''
+    if wrong:
+        name, eps, want = wrong[0]
+        said = f'{name} has {eps:g}, expected {want:g}; take the published config.json'
+    return finding('norm eps', f'{len(found) - len(wrong)} of {len(found)} as published', said)
+
+
+def _epsilons(model: nn.Module) -> Iterator[tuple[str, float, float]]:
+    """Name, epsilon and expected epsilon of every norm."""
+    for name, module in model.named_modules():
+        if isinstance(module, LlamaRMSNorm):
+            yield name, module.variance_epsilon, BACKBONE_EPS
+        elif isinstance(module, nn.LayerNorm):
+            yield name, module.eps, HEAD_EPS if name.startswith('action_head') else BACKBONE_EPS
+
+
+def check_statistics(policy: Policy) -> Finding:
+    """Lengths as the profile says, finite limits, low below high, something that is scaled."""
+    statistics, profile = policy.statistics, policy.profile
+    wrong = _limits('action', statistics.action, profile.action_dim)
+    sizes = f'{profile.action_dim} action'
+    if statistics.proprio is not None:
+        wrong = wrong or _limits('proprio', statistics.proprio, profile.proprio_dim)
+        sizes += f' and {profile.proprio_dim} proprio'
+    said = f'{statistics.key}: {wrong}; fetch dataset_statistics.json again' if wrong else ''
+    return finding('statistics', f'{statistics.key!r}: {sizes} limits', said)
+
+
+def _limits(what: str, bounds: Bounds, length: int) -> str:
+    low, high, mask = bounds.low, bounds.high, bounds.mask
+    if not len(low) == len(high) == len(mask) == length:
+        return f'{what} has {len(low)} limits, the profile {length}'
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        return f'{what} limits are not finite'
+    if not mask.any():
+        return f'the mask of {what} scales nothing'
+    bad = np.flatnonzero(mask & ~(low < high))
+    return f'{what} {bad[0]}: {low[bad[0]]:g} is not below {high[bad[0]]:g}' if len(bad) else ''
+
+
+def check_weights(policy: Policy) -> Finding:
+    """No weight is infinite or NaN."""
+    model = policy.model
+    names, bad = 0, ''
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        names += 1
+        bad = bad or ('' if _finite(tensor) else name)
+    said = f'{bad} holds values that are not finite; fetch the weights again' if bad else ''
+    return finding('weights', f'{names} tensors are finite' if not bad else 'not finite', said)
+
+
+def _finite(tensor: Tensor) -> bool:
+    """A sum is finite only where every term is; it makes no mask as large as the weights."""
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor.detach().sum()))
+
+
+def check_tokenizer(policy: Policy) -> Finding:
+    """The prompt's fixed ids are Llama-2's, and ``tokenizer.model`` is the published file.
+
+    A stand-in (``vla-prune make-checkpoint``) has pieces of its own; it is named as one, and only
+    BOS and the closing space are looked at.
+    """
+    path = policy.tokenizer.path
+    ids = policy.tokenizer(build_prompt('pick up the red cube'))
+    standin = (path.parent / UNTRAINED_NOTE).is_file()  # make-checkpoint wrote both
+    digest = tokenizer_hash(path)
+    wrong = _framed(ids, policy.model.size.text.vocab_size) or ('' if standin else _llama2(ids))
+    if digest not in ('', LLAMA2_SHA256):
+        wrong = wrong or f"tokenizer.model has SHA-256 {digest[:12]}..., which is not Llama-2's"
+    value = 'stand-in, not Llama-2' if standin else 'Llama-2' if digest else 'Llama-2 by its ids'
+    said = f'{wrong}; copy the tokenizer files of openvla/openvla-7b' if wrong else ''
+    return finding('tokenizer', value if not wrong else 'another', said)
+
+
+def tokenizer_hash(path: Path) -> str:
+    """SHA-256 of ``tokenizer.model`` beside a tokenizer's file (or itself), empty without one."""
+    model = path if path.suffix == '.model' else path.parent / 'tokenizer.model'
+    return hashlib.sha256(model.read_bytes()).hexdigest() if model.is_file() else ''
+
+
+def _framed(ids: list[int], vocabulary: int) -> str:
+    if ids[0] != BOS_ID or ids.count(BOS_ID) != 1 or ids[-1] != SPACE_ID:
+        return f'the prompt is {ids[:2]} ... {ids[-2:]}, expected one {BOS_ID} ... {SPACE_ID}'
+    if max(ids) >= vocabulary:
+        return f'id {max(ids)} is beyond the {vocabulary} rows of the embedding table'
+    return ''
+
+
+def _llama2(ids: list[int]) -> str:
+    for got, want in ((ids[: len(PREFIX_IDS)], PREFIX_IDS), (ids[-len(SUFFIX_IDS) :], SUFFIX_IDS)):
+        if got != want:
+            return f'fixed ids of the prompt are {got}, expected {want}'
+    return ''
+
+
+def check_dry_run(policy: Policy, dry: Inference) -> Finding:
+    """Grey frames give a finite chunk of the right shape and within what heads are trained on."""
+    profile = policy.profile
+    largest = float(np.abs(dry.normalized).max())
+    wrong = ''
+    if dry.actions.shape != (profile.chunk, profile.action_dim):
+        wrong = f'the chunk is {dry.actions.shape}, not {(profile.chunk, profile.action_dim)}'
+    elif not (np.isfinite(dry.normalized).all() and np.isfinite(dry.actions).all()):
+        wrong = 'actions on grey frames are not finite'
+    elif largest > PLAUSIBLE:
+        wrong = f'a normalised action on grey frames is {largest:.3g}, beyond {PLAUSIBLE:g}'
+    said = f'{wrong}; weights, head and profile may be of different checkpoints' if wrong else ''
+    return finding('dry run', f'largest normalised action {largest:.2f}', said)
+
+
+PATCHES = 4  # per camera: a short sequence shows the same mistakes
+ROPE_THETA, ROPE_POSITION = 10000.0, 600
+# float32 leaves 2e-5 at this position; frequencies rounded to bfloat16 leave about 1.
+ROPE_TOLERANCE = 1e-3
+# Of the hidden states' RMS. A causal mask gives exactly 0, models give 0.05 and more.
+LEAST_CHANGE = 1e-4
+SAME_ROW = 0.02  # RMS difference of equal rows; different rows are near 1
+
+
+@torch.inference_mode()
+def probe_policy(policy: Policy, dry: Inference | None = None) -> tuple[Finding, ...]:
+    """All checks, in the order of a table. Two short passes of the decoder; resets nothing.
+
+    :param dry: the answer of :meth:`Policy.warm_up`; None infers it here, which resets the
+        pruner.
+    """
+    random = torch.Generator().manual_seed(0)
+    layout = _layout(policy)
+    trace: list[Tensor] = []
+    embeddings = _random(policy, random, 1, layout.length)
+    hidden = _decode(policy, layout, embeddings, trace)
+    return (
+        check_weights(policy),  # first: what is not finite fails the others as well
+        check_norms(policy),
+        check_statistics(policy),
+        check_tokenizer(policy),
+        probe_rope(policy),
+        probe_sequence(policy),
+        _probe_attention(policy, layout, embeddings, hidden, random),
+        _probe_readout(policy, layout, hidden, trace[-1]),
+        check_dry_run(policy, dry or policy.warm_up()),
+    )
+
+
+def require_sound(policy: Policy, dry: Inference | None = None) -> None:
+    """Refuse a policy that fails a probe.
+
+    :raises CheckpointError: with the first failure.
+    """
+    for found in probe_policy(policy, dry):
+        if not found.ok:
+            checkpoint = policy.describe()['checkpoint']
+            raise CheckpointError(
+                f'{checkpoint} fails the check of its {found.name} ({found.reason})',
+                f'see all checks with vla-prune check {checkpoint}',
+            )
+
+
+def probe_sequence(policy: Policy) -> Finding:
+    """The decoder's input is ``[BOS | visual | state | time | prompt | slots | stop]``."""
+    model, layout = policy.model, _layout(policy)
+    random = torch.Generator().manual_seed(1)
+    ids = _ids(policy)
+    visual = _random(policy, random, 1, layout.visual)
+    noisy = None
+    if layout.time:
+        shape = (1, policy.profile.chunk, policy.profile.action_dim)
+        noisy = torch.randn(shape, generator=random).to(policy.device)
+    state = None
+    if model.proprio_projector is not None:
+        state = torch.randn(1, model.size.proprio_dim, generator=random)
+        state = state.to(policy.device, policy.dtype)
+    x = model.embed(visual, ids, state, layout, noisy)
+    wrong = _misplaced(policy, x, ids, visual, state, layout.slots, noisy is None)
+    said = f'{wrong}; another program has changed the model, load it unchanged' if wrong else ''
+    return finding('sequence', 'as published' if not said else 'another order', said)
+
+
+def _misplaced(
+    policy: Policy,
+    x: Tensor,
+    ids: Tensor,
+    visual: Tensor,
+    state: Tensor | None,
+    slots: int,
+    empty_slots: bool,
+) -> str:
+    """The first part that is not where it belongs, counted from both ends."""
+    table = policy.model.language_model.model.embed_tokens
+    first, stop = 1 + visual.shape[1], x.shape[1] - 1
+    at_slots, words = stop - slots, ids.shape[1] - 1
+    parts = [
+        ('BOS is not first', x[:, 0], table(ids[:, 0])),
+        ('visual tokens do not follow BOS', x[:, 1:first], visual),
+        (
+            'the prompt is not before the slots',
+            x[:, at_slots - words : at_slots],
+            table(ids)[:, 1:],
+        ),
+        ('</s> is not last', x[:, stop], table(torch.full_like(ids[:, 0], STOP_ID))),
+    ]
+    if state is not None:
+        token = policy.model.proprio_projector(state)
+        parts.append(('the state does not follow the images', x[:, first : first + 1], token))
+    if empty_slots:
+        parts.append(('slots are not zero', x[:, at_slots:stop], torch.zeros_like(x[:, :slots])))
+    return next((what for what, got, want in parts if not torch.allclose(got, want)), '')
+
+
+def _probe_attention(
+    policy: Policy, layout: Layout, embeddings: Tensor, hidden: Tensor, random: torch.Generator
+) -> Finding:
+    """Another last slot changes every row that is read: attention looks forward, too."""
+    other = embeddings.clone()
+    other[:, -2] = _random(policy, random, 1)
+    change = _rms(_decode(policy, layout, other, []) - hidden) / _rms(hidden).mean()
+    least = float(change.min())
+    said = ''
+    if not least > LEAST_CHANGE:  # also where it is NaN
+        said = (
+            f'row {int(change.argmin())} does not see the last slot (change {least:.2g}): '
+            'attention is causal or masked; use an unchanged torch and transformers'
+        )
+    return finding('attention', f'bidirectional, least change {least:.2g}', said)
+
+
+def _probe_readout(policy: Policy, layout: Layout, hidden: Tensor, stream: Tensor) -> Finding:
+    """The head's rows are the positions one before each slot, next-token style.
+
+    :param stream: (1, S, D) behind the last layer, all positions.
+    """
+    full = policy.model.language_model.model.norm(stream)
+    first = full.shape[1] - layout.slots - 2  # h[:, -(A + 2):-2]
+    gaps = {
+        shift: float(_rms(hidden - full[:, first + shift :][:, : layout.slots]).max())
+        for shift in (0, -1, 1, -2, 2)
+    }
+    scale = float(_rms(full).mean())
+    best = min(gaps, key=lambda shift: gaps[shift])
+    said = ''
+    if not (best == 0 and gaps[0] < SAME_ROW * scale):
+        where = f'{best:+d} from' if best else 'unlike'
+        said = (
+            f'hidden states are read at positions {where} the published ones; '
+            'load the model unchanged'
+        )
+    return finding('read-out', 'one position before each slot' if not said else 'shifted', said)
+
+
+def probe_rope(policy: Policy) -> Finding:
+    """Rotary angles against cos and sin in float64, far into the sequence.
+
+    Frequencies that were rounded to bfloat16 are a whole radian off there.
+    """
+    config = policy.model.language_model.model.config
+    dim = config.head_dim
+    position = torch.tensor([ROPE_POSITION], device=policy.device)
+    theta = config.rope_parameters['rope_theta']
+    cos, sin = (t[0, 0].double().cpu() for t in language.rope(position, dim, theta, torch.float32))
+    angles = [ROPE_POSITION * ROPE_THETA ** (-2 * i / dim) for i in range(dim // 2)] * 2
+    gap = max(
+        max(abs(c - math.cos(a)), abs(s - math.sin(a)))
+        for c, s, a in zip(cos.tolist(), sin.tolist(), angles, strict=True)
+    )
+    said = ''
+    if not gap < ROPE_TOLERANCE:
+        said = (
+            f'rotary angles at position {ROPE_POSITION} are {gap:.2g} off (theta {theta:g}); '
+            'keep their frequencies in float32 and theta at 10000'
+        )
+    return finding('rotary angles', f'float32, {gap:.1g} off at {ROPE_POSITION}', said)
+
+
+def _layout(policy: Policy) -> Layout:
+    ids = _ids(policy)
+    profile = policy.profile
+    layout = policy.model.layout(profile.cameras, ids.shape[1], profile.chunk)
+    return replace(layout, patches=PATCHES)
+
+
+def _ids(policy: Policy) -> Tensor:
+    ids = policy.tokenizer(build_prompt('pick up the red cube'))
+    return torch.tensor([ids], device=policy.device)
+
+
+def _random(policy: Policy, random: torch.Generator, *rows: int) -> Tensor:
+    """(*rows, D) random embeddings: the first norm makes their scale irrelevant."""
+    width = policy.model.size.text.hidden_size
+    return (0.02 * torch.randn(*rows, width, generator=random)).to(policy.device, policy.dtype)
+
+
+def _decode(policy: Policy, layout: Layout, embeddings: Tensor, trace: list[Tensor]) -> Tensor:
+    """With a trace every layer sees all rows, as a mask would have to be found in."""
+    return policy.model.decode(embeddings, layout, build_pruner('dense'), trace)[0]
+
+
+def _rms(x: Tensor) -> Tensor:
+    """(1, N, D) -> float32 (N,)."""
+    return x[0].float().square().mean(dim=-1).sqrt()

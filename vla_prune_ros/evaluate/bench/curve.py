@@ -1,0 +1,126 @@
+"""``vla-prune bench --curve``: what a visual token, a camera and a step of the chunk cost.
+
+One network, one point after the other in every round, so that what else the machine does falls on
+all alike. Tokens are dropped by ``uniform`` before the decoder: the curve is what is to be gained
+by any method of that budget, less its own selection.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ...engine.policy import Policy
+from ...profiles import Profile
+from ...pruning.registry import build_pruner
+from ..machine import machine
+from .models import BenchModel, BenchModelOptions, build_bench_model
+from .pruning import BenchScene, query_flops, torch_threads
+from .rows import quantiles
+
+BUDGETS = (16, 32, 48, 64, 96, 128, 192, 256)
+CAMERAS = (1, 2, 3)
+CHUNKS = (1, 8, 16, 25, 50)
+WARM_UP_QUERIES = 2
+
+
+@dataclass(frozen=True)
+class CurveOptions:
+    """What is measured.
+
+    :param queries: counted queries per point, after two that are not.
+    :param threads: of torch; None for torch's choice.
+    """
+
+    model: BenchModelOptions = field(default_factory=BenchModelOptions)
+    queries: int = 8
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One place on one of the curves.
+
+    :param axis: ``'visual_tokens'``, ``'cameras'`` or ``'chunk'``.
+    """
+
+    axis: str
+    value: int
+    profile: Profile
+    method: str
+
+
+def curve_points(profile: Profile) -> list[Point]:
+    """Tokens of all cameras together, cameras and steps of the dense model."""
+    names = (*profile.cameras, *(f'more_{i}' for i in range(max(CAMERAS))))
+    return [
+        *(
+            Point('visual_tokens', budget * len(profile.cameras), profile, f'uniform:{budget}')
+            for budget in BUDGETS
+        ),
+        *(Point('cameras', n, replace(profile, cameras=names[:n]), 'dense') for n in CAMERAS),
+        *(Point('chunk', n, replace(profile, chunk=n), 'dense') for n in CHUNKS),
+    ]
+
+
+def run_cost_curve(
+    options: CurveOptions, progress: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """Measure all points.
+
+    :returns: ``ok``, ``rows`` (axis, value, latency_ms, tflops), ``model``, ``settings``,
+        ``machine``; keys as in docs/benchmark.md.
+    :raises VlaPruneError: the model or the device is not usable.
+    """
+    with torch_threads(options.threads) as threads:
+        progress('making the model')
+        model = build_bench_model(options.model)
+        points = curve_points(model.profile)
+        policies = [_policy(model, point) for point in points]
+        rounds = WARM_UP_QUERIES + options.queries
+        scenes = [BenchScene(point.profile, rounds) for point in points]
+        times: list[list[float]] = [[] for _ in points]
+        flops: list[int | None] = [None for _ in points]
+        finite = True
+        bounds = model.statistics.proprio
+        state = None if bounds is None else bounds.mean
+        for number in range(rounds):
+            for i, (point, policy) in enumerate(zip(points, policies, strict=True)):
+                progress(f'round {number + 1} of {rounds}: {point.axis} {point.value}')
+                out = policy.infer(scenes[i].observation(number, state))
+                finite = finite and bool(np.isfinite(out.actions).all())
+                flops[i] = query_flops(policy, out)
+                if number >= WARM_UP_QUERIES:
+                    times[i].append(out.timings_ms['total'])
+    rows = [
+        {
+            'axis': point.axis,
+            'value': point.value,
+            'latency_ms': quantiles(taken),
+            'tflops': None if count is None else count / 1e12,
+        }
+        for point, taken, count in zip(points, times, flops, strict=True)
+    ]
+    return {
+        'ok': finite,
+        'rows': rows,
+        'model': dict(model.about),
+        'settings': {'queries': options.queries, 'threads': threads},
+        'untrained': bool(model.about['untrained']),
+        'machine': machine(),
+    }
+
+
+def _policy(model: BenchModel, point: Point) -> Policy:
+    target = replace(model.target, cameras=point.profile.cameras, chunk=point.profile.chunk)
+    return Policy(
+        model.network,
+        point.profile,
+        model.statistics,
+        model.tokenizer,
+        build_pruner(point.method, target),
+        model.about,
+        target=target,
+        engine=model.engine,
+    )

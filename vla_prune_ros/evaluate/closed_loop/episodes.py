@@ -1,0 +1,249 @@
+"""What names an evaluated episode and what it leaves behind: plain records, a line of JSON.
+
+Episodes on disk: one line of JSON each, appended as they end, so that a run can be resumed.
+"""
+
+import fcntl
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from ...errors import VlaPruneError
+from ..methods import Method
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all episodes of a run have in common; others than these are other episodes.
+
+    :param instruction: ``''`` for each task's own, ``'other'``, or the words.
+    :param threads: torch threads; sums in floating point depend on it in the last bit.
+    :param refresh: whether the policy looks once more after each query.
+    :param max_steps: control steps per episode; None for the scene's own limit.
+    """
+
+    simulator: str = 'two_cubes'
+    instruction: str = ''
+    profile: str = 'libero'
+    dtype: str = 'float32'
+    device: str = 'cpu'
+    threads: int = 1
+    refresh: bool = True
+    max_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class EpisodeKey:
+    """What names an episode within a run."""
+
+    method: str
+    task: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class QueryRecord:
+    """One query of the policy.
+
+    :param step: control steps of the episode before it.
+    :param mode: ``'dense'``, ``'coarse'`` or ``'fine'``.
+    :param visual_tokens: visual tokens that reached the last layer, all cameras together.
+    :param total_ms: wall time of the policy.
+    :param stages_ms: stage -> milliseconds, without the total.
+    :param motion_m_s: speed of the end effector that the policy was told; None where unknown.
+    :param reason: why the pruner chose the mode; empty where it does not say.
+    """
+
+    step: int
+    mode: str
+    visual_tokens: int
+    total_ms: float
+    stages_ms: Mapping[str, float]
+    motion_m_s: float | None
+    reason: str = ''
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One episode: what was asked, what happened, and every query.
+
+    :param task: short name of the task, or its instruction where the scene has no names.
+    :param instruction: what the policy was told.
+    :param steps: control steps until success, else until the limit.
+    :param wrong_object: ``'lifted'`` or ``'pushed'`` where something else than the task's object
+        was manipulated; ``''`` where not, and where the scene does not tell.
+    :param moved_m: length of the end effector's path, m.
+    :param visual_all: visual tokens of all cameras before pruning.
+    :param motion_source: what the speeds come from, ``'joint_velocities'`` or ``'pose'``.
+    :param queries: in order.
+    :param refresh_ms: wall time of every dense look between queries; none where the method has
+        none.
+    :param scene: simulator, versions and renderer in one line.
+    :param generated_assets: True where the scene drew primitives in place of the published meshes
+        and textures: no result that can be compared with others'.
+    :param error: text of what ended the episode early; ``''`` for a regular one.
+    """
+
+    simulator: str
+    task: str
+    seed: int
+    instruction: str
+    success: bool
+    steps: int
+    wrong_object: str
+    moved_m: float
+    visual_all: int
+    motion_source: str
+    queries: tuple[QueryRecord, ...]
+    refresh_ms: tuple[float, ...]
+    scene: str = ''
+    generated_assets: bool = False
+    error: str = ''
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; :meth:`from_json` gives an equal record back."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> 'EpisodeResult':
+        """The record that :meth:`to_json` wrote.
+
+        :raises VlaPruneError: fields are missing or unknown.
+        """
+        try:
+            queries = tuple(QueryRecord(**query) for query in values['queries'])
+            refresh_ms = tuple(values['refresh_ms'])
+            return EpisodeResult(**{**values, 'queries': queries, 'refresh_ms': refresh_ms})
+        except (KeyError, TypeError) as error:
+            raise VlaPruneError(
+                f'an episode record cannot be read ({error})',
+                'it is of another version; use another folder',
+            ) from None
+
+
+FILE = 'episodes.jsonl'
+
+
+class EpisodeStore:
+    """The episodes of a folder; one process at a time may have it open.
+
+    :param folder: made where missing.
+    :param setting: episodes with another one are left alone and not given out.
+    :param versions: of the packages here; see :func:`~.fingerprint.versions`.
+    :raises VlaPruneError: another process has the folder open, or a line cannot be read.
+    """
+
+    def __init__(self, folder: Path, setting: Setting, versions: Mapping[str, str]) -> None:
+        self.path = folder / FILE
+        self._setting, self._versions = asdict(setting), dict(versions)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open('a+', encoding='utf-8')
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise VlaPruneError(
+                f'{self.path} is in use by another run', 'wait for it, or use another --out'
+            ) from None
+        try:
+            self._lines = _read(self._file, self.path)
+        except VlaPruneError:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> 'EpisodeStore':
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def episodes(self, methods: tuple[Method, ...], base: str) -> dict[EpisodeKey, EpisodeResult]:
+        """What is there of these methods; of an episode that was repeated, the last one.
+
+        :param base: fingerprint of the checkpoint of all methods without a folder of their own.
+        :raises VlaPruneError: an episode was made with other weights or versions, here named.
+        """
+        wanted = {method.name: method.fingerprint for method in methods}
+        found = {}
+        for line in self._lines:
+            name = line['method']
+            self._check(line, wanted.get(name), base)
+            if name in wanted and line['setting'] == self._setting:
+                key = EpisodeKey(name, line['task'], line['seed'])
+                found[key] = EpisodeResult.from_json(line['episode'])
+        return found
+
+    def append(
+        self, method: Method, key: EpisodeKey, result: EpisodeResult, versions: Mapping[str, str]
+    ) -> None:
+        """Write an episode down; it is on disk when this returns.
+
+        :param versions: of the packages where it was run.
+        :raises VlaPruneError: they are not those of this process.
+        """
+        line = {
+            **asdict(key),
+            'fingerprint': method.fingerprint,
+            'setting': self._setting,
+            'versions': dict(versions),
+            'episode': result.to_json(),
+        }
+        self._check(line, method.fingerprint, None)
+        self._lines.append(line)
+        self._file.write(json.dumps(line) + '\n')
+        self._file.flush()
+
+    def _check(self, line: Mapping[str, Any], wanted: str | None, base: str | None) -> None:
+        name, weights = line['method'], line['fingerprint']
+        own = '@' in name
+        other = wanted is not None and weights != wanted
+        if other or (base is not None and not own and weights.partition('+')[0] != base):
+            raise VlaPruneError(
+                f'{self.path} holds episodes of {name!r} with another checkpoint or method file',
+                'use another --out, or delete that folder',
+            )
+        here = self._versions
+        if line['versions'] != here:
+            differ = {
+                k for k in {*line['versions'], *here} if line['versions'].get(k) != here.get(k)
+            }
+            words = ', '.join(
+                f'{k} {line["versions"].get(k, "absent")} (here {here.get(k, "absent")})'
+                for k in sorted(differ)
+            )
+            raise VlaPruneError(
+                f'{self.path}: episodes were made with {words}',
+                'use another --out, or install the same versions',
+            )
+
+
+def _read(file: TextIO, path: Path) -> list[dict[str, Any]]:
+    """All whole lines; a torn last one, of a run that was killed, is cut off."""
+    file.seek(0)
+    text = file.read()
+    whole, _, torn = text.rpartition('\n')
+    if torn:
+        file.truncate(len((whole + '\n').encode()) if whole else 0)
+    lines = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            lines.append(_whole_line(json.loads(line)))
+        except (ValueError, KeyError, TypeError):
+            raise VlaPruneError(
+                f'{path} cannot be read in line {number}', 'delete that line, or use another --out'
+            ) from None
+    return lines
+
+
+def _whole_line(line: dict[str, Any]) -> dict[str, Any]:
+    for field in ('method', 'task', 'seed', 'fingerprint', 'setting', 'versions', 'episode'):
+        line[field]
+    return line

@@ -1,0 +1,380 @@
+"""A simulated scene as a robot with a recorder: what happens in it is written as messages.
+
+A bag out of the two-cube scene: what a robot would have recorded, on any machine.
+
+Somebody drives the arm, the scripted expert or a policy, and everything is written as a robot's
+recorder would: see :class:`~.recorded_scene.RecordedScene`. The same options give the same
+messages to the last byte, as far as the machine's renderer does.
+"""
+
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...bags import messages as build
+from ...bags.writer import BagWriter
+from ...errors import VlaPruneError
+from ...sim.scene import ANGULAR_UNIT_RAD, LINEAR_UNIT_M, Scene, SceneState, twist_to_action
+from ...sim.session import GAP_NS, START_NS
+from ..replay.settings import ReplayRobot, save_robot
+from .driving import upright
+from .rollout import HAND_LINK, PANDA_URDF, run_episode, scene_motion, step_limit
+
+WORLD_FRAME = 'world'
+"""Frame of poses and commands, as that of the node ``simulator``."""
+
+INSTRUCTION, POSE, JOINTS, TWIST, GRIPPER = (
+    '/instruction',
+    '/ee_pose',
+    '/joint_states',
+    '/twist',
+    '/gripper',
+)
+
+_MS = 1_000_000
+# From stamp to receipt. States come before the images, so that these complete a pair, and the
+# command behind what it answers to.
+_DELAYS_NS = {INSTRUCTION: 0, POSE: 1 * _MS, JOINTS: 2 * _MS, TWIST: 20 * _MS, GRIPPER: 21 * _MS}
+_FIRST_IMAGE_NS, _NEXT_IMAGE_NS = 8 * _MS, 1 * _MS
+
+
+def image_topic(camera: str, compressed: bool = False) -> str:
+    """Topic of a camera."""
+    return f'/camera/{camera}/image_raw' + ('/compressed' if compressed else '')
+
+
+def command(action: np.ndarray, control_hz: float) -> tuple[np.ndarray, float]:
+    """An action as ``chunk_executor`` sends it, the inverse of
+    :func:`~vla_prune_ros.sim.scene.twist_to_action` within its limits.
+
+    :param action: float64 (7,) as :meth:`~vla_prune_ros.sim.scene.Scene.step` takes it.
+    :returns: float64 (6,) in m/s and rad/s along the world's axes, and the gripper, 0 closed
+        ... 1 open.
+    """
+    unit = control_hz * np.repeat((LINEAR_UNIT_M, ANGULAR_UNIT_RAD), 3)
+    return np.asarray(action[:6], np.float64) * unit, (1.0 - float(action[6])) / 2.0
+
+
+class RecordedScene:
+    """A :class:`~vla_prune_ros.sim.scene.Scene` around another one.
+
+    Each control step is recorded like this, T being the time at which it begins:
+
+    - pose, joints and the pictures of T, stamped T;
+    - the twist that holds from T on and the gripper (0 closed ... 1 open), stamped T, in SI units
+      along the world's axes, as ``chunk_executor`` sends them with ``stepping`` synchronous. The
+      arm is moved by what was written, so the same commands give the same episode.
+
+    :meth:`end` adds what is seen behind the last step, and a twist of zero. The pictures are
+    turned by 180 degrees, which is how the policy saw them in training: whoever reads the bag
+    leaves ``rotate_180`` empty. The instruction opens every episode.
+
+    The clock is the scene's, begins at :data:`~vla_prune_ros.sim.session.START_NS` and goes on
+    from episode to episode, with a gap that makes every reader forget the episode before. Times of
+    receipt are the stamps and a few milliseconds, always the same.
+
+    :param compressed: images as JPEG.
+    """
+
+    def __init__(self, scene: Scene, writer: BagWriter, compressed: bool = False) -> None:
+        self.scene = scene
+        self._writer, self._compressed = writer, compressed
+        self._period_ns = round(1e9 / scene.control_hz)
+        self._now_ns = START_NS - self._period_ns - GAP_NS  # which the first reset adds
+        self._pictures: dict[str, np.ndarray] | None = None
+        self.steps = 0
+        """Control steps of the present episode."""
+
+    def __getattr__(self, name: str) -> Any:
+        """What only some scenes have, for example ``task``, is the inner scene's."""
+        return getattr(self.scene, name)
+
+    @property
+    def control_hz(self) -> float:
+        """Control steps per simulated second."""
+        return self.scene.control_hz
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Camera names."""
+        return self.scene.cameras
+
+    @property
+    def instruction(self) -> str:
+        """The task of the present episode."""
+        return self.scene.instruction
+
+    @property
+    def description(self) -> str:
+        """The inner scene's."""
+        return self.scene.description
+
+    @property
+    def time_s(self) -> float:
+        """Simulated seconds since the last reset."""
+        return self.scene.time_s
+
+    def reset(self, seed: int) -> None:
+        """Start the episode of a seed; time goes on."""
+        self.scene.reset(seed)
+        self._now_ns += self._period_ns + GAP_NS
+        self._pictures, self.steps = None, 0
+        self._write(INSTRUCTION, build.text_message(self.scene.instruction))
+
+    def step(self, action: np.ndarray) -> None:
+        """Record what is seen and commanded now, then make the control step."""
+        self._observe()
+        twist, opening = command(action, self.control_hz)
+        self._send(twist, opening)
+        self.scene.step(twist_to_action(twist[:3], twist[3:], opening, self.control_hz))
+        self._now_ns += self._period_ns
+        self.steps += 1
+        self._pictures = None
+
+    def end(self) -> None:
+        """Record what is seen now, at the end of an episode, and stop the arm."""
+        self._observe()
+        stop = build.twist_message(np.zeros(6), self._now_ns, WORLD_FRAME)
+        self._write(TWIST, stop)
+
+    def images(self) -> dict[str, np.ndarray]:
+        """The inner scene's pictures of this instant, rendered once."""
+        if self._pictures is None:
+            self._pictures = self.scene.images()
+        return self._pictures
+
+    def state(self) -> SceneState:
+        """Pose and joints now."""
+        return self.scene.state()
+
+    def success(self) -> bool:
+        """Whether the task is fulfilled now."""
+        return self.scene.success()
+
+    def close(self) -> None:
+        """Free the inner scene."""
+        self.scene.close()
+
+    def _observe(self) -> None:
+        now, state = self._now_ns, self.scene.state()
+        pose = build.pose_message(state.ee_position, state.ee_quat_xyzw, now, WORLD_FRAME)
+        joints = build.joint_message(
+            state.joint_names, state.joint_positions, state.joint_velocities, now
+        )
+        self._write(POSE, pose)
+        self._write(JOINTS, joints)
+        picture = build.compressed_message if self._compressed else build.image_message
+        views = upright(self.images())
+        for i, camera in enumerate(self.cameras):
+            message = picture(views[camera], now, f'{camera}_optical')
+            receipt_ns = now + _FIRST_IMAGE_NS + i * _NEXT_IMAGE_NS
+            self._writer.write(image_topic(camera, self._compressed), receipt_ns, message)
+
+    def _send(self, twist: np.ndarray, opening: float) -> None:
+        self._write(TWIST, build.twist_message(twist, self._now_ns, WORLD_FRAME))
+        self._write(GRIPPER, build.gripper_message(opening, self._now_ns))
+
+    def _write(self, topic: str, message: Any) -> None:
+        self._writer.write(topic, self._now_ns + _DELAYS_NS[topic], message)
+
+
+DRIVERS = ('expert', 'policy')
+"""Who can drive: the scripted expert, or a policy."""
+
+SIZES = (16, 1024)
+"""Smallest and largest side of the pictures in pixels."""
+
+LAST_SEED = 2**32 - 1
+
+MAX_STEP_M = 0.09
+"""OSC_POSE's unit is 0.05 m per step and axis: 0.087 m along the diagonal."""
+
+Drive = Callable[[RecordedScene, int], None]
+"""Resets a scene to a seed and drives it until the task is fulfilled or time is over."""
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """What to record.
+
+    :param out: folder of the bag.
+    :param task: name of a task of the two-cube scene.
+    :param episodes: one behind the other, with a gap of more than 2 s.
+    :param driver: one of :data:`DRIVERS`.
+    :param seed: of the first episode; the others count on.
+    :param steps: control steps per episode at most; None for the usual limit of an evaluation.
+    :param size: side of the pictures in pixels; LIBERO's policies expect 256.
+    :param storage: one of :data:`~vla_prune_ros.bags.writer.STORAGES`.
+    :param compressed: images as JPEG.
+    :param overwrite: replace the bag at ``out``.
+    :param checkpoint: folder of the policy that drives; None with the expert.
+    :param method: how that policy is pruned, as ``vla-prune evaluate`` names it.
+    """
+
+    out: Path
+    task: str = 'pick_red'
+    episodes: int = 1
+    driver: str = 'expert'
+    seed: int = 0
+    steps: int | None = None
+    size: int = 256
+    storage: str = 'mcap'
+    compressed: bool = False
+    overwrite: bool = False
+    checkpoint: Path | None = None
+    method: str = 'dense'
+
+
+@dataclass(frozen=True)
+class RecordedEpisode:
+    """How an episode went.
+
+    :param steps: control steps until success, else until the limit.
+    """
+
+    seed: int
+    task: str
+    instruction: str
+    success: bool
+    steps: int
+
+
+def record_demo(
+    options: RecordOptions, done: Callable[[RecordedEpisode], None] = lambda episode: None
+) -> dict[str, Any]:
+    """Record a bag.
+
+    :param done: called behind every episode.
+    :returns: plain values: ``path``, ``parameters`` (of :func:`parameter_file`), ``storage``,
+        ``bytes``, ``seconds`` (first to last message),
+        ``wall_s``, ``driver``, ``method``, ``scene``, ``topics`` (name -> type and count),
+        ``episodes`` (see :class:`RecordedEpisode`) and ``next``, a command to go on with.
+    :raises DataError: the path exists, or ``rosbags`` is not installed.
+    :raises VlaPruneError: an option is not usable, or the simulator or the policy cannot start;
+        then no bag is left behind.
+    """
+    _check(options)
+    begin, episodes = time.monotonic(), []
+    with (
+        BagWriter(options.out, options.storage, (INSTRUCTION,), options.overwrite) as writer,
+        _scene(options, writer) as scene,
+    ):
+        drive = _driver(options)
+        for seed in range(options.seed, options.seed + options.episodes):
+            drive(scene, seed)
+            scene.end()
+            episode = RecordedEpisode(
+                seed, options.task, scene.instruction, scene.success(), scene.steps
+            )
+            episodes.append(episode)
+            done(episode)
+        description = scene.description
+        robot = _robot(scene)
+    parameters = parameter_file(options)
+    save_robot(parameters, robot, image_transport='compressed' if options.compressed else 'raw')
+    return {
+        'path': str(options.out),
+        'parameters': str(parameters),
+        'storage': options.storage,
+        'bytes': sum(file.stat().st_size for file in writer.path.iterdir()),
+        'seconds': (writer.span_ns[1] - writer.span_ns[0]) / 1e9,
+        'wall_s': time.monotonic() - begin,
+        'driver': options.driver,
+        'method': options.method if options.driver == 'policy' else '',
+        'scene': description,
+        'topics': {name: topic._asdict() for name, topic in sorted(writer.topics.items())},
+        'episodes': [asdict(episode) for episode in episodes],
+        'next': next_command(options),
+    }
+
+
+def next_command(options: RecordOptions) -> str:
+    """The command line that replays the bag."""
+    words = ['vla-prune', 'replay', str(options.out), '--params', str(parameter_file(options))]
+    if options.checkpoint is not None:
+        words += ['--checkpoint', str(options.checkpoint)]
+    return shlex.join(words)
+
+
+def parameter_file(options: RecordOptions) -> Path:
+    """Beside the bag, of its name: parameters of ``vla_policy`` for this arm."""
+    return options.out.with_name(options.out.name + '.yaml')
+
+
+def _robot(scene: RecordedScene) -> ReplayRobot:
+    """The scene as ``vla_policy`` is told of it, the same as ``config/libero.yaml`` but for the
+    pictures, which are upright in the bag."""
+    source = scene_motion(scene.scene.state())
+    return ReplayRobot(
+        frame_id='world',
+        motion_source=source.name,
+        urdf=PANDA_URDF,
+        ee_link=HAND_LINK,
+        max_step_m=MAX_STEP_M,
+    )
+
+
+def _check(options: RecordOptions) -> None:
+    from ...sim.two_cubes import TASKS
+
+    if options.task not in TASKS:
+        raise VlaPruneError(f'task {options.task!r} is unknown', f'choose from {", ".join(TASKS)}')
+    if options.driver not in DRIVERS:
+        raise VlaPruneError(
+            f'driver {options.driver!r} is unknown', f'choose from {", ".join(DRIVERS)}'
+        )
+    policy = options.driver == 'policy'
+    if policy != (options.checkpoint is not None) or not (policy or options.method == 'dense'):
+        raise VlaPruneError(
+            f'driver {options.driver!r} with checkpoint {options.checkpoint} and method '
+            f'{options.method!r}',
+            'a policy has both, the expert has none',
+        )
+    low, high = SIZES
+    if not low <= options.size <= high:
+        raise VlaPruneError(f'size is {options.size}', f'use {low} to {high} pixels')
+    if not 0 <= options.seed <= LAST_SEED - options.episodes:
+        raise VlaPruneError(f'seed is {options.seed}', f'use 0 to {LAST_SEED - options.episodes}')
+
+
+@contextmanager
+def _scene(options: RecordOptions, writer: BagWriter) -> Iterator[RecordedScene]:
+    from ...sim.registry import make_scene
+
+    scene = make_scene('two_cubes', (options.task,), image_size=options.size)
+    with closing(RecordedScene(scene, writer, options.compressed)) as recorded:
+        yield recorded
+
+
+def _driver(options: RecordOptions) -> Drive:
+    return _expert(options) if options.checkpoint is None else _policy(options)
+
+
+def _expert(options: RecordOptions) -> Drive:
+    from ...sim.expert import expert_action
+
+    def drive(scene: RecordedScene, seed: int) -> None:
+        scene.reset(seed)
+        limit = options.steps or step_limit(scene)
+        while scene.steps < limit and not scene.success():
+            scene.step(expert_action(scene.scene))
+
+    return drive
+
+
+def _policy(options: RecordOptions) -> Drive:
+    from ..methods import MethodPolicies, parse_methods
+
+    method = parse_methods((options.method,), options.checkpoint)[0]
+    policy = MethodPolicies('libero', 'cpu', 'float32').get(method)
+
+    def drive(scene: RecordedScene, seed: int) -> None:
+        run_episode(policy, scene, seed, options.steps)
+
+    return drive

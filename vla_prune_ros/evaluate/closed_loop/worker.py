@@ -1,0 +1,212 @@
+"""A video of an episode: what the towers saw at every query, with the pruned patches dimmed.
+
+Runs the episodes that it is handed, each as if it were the first: the worker of ``evaluate``.
+
+A worker keeps one policy per method and a few scenes, but no episode may find a trace of the one
+before it: policy, scene and random generators start anew with every seed.
+"""
+
+import contextlib
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from ...errors import VlaPruneError
+from ...records import Inference, Observation
+from ...runtime.overlay import draw_overlay
+from ...sim.registry import make_scene
+from ...sim.scene import Scene
+from ..machine import versions
+from ..methods import Method, MethodPolicies
+from ..video import VideoWriter
+from .driving import upright
+from .episodes import EpisodeKey, EpisodeResult, Setting
+from .rollout import run_episode, wording
+
+if TYPE_CHECKING:
+    from ...engine.policy import Policy
+
+
+FPS = 5.0
+_ENDING_FRAMES = 5
+
+
+def video_path(folder: Path, key: EpisodeKey) -> Path:
+    """Where the video of an episode goes: method, task and seed in its name."""
+    name = f'{key.method}_{key.task}_{key.seed}'
+    return folder / 'videos' / f'{re.sub(r"[^0-9A-Za-z_-]+", "-", name).strip("-")}.mp4'
+
+
+class EpisodeVideo:
+    """Takes what :func:`~.rollout.run_episode` reports of its queries, and the last picture.
+
+    :param label: first line on every picture, for example the method.
+    :raises VlaPruneError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, label: str) -> None:
+        self._writer = VideoWriter(path, FPS)
+        self._label = label
+        self._side = 0
+
+    def add(self, seen: Observation, answer: Inference) -> None:
+        """One frame per query, cameras side by side."""
+        kept = {c: f'{int(m.sum())} of {len(m)} patches' for c, m in answer.kept.items()}
+        head = (f'{self._label}: {answer.mode}', seen.instruction)
+        pictures = []
+        for i, (camera, image) in enumerate(answer.model_images.items()):
+            lines = (head[min(i, 1)], kept[camera])
+            pictures.append(draw_overlay(image, answer.kept[camera], lines))
+        self._side = len(pictures[0])
+        self._writer.add(pictures)
+
+    def finish(self, images: Mapping[str, np.ndarray], result: EpisodeResult) -> None:
+        """How it ended: the last frames of the cameras, upright, and the outcome in words.
+
+        :param images: camera -> uint8 (H, W, 3) RGB, in the order of the queries' cameras.
+        """
+        if self._side:
+            size = (self._side, self._side)
+            outcome = 'success' if result.success else 'failure'
+            lines = (f'{self._label}: {outcome}', f'after {result.steps} steps')
+            pictures = []
+            for image in images.values():
+                scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+                pictures.append(draw_overlay(scaled, np.ones(1, bool), lines))
+            for _ in range(_ENDING_FRAMES):
+                self._writer.add(pictures)
+        self.close()
+
+    def close(self) -> None:
+        """Finish the file, whatever is in it."""
+        self._writer.close()
+
+
+_SCENES = 3  # open at a time: jobs come task by task
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode to run.
+
+    :param video: file for what the policy saw; None for no video.
+    """
+
+    method: Method
+    key: EpisodeKey
+    video: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    :param result: the episode; None where the job cannot be run at all, for the reason ``wrong``
+        and its mend. An exception crosses no process: not every one can be pickled.
+    """
+
+    job: Job
+    result: EpisodeResult | None
+    versions: dict[str, str]
+    wrong: tuple[str, str] | None = None
+
+
+class EpisodeWorker:
+    """Policies and scenes of one process.
+
+    :param setting: what all episodes have in common.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        import torch
+
+        torch.set_num_threads(setting.threads)
+        self._setting = setting
+        self._policies = MethodPolicies(setting.profile, setting.device, setting.dtype)
+        self._scenes: OrderedDict[str, Scene] = OrderedDict()
+        self._versions = versions()
+
+    def run(self, job: Job) -> Outcome:
+        """Run an episode; an error inside it is its result, one before it is the outcome's."""
+        import torch
+
+        try:
+            scene = self._scene(job.key.task)
+            policy = self._policies.get(job.method)
+            words = wording(self._setting.instruction, scene.instruction)
+        except VlaPruneError as error:
+            return Outcome(job, None, self._versions, (error.what, error.remedy))
+        torch.manual_seed(job.key.seed)
+        try:
+            result = self._episode(job, policy, scene, words)
+        except Exception as error:
+            self._forget(job.key.task)
+            result = self._failed(job.key, words or scene.instruction, error)
+        return Outcome(job, result, self._versions)
+
+    def close(self) -> None:
+        """Free the scenes, in the thread that made them."""
+        for task in list(self._scenes):
+            self._forget(task)
+
+    def _episode(
+        self, job: Job, policy: 'Policy', scene: Scene, words: str | None
+    ) -> EpisodeResult:
+        setting = self._setting
+        video = None if job.video is None else EpisodeVideo(job.video, job.method.name)
+        try:
+            result = run_episode(
+                policy,
+                scene,
+                job.key.seed,
+                setting.max_steps or None,
+                words,
+                setting.refresh,
+                on_query=None if video is None else video.add,
+                simulator=setting.simulator,
+            )
+            if video is not None:
+                images = upright(scene.images())
+                video.finish({c: images[c] for c in policy.profile.cameras}, result)
+        finally:
+            if video is not None:
+                video.close()
+        return replace(result, task=job.key.task)
+
+    def _failed(self, key: EpisodeKey, instruction: str, error: Exception) -> EpisodeResult:
+        text = (str(error).splitlines() or [''])[0]
+        return EpisodeResult(
+            simulator=self._setting.simulator,
+            task=key.task,
+            seed=key.seed,
+            instruction=instruction,
+            success=False,
+            steps=0,
+            wrong_object='',
+            moved_m=0.0,
+            visual_all=0,
+            motion_source='',
+            queries=(),
+            refresh_ms=(),
+            error=f'{type(error).__name__}: {text}',
+        )
+
+    def _scene(self, task: str) -> Scene:
+        if task not in self._scenes:
+            while len(self._scenes) >= _SCENES:
+                self._forget(next(iter(self._scenes)))
+            self._scenes[task] = make_scene(self._setting.simulator, (task,))
+        self._scenes.move_to_end(task)
+        return self._scenes[task]
+
+    def _forget(self, task: str) -> None:
+        scene = self._scenes.pop(task, None)
+        if scene is not None:
+            with contextlib.suppress(Exception):  # a scene that failed may fail here again
+                scene.close()

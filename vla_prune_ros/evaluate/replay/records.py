@@ -1,0 +1,139 @@
+"""What a replay knows of a bag, and of each query of each method on it, as plain records."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...bags.reader import Place
+from ...records import MotionHint
+
+
+@dataclass(frozen=True, eq=False)
+class Instant:
+    """A moment at which the node would have asked the policy; the same for every method.
+
+    :param epoch: grows with every jump of time and every new instruction; the policy forgets then.
+    :param stamp_ns: header stamp of the newest image of the pair.
+    :param receipt_ns: when the image that completed the pair was recorded.
+    :param instruction: cleaned.
+    :param images: camera -> where its image lies in the bag.
+    :param position: float64 (3,) measured position of the end effector in m, None where unknown.
+    """
+
+    epoch: int
+    stamp_ns: int
+    receipt_ns: int
+    instruction: str
+    images: Mapping[str, Place]
+    position: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayedQuery:
+    """What one method answered at one instant.
+
+    :param number: of the instant in its bag.
+    :param actions: float64 (K, 7) as the node would have published it: m, rad (rotation vector)
+        per step, gripper 0 closed ... 1 open; None where the query was refused.
+    :param refusal: ``'reason: what'`` of a refused query, else empty.
+    :param mode: ``'dense'``, ``'coarse'`` or ``'fine'``; empty where no query was run.
+    :param kept: camera -> bool (patches,), visual tokens that reached the last layer.
+    :param timings_ms: stage -> milliseconds, ``total`` included.
+    :param refresh_ms: the dense look after the query; None where there was none.
+    :param motion: what the pruner was told; None where the motion was unknown.
+    """
+
+    number: int
+    epoch: int
+    stamp_ns: int
+    actions: np.ndarray | None
+    refusal: str = ''
+    mode: str = ''
+    kept: Mapping[str, np.ndarray] = field(default_factory=dict)
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    refresh_ms: float | None = None
+    motion: MotionHint | None = None
+
+    @property
+    def visual_tokens(self) -> int:
+        """Tokens that reached the last layer, all cameras together."""
+        return int(sum(int(mask.sum()) for mask in self.kept.values()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; numbers survive to the last bit, masks are packed."""
+        return {
+            'number': self.number,
+            'epoch': self.epoch,
+            'stamp_ns': self.stamp_ns,
+            'actions': None if self.actions is None else self.actions.tolist(),
+            'refusal': self.refusal,
+            'mode': self.mode,
+            'kept': {c: [len(m), np.packbits(m).tobytes().hex()] for c, m in self.kept.items()},
+            'timings_ms': dict(self.timings_ms),
+            'refresh_ms': self.refresh_ms,
+            'motion': None if self.motion is None else dict(vars(self.motion)),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> 'ReplayedQuery':
+        """Inverse of :meth:`to_json`.
+
+        :raises KeyError, TypeError, ValueError: it is none.
+        """
+        actions, motion = data['actions'], data['motion']
+        return cls(
+            int(data['number']),
+            int(data['epoch']),
+            int(data['stamp_ns']),
+            None if actions is None else np.asarray(actions, np.float64),
+            str(data['refusal']),
+            str(data['mode']),
+            {c: _unpacked(*packed) for c, packed in data['kept'].items()},
+            dict(data['timings_ms']),
+            data['refresh_ms'],
+            None if motion is None else MotionHint(**motion),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What one pass over a bag found, without asking a policy.
+
+    :param path: as the user gave it.
+    :param topics: stream (a camera or a name of ``runtime.bag_topics.STREAMS``) -> topic.
+    :param guessed: the topics were guessed by type and name.
+    :param there: topic -> (type, messages), of the whole bag.
+    :param span_ns: first and last time of receipt of the messages that were read.
+    :param instants: the queries, in order.
+    :param lost: what could not be read, one line each.
+    :param losses: messages and pairs that were not used, by reason.
+    :param problems: (code, one line) of everything else that a reader must know: zero or backward
+        stamps, unusable messages, no recorded actions.
+    :param source: what the recorded actions come from: ``'twist'``, ``'pose_target'``,
+        ``'ee_pose'``; empty where there are none.
+    :param actions: float64 (N, K, 7) what was done from each instant on, in the units of
+        :class:`ReplayedQuery`.
+    :param valid: bool (N, K), where that is known.
+    """
+
+    path: str
+    topics: Mapping[str, str]
+    guessed: bool
+    there: Mapping[str, tuple[str, int]]
+    span_ns: tuple[int, int]
+    instants: tuple[Instant, ...]
+    lost: tuple[str, ...]
+    losses: Mapping[str, int]
+    problems: tuple[tuple[str, str], ...]
+    source: str
+    actions: np.ndarray
+    valid: np.ndarray
+
+
+def _unpacked(length: int, packed: str) -> np.ndarray:
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(packed), np.uint8))
+    if len(bits) < length:
+        raise ValueError('mask is too short')
+    return bits[:length].astype(bool)

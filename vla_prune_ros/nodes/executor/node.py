@@ -1,0 +1,252 @@
+"""``chunk_executor``: streams the due step of the newest chunk as velocity or pose commands.
+
+A process of its own that never loads torch, so that no GPU stall or crash can take the watchdog
+with it. It moves nothing until ``~/arm`` is called with true, drops steps whose time is past, and
+sends zero motion and then nothing when the chunk runs dry, grows old, or the arm is disarmed.
+With ``stepping`` synchronous the simulator waits for it instead; see :mod:`.stepping`.
+"""
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.node import Node
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from ...errors import ActionRefused, InputRefused
+from ...runtime.guard import PoseTarget
+from ...runtime.schedule import ChunkSchedule, Due, GripperLatch
+from ..messages import chunk_record, gripper_message, pose_arrays, pose_message, vector
+from ..params import declare
+from ..process import require_simulated_time, run_node
+from ..qos import command, overridable, sensor_data
+from ..status import ERROR, OK, WARN, StatusReporter
+from .params import ExecutorParams
+
+
+class ExecutorNode(Node):
+    """See the module; the interface is docs/interface.md."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__('chunk_executor', **kwargs)
+        self._params = declare(self, ExecutorParams)
+        self._schedule = ChunkSchedule(self._params.max_chunk_age_s)
+        self._latch = GripperLatch(self._params.close_below, self._params.open_above)
+        self._target = PoseTarget(self._params.max_pose_age_s)
+        self._status = StatusReporter(self)
+        self._armed = False
+        self._synchronous = require_simulated_time(self, self._params.stepping)
+        self._zeros_left = 0
+        self._frame_id = ''
+        self._refused = ''
+        self._sent = 0
+        options = {'qos_overriding_options': overridable()}
+        self._twist = self.create_publisher(TwistStamped, '~/twist', command(), **options)
+        self._pose = self.create_publisher(PoseStamped, '~/pose_target', command(), **options)
+        self._gripper = self.create_publisher(JointTrajectory, '~/gripper', command(), **options)
+        self._out = {'twist': self._twist, 'pose': self._pose}.get(self._params.output)
+        self.create_subscription(
+            JointTrajectory, '~/action_chunk', self._on_chunk, command(), **options
+        )
+        self.create_subscription(PoseStamped, '~/ee_pose', self._on_pose, sensor_data(), **options)
+        self.create_service(SetBool, '~/arm', self._arm)
+        self.create_service(Trigger, '~/stop', self._stop)
+        # Ticks by the steady clock: a paused /clock must not stop the watchdog. What is due is
+        # decided by the ROS clock, the one the chunks are stamped with.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0 / self._params.rate_hz, self._tick, clock=steady)
+        if self._synchronous:  # and whenever simulated time goes on
+            self.create_timer(1e-3, self._tick, clock=self.get_clock())
+        self.create_timer(1.0, self._diagnose, clock=steady)
+        self._jump = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=Duration(seconds=1), min_backward=Duration(nanoseconds=-1)),
+            post_callback=lambda jump: self._on_jump(),
+        )
+        self._status.set('DISARMED', armed=False, output=self._params.output)
+
+    def destroy_node(self) -> None:
+        """Send a last zero where the arm was moving."""
+        if self._zeros_left and self.context.ok():
+            self._send_zero()
+            self._out.wait_for_all_acked(Duration(seconds=0.2))
+        super().destroy_node()
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        try:
+            chunk = chunk_record(message)
+            fastest = np.abs(chunk.deltas).reshape(len(chunk), 2, 3)
+            speeds = np.linalg.norm(fastest, axis=2).max(axis=0) / chunk.dt_s
+            for speed, limit, unit in zip(
+                speeds,
+                (self._params.max_linear_m_s, self._params.max_angular_rad_s),
+                ('linear_m_s', 'angular_rad_s'),
+                strict=True,
+            ):
+                if not speed <= limit:  # refuses nan as well
+                    raise ActionRefused(
+                        'limit',
+                        f'chunk moves at {speed:.3g}, beyond max_{unit} {limit:g}',
+                        f"lower the policy's limits or raise max_{unit}",
+                    )
+            if self._schedule.load(chunk, self._mono_ns()):
+                self._latch.reset()
+        except (InputRefused, ActionRefused) as refusal:
+            self._refused = str(refusal)
+            self.get_logger().warning(f'chunk refused: {refusal}', throttle_duration_sec=2.0)
+            return
+        self._refused, self._frame_id = '', chunk.frame_id
+        self._target.anchor_next()
+        if self._synchronous:  # the simulator waits for it
+            self._tick()
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        self._target.measured(*pose_arrays(message), time.monotonic_ns())
+
+    def _tick(self) -> None:
+        due = None
+        if self._armed:
+            due = self._schedule.due(self.get_clock().now().nanoseconds, self._mono_ns())
+        if due is not None and due.step is not None and self._params.output != 'none':
+            self._send(due)
+        elif self._zeros_left:
+            self._zeros_left -= 1
+            self._send_zero()
+        self._report(due)
+
+    def _mono_ns(self) -> int:
+        """Monotonic time, by which chunks age; it stands still with a simulator that waits."""
+        return 0 if self._synchronous else time.monotonic_ns()
+
+    def _send(self, due: Due) -> None:
+        if self._params.output == 'twist':
+            self._send_twist(due.delta / due.dt_s)
+        elif not self._send_pose(due):
+            return
+        self._sent += 1
+        before = self._latch.command
+        wanted = self._latch.update(due.gripper)
+        if self._synchronous:  # both of every step; before the first decision the gripper is open
+            self._gripper.publish(self._gripper_command(1.0 if wanted is None else wanted))
+            return
+        self._zeros_left = self._params.zero_commands
+        if wanted is not None and wanted != before:
+            self._gripper.publish(self._gripper_command(wanted))
+
+    def _gripper_command(self, opening: float) -> JointTrajectory:
+        params = self._params
+        position = params.gripper_closed + opening * (params.gripper_open - params.gripper_closed)
+        stamp = self.get_clock().now().to_msg()
+        return gripper_message(position, stamp, params.gripper_joint, params.gripper_time_s)
+
+    def _send_twist(self, velocity: np.ndarray) -> None:
+        out = TwistStamped()
+        out.header.stamp, out.header.frame_id = self.get_clock().now().to_msg(), self._frame_id
+        out.twist.linear, out.twist.angular = vector(velocity[:3]), vector(velocity[3:])
+        self._twist.publish(out)
+
+    def _send_pose(self, due: Due) -> bool:
+        if due.first and not self._target.advance(due.delta, time.monotonic_ns()):
+            self.get_logger().warning(
+                'no fresh ~/ee_pose to start a pose target from; remap it or check its publisher',
+                throttle_duration_sec=2.0,
+            )
+            return False
+        if self._target.pose is None:
+            return False
+        stamp = self.get_clock().now().to_msg()
+        self._pose.publish(pose_message(*self._target.pose, stamp, self._frame_id))
+        return True
+
+    def _send_zero(self) -> None:
+        """Zero velocity; a pose target is held where the arm is measured, or not sent at all."""
+        if self._params.output == 'twist':
+            self._send_twist(np.zeros(6))
+        elif self._params.output == 'pose' and self._target.hold(time.monotonic_ns()):
+            self._pose.publish(
+                pose_message(*self._target.pose, self.get_clock().now().to_msg(), self._frame_id)
+            )
+
+    def _rivals(self) -> str:
+        """Who else commands the arm and the mend; empty where nobody does."""
+        if self._out is None:
+            return ''
+        others = self.count_publishers(self._out.topic_name) - 1
+        return f'{others} other publishers of {self._out.topic_name}; stop them' if others else ''
+
+    def _halt(self) -> None:
+        self._schedule.clear()
+        self._latch.reset()
+
+    def _on_jump(self) -> None:
+        # A simulator that waits may have got a chunk for the new time already.
+        begins_now = self._schedule.stamp_ns == self.get_clock().now().nanoseconds
+        if not (self._synchronous and begins_now):
+            self._schedule.clear()
+        self._latch.reset()
+
+    def _set_armed(self, armed: bool) -> None:
+        self._armed = armed
+        if not self._synchronous:  # there no time passes that could make the chunk an old one
+            self._halt()  # arming never continues an old chunk
+
+    def _arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        rivals = self._rivals()
+        if request.data and rivals:
+            response.success, response.message = False, f'{rivals} first'
+            return response
+        self._set_armed(bool(request.data))
+        response.success, response.message = True, 'armed' if self._armed else 'disarmed'
+        if self._armed and self._params.output == 'none':
+            response.message = "armed, but output is 'none': set it to twist or pose to move"
+        return response
+
+    def _stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._set_armed(False)
+        response.success, response.message = True, 'disarmed'
+        return response
+
+    def _report(self, due: Due | None) -> None:
+        values = {'armed': self._armed, 'output': self._params.output}
+        if due is None:
+            self._status.set('DISARMED', **values)
+        elif self._refused:
+            self._status.set('REFUSED', self._refused, ERROR, 'refused', **values)
+        elif due.step is not None:
+            self._status.set('MOVING', **values)
+        else:
+            text = {
+                'empty': 'no chunk yet',
+                'dry': 'the chunk is used up',
+                'stale': 'the chunk is too old',
+                'future': 'the chunk has not begun',
+            }[due.reason]
+            level = OK if self._synchronous else WARN  # there the next one is being waited for
+            self._status.set(
+                'HOLDING', f'{text}; check that the policy runs', level, due.reason, **values
+            )
+
+    def _diagnose(self) -> None:
+        counters = {**self._schedule.counters, 'commands': self._sent}
+        level = self._status.level if self._armed else OK
+        rivals = self._rivals()
+        self._status.diagnose(
+            '',
+            {
+                'execution': (level, self._status.state, {'armed': self._armed, **counters}),
+                'safety': (ERROR if rivals else OK, rivals or 'ok', {}),
+            },
+        )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node as a process until SIGINT or SIGTERM; the exit code."""
+    return run_node(ExecutorNode, args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""``vla_policy``: cameras and robot state in, checked action chunks out.
+
+A lifecycle node. ``configure`` loads the checkpoint and warms it up, ``activate`` lets chunks out.
+Callbacks only store messages; one worker thread infers, always on the newest pair. It proposes
+motion and never executes it: that is ``chunk_executor``, in a process of its own.
+"""
+
+import sys
+import traceback
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from ...errors import InputRefused, VlaPruneError
+from ...runtime.instruction import clean_instruction
+from ..params import declare, read
+from ..process import run_node
+from ..qos import latched, overridable
+from ..status import ERROR, StatusReporter
+from .params import PolicyParams
+from .pipeline import Pipeline
+
+_SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class PolicyNode(LifecycleNode):
+    """See the module; the interface is docs/interface.md."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__('vla_policy', **kwargs)
+        self._params = declare(self, PolicyParams, configures=True)
+        self._status = StatusReporter(self)
+        self._pipeline: Pipeline | None = None
+        self._active = False
+        self._instruction = ''
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self.create_subscription(
+            String,
+            '~/instruction',
+            lambda m: self._instruct(m.data),
+            latched(),
+            qos_overriding_options=overridable(),
+        )
+        for name, serve in (('start', self._start), ('stop', self._stop), ('reset', self._reset)):
+            self.create_service(Trigger, f'~/{name}', serve)
+        steady = Clock(
+            clock_type=ClockType.STEADY_TIME
+        )  # a paused /clock must not silence the watch
+        self.create_timer(0.1, self._watch, clock=steady)
+        self.create_timer(1.0, self._diagnose, clock=steady)
+        self._jump = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=Duration(seconds=1), min_backward=Duration(nanoseconds=-1)),
+            post_callback=lambda jump: self._forget('clock_jump'),
+        )
+        self._status.set('UNCONFIGURED')
+        if self._params.instruction:
+            self._instruct(self._params.instruction)
+        if self._params.autostart:
+            self._autostart = self.create_timer(0.0, self._bring_up, clock=steady)
+
+    def _bring_up(self) -> None:
+        self._autostart.cancel()
+        if self.trigger_configure() == _SUCCESS:
+            self.trigger_activate()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the checkpoint, warm it up and subscribe; FAILURE with one line if that fails."""
+        self._status.set('LOADING')
+        try:
+            self._params = read(self, PolicyParams)
+            self._pipeline = Pipeline(self, self._params, self._status)
+        except VlaPruneError as error:
+            self._status.set('UNCONFIGURED', str(error), ERROR)
+            return _FAILURE
+        except (RuntimeError, MemoryError) as error:  # out of memory, a device that fails
+            return self._not_loaded(error, 'choose a smaller dtype or another device')
+        except Exception as error:  # rclpy would swallow it, and the status would say LOADING
+            self.get_logger().debug(traceback.format_exc())
+            return self._not_loaded(error, 'check the files of the checkpoint')
+        self._pipeline.instruction = self._instruction
+        self._status.set('INACTIVE', **self._about())
+        return _SUCCESS
+
+    def _not_loaded(self, error: Exception, remedy: str) -> TransitionCallbackReturn:
+        line = (str(error).splitlines() or [''])[0]
+        text = f'loading failed: {type(error).__name__}: {line}; {remedy}'
+        self._status.set('UNCONFIGURED', text, ERROR)
+        return _FAILURE
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let chunks out."""
+        self._forget('activated')
+        result = super().on_activate(state)
+        self._active, self._pipeline.wanted = True, self._params.start_on_activate
+        self._watch()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """No chunk leaves any more."""
+        self._active = self._pipeline.wanted = False
+        self._forget('deactivated')
+        self._status.set('INACTIVE', **self._about())
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give the model and all topics back."""
+        self._release()
+        self._status.set('UNCONFIGURED')
+        return _SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back from any state."""
+        self._release()
+        self._status.set('FINALIZED')
+        return _SUCCESS
+
+    def destroy_node(self) -> None:
+        """Stop the worker before the publishers go."""
+        self._release()
+        super().destroy_node()
+
+    def _release(self) -> None:
+        self._active = False
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
+
+    def _forget(self, reason: str) -> None:
+        if self._pipeline is not None:
+            self._pipeline.forget(reason)
+
+    def _instruct(self, text: str) -> str:
+        """Take an instruction; returns why not, or an empty string."""
+        try:
+            cleaned = clean_instruction(text)
+        except InputRefused as refusal:
+            self.get_logger().warning(f'instruction refused: {refusal}', throttle_duration_sec=1.0)
+            return str(refusal)
+        if cleaned != self._instruction:
+            self._instruction = cleaned
+            if self._pipeline is not None:
+                self._pipeline.instruction = cleaned
+                self._pipeline.forget('new_instruction')
+        return ''
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        for p in parameters:
+            record = PolicyParams.__dataclass_fields__.get(p.name)
+            if record is not None and not record.metadata['live'] and self._pipeline is not None:
+                return SetParametersResult(
+                    successful=False,
+                    reason=f'{p.name} is read when the node configures; clean it up first',
+                )
+        refused = [  # an empty one says nothing at start, and is no task later
+            self._instruct(p.value)
+            for p in parameters
+            if p.name == 'instruction' and (p.value or self._instruction)
+        ]
+        return SetParametersResult(successful=not any(refused), reason=''.join(refused))
+
+    def _start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._active:
+            self._pipeline.wanted = True
+        return self._reply(
+            response,
+            self._active,
+            'started' if self._active else 'not active; activate the node first',
+        )
+
+    def _stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._pipeline is not None:
+            self._pipeline.wanted = False
+        self._forget('stopped')
+        return self._reply(response, True, 'stopped')
+
+    def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._pipeline is not None:
+            self._pipeline.clear_faults()
+        self._forget('reset')
+        return self._reply(response, True, 'forgot buffers, pruning memory and faults')
+
+    def _reply(self, response: Trigger.Response, success: bool, message: str) -> Trigger.Response:
+        response.success, response.message = success, message
+        self._watch()
+        return response
+
+    def _about(self) -> dict[str, Any]:
+        about = {} if self._pipeline is None else self._pipeline.about
+        return {**about, 'instruction': self._instruction}
+
+    def _watch(self) -> None:
+        """Say what the node does, ten times a second; publishes only where that changed."""
+        if self._active:
+            state, reason, level, code = self._pipeline.trouble()
+            self._status.set(state, reason, level, code, **self._about())
+
+    def _diagnose(self) -> None:
+        level, state = self._status.level, self._status.state
+        if self._pipeline is None:
+            self._status.diagnose('', {'state': (level, state, {})})
+        else:
+            self._status.diagnose(self._params.checkpoint, self._pipeline.diagnoses(level, state))
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node as a process until SIGINT or SIGTERM; the exit code."""
+    return run_node(PolicyNode, args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

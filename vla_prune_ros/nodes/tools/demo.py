@@ -1,0 +1,265 @@
+"""``vla-prune demo``: simulator, policy and executor as three processes, measured."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from sensor_msgs.msg import CompressedImage
+from trajectory_msgs.msg import JointTrajectory
+
+from ...errors import VlaPruneError
+from ...records import MethodRun
+from ...runtime.processes import Processes
+from ...runtime.progress import LineLog
+from ..client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Client
+from ..messages import status_values, to_ns
+from ..process import ros_context
+from ..qos import command, sensor_data
+from .environment import local_environment, ros_arguments
+
+CAMERAS = ('primary', 'wrist')
+REHEARSAL_S = 30.0
+Pictures = list[np.ndarray]
+Show = Callable[[str, int], None]
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What ``vla-prune demo`` runs.
+
+    :param steps: control steps per episode (20 per simulated second).
+    """
+
+    checkpoint: Path
+    out: Path
+    methods: tuple[str, ...]
+    episodes: int
+    steps: int
+    real_time_factor: float
+    seed: int
+
+
+class Recorder(Client):
+    """Listens to everything the three nodes say."""
+
+    def __init__(self, idle: Callable[[], None], on_pictures: Callable[[Pictures], None]) -> None:
+        super().__init__('demo', idle)
+        self.run: MethodRun | None = None
+        self.episode: dict[str, str] = {}
+        self.about: dict[str, str] = {}
+        self._on_pictures = on_pictures
+        self._pictures: dict[int, dict[str, np.ndarray]] = {}
+        self.create_subscription(
+            DiagnosticArray, '/vla_policy/inference', self._on_inference, sensor_data(50)
+        )
+        self.create_subscription(
+            JointTrajectory, '/vla_policy/action_chunk', self._on_chunk, command()
+        )
+        self.create_subscription(
+            DiagnosticArray, '/simulator/episode', self._on_episode, sensor_data(10)
+        )
+        for camera in CAMERAS:
+            self.create_subscription(
+                CompressedImage,
+                f'/vla_policy/overlay/{camera}',
+                lambda m, c=camera: self._on_overlay(m, c),
+                sensor_data(10),
+            )
+        for node in ('vla_policy', 'chunk_executor'):
+            self.watch(node)
+
+    def _on_inference(self, message: DiagnosticArray) -> None:
+        if self.run is not None:
+            self.run.records.append(status_values(message.status[0]))
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        if self.run is not None:
+            self.run.chunks += 1
+
+    def _on_episode(self, message: DiagnosticArray) -> None:
+        self.episode = status_values(message.status[0])
+
+    def _on_overlay(self, message: CompressedImage, camera: str) -> None:
+        stamp = to_ns(message.header.stamp)
+        pictures = self._pictures.setdefault(stamp, {})
+        pictures[camera] = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)[
+            ..., ::-1
+        ]
+        if len(pictures) == len(CAMERAS):
+            self._on_pictures([pictures[c] for c in CAMERAS])
+            self._pictures = {s: p for s, p in self._pictures.items() if s > stamp}
+
+
+def run_demo(
+    options: DemoOptions, console: Console, on_pictures: Callable[[Pictures], None]
+) -> tuple[list[MethodRun], dict[str, str]]:
+    """Run all methods; returns what was recorded of each and what the policy says of itself.
+
+    :param on_pictures: takes the overlays of each query, uint8 (224, 224, 3) RGB per camera.
+    :raises VlaPruneError: a process ended or a node refused, with its own words.
+    """
+    env = local_environment()
+    os.environ.update(env)  # this process talks to the others
+    with Processes(options.out / 'logs', env) as processes:
+        _start(processes, options)
+        with ros_context(processes.check) as idle:
+            recorder = Recorder(idle, on_pictures)
+            with _progress(console) as progress:
+                runs = _drive(recorder, options, progress)
+            about = recorder.about
+            recorder.destroy_node()
+    return runs, about
+
+
+def _start(processes: Processes, options: DemoOptions) -> None:
+    nodes = 'vla_prune_ros.nodes'
+    processes.start(
+        'simulator',
+        f'{nodes}.simulator_node',
+        ros_arguments(
+            'simulator.yaml', {'seed': options.seed, 'real_time_factor': options.real_time_factor}
+        ),
+    )
+    remaps = [f'~/image/{c}:=/simulator/image/{c}' for c in CAMERAS]
+    remaps += [
+        f'~/{topic}:=/simulator/{topic}' for topic in ('ee_pose', 'joint_states', 'instruction')
+    ]
+    processes.start(
+        'vla_policy',
+        f'{nodes}.policy_node',
+        ros_arguments(
+            'libero.yaml', {'checkpoint': str(options.checkpoint), 'use_sim_time': True}, remaps
+        ),
+    )
+    processes.start(
+        'chunk_executor',
+        f'{nodes}.executor_node',
+        ros_arguments(
+            'libero.yaml',
+            {'output': 'twist', 'use_sim_time': True},
+            [
+                '~/action_chunk:=/vla_policy/action_chunk',
+                '~/ee_pose:=/simulator/ee_pose',
+                '~/twist:=/simulator/twist',
+                '~/gripper:=/simulator/gripper',
+            ],
+        ),
+    )
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def _drive(recorder: Recorder, options: DemoOptions, progress: Progress) -> list[MethodRun]:
+    bar = progress.add_task('starting simulator, policy and executor', total=None)
+    _expect(recorder, lambda: bool(recorder.episode), 60.0, 'simulator')
+    _expect(recorder, lambda: recorder.state('vla_policy') != '', 60.0, 'vla_policy')
+    total = options.episodes * options.steps
+
+    log = LineLog(progress.console)
+
+    def show(text: str, done: int) -> None:
+        progress.update(bar, description=text, completed=done, total=total)
+        log.show(f'{text} ({done}/{total})')
+
+    runs = [_run_method(recorder, options, method, show) for method in options.methods]
+    show('done', total)
+    return runs
+
+
+def _run_method(recorder: Recorder, options: DemoOptions, method: str, show: Show) -> MethodRun:
+    """All episodes of one pruning method, from loading the checkpoint to giving it back."""
+    show(f'{method}: loading the checkpoint', 0)
+    _load(recorder, method)
+    show(f'{method}: waiting for all to find each other', 0)
+    _rehearse(recorder)
+    recorder.set_parameter('simulator', 'seed', options.seed)  # the same scenes for each method
+    run = MethodRun(method)
+    for episode in range(options.episodes):
+
+        def at_step(step: int, before: int = episode * options.steps) -> None:
+            state = recorder.state('vla_policy').lower()
+            done = f'{len(run.records)} queries, {run.moved_m:.2f} m'
+            show(f'{method}: {state}, {done}', before + step)
+
+        _episode(recorder, run, options.steps, at_step)
+    for transition in (DEACTIVATE, CLEANUP):
+        recorder.change_state('vla_policy', transition)
+    return run
+
+
+def _expect(recorder: Recorder, done: Callable[[], bool], seconds: float, node: str) -> None:
+    if not recorder.wait(done, seconds):
+        status = recorder.status('vla_policy')
+        said = f' (vla_policy: {status.message})' if status is not None else ''
+        raise VlaPruneError(
+            f'{node} gave no sign within {seconds:g} s{said}', f'see logs/{node}.log'
+        )
+
+
+def _load(recorder: Recorder, method: str) -> None:
+    refused = recorder.set_parameter('vla_policy', 'pruning', method)
+    if not refused and recorder.change_state('vla_policy', CONFIGURE):
+        recorder.change_state('vla_policy', ACTIVATE)
+        recorder.about = status_values(recorder.status('vla_policy'))
+        return
+    recorder.spin_for(0.5)  # the status that says why
+    status = recorder.status('vla_policy')
+    raise VlaPruneError(
+        refused or (status.message if status else 'vla_policy did not configure'),
+        'see logs/vla_policy.log',
+    )
+
+
+def _rehearse(recorder: Recorder) -> None:
+    """Run until a chunk moves the arm: an episode that began before the executor had found the
+    policy's new publishers would be counted as a failure of the policy. What keeps all chunks away
+    is said by the episode that follows."""
+    recorder.trigger('/simulator/reset')
+    recorder.trigger('/vla_policy/reset')
+    recorder.set_bool('/chunk_executor/arm', True)
+    recorder.wait(lambda: recorder.state('chunk_executor') == 'MOVING', REHEARSAL_S)
+    recorder.set_bool('/chunk_executor/arm', False)
+
+
+def _episode(
+    recorder: Recorder, run: MethodRun, steps: int, at_step: Callable[[int], None]
+) -> None:
+    """One episode: a fresh scene, the arm armed, until success or the last step."""
+    number = recorder.trigger('/simulator/reset').split()[1]
+    recorder.trigger('/vla_policy/reset')
+    recorder.set_bool('/chunk_executor/arm', True)
+    recorder.run = run
+    before = run.moved_m
+
+    def over() -> bool:
+        step = int(recorder.episode['step'])
+        run.moved_m = before + float(recorder.episode['moved_m'])
+        at_step(min(step, steps))
+        return step >= steps or recorder.episode['success'] == 'true'
+
+    _expect(recorder, lambda: recorder.episode['episode'] == number, 10.0, 'simulator')
+    _expect(recorder, over, 60.0 + steps, 'simulator')
+    recorder.set_bool('/chunk_executor/arm', False)
+    recorder.run = None
+    if not run.chunks:
+        status = recorder.status('vla_policy')
+        raise VlaPruneError(
+            f'{run.method}: no chunk came (vla_policy: {status.message if status else "silent"})',
+            'see logs/vla_policy.log',
+        )
+    run.episodes += 1
+    run.successes += recorder.episode['success'] == 'true'

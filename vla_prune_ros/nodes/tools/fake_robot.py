@@ -1,0 +1,101 @@
+"""A robot that only talks: two VGA cameras and state at fixed rates, for the node benchmark."""
+
+import array
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+
+from ..messages import image_message, pose_message, status_message
+from ..params import declare, param
+from ..process import run_node
+from ..qos import latched, overridable, sensor_data
+from ..status import OK
+
+CAMERAS = ('primary', 'wrist')
+JOINTS = (*(f'panda_joint{i}' for i in range(1, 8)), 'panda_finger_joint1', 'panda_finger_joint2')
+_DOWN = np.array([1.0, 0.0, 0.0, 0.0])  # gripper pointing down, x y z w
+
+
+@dataclass(frozen=True)
+class FakeRobotParams:
+    """What the fake robot publishes."""
+
+    rate_hz: float = param(30.0, 'Frames per second and camera.', low=1.0, high=120.0)
+    state_hz: float = param(100.0, 'Pose and joint messages per second.', low=1.0, high=1000.0)
+    width: int = param(640, 'Width of the frames in pixels.', low=16, high=4096)
+    height: int = param(480, 'Height of the frames in pixels.', low=16, high=4096)
+    instruction: str = param('pick up the red cube', 'The task it asks for.')
+
+
+class FakeRobotNode(Node):
+    """Publishes noise pictures and a resting arm; ``~/published`` counts what it sent."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__('fake_robot', **kwargs)
+        params = declare(self, FakeRobotParams)
+        random = np.random.default_rng(0)
+        shape = (params.height, params.width, 3)
+        # A few frames in turn: making noise at camera rate would cost more than sending it.
+        self._frames = [
+            image_message(
+                random.integers(0, 256, shape, np.uint8), self.get_clock().now().to_msg(), ''
+            )
+            for _ in range(4)
+        ]
+        self._sent = dict.fromkeys(CAMERAS, 0)
+        options = {'qos_overriding_options': overridable()}
+        self._cameras = {
+            c: self.create_publisher(Image, f'~/image/{c}', sensor_data(), **options)
+            for c in CAMERAS
+        }
+        self._pose = self.create_publisher(PoseStamped, '~/ee_pose', sensor_data(), **options)
+        self._joints = self.create_publisher(
+            JointState, '~/joint_states', sensor_data(), **options
+        )
+        self._published = self.create_publisher(DiagnosticArray, '~/published', 10)
+        self._instruction = self.create_publisher(String, '~/instruction', latched())
+        self._instruction.publish(String(data=params.instruction))
+        self.create_timer(1.0 / params.rate_hz, self._images)
+        self.create_timer(1.0 / params.state_hz, self._state)
+        self.create_timer(0.5, self._report)
+
+    def _images(self) -> None:
+        for i, (camera, publisher) in enumerate(self._cameras.items()):
+            message = self._frames[(self._sent[camera] + i) % len(self._frames)]
+            message.header.stamp = self.get_clock().now().to_msg()
+            message.header.frame_id = f'{camera}_optical'
+            publisher.publish(message)
+            self._sent[camera] += 1
+
+    def _state(self) -> None:
+        stamp = self.get_clock().now().to_msg()
+        self._pose.publish(pose_message(np.array([0.0, 0.0, 1.1]), _DOWN, stamp, 'world'))
+        joints = JointState(
+            name=list(JOINTS),
+            position=array.array('d', [0.0] * 7 + [0.02, -0.02]),
+            velocity=array.array('d', [0.0] * len(JOINTS)),
+        )
+        joints.header.stamp = stamp
+        self._joints.publish(joints)
+
+    def _report(self) -> None:
+        out = DiagnosticArray()
+        out.header.stamp = self.get_clock().now().to_msg()
+        out.status = [status_message('fake_robot: published', OK, 'ok', self._sent)]
+        self._published.publish(out)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node as a process until SIGINT or SIGTERM; the exit code."""
+    return run_node(FakeRobotNode, args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

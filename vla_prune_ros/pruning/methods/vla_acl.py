@@ -1,0 +1,137 @@
+"""VLA-ACL: a small transformer scores the visual tokens; the best of each camera stay.
+
+Source: arXiv 2610.08133 (a scorer of 5 bidirectional layers over the patch embeddings, a hard
+top-K per view before layer 0, original positions, the policy frozen). Its width, heads and
+position embeddings are ours: the paper's are not known to us.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import CheckpointError, ProfileError
+from ..base import PruningContext, PruningSite, Query, Selection
+from ..layout import Target, Trained
+from ..selection import Budget, best_per_camera, budgets
+from ..trained import read_trained
+
+METHOD = 'vla_acl'
+PUBLISHED = {'layers': 5, 'width': 512, 'heads': 8}
+
+
+class PatchScorer(nn.Module):
+    """Visual tokens of one camera -> a score each.
+
+    :param inputs: D of the decoder. :param patches: per camera. :param cameras: number of them.
+    :param width, heads, layers: of the transformer.
+    """
+
+    def __init__(
+        self, inputs: int, patches: int, cameras: int, width: int, heads: int, layers: int
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(inputs, elementwise_affine=False)
+        self.enter = nn.Linear(inputs, width)
+        self.place = nn.Parameter(0.02 * torch.randn(cameras, patches, width))
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, 0.0, 'gelu', batch_first=True, norm_first=True
+        )
+        self.body = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
+
+    def forward(self, visual: Tensor) -> Tensor:
+        """(B, C, V, D) -> float32 (B, C, V); each camera is looked at by itself."""
+        x = self.enter(self.norm(visual.float())) + self.place
+        y = self.body(x.flatten(0, 1))
+        return self.leave(y).squeeze(-1).unflatten(0, visual.shape[:2]).float()
+
+
+@dataclass(frozen=True, eq=False)
+class VlaAcl:
+    """Inference of VLA-ACL.
+
+    :param scorer: on the device of the policy. :param budget: visual tokens per camera.
+    """
+
+    scorer: PatchScorer
+    budget: tuple[int, ...]
+    name: str = METHOD
+    static: bool = True
+    sites: tuple[PruningSite, ...] = (PruningSite(-1),)
+
+    @classmethod
+    def build(cls, target: Target, budget: Budget = None, weights: str = '') -> 'VlaAcl':
+        """With a trained scorer; a random one of its shape where nothing is known of the
+        checkpoint, as before it is loaded, or for measuring times with random weights.
+
+        :param budget: tokens per camera; None for that of the training.
+        :param weights: folder with ``pruning.json`` and ``pruning.safetensors``; default the
+            checkpoint's.
+        :raises ProfileError: there is no scorer. :raises CheckpointError: it does not fit.
+        """
+        known = target.trained is not None
+        trained = read_trained(Path(weights).expanduser()) if weights else target.trained
+        if trained is None:
+            trained = Trained(METHOD, {**PUBLISHED, 'budget': min(64, target.patches)})
+        elif trained.method != METHOD or not trained.tensors:
+            raise ProfileError(
+                f'{weights or "the checkpoint"} brings no scorer of vla_acl',
+                'train one (vla-prune train scorer) and name its folder: weights: FOLDER',
+            )
+        settings = trained.settings
+        scorer = make_scorer(target, settings)
+        if known:
+            _load(scorer, trained)
+        given = settings.get('budget', 64) if budget is None else budget
+        return cls(scorer.eval().requires_grad_(False), budgets(METHOD, given, target))
+
+    def begin(self, query: Query) -> str:
+        """``'coarse'``: the choice does not depend on the motion."""
+        return 'coarse'
+
+    def keep(self, view: PruningContext) -> Selection:
+        """The tokens that stay."""
+        layout = view.layout
+        if next(self.scorer.parameters()).device != view.hidden.device:
+            self.scorer.to(view.hidden.device)
+        visual = view.hidden[1 : 1 + layout.visual].unflatten(0, (-1, layout.patches))
+        scores = self.scorer(visual[None])[0].flatten()
+        return Selection.of(best_per_camera(view.ids, scores, view.left, self.budget))
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+
+def make_scorer(target: Target, settings: Mapping[str, Any]) -> PatchScorer:
+    """A scorer with random weights for ``target``.
+
+    :param settings: mapping with ``layers``, ``width`` and ``heads``.
+    :raises CheckpointError: one of them is absent or not possible.
+    """
+    try:
+        width, heads, layers = (int(settings[name]) for name in ('width', 'heads', 'layers'))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return PatchScorer(
+                target.width, target.patches, len(target.cameras), width, heads, layers
+            )
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise CheckpointError(
+            f'the scorer of vla_acl has no usable shape ({error!r})',
+            'pruning.json has to name layers, width and heads, a divisor of width',
+        ) from None
+
+
+def _load(scorer: PatchScorer, trained: Trained) -> None:
+    try:
+        scorer.load_state_dict(dict(trained.tensors))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f'the scorer of vla_acl does not fit the model ({reason})',
+            'take pruning.json and pruning.safetensors of one training, for this checkpoint',
+        ) from None

@@ -1,0 +1,122 @@
+"""Budgets per camera, and choosing the best of each camera.
+
+How many tokens a camera has left is a number that the host knows: nothing here waits for a device.
+
+Choosing tokens that are unlike each other: greedy max-min selection by cosine distance.
+
+DivPrune (arXiv 2503.02175) solves the max-min diversity problem greedily, from the token whose
+nearest neighbour is farthest; VLA-Pruner (arXiv 2511.16449) uses the same step on its candidates.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import ProfileError
+from .knobs import is_whole
+from .layout import Target
+
+Budget = int | Sequence[int] | None
+"""Visual tokens per camera: one number for all, or one per camera; None for half of them."""
+
+
+def budgets(method: str, budget: Budget, target: Target) -> tuple[int, ...]:
+    """One budget per camera of ``target``; the last number given serves further cameras.
+
+    :raises ProfileError: not whole numbers from 1 to the patches of a camera, or more numbers than
+        cameras.
+    """
+    if budget is None:
+        return (max(1, target.patches // 2),) * len(target.cameras)
+    given = tuple(budget) if isinstance(budget, (list, tuple)) else (budget,)
+    if not given or not all(is_whole(b) and 1 <= b <= target.patches for b in given):
+        raise ProfileError(
+            f'{method}: budget is {budget!r}',
+            f'use whole numbers from 1 to {target.patches}, the tokens of a camera',
+        )
+    if len(given) > len(target.cameras):
+        raise ProfileError(
+            f'{method}: budget has {len(given)} numbers for {len(target.cameras)} cameras',
+            'give one per camera, or one for all',
+        )
+    return tuple(map(int, given + (given[-1],) * (len(target.cameras) - len(given))))
+
+
+def best_first(scores: Tensor) -> Tensor:
+    """Order of descending scores (n,); ties go to the lower index: int64 (n,)."""
+    return torch.sort(scores, descending=True, stable=True).indices
+
+
+def best_per_camera(
+    ids: Tensor, scores: Tensor, left: Sequence[int], budget: Sequence[int]
+) -> list[Tensor]:
+    """The best tokens of each camera, best first; ties go to the lower id.
+
+    :param ids: int64 (n,), ascending original ids.
+    :param scores: (n,), higher is better.
+    :param left: how many of ``ids`` each camera has.
+    :param budget: tokens per camera; a camera with fewer gives all.
+    :returns: per camera int64 (min(budget, left),) original ids.
+    """
+    chosen = []
+    for own, its, size in zip(ids.split(left), scores.split(left), budget, strict=True):
+        chosen.append(own[best_first(its)[:size]])
+    return chosen
+
+
+def cosine_distance(features: Tensor) -> Tensor:
+    """1 - cosine of every pair of rows, in float32: (..., n, D) -> (..., n, n).
+
+    A row of zeros has distance 1 to every row; what is not a number counts as zero.
+    """
+    unit = F.normalize(features.float().nan_to_num(), dim=-1)
+    return 1 - unit @ unit.transpose(-1, -2)
+
+
+def farthest_first(distance: Tensor, count: int, candidates: Tensor | None = None) -> Tensor:
+    """Greedy max-min selection, for several independent sets at once.
+
+    The first pick is the candidate whose nearest other candidate is farthest; every further one is
+    the candidate that is farthest from all that are picked. Ties go to the lower index. The first
+    k picks of a longer run are the picks of a run of k.
+
+    :param distance: (B, n, n), symmetric; its diagonal is not read.
+    :param count: picks, from 1 to the number of candidates. A set with fewer repeats index 0 once
+        it is exhausted: cut it there.
+    :param candidates: bool (B, n); None for all.
+    :returns: int64 (B, count) in the order of picking.
+    """
+    eye = torch.eye(distance.shape[-1], dtype=torch.bool, device=distance.device)
+    if candidates is None:
+        candidates = torch.ones_like(distance[:, 0], dtype=torch.bool)
+    others = distance.masked_fill(eye | ~candidates[:, :, None], float('inf'))
+    gap = others.amin(dim=1).masked_fill(~candidates, float('-inf'))
+    nearest = torch.where(candidates, float('inf'), float('-inf'))
+    # Minus infinity on the diagonal: a pick takes itself out of the race.
+    distance = distance.masked_fill(eye, float('-inf'))
+    batch = torch.arange(len(distance), device=distance.device)
+    picks = [gap.argmax(dim=1)]
+    for _ in range(count - 1):
+        nearest = torch.minimum(nearest, distance[batch, picks[-1]])
+        picks.append(nearest.argmax(dim=1))
+    return torch.stack(picks, dim=1)
+
+
+def diverse_per_camera(
+    features: Tensor, patches: int, budget: Sequence[int], candidates: Tensor | None = None
+) -> list[Tensor]:
+    """The most diverse tokens of each camera, in the order of picking.
+
+    :param features: (V, D) of all visual tokens, camera by camera.
+    :param patches: visual tokens per camera.
+    :param budget: tokens per camera, at most the camera's candidates.
+    :param candidates: bool (V,); None for all.
+    :returns: per camera int64 (budget,) original ids.
+    """
+    cameras = len(features) // patches
+    among = None if candidates is None else candidates.view(cameras, patches)
+    distance = cosine_distance(features.view(cameras, patches, -1))
+    order = farthest_first(distance, max(budget), among)
+    return [order[i, :size] + i * patches for i, size in enumerate(budget)]

@@ -1,0 +1,188 @@
+"""Layer-wise dynamic pruning: a running score of every visual token, from the action rows.
+
+Formulas: SpecPrune-VLA, arXiv 2509.05614 (rank weight, layer confidence, moving average); the
+entropy form of the confidence is that of its third version and of the released code.
+
+What the language model looked at last time: V_global of SpecPrune-VLA.
+
+Scores are kept by original id, whatever was dropped when they were harvested. The pass that they
+come from matters: harvested from pruned passes they feed on themselves, since a token that is gone
+cannot be looked at (arXiv 2608.00391 measures how success falls); a dense pass has no such fault.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..base import PruningContext
+from ..selection import best_first
+
+EPSILON = 1e-8
+
+
+def rank_weights(count: int, k: float, like: Tensor) -> Tensor:
+    """sigmoid(-k * rank), ranks 0 .. count - 1, divided by its sum: (count,) in ``like``'s dtype.
+
+    In float32 and with k = 1 ranks from 89 on are exactly 0: the exponential overflows. float64
+    tells all ranks apart up to 709 / k.
+    """
+    ranks = torch.arange(count, dtype=like.dtype, device=like.device)
+    weights = 1.0 / (1.0 + torch.exp(k * ranks))
+    return weights / weights.sum()
+
+
+def entropy_confidence(attention: Tensor) -> Tensor:
+    """1 / (E + 1e-8), E the mean over rows of the entropy of attention over the visual tokens.
+
+    Each row gets 1e-8 added, is divided by its sum, and its entropy by ln(n): 0 where it looks at
+    one token, 1 where it looks at all alike.
+
+    :param attention: float32 (R, n).
+    :returns: float32 scalar.
+    """
+    p = attention + EPSILON
+    p = p / p.sum(dim=-1, keepdim=True)
+    entropy = -(p * p.log()).sum(dim=-1).mean() / max(math.log(attention.shape[-1]), EPSILON)
+    return 1.0 / (entropy + EPSILON)
+
+
+@dataclass(frozen=True)
+class RunningMean:
+    """How a layer's scores enter the running score: S = (1 - beta) S + beta w_rank w_conf.
+
+    :param exact: float64, in which no two ranks tie; else float32 as released.
+    """
+
+    beta: float = 0.2
+    k: float = 1.0
+    exact: bool = True
+
+    def start(self, visual: int, device: torch.device) -> Tensor:
+        """S = 0 for every original id: (V,)."""
+        dtype = torch.float64 if self.exact else torch.float32
+        return torch.zeros(visual, dtype=dtype, device=device)
+
+    def update(self, scores: Tensor, ids: Tensor, seen: Tensor, confidence: Tensor) -> Tensor:
+        """S after one more layer.
+
+        :param scores: (V,) by original id.
+        :param ids: int64 (n,) ascending: the tokens that are left; only theirs change.
+        :param seen: float32 (n,) attention that each receives; rank 0 is the highest.
+        :param confidence: scalar w_conf of the layer.
+        """
+        weights = rank_weights(len(ids), self.k, scores)
+        fresh = torch.empty_like(weights)
+        fresh[best_first(seen)] = weights * confidence.to(weights.dtype)
+        out = scores.clone()
+        out[ids] = (1.0 - self.beta) * scores[ids] + self.beta * fresh
+        return out
+
+
+def surviving_count(length: int, visual_left: int, keep_ratio: float, floor: int) -> int:
+    """Visual tokens that stay where a share of the whole sequence is removed.
+
+    ``max(int(keep_ratio * length), floor)`` tokens of the sequence stay, at most all of them, and
+    everything that is not visual is among them (released code).
+
+    :param length: tokens in the sequence now.
+    :param floor: least length of the sequence.
+    """
+    total = min(max(int(keep_ratio * length), floor), length)
+    return max(0, total - (length - visual_left))
+
+
+HARVEST = 'global'
+"""Key of ``PruningContext.memory``: layer -> what the pass that runs saw there."""
+
+
+@dataclass
+class GlobalMemory:
+    """Scores of one pass, and how old they are.
+
+    The tensors are overwritten in place, so that a captured pass finds them where they were; what
+    the host knows of them follows when the pass is over (:meth:`learn`).
+
+    :param age: queries begun since they were harvested.
+    :param mode: of the pass that they come from.
+    :param stamp_ns: of the query that they come from.
+    """
+
+    age: int = 0
+    mode: str = 'dense'
+    stamp_ns: int = 0
+    empty: bool = True
+    _scores: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> Mapping[int, Tensor]:
+        """Layer -> float32 (V,), mean over heads and rows; absent tokens 0. Empty before the
+        first harvest."""
+        return {} if self.empty else self._scores
+
+    def forget(self) -> None:
+        """As at the start of an episode."""
+        self.empty, self.age = True, 0
+
+    def replace(self, scores: Mapping[int, Tensor], mode: str, stamp_ns: int) -> None:
+        """Take over what a finished pass in ``mode`` saw."""
+        self._write(scores)
+        self._date(mode, stamp_ns)
+
+    def collect(self, view: PruningContext, attention: Tensor, layers: int) -> None:
+        """Harvest at one site; what a pass saw is written down when all ``layers`` were seen.
+
+        :param attention: float32 (R, n) text rows of the layer.
+        """
+        fresh = view.memory.setdefault(HARVEST, {})
+        fresh[view.site.layer] = harvest(view, attention)
+        if len(fresh) == layers:
+            self._write(fresh)
+
+    def learn(self, memory: Mapping[str, Any], layers: int, mode: str, stamp_ns: int) -> None:
+        """A pass in ``mode`` is over: note whose scores these are now.
+
+        :param memory: of the pass, see ``PruningContext``.
+        """
+        if layers and len(memory.get(HARVEST, ())) == layers:
+            self._date(mode, stamp_ns)
+
+    def top(self, patches: int, counts: Sequence[int], joint: bool) -> Tensor:
+        """The best tokens of every layer, united; ties go to the lower id.
+
+        :param patches: visual tokens per camera.
+        :param counts: tokens per layer and camera.
+        :param joint: rank all cameras together, with the sum of ``counts``, as the paper does.
+        :returns: bool (V,).
+        """
+        scores = torch.stack(list(self.scores.values()))  # [layers, V]
+        best = torch.zeros_like(scores, dtype=torch.bool)
+        width, sizes = (scores.shape[1], [sum(counts)]) if joint else (patches, counts)
+        groups = zip(scores.split(width, 1), best.split(width, 1), sizes, strict=True)
+        for its, mark, size in groups:
+            order = torch.sort(its, dim=1, descending=True, stable=True).indices
+            mark.scatter_(1, order[:, :size], True)
+        return best.any(dim=0)
+
+    def _write(self, scores: Mapping[int, Tensor]) -> None:
+        for layer, fresh in scores.items():
+            if layer in self._scores and self._scores[layer].shape == fresh.shape:
+                self._scores[layer].copy_(fresh)
+            else:
+                self._scores[layer] = fresh.clone()
+
+    def _date(self, mode: str, stamp_ns: int) -> None:
+        self.age, self.mode, self.stamp_ns, self.empty = 0, mode, stamp_ns, False
+
+
+def harvest(view: PruningContext, attention: Tensor) -> Tensor:
+    """Scores by original id: float32 (V,), absent tokens 0.
+
+    :param attention: float32 (R, n) text rows of the layer.
+    """
+    scores = attention.new_zeros(view.layout.visual)
+    scores[view.ids] = attention.mean(dim=0).nan_to_num()
+    return scores

@@ -1,0 +1,211 @@
+"""LIBERO made ready without questions or downloads, and where its meshes and textures come from.
+
+hf-libero asks on standard input where its files shall be when it finds no ``config.yaml``, and
+downloads assets when it finds none. Both are settled here before it is imported.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from ...errors import VlaPruneError
+from .standin import is_generated, write_standin
+from .store import cache_folder, write_text
+
+MEND = 'pip install "vla_prune_ros[sim,libero]", then --no-deps hf-libero==0.1.4 bddl==1.0.1'
+"""How to install LIBERO."""
+
+CHOICE = 'VLA_PRUNE_LIBERO_ASSETS'
+"""Environment variable that says what ``'auto'`` means where nothing else is said."""
+
+HUB_ASSETS = 'lerobot/libero-assets'
+"""Dataset on the Hugging Face hub that hf-libero takes its assets from."""
+
+PARTS = (
+    'articulated_objects',
+    'scenes',
+    'stable_hope_objects',
+    'stable_scanned_objects',
+    'textures',
+    'turbosquid_objects',
+)
+"""Subfolders of an asset folder."""
+
+
+@dataclass(frozen=True)
+class Assets:
+    """A folder of meshes and textures.
+
+    :param folder: the folder.
+    :param generated: whether it holds generated primitives in place of LIBERO's own assets.
+    """
+
+    folder: Path
+    generated: bool
+
+    @property
+    def label(self) -> str:
+        """What every result made with them must say."""
+        if self.generated:
+            return 'generated primitive assets: not comparable with published results'
+        return f'LIBERO assets of {self.folder}'
+
+
+def libero_version() -> str:
+    """Version of hf-libero, for example ``'0.1.4'``.
+
+    :raises VlaPruneError: hf-libero or bddl is not installed.
+    """
+    for module, distribution in (('libero', 'hf-libero'), ('bddl', 'bddl')):
+        if importlib.util.find_spec(module) is None:
+            raise VlaPruneError(f'{distribution} is not installed', MEND)
+    try:
+        return importlib.metadata.version('hf-libero')
+    except importlib.metadata.PackageNotFoundError:
+        raise VlaPruneError('libero is installed, but is not hf-libero', MEND) from None
+
+
+def configure() -> Path:
+    """Make ``import libero.libero`` silent.
+
+    A ``config.yaml`` of the user (in ``LIBERO_CONFIG_PATH`` or ``~/.libero``) is used as it is;
+    without one, ``LIBERO_CONFIG_PATH`` is set to a private folder with one.
+
+    :returns: the configuration file in force.
+    :raises VlaPruneError: LIBERO is not installed, or a configured path does not exist.
+    """
+    libero_version()
+    file = _users_config()
+    if file is None:
+        file = _private_config()
+        os.environ['LIBERO_CONFIG_PATH'] = str(file.parent)
+    paths = _read(file)
+    for key in ('bddl_files', 'init_states'):
+        if not paths.get(key) or not Path(paths[key]).is_dir():
+            raise VlaPruneError(
+                f'{file}: {key} does not name a folder',
+                "correct it, or remove the file to use the package's own",
+            )
+    return file
+
+
+def find_assets(wanted: str | Path = 'auto') -> Assets:
+    """The asset folder to use; nothing is downloaded unless ``'hub'`` says so.
+
+    :param wanted: ``'auto'``: what :data:`CHOICE` says, else the folder that LIBERO's
+        configuration names, the package's own, or that of an earlier download, else generated
+        primitives; ``'generated'``: these; ``'hub'``: download, where that was not done before;
+        else a folder.
+    :raises VlaPruneError: the folder is not one of assets, or the download fails.
+    """
+    config = configure()
+    wanted = (os.environ.get(CHOICE) or wanted) if wanted == 'auto' else wanted
+    if wanted == 'generated':
+        return Assets(write_standin(), True)
+    if wanted == 'hub':
+        return Assets(_download(), False)
+    if wanted == 'auto':
+        candidates = [Path(_read(config).get('assets', '')), _package() / 'assets', _hub_folder()]
+        found = next((folder for folder in candidates if not _missing(folder)), None)
+        return Assets(found, is_generated(found)) if found else Assets(write_standin(), True)
+    folder = Path(wanted).expanduser().resolve()
+    missing = _missing(folder)
+    if missing:
+        raise VlaPruneError(
+            f'{folder} is not a folder of LIBERO assets (no {missing[0]})',
+            "name the folder 'assets' of a LIBERO checkout, or use 'auto', 'generated' or 'hub'",
+        )
+    return Assets(folder, is_generated(folder))
+
+
+def use_assets(assets: Assets) -> None:
+    """Environments made from now on take their assets from here; hf-libero downloads nothing."""
+    import libero.libero
+
+    libero.libero._assets_path_cache = str(assets.folder)
+
+
+def _users_config() -> Path | None:
+    loaded = sys.modules.get('libero.libero')
+    named = os.environ.get('LIBERO_CONFIG_PATH')
+    folder = Path(named) if named else Path.home() / '.libero'
+    file = Path(loaded.config_file) if loaded else folder / 'config.yaml'
+    return file if file.is_file() else None
+
+
+def _private_config() -> Path:
+    package = _package()
+    paths = {
+        'benchmark_root': str(package),
+        'bddl_files': str(package / 'bddl_files'),
+        'init_states': str(package / 'init_files'),
+        'datasets': str(package.parent / 'datasets'),
+        'assets': str(package / 'assets'),
+    }
+    # One per installation: several environments of one user do not share their paths.
+    name = 'config-' + hashlib.sha256(str(package).encode()).hexdigest()[:12]
+    file = cache_folder() / name / 'config.yaml'
+    write_text(file, yaml.safe_dump(paths))
+    return file
+
+
+def _read(file: Path) -> dict[str, str]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding='utf-8'))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise VlaPruneError(
+            f'{file} cannot be read ({type(error).__name__})', 'correct or remove it'
+        ) from None
+    pairs = content.items() if isinstance(content, dict) else ()
+    return {str(key): str(value) for key, value in pairs}
+
+
+def _package() -> Path:
+    """The inner package ``libero.libero``, found without importing it."""
+    spec = importlib.util.find_spec('libero')
+    places = list(spec.submodule_search_locations or []) if spec else []
+    if not places:
+        raise VlaPruneError('hf-libero is not installed', MEND)
+    return Path(places[0]) / 'libero'
+
+
+def _hub_folder() -> Path:
+    """Where hf-libero puts what it downloads."""
+    return Path.home() / '.cache' / 'libero' / 'assets'
+
+
+def _missing(folder: Path) -> list[str]:
+    if folder == Path():
+        return list(PARTS)
+    return [part for part in PARTS if not (folder / part).is_dir()]
+
+
+def _download() -> Path:
+    from huggingface_hub import snapshot_download
+
+    folder = _hub_folder()
+    done = folder.parent / 'assets.complete'
+    if done.is_file() and not _missing(folder):
+        return folder
+    try:
+        snapshot_download(HUB_ASSETS, repo_type='dataset', local_dir=folder)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise VlaPruneError(
+            f'LIBERO assets cannot be downloaded from {HUB_ASSETS} ({reason})',
+            "connect this machine, name a folder with them, or use assets='generated'",
+        ) from None
+    if _missing(folder):
+        raise VlaPruneError(
+            f'{HUB_ASSETS} came without {_missing(folder)[0]}', 'name a folder with LIBERO assets'
+        )
+    with contextlib.suppress(OSError):
+        done.touch()
+    return folder

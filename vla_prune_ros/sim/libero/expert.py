@@ -1,0 +1,122 @@
+"""A scripted expert with privileged sight for libero_spatial: the black bowl onto the plate.
+
+It keeps nothing from step to step. Proportional control towards a target that follows from where
+things are: over the bowl's rim, down, close; then up, over the plate, down, open, and away. Made
+for the generated assets, whose bowl is 5 cm high.
+"""
+
+import numpy as np
+
+from ...errors import VlaPruneError
+from ..scene import LINEAR_UNIT_M, SceneState
+from .scene import LiberoScene
+from .standin import BOWL_RIM_M
+
+OPEN, CLOSE = -1.0, 1.0
+"""Gripper values of an action."""
+
+SUITE = 'libero_spatial'
+"""The suite whose tasks the expert can do."""
+
+_GAIN = 2.5  # with less, friction holds a hand that touches the bowl
+_GRASP_ABOVE_M = 0.030  # grip point over the bowl's foot: fingertips 2 cm lower, rim 2 cm higher
+_HOVER_M = 0.12  # over the grasp: fingers clear bowls, cookies and drawer fronts
+_NEAR_M = 0.013  # beside the grasp: close enough for closing
+_STILL_NEAR_M = 0.030  # while the fingers close, they may push the bowl this far
+_OPEN_GAP_M = 0.07
+_SHUT_GAP_M = 0.002
+_CARRY_M = 0.12  # bowl over the plate's foot on the way there
+_CARRY_OVER_CABINET_M = 0.30
+_CABINET_REACH_M = 0.26
+_PALM_CLEARS_CABINET_M = 0.24  # grip point over the cabinet's foot
+_CENTRED_M = 0.020  # LIBERO asks for 3 cm
+_RELEASE_M = 0.018  # bowl over the plate's foot when it may drop
+_RISE_M = 0.02  # error at most, upwards: a bowl that is held by its rim is lifted gently
+_SLOPE = 3.0  # height over the target per distance aside of it
+_FINGERS = (
+    {'gripper0_leftfinger', 'gripper0_finger_joint1_tip'},
+    {'gripper0_rightfinger', 'gripper0_finger_joint2_tip'},
+)
+
+
+def libero_expert_action(scene: LiberoScene) -> np.ndarray:
+    """The next action towards the present task, from the present state alone.
+
+    :returns: float64 (7,) in the units of :meth:`~vla_prune_ros.sim.scene.Scene.step`, clipped to
+        [-1, 1]; the gripper is -1 (open) or +1 (close).
+    :raises VlaPruneError: the scene's suite is another one.
+    """
+    if scene.suite != SUITE:
+        raise VlaPruneError(
+            f'the scripted expert knows no task of {scene.suite}', f'use it with {SUITE}'
+        )
+    bowl_name, plate_name = scene.env.env.obj_of_interest[:2]
+    bowl, plate = (scene.env.body_position(name) for name in (bowl_name, plate_name))
+    if scene.success():
+        return _action(np.array([0.0, 0.0, 0.10]), OPEN)
+    cabinet = scene.env.body_position('wooden_cabinet_1')
+    beside = float(np.hypot(*(bowl - cabinet)[:2])) < _CABINET_REACH_M
+    if _held(scene, bowl_name):
+        return _carry(bowl, plate, _CARRY_OVER_CABINET_M if beside else _CARRY_M)
+    grasp = bowl + [0.0, BOWL_RIM_M, _GRASP_ABOVE_M]
+    clear = cabinet[2] + _PALM_CLEARS_CABINET_M - grasp[2] if beside else 0.0
+    return _approach(scene.state(), grasp, max(_HOVER_M, clear))
+
+
+def _approach(state: SceneState, grasp: np.ndarray, hover: float) -> np.ndarray:
+    """Over the rim on the robot's left, down between its inside and outside, close."""
+    error = grasp - state.ee_position
+    aside = float(np.hypot(error[0], error[1]))
+    near = _STILL_NEAR_M if _closing(state) else _NEAR_M
+    if aside < near and abs(error[2]) < near:
+        return _action(np.zeros(3), CLOSE)
+    return _action(_funnel(error, min(hover, _SLOPE * max(0.0, aside - 0.8 * _NEAR_M))), OPEN)
+
+
+def _closing(state: SceneState) -> bool:
+    """Whether the fingers are on their way together, and not yet all the way."""
+    gap = state.joint_positions[-2] - state.joint_positions[-1]
+    speed = state.joint_velocities[-2] - state.joint_velocities[-1]
+    return bool(_SHUT_GAP_M < gap < _OPEN_GAP_M and speed < 0.005)
+
+
+def _carry(bowl: np.ndarray, plate: np.ndarray, above: float) -> np.ndarray:
+    """Up, over the plate, down, and let go."""
+    error = plate - bowl
+    aside = float(np.hypot(error[0], error[1]))
+    if aside < _CENTRED_M and -error[2] < _RELEASE_M:
+        return _action(np.zeros(3), OPEN)
+    height = min(above, _SLOPE * max(0.0, aside - _CENTRED_M / 2))
+    return _action(_funnel(error, max(height, _RELEASE_M / 2)), CLOSE)
+
+
+def _funnel(error: np.ndarray, height: float) -> np.ndarray:
+    """Towards a point over the target, and no sideways motion while far below that point.
+
+    :param error: float64 (3,), from where the hand or the bowl is to the target, m.
+    :param height: of the point, m; it falls steadily with the distance aside, so there is no
+        threshold at which the motion would turn to and fro.
+    """
+    rise = error[2] + height
+    sideways = min(1.0, max(0.0, 1.0 - (rise - 0.03) / 0.05))
+    return np.array([error[0] * sideways, error[1] * sideways, min(rise, _RISE_M)])
+
+
+def _held(scene: LiberoScene, bowl: str) -> bool:
+    """Whether both fingers touch the bowl."""
+    sim = scene.env.sim
+    touching = set()
+    for contact in sim.data.contact[: sim.data.ncon]:
+        one, other = (
+            sim.model.body_id2name(sim.model.geom_bodyid[geom])
+            for geom in (contact.geom1, contact.geom2)
+        )
+        for mine, its in ((one, other), (other, one)):
+            if mine.startswith(f'{bowl}_'):
+                touching.add(its)
+    return all(touching & finger for finger in _FINGERS)
+
+
+def _action(error_m: np.ndarray, gripper: float) -> np.ndarray:
+    move = error_m * _GAIN / LINEAR_UNIT_M
+    return np.clip(np.concatenate([move, np.zeros(3), [gripper]]), -1.0, 1.0)

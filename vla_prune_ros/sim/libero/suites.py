@@ -1,0 +1,123 @@
+"""LIBERO's task suites and the protocol by which results on them are published."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import VlaPruneError
+
+MAX_STEPS: Mapping[str, int] = {
+    'libero_spatial': 220,
+    'libero_object': 280,
+    'libero_goal': 300,
+    'libero_10': 520,
+    'libero_90': 400,
+}
+"""Suite -> control steps after settling within which a task must be done.
+
+Source: OpenVLA-OFT's ``run_libero_eval.py`` (longest demonstration of the suite plus a margin).
+"""
+
+SUITES = tuple(MAX_STEPS)
+"""Names of the suites."""
+
+ENV_SEED = 0
+"""Seed of every environment, whatever the episode (same source); it moves the fixtures."""
+
+TRIALS_PER_TASK = 50
+"""Episodes per task in published results, one per fixed initial state."""
+
+
+@dataclass(frozen=True)
+class LiberoTask:
+    """One task of a suite.
+
+    :param suite: name of the suite.
+    :param index: number of the task within it, in the benchmark's own order.
+    :param name: name of its files.
+    :param instruction: what published policies are trained with and told: the task's name as
+        words. The ``:language`` of the BDDL file may differ ("Pick the akita black bowl ...").
+    :param bddl_file: the problem: objects, regions, initial placement and goal.
+    :param states_file: the fixed initial states.
+    """
+
+    suite: str
+    index: int
+    name: str
+    instruction: str
+    bddl_file: Path
+    states_file: Path
+
+    def initial_states(self) -> np.ndarray:
+        """Fixed initial states, float64 (50, 1 + nq + nv): time, positions, velocities.
+
+        :raises VlaPruneError: the file is missing or holds something else.
+        """
+        return _load_states(self.states_file)
+
+
+def suite_tasks(suite: str, names: Sequence[str] = ()) -> tuple[LiberoTask, ...]:
+    """Tasks of a suite; LIBERO must have been configured, see :mod:`.libero_assets`.
+
+    :param suite: one of :data:`SUITES`.
+    :param names: names of tasks or their numbers as text (``'0'`` is the first); none: all.
+    :raises VlaPruneError: unknown suite or task.
+    """
+    if suite not in MAX_STEPS:
+        raise VlaPruneError(f'LIBERO suite {suite!r} is unknown', f'choose from {SUITES}')
+    everything = _all_tasks(suite)
+    by_name = {task.name: task for task in everything}
+    by_name |= {str(task.index): task for task in everything}
+    for name in names:
+        if name not in by_name:
+            raise VlaPruneError(
+                f'{suite} has no task {name!r}',
+                f'name one of its {len(everything)} tasks or a number from 0 to '
+                f'{len(everything) - 1}',
+            )
+    return tuple(by_name[name] for name in names) or everything
+
+
+def _all_tasks(suite: str) -> tuple[LiberoTask, ...]:
+    from libero.libero import get_libero_path
+    from libero.libero.benchmark import task_maps
+
+    bddl, states = (Path(get_libero_path(key)) for key in ('bddl_files', 'init_states'))
+    return tuple(
+        LiberoTask(
+            suite=suite,
+            index=index,
+            name=task.name,
+            instruction=task.language,
+            bddl_file=bddl / task.problem_folder / task.bddl_file,
+            states_file=states / task.problem_folder / task.init_states_file,
+        )
+        for index, task in enumerate(task_maps[suite].values())
+    )
+
+
+def _load_states(path: Path) -> np.ndarray:
+    import torch
+    from numpy._core.multiarray import _reconstruct
+
+    # An array pickled by torch.save; nothing else is let in, so nothing in it can run.
+    allowed: list[Any] = [np.ndarray, np.dtype, type(np.dtype(np.float64))]
+    allowed += [(_reconstruct, 'numpy.core.multiarray._reconstruct'), _reconstruct]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            states = np.asarray(torch.load(path, weights_only=True), dtype=np.float64)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise VlaPruneError(
+            f'initial states {path} cannot be read ({reason})',
+            'pip install --no-deps --force-reinstall hf-libero==0.1.4',
+        ) from None
+    if states.ndim != 2 or not len(states):
+        raise VlaPruneError(
+            f'initial states {path} have shape {states.shape}',
+            'pip install --no-deps --force-reinstall hf-libero==0.1.4',
+        )
+    return states

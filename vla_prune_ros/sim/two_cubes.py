@@ -1,0 +1,428 @@
+"""The cubes of robosuite's Stack scene: where they are and what they touch.
+
+What the instructions of the two-cube scene ask for, and exact tests of whether it was done.
+
+All in the world frame: x away from the robot, y to its left, z up, m. In the picture of camera
+``primary`` as OpenVLA-OFT sees it (turned by 180 degrees) the robot's left is on the left, too.
+
+Two cubes on a table and tasks about them in words: robosuite's Stack scene with a Panda arm.
+
+It needs no asset download, its action space is LIBERO's (OSC_POSE at 20 Hz) and its two 256x256
+views are those of LIBERO's cameras.
+"""
+
+import atexit
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..errors import VlaPruneError
+from .panda import (
+    CONTROL_HZ,
+    MUJOCO_CAMERAS,
+    OPEN_AND_STILL,
+    SETTLING_STEPS,
+    choose_renderer,
+    close_env,
+    forget_finger_command,
+    grip_rotation,
+    import_robosuite,
+    matched_versions,
+    read_state,
+    seeded,
+    take_pictures,
+    use_fast_visuals,
+)
+from .scene import SceneState
+
+BODIES = {'red': 'cubeA_main', 'green': 'cubeB_main'}
+"""Colour -> name of the MuJoCo body."""
+
+_GEOMS = {'red': 'cubeA_g0', 'green': 'cubeB_g0'}
+_TOUCHED = {
+    'world': 'floor',
+    'table': 'table',
+    'gripper0_leftfinger': 'finger1',
+    'gripper0_finger_joint1_tip': 'finger1',
+    'gripper0_rightfinger': 'finger2',
+    'gripper0_finger_joint2_tip': 'finger2',
+    **{body: colour for colour, body in BODIES.items()},
+}
+_FINGERS = frozenset({'finger1', 'finger2'})
+
+
+@dataclass(frozen=True)
+class Cube:
+    """One cube now, and where it lay when the episode began.
+
+    :param position: float64 (3,), centre, m.
+    :param rotation: float64 (3, 3), the cube's axes as columns.
+    :param rest: float64 (3,), centre after the reset, m.
+    :param half_m: half of the edge.
+    :param speed_m_s: speed of the centre.
+    :param touching: what it is in contact with: cubes by colour, ``'table'``, ``'finger1'``,
+        ``'finger2'``, ``'robot'`` (its other parts), ``'floor'``.
+    """
+
+    position: np.ndarray
+    rotation: np.ndarray
+    rest: np.ndarray
+    half_m: float
+    speed_m_s: float
+    touching: frozenset[str]
+
+    @property
+    def between_fingers(self) -> bool:
+        """Whether both fingers touch it."""
+        return self.touching >= _FINGERS
+
+    @property
+    def released(self) -> bool:
+        """Whether no part of the robot touches it."""
+        return self.touching.isdisjoint(_FINGERS | {'robot'})
+
+
+Cubes = Mapping[str, Cube]
+"""Colour -> cube."""
+
+
+def cube_position(sim: Any, colour: str) -> np.ndarray:
+    """Centre in the world frame, float64 (3,), m."""
+    return np.array(sim.data.get_body_xpos(BODIES[colour]), dtype=np.float64)
+
+
+def read_cubes(sim: Any, rest: Mapping[str, np.ndarray]) -> dict[str, Cube]:
+    """Both cubes as they are now.
+
+    :param sim: robosuite's ``MjSim``.
+    :param rest: colour -> float64 (3,), centre after the reset, m.
+    """
+    touching = _contacts(sim)
+    return {colour: _cube(sim, colour, rest[colour], touching[colour]) for colour in BODIES}
+
+
+def _cube(sim: Any, colour: str, rest: np.ndarray, touching: set[str]) -> Cube:
+    body, geom = BODIES[colour], sim.model.geom_name2id(_GEOMS[colour])
+    return Cube(
+        position=cube_position(sim, colour),
+        rotation=np.array(sim.data.get_body_xmat(body), dtype=np.float64).reshape(3, 3),
+        rest=rest,
+        half_m=float(sim.model.geom_size[geom][0]),
+        speed_m_s=float(np.linalg.norm(sim.data.get_body_xvelp(body))),
+        touching=frozenset(touching),
+    )
+
+
+def _contacts(sim: Any) -> dict[str, set[str]]:
+    def name(geom: int) -> str:
+        return _TOUCHED.get(sim.model.body_id2name(sim.model.geom_bodyid[geom]), 'robot')
+
+    found: dict[str, set[str]] = {colour: set() for colour in BODIES}
+    for contact in sim.data.contact[: sim.data.ncon]:
+        pair = name(contact.geom1), name(contact.geom2)
+        for one, other in (pair, pair[::-1]):
+            if one in found:
+                found[one].add(other)
+    return found
+
+
+TABLE_Z_M = 0.8
+"""Height of the table's top."""
+
+LIFTED_M = 0.05
+"""A cube this far above where it rested counts as picked up."""
+
+PUSHED_M = 0.03
+"""A cube that slid this far from where it rested counts as pushed."""
+
+LEFT_M = 0.15
+"""The left side of the table begins here (y); cubes start at y <= 0.10 m."""
+
+_LEFT_AIM_M = 0.19
+_HEIGHT_TOLERANCE_M = 0.005
+_STILL_M_S = 0.05
+
+
+def misuse(shift_m: np.ndarray) -> str:
+    """What was done to a cube that is now elsewhere: ``'lifted'``, ``'pushed'`` or ``''``.
+
+    :param shift_m: (3,), from where it rested after the reset to where it is, world axes.
+    """
+    if shift_m[2] > LIFTED_M:
+        return 'lifted'
+    return 'pushed' if float(np.hypot(shift_m[0], shift_m[1])) > PUSHED_M else ''
+
+
+@dataclass(frozen=True)
+class Task:
+    """An instruction and what fulfils it.
+
+    :param name: short name, for options and tables.
+    :param instruction: the task in plain words, as the policy is told.
+    :param target: colour of the cube that is to be moved.
+    :param reached: whether the target is where it should be, be it held or not.
+    :param goal: where the target's centre is to be set down, float64 (3,), m; None for a task that
+        ends with the cube held.
+    """
+
+    name: str
+    instruction: str
+    target: str
+    reached: Callable[[Cubes], bool]
+    goal: Callable[[Cubes], np.ndarray] | None = None
+
+    def success(self, cubes: Cubes) -> bool:
+        """Whether the task is fulfilled now.
+
+        A cube that is to be set down must also be released (no part of the robot touches it) and
+        slower than 5 cm/s, so that neither a held nor a falling cube counts.
+        """
+        cube = cubes[self.target]
+        down = self.goal is None or (cube.released and cube.speed_m_s < _STILL_M_S)
+        return down and self.reached(cubes)
+
+
+def _pick(target: str) -> Task:
+    def lifted(cubes: Cubes) -> bool:
+        cube = cubes[target]
+        return bool(cube.position[2] - cube.rest[2] > LIFTED_M)
+
+    return Task(f'pick_{target}', f'pick up the {target} cube', target, lifted)
+
+
+def _stack(target: str, support: str) -> Task:
+    def goal(cubes: Cubes) -> np.ndarray:
+        height = cubes[target].half_m + cubes[support].half_m
+        return cubes[support].position + np.array([0.0, 0.0, height])
+
+    def on_top(cubes: Cubes) -> bool:
+        top, base = cubes[target], cubes[support]
+        too_high = top.position[2] - goal(cubes)[2]
+        # Along the base's own axes: its upper face is a square wherever it is turned to.
+        aside = np.abs(base.rotation.T @ (top.position - base.position))
+        return (
+            abs(too_high) < _HEIGHT_TOLERANCE_M
+            and float(np.sort(aside)[1]) < base.half_m
+            and support in top.touching
+            and 'table' not in top.touching
+            and 'table' in base.touching
+        )
+
+    name = f'stack_{target}_on_{support}'
+    # Not "on the red cube": FiLM takes the mean of the words, in which their order is lost.
+    return Task(name, f'stack the {target} cube on the other cube', target, on_top, goal)
+
+
+def _place_left(target: str) -> Task:
+    def goal(cubes: Cubes) -> np.ndarray:
+        cube = cubes[target]
+        return np.array([cube.position[0], _LEFT_AIM_M, TABLE_Z_M + cube.half_m])
+
+    def on_the_left(cubes: Cubes) -> bool:
+        cube = cubes[target]
+        lies = abs(cube.position[2] - TABLE_Z_M - cube.half_m) < _HEIGHT_TOLERANCE_M
+        return bool(cube.position[1] > LEFT_M) and bool(lies) and 'table' in cube.touching
+
+    name = f'place_{target}_left'
+    return Task(name, f'place the {target} cube on the left', target, on_the_left, goal)
+
+
+TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        _pick('red'),
+        _pick('green'),
+        _stack('red', 'green'),
+        _stack('green', 'red'),
+        _place_left('red'),
+        _place_left('green'),
+    )
+}
+"""Every task by its name."""
+
+PICK_TASKS = ('pick_red', 'pick_green')
+"""What the scene asks for where nothing else is chosen."""
+
+
+class TwoCubeScene:
+    """A :class:`~vla_prune_ros.sim.scene.Scene`: pick up, stack or place the cube that is named.
+
+    The episode of a seed has task ``seed % len(tasks)``: successive episodes are balanced, and by
+    default even seeds ask for the red cube, odd ones for the green one. Where things lie follows
+    from the seed alone, whatever the task. World frame: origin on the floor below the table's
+    centre, x away from the robot, y to its left, z up.
+
+    :param image_size: side of both pictures, pixels.
+    :param region_m: cubes lie within +-region_m of the table's centre in x and y.
+    :param yaw_rad: cubes are turned by up to this angle either way.
+    :param fast_visuals: no multisampling, no shadow map, no reflections, nothing drawn that is out
+        of sight: about a fifth of the time on a software driver.
+    :param gl: OpenGL backend, as for :func:`~vla_prune_ros.sim.rendering.choose_gl`.
+    :param tasks: names from :data:`~vla_prune_ros.sim.two_cubes.TASKS`, at least one.
+    :param render: False for a scene without pictures and OpenGL context. robosuite still loads the
+        OpenGL library.
+    :raises VlaPruneError: robosuite or OpenGL is missing, or a task is unknown; the message names
+        what to install or to choose from.
+    """
+
+    control_hz = CONTROL_HZ
+    cameras = tuple(MUJOCO_CAMERAS)
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        region_m: float = 0.10,
+        yaw_rad: float = 0.0,
+        fast_visuals: bool = True,
+        gl: str = 'auto',
+        tasks: Sequence[str] = PICK_TASKS,
+        render: bool = True,
+    ) -> None:
+        self.tasks = _known(tasks)
+        backend = choose_renderer(gl, render)
+        robosuite = import_robosuite()
+        import mujoco
+
+        self.image_size, self._fast_visuals, self._render = image_size, fast_visuals, render
+        with seeded(0):
+            self.env = _make_env(robosuite, region_m, yaw_rad, render)
+        # Before EGL's own exit handler: a context freed after eglTerminate prints an EGLError.
+        atexit.register(self.close)
+        if fast_visuals and render:
+            use_fast_visuals(self.env.sim, image_size)
+        pictures = f'{backend}, {len(MUJOCO_CAMERAS)} cameras of {image_size}x{image_size}'
+        self.description = (
+            f'robosuite {robosuite.__version__}, MuJoCo {mujoco.__version__}, '
+            f'{pictures if render else "no pictures"}'
+        )
+        self.reset(0)
+
+    @property
+    def instruction(self) -> str:
+        """The task of the present episode."""
+        return self.task.instruction
+
+    @property
+    def task(self) -> Task:
+        """The task of the present episode; may be exchanged within it."""
+        return self._task
+
+    @task.setter
+    def task(self, task: Task) -> None:
+        self._task = task
+
+    @property
+    def time_s(self) -> float:
+        """Simulated seconds since the last reset, settling not counted."""
+        return self._steps / self.control_hz
+
+    def reset(self, seed: int) -> None:
+        """Start the episode that ``seed`` (0 .. 2**32 - 1) names: arm still, gripper open."""
+        self._task = self.tasks[seed % len(self.tasks)]
+        with seeded(seed):
+            self.env.reset()
+            forget_finger_command(self.env)
+            for _ in range(SETTLING_STEPS):
+                self.env.step(OPEN_AND_STILL)
+        self._rest = {colour: self.cube_position(colour) for colour in BODIES}
+        self._steps = 0
+        self._misuse = ''
+
+    def step(self, action: np.ndarray) -> None:
+        """One control step of 0.05 s; see :meth:`Scene.step`. Values are clipped to [-1, 1]."""
+        self.env.step(np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0))
+        self._steps += 1
+        self._misuse = self.wrong_object()
+
+    def images(self) -> dict[str, np.ndarray]:
+        """Both views, uint8 (image_size, image_size, 3) RGB, row 0 at the bottom.
+
+        :raises VlaPruneError: the scene was made without pictures.
+        """
+        if not self._render:
+            raise VlaPruneError('this scene was made without pictures', 'make it with render=True')
+        return take_pictures(self.env, self.image_size, self._fast_visuals)
+
+    def state(self) -> SceneState:
+        """Pose and joints, taken where LIBERO takes them; see :func:`~.panda.read_state`."""
+        return read_state(self.env)
+
+    def success(self) -> bool:
+        """Whether the task is fulfilled now; see :meth:`.Task.success`."""
+        return self.task.success(self.cubes())
+
+    def wrong_object(self) -> str:
+        """Whether a cube other than the task's was manipulated since the reset, and how.
+
+        :returns: ``'lifted'`` by more than 5 cm, else ``'pushed'`` by more than 3 cm, else ``''``.
+        """
+        found = {self._misuse}
+        for colour in BODIES:
+            if colour != self.task.target:
+                found.add(misuse(self.cube_position(colour) - self._rest[colour]))
+        return next((how for how in ('lifted', 'pushed') if how in found), '')
+
+    def cubes(self) -> dict[str, Cube]:
+        """Both cubes by colour: pose, speed, contacts, and where they rested after the reset."""
+        return read_cubes(self.env.sim, self._rest)
+
+    def grip_rotation(self) -> np.ndarray:
+        """Axes of the grip point as columns, float64 (3, 3), world frame.
+
+        x is the direction in which the fingers move, z points out of the hand.
+        """
+        return grip_rotation(self.env)
+
+    def cube_position(self, colour: str | None = None) -> np.ndarray:
+        """Centre of a cube in the world frame, float64 (3,), m.
+
+        :param colour: ``'red'`` or ``'green'``; None for the one that the instruction names.
+        """
+        return cube_position(self.env.sim, colour or self.task.target)
+
+    def close(self) -> None:
+        """Free the OpenGL context; may be called twice."""
+        atexit.unregister(self.close)
+        close_env(self.env, self._render)
+
+
+def _known(names: Sequence[str]) -> tuple[Task, ...]:
+    unknown = [name for name in names if name not in TASKS]
+    if unknown or not names:
+        wrong = f'task {unknown[0]!r} is unknown' if unknown else 'no task is named'
+        raise VlaPruneError(wrong, f'choose from {", ".join(TASKS)}')
+    return tuple(TASKS[name] for name in names)
+
+
+def _make_env(robosuite: ModuleType, region_m: float, yaw_rad: float, render: bool) -> Any:
+    from robosuite.utils.placement_samplers import UniformRandomSampler
+
+    placement = UniformRandomSampler(
+        name='cubes',
+        x_range=[-region_m, region_m],
+        y_range=[-region_m, region_m],
+        rotation=(-yaw_rad, yaw_rad),
+        ensure_object_boundary_in_range=False,
+        ensure_valid_placement=True,
+        reference_pos=np.array([0.0, 0.0, 0.8]),
+        z_offset=0.01,
+    )
+    controller = robosuite.load_controller_config(default_controller='OSC_POSE')
+    with matched_versions():
+        # A soft reset keeps model and OpenGL context: 1 ms in place of seconds.
+        return robosuite.make(
+            'Stack',
+            robots='Panda',
+            controller_configs=controller,
+            hard_reset=False,
+            placement_initializer=placement,
+            control_freq=int(TwoCubeScene.control_hz),
+            has_renderer=False,
+            has_offscreen_renderer=render,
+            use_camera_obs=False,
+            use_object_obs=False,
+            ignore_done=True,
+        )

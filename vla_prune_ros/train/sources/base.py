@@ -1,0 +1,225 @@
+"""Libraries of the extra ``train``, imported where they are needed.
+
+What training takes from a recording: one labelled frame at a time.
+
+Episodes laid end to end: which frames are samples, their chunks, and the gripper's numbers.
+
+Do the numbers of a data set have the units that a checkpoint was trained with?
+
+Sources by the name of their format.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...errors import DataError, VlaPruneError
+from ...model.normalization import Bounds, Statistics
+from ...profiles import Profile
+from ..config import Data
+
+
+def library(module: str, package: str) -> Any:
+    """An optional module.
+
+    :param module: what is imported, for example ``pyarrow.parquet``.
+    :param package: the name under which it is installed.
+    :raises VlaPruneError: it is not installed; the mend names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise VlaPruneError(
+            f'{package} cannot be imported ({error})', "pip install 'vla_prune_ros[train]'"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled frame.
+
+    :param images: camera of the profile -> uint8 (H, W, 3) RGB, as
+        :class:`~vla_prune_ros.records.Observation` has them; 224 x 224 where ``prepared``.
+    :param state: float64 (P,), un-normalised, in the checkpoint's units; None without one.
+    :param instruction: the task in plain words.
+    :param chunk: float64 (K, D), the demonstrator's actions from this frame on, un-normalised, in
+        the units and conventions that the policy predicts (gripper 0 closed .. 1 open).
+    :param valid: bool (K,), False where a step of the chunk is no label.
+    :param prepared: the images are what the towers see already: not cropped or resized again.
+    """
+
+    images: Mapping[str, np.ndarray]
+    state: np.ndarray | None
+    instruction: str
+    chunk: np.ndarray
+    valid: np.ndarray
+    prepared: bool = False
+
+
+class Source(Protocol):
+    """Samples by number. Read by one process at a time; every process opens its own."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample with this number."""
+
+    def instruction(self, index: int) -> str:
+        """Its instruction, without decoding its pictures."""
+
+    def numbers(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Every step's action float64 (N, D) and state float64 (N, P), for statistics."""
+
+
+GRIPPERS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    'open_high': lambda values: values,
+    'open_low': lambda values: 1.0 - values,
+    'libero': lambda values: 1.0 - np.clip(values, 0.0, 1.0),
+}
+"""What a dataset's gripper commands are -> the policy's 0 closed .. 1 open.
+
+``open_high``: the same already. ``open_low``: 1 closed .. 0 open. ``libero``: +1 closes, -1 (or 0)
+opens, as robosuite takes it; clipped and inverted as ``libero_dataset_transform`` of openvla-oft
+does.
+"""
+
+
+class Steps:
+    """E episodes, N steps in all, and the samples among them.
+
+    :param lengths: steps per episode, each at least 1.
+    :param chunk: K, steps of a chunk.
+    :param stride: frames from one step of a chunk to the next.
+    :param whole_chunks: only frames that have K actions before the episode ends are samples, as in
+        openvla-oft (``chunk_act_obs``). Otherwise every frame is one; what lies behind the end
+        repeats the last action and is no label.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], chunk: int, stride: int = 1, whole_chunks: bool = False
+    ) -> None:
+        sizes = np.asarray(lengths, np.int64)
+        self._ahead = np.arange(chunk) * stride
+        counts = np.maximum(sizes - self._ahead[-1], 0) if whole_chunks else sizes
+        self._ends = np.cumsum(sizes)
+        self._begins = self._ends - sizes
+        self._samples = np.cumsum(counts)
+
+    def __len__(self) -> int:
+        return int(self._samples[-1]) if len(self._samples) else 0
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Place of a sample: number of the episode, and number among the N steps.
+
+        :raises IndexError: there is no such sample.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f'sample {index} of {len(self)}')
+        episode = int(np.searchsorted(self._samples, index, side='right'))
+        before = int(self._samples[episode - 1]) if episode else 0
+        return episode, int(self._begins[episode]) + index - before
+
+    def chunk(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """A sample's actions: int64 (K,) numbers among the N steps, bool (K,) which are labels."""
+        episode, step = self.locate(index)
+        rows = step + self._ahead
+        last = self._ends[episode] - 1
+        return np.minimum(rows, last), rows <= last
+
+
+def gripper_columns(profile: Profile) -> list[int]:
+    """Which numbers of an action are grippers, by their names in the profile."""
+    return [i for i, name in enumerate(profile.action_names) if name.endswith('gripper')]
+
+
+def require_finite(values: np.ndarray, what: str) -> None:
+    """Refuse NaN and infinity.
+
+    :param values: (T, ...) of one episode; ``what``: names it.
+    :raises DataError: the message names the first frame.
+    """
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
+    if len(bad):
+        raise DataError(
+            f'{what}, frame {int(bad[0])}: a number is not finite', 'leave this episode out'
+        )
+
+
+BEYOND = 1.0
+"""So many ranges (q01 to q99, or min to max) outside of the limits a value is far off."""
+
+MOST = 0.05
+"""Share of far values in one dimension that is refused: q01 and q99 alone leave 2 % outside."""
+
+
+def require_units(source: Source, name: str, statistics: Statistics) -> None:
+    """Refuse data whose actions or states are far outside of what the checkpoint knows: degrees,
+    millimetres, another gripper, another order of the joints.
+
+    :param name: of the data, for the error.
+    :raises DataError: a dimension is far off, or there are not as many as in the checkpoint.
+    """
+    actions, states = source.numbers()
+    _require(actions, statistics.action, f'{name}: actions')
+    if statistics.proprio is not None:
+        if states is None:
+            raise DataError(
+                f'{name} has no states, and the checkpoint takes some', 'name the state feature'
+            )
+        _require(states, statistics.proprio, f'{name}: states')
+
+
+def _require(values: np.ndarray, bounds: Bounds, what: str) -> None:
+    if values.shape[1] != len(bounds.low):
+        raise DataError(
+            f'{what} have {values.shape[1]} numbers, the checkpoint {len(bounds.low)}',
+            'choose the profile and the features that the checkpoint was trained with',
+        )
+    low = np.where(bounds.mask, bounds.low, 0.0)  # what is not scaled is 0 .. 1
+    high = np.where(bounds.mask, bounds.high, 1.0)
+    span = high - low
+    far = (values < low - BEYOND * span - 1e-6) | (values > high + BEYOND * span + 1e-6)
+    share = far.mean(axis=0)
+    worst = int(share.argmax())
+    if share[worst] > MOST:
+        seen = np.quantile(values[:, worst], [0.01, 0.99])
+        raise DataError(
+            f'{what}: number {worst} runs from {seen[0]:.3g} to {seen[1]:.3g}, in the training of '
+            f'the checkpoint from {low[worst]:.3g} to {high[worst]:.3g}',
+            'bring the data into the units of the checkpoint, or start from one that was trained '
+            'on such data',
+        )
+
+
+FORMATS = {
+    'two_cubes': 'two_cubes.TwoCubes',
+    'libero_hdf5': 'libero_hdf5.LiberoHdf5',
+    'lerobot': 'lerobot.LeRobot',
+    'rosbag': 'rosbag.Rosbag',
+}
+
+
+def open_source(data: Data, profile: Profile, statistics: Statistics | None = None) -> Source:
+    """The source that ``data`` describes.
+
+    :param statistics: of the checkpoint; says which branch of the rotation vector a pose of a bag
+        belongs to, unless the options do.
+    :raises DataError: it cannot be read, holds nothing, or an option is not its own.
+    """
+    module, name = FORMATS[data.format].split('.')
+    make = getattr(import_module(f'.{module}', __package__), name)
+    options = dict(data.options)
+    if data.format == 'rosbag' and statistics is not None and statistics.proprio is not None:
+        options.setdefault('rotation_reference', statistics.proprio.mean[3:6])
+    try:
+        source = make(data.path, profile, **options)
+    except TypeError as error:
+        raise DataError(f'{data.format} {data.path}: {error}', 'see docs/training.md') from None
+    if not len(source):
+        raise DataError(f'{data.path} holds no samples', 'check the path and its format')
+    return source

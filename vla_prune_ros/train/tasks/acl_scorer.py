@@ -1,0 +1,154 @@
+"""A top-K that gradients can cross: LapSum with the CDF of the Laplace distribution.
+
+Source: Struski et al., "LapSum - one method to differentiate them all" (arXiv 2503.06242), as
+VLA-ACL uses it: p_i = F((s_i - b) / alpha), with the one b for which the p sum up to K.
+
+What VLA-ACL's training minimises: the policy's own answer under a soft choice of its tokens.
+
+Source: arXiv 2610.08133: gated embedding X s + b sqrt(1 - s^2) with b of a black picture, loss
+0.5 |a_soft - a_dense| + 0.5 |a_soft - a_demonstration|, temperature from 2 to 0.1 by a cosine.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...engine.load import pruner_target
+from ...engine.policy import Policy
+from ...model.images import pixel_values
+from ...model.vision import IMAGE_SIZE
+from ...pruning.layout import Layout
+from ...pruning.methods.vla_acl import METHOD, make_scorer
+from ...pruning.selection import budgets
+from ..collate import Labelled
+from ..config import FineTuning, ScorerSettings
+from .forward import chosen_read_out, read_out, visual_tokens
+from .lightvla import Metrics, chunk_loss
+
+HALVINGS = 50
+
+
+def laplace_cdf(x: Tensor) -> Tensor:
+    """F(x) = exp(x) / 2 below 0 and 1 - exp(-x) / 2 above."""
+    half = 0.5 * torch.exp(-x.abs())
+    return torch.where(x < 0, half, 1.0 - half)
+
+
+def soft_top_k(scores: Tensor, k: int, alpha: float) -> Tensor:
+    """Shares in 0 .. 1 that sum up to K, and nearly the hard choice for a small ``alpha``.
+
+    :param scores: float32 (..., N). :param k: 1 .. N - 1.
+    :param alpha: temperature.
+    :returns: float32 (..., N), differentiable in the scores.
+    """
+    with torch.no_grad():
+        low = scores.amin(-1, keepdim=True) - alpha * 40.0  # F of 40 is 1 in float32
+        high = scores.amax(-1, keepdim=True) + alpha * 40.0
+        for _ in range(HALVINGS):
+            middle = 0.5 * (low + high)
+            many = laplace_cdf((scores - middle) / alpha).sum(-1, keepdim=True) > k
+            low, high = torch.where(many, middle, low), torch.where(many, high, middle)
+        b = 0.5 * (low + high)
+        density = torch.exp(-((scores - b) / alpha).abs())
+        share = density / density.sum(-1, keepdim=True)
+    # db / ds of the condition that the shares sum up to K, without a value of its own.
+    b = b + (share * (scores - scores.detach())).sum(-1, keepdim=True)
+    return laplace_cdf((scores - b) / alpha)
+
+
+class ScorerTask(nn.Module):
+    """A scorer that learns beside a frozen policy.
+
+    :param settings: of the whole run; ``settings.train`` is the scorer's.
+    """
+
+    def __init__(self, policy: Policy, settings: FineTuning) -> None:
+        super().__init__()
+        train = settings.train
+        assert isinstance(train, ScorerSettings)
+        self.train_settings = train
+        self.policy = policy.model.requires_grad_(False)
+        self._profile = policy.profile
+        target = pruner_target(policy.profile, policy.model.size)
+        self._budget = budgets(METHOD, train.budget, target)
+        self.scorer = make_scorer(target, train.model_dump()).to(policy.device)
+        black = pixel_values([torch.zeros(IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8).numpy()])
+        self.register_buffer('black', torch.from_numpy(black), persistent=False)
+
+    def forward(
+        self, batch: Labelled, progress: float, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Metrics]:
+        """The loss of a batch; without a generator that of the hard choice."""
+        with torch.no_grad():
+            visual = visual_tokens(self.policy, batch.pixels, batch.prompts)
+            blank = self._blank(batch)
+            dense = self._act(visual, batch)
+        with torch.autocast(visual.device.type, enabled=False):  # as at inference
+            scores = self.scorer(visual.float())
+        if generator is None:
+            actions = self._pruned(visual, scores, batch)
+            gates = None
+        else:
+            alpha = self._alpha(progress)
+            gates = [soft_top_k(scores[:, c], k, alpha) for c, k in enumerate(self._budget)]
+            actions = self._act(gated(visual, blank, torch.stack(gates, 1)), batch)
+        share = self.train_settings.dense
+        given, metrics = chunk_loss(actions, batch)
+        own = (actions - dense).abs().mean()
+        metrics['to_dense'] = own.detach()
+        if gates is not None:
+            metrics['decided'] = (torch.stack(gates).detach() - 0.5).abs().mul(2).mean()
+        return share * own + (1 - share) * given, metrics
+
+    def note(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+        """Method, settings and tensors for the note."""
+        names = {'layers', 'width', 'heads', 'budget'}
+        settings = self.train_settings.model_dump(mode='json', include=names)
+        state = {k: v.detach().float().cpu() for k, v in self.scorer.state_dict().items()}
+        return METHOD, settings, state
+
+    def _alpha(self, progress: float) -> float:
+        first, last = self.train_settings.alpha
+        return last + (first - last) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    def _blank(self, batch: Labelled) -> Tensor:
+        """Embeddings of a black picture (B, 1, 256, D)."""
+        dtype = batch.pixels.dtype
+        black = self.black.to(dtype).expand(len(batch.pixels), 1, -1, -1, -1)
+        return visual_tokens(self.policy, black, batch.prompts)
+
+    def _act(self, visual: Tensor, batch: Labelled) -> Tensor:
+        x, layout = self._embed(visual, batch)
+        return self.policy.action_head(read_out(self.policy, x, layout)).float()
+
+    def _pruned(self, visual: Tensor, scores: Tensor, batch: Labelled) -> Tensor:
+        x, layout = self._embed(visual, batch)
+        best = [
+            best_rows(scores[:, c], k) + c * layout.patches for c, k in enumerate(self._budget)
+        ]
+        chosen = torch.cat(best, dim=1)
+        rows = x[:, 1:].gather(1, chosen[..., None].expand(-1, -1, x.shape[-1]))
+        return self.policy.action_head(
+            chosen_read_out(self.policy, x, layout, chosen, rows)
+        ).float()
+
+    def _embed(self, visual: Tensor, batch: Labelled) -> tuple[Tensor, Layout]:
+        policy = self.policy
+        layout = policy.layout(self._profile.cameras, batch.prompts.shape[1], self._profile.chunk)
+        state = batch.state if batch.state.shape[1] else None
+        return policy.embed(visual.flatten(1, 2), batch.prompts, state, layout), layout
+
+
+def best_rows(scores: Tensor, k: int) -> Tensor:
+    """The K best of each row, ascending: (B, V) -> int64 (B, K); ties go to the lower index."""
+    order = torch.sort(scores, dim=-1, descending=True, stable=True).indices
+    return order[:, :k].sort(-1).values
+
+
+def gated(visual: Tensor, blank: Tensor, gates: Tensor) -> Tensor:
+    """X s + b sqrt(1 - s^2): (B, C, V, D), (B, 1, V, D), (B, C, V) -> (B, C, V, D)."""
+    s = gates.unsqueeze(-1).clamp(0.0, 1.0)
+    rest = (1.0 - s.square()).clamp(min=1e-6).sqrt()  # its slope has no end at s = 1
+    return (visual * s + blank * rest).to(visual.dtype)

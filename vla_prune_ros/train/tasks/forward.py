@@ -1,0 +1,50 @@
+"""The parts of a policy's forward pass for several samples at once, for training."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ...model.openvla import OpenVLAOFT
+from ...pruning.forward_state import PruningState
+from ...pruning.layout import Layout
+from ...pruning.methods.baselines import Dense
+
+
+def visual_tokens(policy: OpenVLAOFT, pixels: Tensor, prompts: Tensor) -> Tensor:
+    """Visual tokens (B, C, 256, D) of pixels (B, C, 6, 224, 224) and prompts int64 (B, P)."""
+    cameras, condition = pixels.shape[1], policy.condition(prompts)
+    if condition is not None:
+        condition = condition.repeat_interleave(cameras, 0)
+    features = policy.vision_backbone.features(pixels.flatten(0, 1), condition)
+    return policy.projector(features).unflatten(0, (-1, cameras))
+
+
+def read_out(policy: OpenVLAOFT, x: Tensor, layout: Layout) -> Tensor:
+    """(B, S, D) -> (B, A, D), the rows that the head reads, with every visual token."""
+    walk = PruningState(layout, Dense(), torch.arange(layout.length, device=x.device))
+    return policy.language_model.read_out(x, walk)
+
+
+def chosen_read_out(
+    policy: OpenVLAOFT,
+    x: Tensor,
+    layout: Layout,
+    chosen: Tensor,
+    rows: Tensor,
+    bias: Tensor | None = None,
+    first: int = 0,
+) -> Tensor:
+    """:func:`read_out` where R rows stand for the visual tokens, each at the position of the token
+    that it was chosen for.
+
+    :param x: (B, S, D) behind ``first`` layers. :param chosen: int64 (B, R), visual tokens.
+    :param rows: (B, R, D), what stands there. :param bias: of the keys, (B, 1, 1, 1 + R + ...).
+    """
+    everything = torch.arange(layout.length, device=x.device).expand(len(x), -1)
+    rest = slice(1 + layout.visual, None)
+    positions = torch.cat([everything[:, :1], 1 + chosen, everything[:, rest]], dim=1)
+    left = replace(layout, cameras=('chosen',), patches=chosen.shape[1])
+    walk = PruningState(left, Dense(), positions)
+    x = torch.cat([x[:, :1], rows, x[:, rest]], dim=1)
+    return policy.language_model.read_out(x, walk, bias, first)
