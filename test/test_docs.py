@@ -246,28 +246,17 @@ def test_profiles_in_the_docs_load(tmp_path):
 
 @pytest.mark.ros
 def test_parameter_files_in_the_docs_are_valid(tables):
-    from vla_prune_ros.nodes.params import check_value, ros_type
+    from vla_prune_ros.config import from_mapping
 
     others = {'base', 'train', 'images'}  # profiles, trainings, topics of a bag
     found = [data for _, data, _ in yaml_blocks() if not others & set(data)]
     assert len(found) >= 4
     for data in found:
         for key, section in data.items():
-            record = tables.NODES[key.removeprefix('/**/')][1]
-            for name, value in section['ros__parameters'].items():
-                if name.startswith('qos_overrides.'):
-                    assert name.rsplit('.', 1)[1] in {'history', 'depth', 'reliability'}
-                    continue
-                field = record.__dataclass_fields__[name]
-                value = tuple(value) if isinstance(value, list) else value
-                kind = (
-                    type(value[0]).__name__ if isinstance(value, tuple) else type(value).__name__
-                )
-                short = ros_type(field.type).name.split('_')[0].lower()
-                assert short == {'str': 'string', 'int': 'integer', 'float': 'double'}.get(
-                    kind, kind
-                ), name
-                assert value == ('',) or check_value(field, value) == '', name
+            record, values = tables.NODES[key.removeprefix('/**/')][1], section['ros__parameters']
+            qos = [name for name in values if name.startswith('qos_overrides.')]
+            assert {n.rsplit('.', 1)[1] for n in qos} <= {'history', 'depth', 'reliability'}
+            from_mapping(record, {n: v for n, v in values.items() if n not in qos}, key)
 
 
 def test_topics_in_the_docs_load(tmp_path):

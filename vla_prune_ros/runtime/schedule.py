@@ -13,6 +13,22 @@ import numpy as np
 from ..errors import ActionRefused, ProfileError
 from ..records import ActionChunk
 
+FREE, SYNCHRONOUS = 'free', 'synchronous'
+STEPPING = (FREE, SYNCHRONOUS)
+"""Choices of the parameter ``stepping``, which simulator, policy and executor share.
+
+``free``: the simulator steps on whatever the others do, as a robot would. ``synchronous``: time
+stands still until the command of its present instant is in, so an episode follows from seed,
+policy and executor alone, not from the speed of the machine:
+
+- ``simulator`` publishes the observation of T and steps when it has a twist and a gripper command
+  that are stamped T. While it waits it repeats the observation.
+- ``chunk_executor`` sends both for the step that is due at T, over and over until time goes on,
+  and nothing where no step is due. Wall time ages no chunk, and disarming only pauses.
+- ``vla_policy`` queries when the chunk before is used up, from messages of one stamp, of which
+  none is lost, and looks back at the query before it answers.
+"""
+
 _RESET_NS = 1_000_000_000  # a stamp that falls back further is a restarted clock, not lateness
 
 

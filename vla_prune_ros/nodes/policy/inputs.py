@@ -19,8 +19,8 @@ from ...profiles import Profile
 from ...records import ActionChunk, MotionHint
 from ...runtime.motion import LISTENS, MotionSource, build_motion
 from ...runtime.pairing import Pair, Pairing, Wait
+from ...runtime.schedule import SYNCHRONOUS
 from ..messages import pose_arrays, to_ns
-from ..process import SYNCHRONOUS
 from ..qos import latched, lossless, overridable, sensor_data
 from .params import PolicyParams
 

@@ -2,155 +2,157 @@
 
 from dataclasses import dataclass
 
+from ...config import option
 from ...errors import ProfileError
 from ...profiles import Profile, load_profile, validate_profile
-from ..params import param
-from ..process import FREE, STEPPING
+from ...runtime.schedule import FREE, STEPPING
 
 
 @dataclass(frozen=True)
 class PolicyParams:
     """What a user sets for ``vla_policy``."""
 
-    checkpoint: str = param('', 'Folder of the checkpoint in the published OpenVLA-OFT layout.')
-    profile: str = param(
+    checkpoint: str = option('', 'Folder of the checkpoint in the published OpenVLA-OFT layout.')
+    profile: str = option(
         'libero', 'Robot profile: libero, aloha, bridge, or the path of a .yaml profile.'
     )
-    unnorm_key: str = param(
+    unnorm_key: str = option(
         '', 'Key of dataset_statistics.json; empty where the file holds only one.'
     )
-    tokenizer: str = param('', "Folder of the tokenizer; empty for the checkpoint's own.")
-    pruning: str = param(
+    tokenizer: str = option('', "Folder of the tokenizer; empty for the checkpoint's own.")
+    pruning: str = option(
         'dense',
         "Pruning method: a name ('dense', 'specprune'), a name with a preset or a budget per "
         "camera ('specprune:paper', 'uniform:128,64'), one line of YAML ('{name: uniform, budget: "
         "[128, 64]}'), or the path of a .yaml file with such a mapping.",
     )
-    device: str = param('cpu', "Torch device: 'cpu', 'cuda' or 'cuda:1'.")
-    dtype: str = param(
+    device: str = option('cpu', "Torch device: 'cpu', 'cuda' or 'cuda:1'.")
+    dtype: str = option(
         'float32',
         'Type of the weights; int8 and int4 take less memory and more time than bfloat16.',
         choices=('float32', 'bfloat16', 'int8', 'int4'),
     )
-    engine: str = param(
+    engine: str = option(
         'auto',
         'How the network is run: eager, operation by operation; graphs, as CUDA graphs, which are '
         'recorded per length of the instruction and mode; auto: graphs on a CUDA device.',
         choices=('auto', 'graphs', 'eager'),
     )
-    head: str = param(
+    head: str = option(
         'auto',
         'Action head; auto finds it from the files of the checkpoint.',
         choices=('auto', 'l1', 'diffusion', 'discrete'),
     )
-    diffusion_steps: int = param(
+    diffusion_steps: int = option(
         10, 'Denoising steps of a diffusion head; each is a pass of the decoder.', low=1, high=50
     )
-    fast_images: bool = param(
+    fast_images: bool = option(
         False, 'Resize and crop in half the time, with pixels up to 2 levels off.'
     )
-    threads: int = param(0, 'CPU threads of torch; 0 leaves its own choice.', low=0, high=256)
-    instruction: str = param(
+    threads: int = option(0, 'CPU threads of torch; 0 leaves its own choice.', low=0, high=256)
+    instruction: str = option(
         '', 'The task in plain words; the topic ~/instruction sets it as well.', live=True
     )
-    autostart: bool = param(False, 'Configure and activate at start, without a lifecycle manager.')
-    start_on_activate: bool = param(
+    autostart: bool = option(
+        False, 'Configure and activate at start, without a lifecycle manager.'
+    )
+    start_on_activate: bool = option(
         True, 'Infer as soon as the node is active; else wait for ~/start.'
     )
-    image_transport: str = param(
+    image_transport: str = option(
         'raw',
         'raw: sensor_msgs/Image; compressed: the topic with /compressed.',
         choices=('raw', 'compressed'),
     )
-    rotate_180: tuple[str, ...] = param(
-        ('',), 'Cameras whose frames are turned by 180 degrees first.'
+    rotate_180: tuple[str, ...] = option(
+        (), 'Cameras whose frames are turned by 180 degrees first.'
     )
-    gripper_joints: tuple[str, ...] = param(
+    gripper_joints: tuple[str, ...] = option(
         ('panda_finger_joint1', 'panda_finger_joint2'),
         'Finger joints in ~/joint_states, in the order of the state.',
     )
-    gripper_signs: tuple[float, ...] = param(
+    gripper_signs: tuple[float, ...] = option(
         (1.0, 1.0), 'Factor of +1 or -1 per finger joint.', low=-1, high=1
     )
-    pose_offset_m: tuple[float, ...] = param(
+    pose_offset_m: tuple[float, ...] = option(
         (0.0, 0.0, 0.0),
         'Added to the position of ~/ee_pose, in m: from the '
         "robot's base to the frame the checkpoint was trained in.",
         low=-100,
         high=100,
     )
-    frame_id: str = param('base_link', 'Frame of the published deltas.')
-    motion_source: str = param(
+    frame_id: str = option('base_link', 'Frame of the published deltas.')
+    motion_source: str = option(
         'pose',
         'Where the speed of the end effector comes from, for pruning that asks for it: pose '
         'differences, joint velocities through the Jacobian of the URDF, the fastest joint '
         'times reach_m, or the step of the last chunk that is due.',
         choices=('pose', 'joint_velocities', 'joint_speed', 'actions'),
     )
-    urdf: str = param(
+    urdf: str = option(
         '',
         'For motion_source joint_velocities: path of a URDF, package://NAME/PATH, or its XML; '
         'empty: taken from ~/robot_description.',
     )
-    ee_link: str = param(
+    ee_link: str = option(
         '', 'For motion_source joint_velocities: link of the URDF whose speed counts.'
     )
-    base_link: str = param(
+    base_link: str = option(
         '',
         'For motion_source joint_velocities: link whose z axis points up, relative to which the '
         "speed is taken; empty for the URDF's root.",
     )
-    reach_m: float = param(
+    reach_m: float = option(
         0.0,
         'For motion_source joint_speed: length of the stretched arm, in m.',
         low=0.0,
         high=10.0,
     )
-    arm_joints: tuple[str, ...] = param(
-        ('',),
+    arm_joints: tuple[str, ...] = option(
+        (),
         'For motion_source joint_speed: joints of the arm; empty for all but gripper_joints.',
     )
-    sync_slop_s: float = param(
+    sync_slop_s: float = option(
         0.02,
         'Largest difference between two images of a pair, in s: less than a frame period.',
         low=0.0,
         high=1.0,
     )
-    max_input_age_s: float = param(
+    max_input_age_s: float = option(
         0.5, 'Oldest input, by header and by receipt, in s.', low=0.01, high=10.0
     )
-    replan_period_s: float = param(
+    replan_period_s: float = option(
         0.2,
         'Least time between two queries by image stamp, in s; 0: every image. With stepping '
         'synchronous it is the length of a chunk.',
         low=0.0,
         high=10.0,
     )
-    stepping: str = param(
+    stepping: str = option(
         FREE,
         'free: time runs on; synchronous: for a simulator that waits. A query comes when the '
         'chunk before is used up, its messages have one stamp, and no frame is lost.',
         choices=STEPPING,
     )
-    frozen_frames: int = param(
+    frozen_frames: int = option(
         0,
         'Identical frames in a row after which a camera counts as frozen and inference '
         'stops; 0: only warn, after 30.',
         low=0,
         high=10000,
     )
-    max_step_m: float = param(0.06, 'Largest translation of one step, in m.', low=1e-6, high=1.0)
-    max_step_rad: float = param(0.35, 'Largest rotation of one step, in rad.', low=1e-6, high=3.1)
-    speed_scale: float = param(
+    max_step_m: float = option(0.06, 'Largest translation of one step, in m.', low=1e-6, high=1.0)
+    max_step_rad: float = option(0.35, 'Largest rotation of one step, in rad.', low=1e-6, high=3.1)
+    speed_scale: float = option(
         1.0, 'Factor on every step before the limits are checked.', low=0.01, high=1.0
     )
-    inference_timeout_s: float = param(
+    inference_timeout_s: float = option(
         10.0,
         'Time after which a running inference is reported as hung, in s.',
         low=0.1,
         high=600.0,
     )
-    max_faults: int = param(
+    max_faults: int = option(
         3, 'Failed inferences in a row that latch a fault until ~/reset.', low=1, high=100
     )
 

@@ -15,9 +15,9 @@ from ...records import ActionChunk, Inference, MotionHint, Observation
 from ...runtime.frozen_frames import FrozenDetector
 from ...runtime.guard import Guard, GuardReport, Limits
 from ...runtime.pairing import Pair
+from ...runtime.schedule import SYNCHRONOUS
 from ...runtime.state import GripperJoints, joints_proprio, pose_gripper_proprio
 from ..messages import image_array, pose_arrays, to_ns
-from ..process import SYNCHRONOUS
 from .inputs import JOINTS, POSE
 from .params import PolicyParams
 

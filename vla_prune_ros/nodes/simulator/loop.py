@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from rclpy.node import Node
 
 from ...errors import VlaPruneError
+from ...runtime.schedule import SYNCHRONOUS
 from ...sim.scene import Scene
 from ...sim.session import GAP_NS, START_NS, Lockstep, Pacer, Session
 from ..messages import to_stamp
-from ..process import SYNCHRONOUS
 from .outputs import SimulatorOutputs
 from .params import SimulatorParams
 

@@ -37,10 +37,11 @@ from ...bags.events import Event, Replay
 from ...bags.playback import LaterBag, Serializer, Timeline
 from ...bags.reader import IMAGES, JOINTS, POSE, TEXT, TRAJECTORY, TWIST, Bag
 from ...bags.topics import STREAMS, Topics, guess_topics, load_topics
+from ...config import option
 from ...errors import DataError, InputRefused, ProfileError
 from ...profiles import Profile, load_profile
 from .. import qos
-from ..params import declare, param
+from ..params import declare
 from ..process import run_node
 from .environment import local_environment
 
@@ -49,39 +50,39 @@ from .environment import local_environment
 class BagPlayerParams:
     """Parameters of the node ``bag_player``."""
 
-    bag: str = param('', 'The recording: a folder or file of rosbag2 (sqlite3, MCAP) or ROS 1.')
-    topics: str = param(
+    bag: str = option('', 'The recording: a folder or file of rosbag2 (sqlite3, MCAP) or ROS 1.')
+    topics: str = option(
         '',
         'YAML file that names the topics of the bag; empty: guessed by type and name, and the '
         'guess is logged.',
     )
-    profile: str = param(
+    profile: str = option(
         'libero',
         'Robot profile, for the names of the cameras: libero, aloha, bridge, or the path of a '
         '.yaml profile.',
     )
-    target: str = param('/vla_policy', 'Name of the policy node whose inputs are fed.')
-    rate: float = param(1.0, 'Recorded seconds per wall second.', low=0.01, high=100.0)
-    loop: bool = param(False, 'Begin again at the end, for ever.')
-    start_offset_s: float = param(
+    target: str = option('/vla_policy', 'Name of the policy node whose inputs are fed.')
+    rate: float = option(1.0, 'Recorded seconds per wall second.', low=0.01, high=100.0)
+    loop: bool = option(False, 'Begin again at the end, for ever.')
+    start_offset_s: float = option(
         0.0, 'Seconds of the recording that are left out at its beginning.', low=0.0, high=1e6
     )
-    clock: bool = param(
+    clock: bool = option(
         True, 'Publish the time of the bag on /clock, for nodes with use_sim_time true.'
     )
-    restamp: bool = param(
+    restamp: bool = option(
         False,
         'For nodes on wall time: header stamps are as old as they were when they were recorded. '
         'Needs clock false.',
     )
-    wait_for_subscribers_s: float = param(
+    wait_for_subscribers_s: float = option(
         60.0,
         'Longest wait for the policy to subscribe before the first message leaves, in s; 0: no '
         'wait.',
         low=0.0,
         high=86400.0,
     )
-    recorded_prefix: str = param(
+    recorded_prefix: str = option(
         '/recorded',
         'Put before the names of recorded commands and chunks. Empty: they go out on their own '
         'names, and whatever listens there moves.',

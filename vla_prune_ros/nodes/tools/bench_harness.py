@@ -122,7 +122,7 @@ def _start(processes: Processes, options: NodeBenchOptions) -> None:
     nodes = 'vla_prune_ros.nodes'
     processes.start(
         'fake_robot',
-        f'{nodes}.fake_robot',
+        f'{nodes}.tools.fake_robot',
         ros_arguments(None, {'rate_hz': float(options.rate_hz)}),
     )
     remaps = [
@@ -131,7 +131,7 @@ def _start(processes: Processes, options: NodeBenchOptions) -> None:
     ]
     processes.start(
         'vla_policy',
-        f'{nodes}.policy_node',
+        f'{nodes}.policy.node',
         ros_arguments(
             'libero.yaml',
             # The URDF of libero.yaml comes with the simulator, which is not needed here.

@@ -121,7 +121,7 @@ def _start(processes: Processes, options: DemoOptions) -> None:
     nodes = 'vla_prune_ros.nodes'
     processes.start(
         'simulator',
-        f'{nodes}.simulator_node',
+        f'{nodes}.simulator.node',
         ros_arguments(
             'simulator.yaml', {'seed': options.seed, 'real_time_factor': options.real_time_factor}
         ),
@@ -132,14 +132,14 @@ def _start(processes: Processes, options: DemoOptions) -> None:
     ]
     processes.start(
         'vla_policy',
-        f'{nodes}.policy_node',
+        f'{nodes}.policy.node',
         ros_arguments(
             'libero.yaml', {'checkpoint': str(options.checkpoint), 'use_sim_time': True}, remaps
         ),
     )
     processes.start(
         'chunk_executor',
-        f'{nodes}.executor_node',
+        f'{nodes}.executor.node',
         ros_arguments(
             'libero.yaml',
             {'output': 'twist', 'use_sim_time': True},

@@ -12,8 +12,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
+from ...config import option
 from ..messages import image_message, pose_message, status_message
-from ..params import declare, param
+from ..params import declare
 from ..process import run_node
 from ..qos import latched, overridable, sensor_data
 from ..status import OK
@@ -27,11 +28,11 @@ _DOWN = np.array([1.0, 0.0, 0.0, 0.0])  # gripper pointing down, x y z w
 class FakeRobotParams:
     """What the fake robot publishes."""
 
-    rate_hz: float = param(30.0, 'Frames per second and camera.', low=1.0, high=120.0)
-    state_hz: float = param(100.0, 'Pose and joint messages per second.', low=1.0, high=1000.0)
-    width: int = param(640, 'Width of the frames in pixels.', low=16, high=4096)
-    height: int = param(480, 'Height of the frames in pixels.', low=16, high=4096)
-    instruction: str = param('pick up the red cube', 'The task it asks for.')
+    rate_hz: float = option(30.0, 'Frames per second and camera.', low=1.0, high=120.0)
+    state_hz: float = option(100.0, 'Pose and joint messages per second.', low=1.0, high=1000.0)
+    width: int = option(640, 'Width of the frames in pixels.', low=16, high=4096)
+    height: int = option(480, 'Height of the frames in pixels.', low=16, high=4096)
+    instruction: str = option('pick up the red cube', 'The task it asks for.')
 
 
 class FakeRobotNode(Node):

@@ -516,8 +516,8 @@ def _parameter(f: Field[Any], hint: Any) -> tuple[str, ...]:
     if meta['low'] is not None:
         allowed = f'{meta["low"]:g} ... {meta["high"]:g}'
     default = f.default_factory() if f.default is MISSING else f.default
-    if isinstance(default, tuple):  # an array of one empty text stands for none
-        default = [] if default == ('',) else list(default)
+    if isinstance(default, tuple):
+        default = list(default)
     shown = json.dumps(default).replace('"', '') or "''"
     kind = ros_type(hint).name.lower().replace('_', ' ')
     live = 'yes' if meta['live'] else ''
