@@ -3,11 +3,11 @@
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
-    QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
 )
-from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from .interface import overridable as overridable
 
 
 def sensor_data(depth: int = 5) -> QoSProfile:
@@ -49,9 +49,3 @@ def latched() -> QoSProfile:
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL,
     )
-
-
-def overridable() -> QoSOverridingOptions:
-    """Lets a user change history, depth, reliability and durability of one topic in YAML."""
-    kinds = ('HISTORY', 'DEPTH', 'RELIABILITY', 'DURABILITY')
-    return QoSOverridingOptions(policy_kinds=[QoSPolicyKind[kind] for kind in kinds])
