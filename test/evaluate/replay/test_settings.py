@@ -15,7 +15,7 @@ from vla_prune_ros.evaluate.replay.settings import ReplayRobot, load_robot, save
 from vla_prune_ros.profiles import BRIDGE, LIBERO
 from vla_prune_ros.runtime.motion import ActionMotion, PoseMotion
 
-CONFIG = Path(__file__).resolve().parents[2] / 'config'
+CONFIG = Path(__file__).resolve().parents[3] / 'config'
 URDF = 'package://robosuite/models/assets/bullet_data/panda_description/urdf/panda_arm_hand.urdf'
 
 

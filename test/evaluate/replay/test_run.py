@@ -34,7 +34,7 @@ from vla_prune_ros.evaluate.replay.settings import (
 )
 from vla_prune_ros.model.synthetic import make_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 METHODS = ('dense', 'specprune')
 QUERIES = {'a': 4, 'b': 6, 'c': 3}
 TIMES = {'latency_ms', 'refresh_ms', 'machine', 'command', 'workers', 'ray'}
@@ -314,7 +314,7 @@ CHILD = """
 import signal, sys
 from vla_prune_ros import cli
 from vla_prune_ros.engine.policy import Policy
-from vla_prune_ros.evaluate import replay_worker
+from vla_prune_ros.evaluate.replay import method as replay_worker
 
 left, infer = int(sys.argv[1]), Policy.infer
 
