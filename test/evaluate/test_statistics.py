@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_prune_ros.evaluate.statistics import mcnemar, newcombe_paired, paired, wilson
+from vla_prune_ros.evaluate.statistics import mcnemar, newcombe_paired, paired, percentiles, wilson
 
 Z = 1.959963984540054
 COUNTS = st.integers(0, 60)
@@ -87,3 +87,15 @@ def test_two_hundred_equal_episodes_leave_about_two_points():
 def test_lists_of_different_length_are_no_pairs():
     with pytest.raises(ValueError):
         paired([True], [True, False])
+
+
+@pytest.mark.parametrize(
+    ('values', 'which', 'want'),
+    [
+        ([], (50, 95), None),
+        ([1, 2, 3, 4], (50, 95), {'p50': 2.5, 'p95': 3.85}),  # rank 0.95 * 3 = 2.85
+        (range(101), (5, 97), {'p5': 5.0, 'p97': 97.0}),
+    ],
+)
+def test_percentiles_interpolate_between_ranks(values, which, want):
+    assert percentiles(values, which) == pytest.approx(want)

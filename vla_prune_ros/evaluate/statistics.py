@@ -1,4 +1,4 @@
-"""Success rates and their paired comparison, with intervals that hold near 0 and 1.
+"""Percentiles; success rates and their paired comparison, with intervals that hold near 0 and 1.
 
 All methods are run on the same seeds, so two of them are compared by the episodes in which they
 differ.
@@ -8,7 +8,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 CONFIDENCE = 0.95
+
+
+def percentiles(
+    values: Sequence[float] | np.ndarray, which: Sequence[int] = (50, 95)
+) -> dict[str, float] | None:
+    """``{'p50': ..., 'p95': ...}`` by numpy's linear interpolation; None without values."""
+    if not len(values):
+        return None
+    found = np.percentile(np.asarray(values, np.float64), which)
+    return {f'p{q}': float(v) for q, v in zip(which, found, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,138 @@
-"""Progress where no terminal draws a bar: in a CI log, a pipe, a launch file."""
+"""Progress of long work: bars on a terminal; in a CI log, a pipe or a launch file lines."""
 
+import threading
 import time
+from types import TracebackType
 
+from rich import progress as rich_progress
 from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+
+class _Count(rich_progress.ProgressColumn):
+    def render(self, task: rich_progress.Task) -> Text:
+        return Text('' if task.total is None else f'{task.completed:.0f}/{task.total:.0f}')
+
+
+class Stage:
+    """A part of the work: one bar, or its place in the line that is printed."""
+
+    def __init__(self, owner: 'Progress', name: str, total: float | None, logged: bool) -> None:
+        self.name, self.total, self.logged = name, total, logged
+        self.done, self.text = 0.0, ''
+        self._owner = owner
+        self._task = owner.bars.add_task(escape(name), total=total, text='')
+
+    def update(self, done: float | None = None, text: str | None = None) -> None:
+        """So much is done, of ``total``; ``text`` stands behind the bar."""
+        self.done = self.done if done is None else done
+        self.text = self.text if text is None else text
+        self._owner.bars.update(self._task, completed=self.done, text=escape(self.text))
+        self._owner.changed()
+
+    def show(self, visible: bool) -> None:
+        """Draw the bar, or leave it out for now."""
+        self._owner.bars.update(self._task, visible=visible)
+
+    def end(self) -> None:
+        """Nothing more comes, complete or not."""
+        self.logged = False
+        self._owner.bars.stop_task(self._task)
+        self.show(self.total is not None)
+
+    def line(self) -> str:
+        count = '' if self.total is None else f' {self.done:.0f}/{self.total:.0f}'
+        return f'{self.name}{count}  {self.text}'.rstrip()
+
+
+class Progress:
+    """Shows its stages while the ``with`` block runs.
+
+    :param every_s: without a terminal a line is printed when a stage begins, and at least this
+        often, whether something changed or not: a silent log looks like a dead process.
+    """
+
+    def __init__(self, console: Console, every_s: float = 30.0) -> None:
+        self.console = console
+        self.bars = rich_progress.Progress(
+            rich_progress.SpinnerColumn(finished_text=' '),
+            rich_progress.TextColumn('{task.description}'),
+            rich_progress.BarColumn(20),
+            _Count(),
+            rich_progress.TimeRemainingColumn(),
+            rich_progress.TextColumn('{task.fields[text]}', style='dim'),
+            console=console,
+            # Drawing takes time from what is measured.
+            refresh_per_second=1.0,
+            disable=not console.is_terminal,
+        )
+        self._every_s, self._next = every_s, 0.0
+        self._stages: list[Stage] = []
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._lines = threading.Thread(target=self._keep_printing, daemon=True)
+
+    def __enter__(self) -> 'Progress':
+        self.bars.start()
+        if not self.console.is_terminal:
+            self._lines.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        if self._lines.is_alive():
+            self._lines.join()
+        self.bars.stop()
+
+    def add(self, name: str, total: float | None = None, *, logged: bool = True) -> Stage:
+        """A further stage; ``total`` is None where nobody knows how long it takes.
+
+        :param logged: the stage takes part in the printed line.
+        """
+        stage = Stage(self, name, total, logged)
+        with self._lock:
+            self._stages.append(stage)
+            self._next = 0.0 if logged else self._next
+        return stage
+
+    def stage(self, name: str, total: float | None = None) -> None:
+        """The next stage of work that has one stage at a time."""
+        if self._stages:
+            self._stages[-1].end()
+        self.add(name, total)
+
+    def at(self, done: float | None = None, text: str | None = None) -> None:
+        """How far the latest stage is."""
+        self._stages[-1].update(done, text)
+
+    def note(self, text: str) -> None:
+        """What the latest stage does now."""
+        self.at(text=text)
+
+    def say(self, text: str) -> None:
+        """Print a line of its own."""
+        wrap = not self.console.is_terminal
+        self.console.print(text, markup=False, highlight=False, soft_wrap=wrap)
+
+    def changed(self) -> None:
+        """Print the line where it is time for one."""
+        with self._lock:
+            logged = [stage for stage in self._stages if stage.logged]
+            if self.console.is_terminal or not logged or time.monotonic() < self._next:
+                return
+            self._next = time.monotonic() + self._every_s
+        # Stages that are complete were printed in their time; the latest stands for them.
+        running = [s for s in logged if s.total is None or s.done < s.total] or logged[-1:]
+        self.say('; '.join(stage.line() for stage in running))
+
+    def _keep_printing(self) -> None:
+        while not self._over.wait(min(self._every_s, 1.0)):
+            self.changed()
 
 
 class LineLog:

@@ -15,9 +15,9 @@ from ...engine.policy import Policy
 from ...profiles import Profile
 from ...pruning.registry import build_pruner
 from ..machine import machine
+from ..statistics import percentiles
 from .models import BenchModel, BenchModelOptions, build_bench_model
 from .pruning import BenchScene, query_flops, torch_threads
-from .rows import quantiles
 
 BUDGETS = (16, 32, 48, 64, 96, 128, 192, 256)
 CAMERAS = (1, 2, 3)
@@ -97,7 +97,7 @@ def run_cost_curve(
         {
             'axis': point.axis,
             'value': point.value,
-            'latency_ms': quantiles(taken),
+            'latency_ms': percentiles(taken),
             'tflops': None if count is None else count / 1e12,
         }
         for point, taken, count in zip(points, times, flops, strict=True)

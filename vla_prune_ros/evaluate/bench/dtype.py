@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ...engine.load import load_policy
 from ...engine.policy import Policy
 from ...records import Observation
 from ..machine import machine
-from ..summary import Quantiles
+from ..statistics import percentiles
 
 REFERENCE = 'bfloat16'
 
@@ -81,8 +81,7 @@ def _measure(policy: Policy, runs: int) -> dict[str, Any]:
     for _ in range(3):
         policy.infer(observation)
     totals = [policy.infer(observation).timings_ms['total'] for _ in range(runs)]
-    latency = Quantiles(*(float(q) for q in np.percentile(totals, (50, 95))))
-    return {'latency_ms': asdict(latency), 'weights_mib': _weights_mib(policy)}
+    return {'latency_ms': percentiles(totals), 'weights_mib': _weights_mib(policy)}
 
 
 def _observation(policy: Policy) -> Observation:

@@ -1,13 +1,13 @@
 """The rows of ``vla-prune bench --pruning``: what many timed queries say of a method."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...pruning.base import SELECTION
-from ..summary import Quantiles
+from ..statistics import percentiles
 
 DENSE, PUBLISHED = 'dense', 'published'
 MODES = ('dense', 'coarse', 'fine')
@@ -84,9 +84,9 @@ def _row(taken: Sequence[Sample], dense_p50: float) -> dict[str, Any]:
     return {
         'queries': len(taken),
         'visual_tokens': float(np.mean([s.visual_tokens for s in taken])),
-        'latency_ms': quantiles(total),
-        'stages_ms': {name: quantiles(values) for name, values in stages.items()},
-        'refresh_ms': quantiles(refreshed) if refreshed else None,
+        'latency_ms': percentiles(total),
+        'stages_ms': {name: percentiles(values) for name, values in stages.items()},
+        'refresh_ms': percentiles(refreshed),
         'tflops': float(np.mean(flops)) / 1e12 if flops else None,
         'speedup_vs_dense': dense_p50 / _p50(total),
         'selection_percent_of_dense': 100.0 * _p50(stages[SELECTION]) / dense_p50,
@@ -95,8 +95,3 @@ def _row(taken: Sequence[Sample], dense_p50: float) -> dict[str, Any]:
 
 def _p50(values: Sequence[float]) -> float:
     return float(np.percentile(values, 50))
-
-
-def quantiles(values: Sequence[float]) -> dict[str, float]:
-    """``p50`` and ``p95``, linear."""
-    return asdict(Quantiles(*(float(q) for q in np.percentile(values, (50, 95)))))

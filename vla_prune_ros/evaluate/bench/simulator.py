@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from rich.table import Table
 from ...model.images import prepare_image
 from ..closed_loop.driving import upright
 from ..machine import machine
-from ..summary import Quantiles
+from ..statistics import percentiles
 
 BAR_STEPS_PER_S = 15.0
 """What the project asks for: two 224 views, fast visuals, 2 cores, software rendering."""
@@ -118,8 +118,8 @@ def _measure(scene: Any, options: SimBenchOptions, fast: bool) -> dict[str, Any]
     return {
         'steps': options.steps,
         'steps_per_s': float(1e3 * options.steps / whole.sum()),
-        'step_ms': _quantiles(whole),
-        'parts_ms': {part: _quantiles(values) for part, values in counted.items()},
+        'step_ms': percentiles(whole),
+        'parts_ms': {part: percentiles(values) for part, values in counted.items()},
     }
 
 
@@ -127,10 +127,6 @@ def _action(step: int) -> np.ndarray:
     """The hand goes round above the table, so that no two pictures are the same."""
     angle = 2.0 * math.pi * step / 40.0
     return np.array([0.5 * math.cos(angle), 0.5 * math.sin(angle), -0.05, 0.0, 0.0, 0.0, -1.0])
-
-
-def _quantiles(milliseconds: np.ndarray) -> dict[str, float]:
-    return asdict(Quantiles(*(float(q) for q in np.percentile(milliseconds, (50, 95)))))
 
 
 @contextmanager

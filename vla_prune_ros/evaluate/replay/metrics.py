@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ...profiles import DELTA_POSE_NAMES
-from ..bench.rows import quantiles
+from ..statistics import percentiles
 
 AXES = DELTA_POSE_NAMES[:6]
 DEAD_BAND_MM, DEAD_BAND_DEG = 0.2, 0.1
@@ -234,4 +234,4 @@ def _matched(here: Sequence[tuple[int, bool]], there: Sequence[tuple[int, bool]]
 
 def _quantiles(parts: Sequence[np.ndarray]) -> dict[str, float] | None:
     values = np.concatenate(parts) if parts else np.zeros(0)
-    return quantiles(values) if len(values) else None
+    return percentiles(values)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..bench.rows import quantiles
+from ..statistics import percentiles
 from .metrics import (
     Chunks,
     Executed,
@@ -143,8 +143,8 @@ class ResultBuilder:
             'refused': sum(refusals.values()),
             'refusals': dict(refusals),
             'visual_tokens': float(np.mean([q.visual_tokens for q in asked])) if asked else None,
-            'latency_ms': quantiles(times) if times else None,
-            'refresh_ms': quantiles(refreshed) if refreshed else None,
+            'latency_ms': percentiles(times),
+            'refresh_ms': percentiles(refreshed),
             'modes': dict(Counter(q.mode for q in asked)),
             'versus_dense': _versus(
                 [p.dense for p in parts if p.dense], [p.dense_flips for p in parts if p.dense]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rich.console import Console
-from rich.progress import Progress
 
 from ...errors import VlaPruneError
 from ...runtime.processes import Processes
+from ...runtime.progress import Progress
 from ..client import Client
 from ..messages import status_values, to_ns
 from ..process import ros_context
@@ -147,21 +147,21 @@ def _start(processes: Processes, options: NodeBenchOptions) -> None:
 
 
 def _measure(listener: _Listener, options: NodeBenchOptions, console: Console) -> None:
-    with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task('loading', total=None)
+    with Progress(console) as progress:
+        progress.stage('loading')
         listener.wait(lambda: _settled(listener), 60.0)
         if listener.state('vla_policy') != 'RUNNING':
             status = listener.status('vla_policy')
             said = status.message if status else 'nothing; run it alone to see its log'
             what, _, remedy = said.rpartition('; ')
             raise VlaPruneError(f'vla_policy does not run, it says: {what}', remedy)
-        progress.update(bar, description='warming up')
+        progress.stage('warming up')
         listener.spin_for(WARM_UP_S)
         listener.measuring = True
-        progress.update(bar, description='measuring', total=options.seconds)
-        for _ in range(max(1, round(options.seconds * 2))):
+        progress.stage('measuring', options.seconds)
+        for half in range(max(1, round(options.seconds * 2))):
             listener.spin_for(0.5)
-            progress.advance(bar, 0.5)
+            progress.at((half + 1) / 2)
         listener.measuring = False
     if not listener.records:
         raise VlaPruneError('no inference was reported', 'measure longer with --seconds')

@@ -9,14 +9,13 @@ import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sensor_msgs.msg import CompressedImage
 from trajectory_msgs.msg import JointTrajectory
 
 from ...errors import VlaPruneError
 from ...records import MethodRun
 from ...runtime.processes import Processes
-from ...runtime.progress import LineLog
+from ...runtime.progress import Progress
 from ..client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Client
 from ..messages import status_values, to_ns
 from ..process import ros_context
@@ -26,7 +25,6 @@ from .environment import local_environment, ros_arguments
 CAMERAS = ('primary', 'wrist')
 REHEARSAL_S = 30.0
 Pictures = list[np.ndarray]
-Show = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def run_demo(
         _start(processes, options)
         with ros_context(processes.check) as idle:
             recorder = Recorder(idle, on_pictures)
-            with _progress(console) as progress:
+            with Progress(console) as progress:
                 runs = _drive(recorder, options, progress)
             about = recorder.about
             recorder.destroy_node()
@@ -153,38 +151,21 @@ def _start(processes: Processes, options: DemoOptions) -> None:
     )
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )
-
-
 def _drive(recorder: Recorder, options: DemoOptions, progress: Progress) -> list[MethodRun]:
-    bar = progress.add_task('starting simulator, policy and executor', total=None)
+    progress.stage('starting simulator, policy and executor')
     _expect(recorder, lambda: bool(recorder.episode), 60.0, 'simulator')
     _expect(recorder, lambda: recorder.state('vla_policy') != '', 60.0, 'vla_policy')
-    total = options.episodes * options.steps
-
-    log = LineLog(progress.console)
-
-    def show(text: str, done: int) -> None:
-        progress.update(bar, description=text, completed=done, total=total)
-        log.show(f'{text} ({done}/{total})')
-
-    runs = [_run_method(recorder, options, method, show) for method in options.methods]
-    show('done', total)
-    return runs
+    return [_run_method(recorder, options, method, progress) for method in options.methods]
 
 
-def _run_method(recorder: Recorder, options: DemoOptions, method: str, show: Show) -> MethodRun:
+def _run_method(
+    recorder: Recorder, options: DemoOptions, method: str, progress: Progress
+) -> MethodRun:
     """All episodes of one pruning method, from loading the checkpoint to giving it back."""
-    show(f'{method}: loading the checkpoint', 0)
+    progress.stage(method, options.episodes * options.steps)
+    progress.at(0, 'loading the checkpoint')
     _load(recorder, method)
-    show(f'{method}: waiting for all to find each other', 0)
+    progress.at(0, 'waiting for all to find each other')
     _rehearse(recorder)
     recorder.set_parameter('simulator', 'seed', options.seed)  # the same scenes for each method
     run = MethodRun(method)
@@ -193,7 +174,7 @@ def _run_method(recorder: Recorder, options: DemoOptions, method: str, show: Sho
         def at_step(step: int, before: int = episode * options.steps) -> None:
             state = recorder.state('vla_policy').lower()
             done = f'{len(run.records)} queries, {run.moved_m:.2f} m'
-            show(f'{method}: {state}, {done}', before + step)
+            progress.at(before + step, f'{state}, {done}')
 
         _episode(recorder, run, options.steps, at_step)
     for transition in (DEACTIVATE, CLEANUP):
