@@ -12,7 +12,7 @@ from vla_prune_ros import MotionHint
 from vla_prune_ros.engine.load import pruner_target
 from vla_prune_ros.errors import InputRefused
 from vla_prune_ros.profiles import PROFILES
-from vla_prune_ros.pruning.base import PruningSite
+from vla_prune_ros.pruning.base import Pruner, PruningSite
 
 FAST = MotionHint(0.9, 0.1, 0.0, 'pose')
 SLOW = MotionHint(0.05, 0.1, 0.0, 'pose')
@@ -73,7 +73,7 @@ def test_a_pruned_query_spends_time_on_selection(fresh, observation):
     assert stages <= ms['total']
 
 
-class Slow:
+class Slow(Pruner):
     """Sleeps 10 ms wherever it is asked, 40 ms in all with its two sites and decoding a frame."""
 
     name = 'slow'
@@ -90,9 +90,6 @@ class Slow:
         """Think, slowly."""
         time.sleep(0.01)
         return view.ids[::2]
-
-    def reset(self):
-        """Nothing to forget."""
 
 
 def test_rule_7_all_work_of_a_pruner_is_in_the_reported_time(data_dir, tokenizer, observation):

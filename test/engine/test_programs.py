@@ -26,7 +26,7 @@ from vla_prune_ros.engine.policy import Policy
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.evaluate.bench.models import BenchModelOptions, build_bench_model
 from vla_prune_ros.evaluate.bench.pruning import BenchScene
-from vla_prune_ros.pruning.base import PruningSite, Selection
+from vla_prune_ros.pruning.base import Pruner, PruningSite, Selection
 from vla_prune_ros.pruning.registry import PRUNERS, read_spec
 
 STATIC = (
@@ -154,20 +154,20 @@ def test_what_cannot_be_recorded_runs_and_says_why(bench_model, method):
     assert 'depends on the data' in policy.describe()['engine']
 
 
-class Counting:
+class Counting(Pruner):
     """Says that it is static, and is not: a number is read on the way, or the set is counted."""
 
-    name, static = 'counting', True
+    name, capturable = 'counting', True
     sites = (PruningSite(-1),)
 
     def __init__(self, keep):
-        self.keep = keep
+        self._keep = keep
 
     def begin(self, query):
         return 'coarse'
 
-    def reset(self):
-        pass
+    def keep(self, view):
+        return self._keep(view)
 
 
 @pytest.mark.parametrize(

@@ -71,17 +71,16 @@ class LineScene:
 class ScriptPolicy:
     """Moves at full speed with the gripper closed, 8 steps a query; keeps half the patches.
 
-    :param history_s: as of a pruner that compares frames; None for one that does not.
+    :param history_s: of its pruner; 0 for one that compares no frames.
     :param refresh_ms: what every refresh takes; None where there is nothing to refresh.
     """
 
     profile = LIBERO
     untrained = False
 
-    def __init__(self, history_s=None, refresh_ms=None, value=1.0, limit=None):
+    def __init__(self, history_s=0.0, refresh_ms=None, value=1.0, limit=None):
         self.statistics = SimpleNamespace(proprio=None)
-        attributes = {} if history_s is None else {'history_s': history_s}
-        self.pruner = SimpleNamespace(name='script', **attributes)
+        self.pruner = SimpleNamespace(name='script', history_s=history_s)
         self.refresh_ms, self.value, self.limit = refresh_ms, value, limit
         self.calls, self.seen, self.hints, self.watched = [], [], [], []
 

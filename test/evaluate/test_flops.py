@@ -25,7 +25,7 @@ from vla_prune_ros.evaluate.bench.models import BENCH_PRESETS, model_size, rando
 from vla_prune_ros.evaluate.bench.reference_impl import PublishedForward
 from vla_prune_ros.model.openvla import ActInputs
 from vla_prune_ros.profiles import ALOHA, LIBERO
-from vla_prune_ros.pruning.base import PruningSite
+from vla_prune_ros.pruning.base import Pruner, PruningSite
 from vla_prune_ros.pruning.layout import Layout, Target
 from vla_prune_ros.pruning.methods.baselines import Dense, Uniform
 from vla_prune_ros.pruning.registry import build_pruner
@@ -34,7 +34,7 @@ from vla_prune_ros.pruning.specprune.rows import plan_sites
 PROMPT = torch.tensor([[1, *range(500, 524), 29871]])
 
 
-class TwoSites:
+class TwoSites(Pruner):
     """Drops after layer 0 and again after another layer, without looking.
 
     :param hidden: whether it could look at what the layers give.
@@ -49,9 +49,6 @@ class TwoSites:
 
     def keep(self, view):
         return view.ids[::2] if view.site.layer else view.ids[40:]
-
-    def reset(self):
-        pass
 
 
 def size_of(kind):

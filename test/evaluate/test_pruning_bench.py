@@ -26,7 +26,7 @@ from vla_prune_ros.evaluate.bench.pruning import (
 )
 from vla_prune_ros.evaluate.bench.rows import Sample, bench_rows, whole_run
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.base import PruningSite
+from vla_prune_ros.pruning.base import Pruner, PruningSite
 from vla_prune_ros.pruning.registry import PRUNERS
 
 MICRO = BenchModelOptions('micro')
@@ -162,7 +162,7 @@ def test_methods_take_turns_and_see_every_frame(refresh):
     assert [s.refresh_ms for s in samples['b']] == [3.0 if refresh else None] * 3
 
 
-class Curious:
+class Curious(Pruner):
     """Notes what a query brings: motion, the frame a step before, and a chance to refresh."""
 
     name, history_s = 'curious', 0.3
@@ -185,9 +185,6 @@ class Curious:
     def refresher(self):
         self.refreshed += 1
         return None
-
-    def reset(self):
-        pass
 
 
 def test_a_stateful_method_gets_what_it_needs(monkeypatch):

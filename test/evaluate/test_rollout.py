@@ -76,9 +76,8 @@ def test_a_pruner_that_compares_frames_is_shown_every_step(line_scene, script_po
     assert {c for c, *_ in policy.watched} == {'primary', 'wrist'}
 
 
-@pytest.mark.parametrize('history_s', [None, 0.0])
-def test_for_the_others_only_queries_are_rendered(line_scene, script_policy, history_s):
-    policy, scene = script_policy(history_s=history_s), line_scene()
+def test_for_the_others_only_queries_are_rendered(line_scene, script_policy):
+    policy, scene = script_policy(), line_scene()
     run_episode(policy, scene, 0, 19)
     assert scene.rendered_at == [0, 8, 16] and policy.watched == []
     assert [o.images['primary'][-1, -1, 0] for o in policy.seen] == [1, 9, 17]

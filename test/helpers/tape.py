@@ -85,5 +85,5 @@ def _tensors(value: Any) -> Any:
         return
     yield from (value.actions, value.embeddings)
     yield from (value.walk.ids, value.walk.positions, *value.walk.kept_by_site.values())
-    if value.walk.seen is not None:
-        yield value.walk.seen
+    if value.walk.visible is not None:
+        yield value.walk.visible

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vla_prune_ros.pruning.base import Pruner, PruningSite
+
 if find_spec('rclpy') is not None:  # else every test here is skipped
     import rclpy
     from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -275,7 +277,7 @@ class PolicyRig:
         self.robot.client.destroy_node()
 
 
-class RecordingPruner:
+class RecordingPruner(Pruner):
     """Keeps everything, asks for motion and frames, and remembers what it was told.
 
     ``harvest`` is called at every layer of a refresh.
@@ -320,14 +322,12 @@ class RecordingPruner:
         return None if self.harvest is None else _Refresher(self.harvest)
 
 
-class _Refresher:
+class _Refresher(Pruner):
     """Sees every layer of the micro checkpoint, which has three."""
 
     name = 'refresher'
 
     def __init__(self, harvest: Callable[[int], None]) -> None:
-        from vla_prune_ros.pruning.base import PruningSite
-
         self.sites = tuple(PruningSite(layer) for layer in range(3))
         self._harvest = harvest
 
@@ -336,9 +336,6 @@ class _Refresher:
 
     def keep(self, view: Any) -> None:
         self._harvest(view.site.layer)
-
-    def reset(self) -> None:
-        pass
 
 
 @pytest.fixture

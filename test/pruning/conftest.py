@@ -171,14 +171,22 @@ def _walk_sites(pruner, layout, maps, hidden=None):
         x = torch.zeros(layout.length, 1) if hidden is None else hidden
         left = torch.bincount(ids // layout.patches, minlength=len(layout.cameras)).tolist()
         view = PruningContext(
-            site, layout, ids, x[positions], positions, tuple(left), seen, memory
+            site=site,
+            layout=layout,
+            ids=ids,
+            hidden=x[positions],
+            positions=positions,
+            kept_per_camera=tuple(left),
+            attention=seen,
+            memory=memory,
         )
         answer = pruner.keep(view)
         if isinstance(answer, Selection):
-            assert list(answer.left) == torch.bincount(answer.ids // layout.patches).tolist()
+            counts = torch.bincount(answer.ids // layout.patches).tolist()
+            assert list(answer.kept_per_camera) == counts
             answer = answer.ids
         ids = ids if answer is None else answer.sort().values
-    getattr(pruner, 'learn', lambda memory: None)(memory)
+    pruner.after_pass(memory)
     return ids
 
 

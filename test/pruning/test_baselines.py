@@ -47,12 +47,12 @@ def test_ids_are_ascending_unique_and_nested(case):
 def view(cameras=2, patches=256):
     layout = Layout(tuple('abc')[:cameras], patches, 1, 20, 8)
     return PruningContext(
-        PruningSite(-1),
-        layout,
-        torch.arange(layout.visual),
-        torch.zeros(layout.length, 1),
-        torch.arange(layout.length),
-        (layout.patches,) * len(layout.cameras),
+        site=PruningSite(-1),
+        layout=layout,
+        ids=torch.arange(layout.visual),
+        hidden=torch.zeros(layout.length, 1),
+        positions=torch.arange(layout.length),
+        kept_per_camera=(layout.patches,) * len(layout.cameras),
     )
 
 
@@ -96,7 +96,7 @@ def test_a_yaml_file_with_the_mapping(tmp_path):
         (None, 'pruning is None; give a name'),
         (128, 'pruning is 128; give a name'),
         (['uniform'], 'give a name'),
-        (object(), 'begin, keep and reset'),
+        (object(), 'base.Pruner'),
         ({'name': ['uniform']}, 'unknown pruning method'),
         ('{name: {a: b}}', 'unknown pruning method'),
         ({'name': 'uniform', 'budget': 64.0}, 'budget is 64.0; use whole numbers'),

@@ -12,7 +12,13 @@ PICTURE = np.zeros((28, 28, 3), np.uint8)
 
 
 def query(at_s, instruction='task', history=None):
-    return Query(LAYOUT, {}, instruction, round(at_s * 1e9), history=history)
+    return Query(
+        layout=LAYOUT,
+        model_images={},
+        instruction=instruction,
+        stamp_ns=round(at_s * 1e9),
+        history=history,
+    )
 
 
 def answers(*times_s, words=None, target=None):

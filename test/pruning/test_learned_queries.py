@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vla_prune_ros.errors import CheckpointError, ProfileError
+from vla_prune_ros.pruning.base import Pruner
 from vla_prune_ros.pruning.layout import Layout, Target, Trained
 from vla_prune_ros.pruning.methods.lightvla import LightVLAStar, query_scores
 from vla_prune_ros.pruning.registry import build_pruner
@@ -64,13 +65,15 @@ def test_what_stays_is_what_was_voted_for_at_its_layer(tiny_llama, after):
     assert walk.ids.tolist() == expected and len(expected) <= 6
 
 
-class Watching:
+class Watching(Pruner):
     """The pruner, and what it was shown."""
 
     def __init__(self, pruner, hidden):
         self._pruner, self._hidden = pruner, hidden
         self.name, self.sites = pruner.name, pruner.sites
-        self.begin, self.reset = pruner.begin, pruner.reset
+
+    def begin(self, query):
+        return self._pruner.begin(query)
 
     def keep(self, view):
         self._hidden.append(view.hidden.clone())

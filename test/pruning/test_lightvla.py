@@ -143,7 +143,7 @@ def test_a_size_adds_unseen_tokens_only(seed, cameras, more):
     pruner = LightVLA()
 
     def asked(size):
-        walk = PruningState(layout, pruner, torch.arange(layout.length), size=size)
+        walk = PruningState(layout, pruner, torch.arange(layout.length), bucket_size=size)
         return walk, walk.view(walk.site_after(-1), x)
 
     _, view = asked(None)
@@ -152,11 +152,11 @@ def test_a_size_adds_unseen_tokens_only(seed, cameras, more):
     size = min(len(exact) + more, layout.visual)
     walk, view = asked(size)
     answer = pruner.keep(view)
-    assert answer.ids[answer.seen].tolist() == exact and len(answer.ids) == size
+    assert answer.ids[answer.visible].tolist() == exact and len(answer.ids) == size
     assert answer.ids.tolist() == sorted(set(answer.ids.tolist()))
     stay = walk.decide(walk.site_after(-1), x)
     hidden = (walk.bias.flatten() == -torch.inf).nonzero().flatten().tolist()
-    unseen = [row for row in range(1, 1 + size) if not answer.seen[row - 1]]
+    unseen = [row for row in range(1, 1 + size) if not answer.visible[row - 1]]
     assert hidden == unseen and len(stay) == layout.length - layout.visual + size
     assert walk.survivors()['before_L0'].tolist() == exact
     with pytest.raises(ProfileError, match='one site only'):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from vla_prune_ros.model.checkpoint import Variant, load_model
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.base import PruningSite
+from vla_prune_ros.pruning.base import Pruner, PruningSite
 from vla_prune_ros.pruning.methods.baselines import Dense
 
 DATA = Path(__file__).resolve().parents[1] / 'data'
@@ -24,7 +24,7 @@ DENSE = sorted(MORE.glob('dense_*.safetensors'))
 L1 = Variant('l1', proprio=True, film=False)
 
 
-class Recorded:
+class Recorded(Pruner):
     """Keeps what the recorded run kept."""
 
     name = 'recorded'
@@ -32,6 +32,9 @@ class Recorded:
     def __init__(self, kept_positions):
         self.kept = kept_positions
         self.sites = tuple(PruningSite(layer) for layer in kept_positions)
+
+    def begin(self, query):
+        return 'coarse'
 
     def keep(self, view):
         """Visual original positions 1 .. V -> ids 0 .. V - 1."""

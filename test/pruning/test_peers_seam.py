@@ -60,6 +60,17 @@ def build(name, layout, budget, layers):
     return EVERY[name](Target(layout.cameras, layout.patches, layers), budget)
 
 
+def query(layout, i, motion, visual):
+    return Query(
+        layout=layout,
+        model_images={},
+        instruction='open it',
+        stamp_ns=1 + i * 400_000_000,
+        motion=motion,
+        visual=visual,
+    )
+
+
 def episode(tiny_llama, layout, pruner, seed):
     """(mode, embeddings, output, walk) of every query."""
     out = []
@@ -67,8 +78,7 @@ def episode(tiny_llama, layout, pruner, seed):
         x = tiny_llama.embeddings(layout, 10 * seed + i)
         visual = x[0, 1 : 1 + layout.visual]
         motion = MotionHint(0.1 * (1 + i), 0.0, 0.0, 'pose')
-        query = Query(layout, {}, 'open it', 1 + i * 400_000_000, motion, visual)
-        mode = pruner.begin(query)
+        mode = pruner.begin(query(layout, i, motion, visual))
         hidden, walk, _ = tiny_llama.run(layout, x, pruner)
         out.append((mode, x, hidden, walk))
     return out
@@ -151,7 +161,7 @@ def test_ties_go_to_the_lower_ids(walk_sites, name):
     hidden = torch.ones(layout.length, 2)
     for i in range(QUERIES):
         motion = MotionHint(0.1 * (1 + i), 0.0, 0.0, 'pose')
-        pruner.begin(Query(layout, {}, 'open it', 1 + i * 400_000_000, motion, hidden[1:13]))
+        pruner.begin(query(layout, i, motion, hidden[1:13]))
         left = walk_sites(pruner, layout, dict.fromkeys(range(-1, 3), flat), hidden)
     assert left.tolist() == [0, 1, 6, 7, 8]
 
@@ -179,7 +189,7 @@ def test_everything_stays_on_the_device(walk_sites, name):
         x, maps = hidden.to(device), dict.fromkeys(range(-1, 3), seen.to(device))
         for i in range(QUERIES):
             motion = MotionHint(0.1 * (1 + i), 0.0, 0.0, 'pose')
-            pruner.begin(Query(layout, {}, 'open it', 1 + i, motion, x[1:13]))
+            pruner.begin(query(layout, i, motion, x[1:13]))
             left[device] = walk_sites(pruner, layout, maps, x)
     assert left['cuda'].device.type == 'cuda'
     assert left['cuda'].tolist() == left['cpu'].tolist()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.pruning.base import Layout, PruningSite
+from vla_prune_ros.pruning.base import Layout, Pruner, PruningSite
 from vla_prune_ros.pruning.forward_state import check_kept
 from vla_prune_ros.pruning.layout import Target
 from vla_prune_ros.pruning.methods.baselines import Dense
@@ -19,7 +19,7 @@ from vla_prune_ros.pruning.registry import PRUNERS, build_pruner
 LAYERS = 3  # of the tiny decoder
 
 
-class Scripted:
+class Scripted(Pruner):
     """Keeps the given ids at the given layers.
 
     :param hidden: False: chosen before the layer's output is computed.
@@ -44,9 +44,6 @@ class Scripted:
             if self.script[view.site.layer] is None
             else torch.tensor(self.script[view.site.layer])
         )
-
-    def reset(self):
-        """Nothing to forget."""
 
 
 @st.composite

@@ -82,7 +82,13 @@ class Episode:
         images = {c: self.frame(self.number) for c in self.layout.cameras}
         self.history.push_prepared(self.stamp_ns, images)
         query = Query(
-            self.layout, images, instruction, self.stamp_ns, motion, None, self.history, images
+            layout=self.layout,
+            model_images=images,
+            instruction=instruction,
+            stamp_ns=self.stamp_ns,
+            motion=motion,
+            history=self.history,
+            frames=images,
         )
         mode = self.pruner.begin(query)
         if embeddings is None:

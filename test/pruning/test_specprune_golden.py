@@ -19,7 +19,7 @@ from vla_prune_ros.model.checkpoint import Variant, load_model
 from vla_prune_ros.model.normalization import read_statistics
 from vla_prune_ros.model.proprio import unnormalize
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.base import Query
+from vla_prune_ros.pruning.base import Pruner, Query
 from vla_prune_ros.pruning.layout import Target
 from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.pruning.selection import best_per_camera
@@ -67,12 +67,15 @@ class Frames:
         return self._frames[camera].numpy()
 
 
-class Spy:
+class Spy(Pruner):
     """Passes everything on to a pruner and keeps what it saw."""
 
     def __init__(self, pruner):
         self._pruner, self.views, self.importance = pruner, {}, {}
-        self.name, self.sites, self.learn = pruner.name, pruner.sites, pruner.learn
+        self.name, self.sites, self.after_pass = pruner.name, pruner.sites, pruner.after_pass
+
+    def begin(self, query):
+        return self._pruner.begin(query)
 
     def keep(self, view):
         """Note the view, and the running score before the layer's prune."""
@@ -118,7 +121,18 @@ def test_four_queries_of_the_released_code(case, checkpoint_of, embed):
         images = {c: inputs[f'q{q}.current.{c}'].numpy() for c in CAMERAS}
         pruner.mode = query_mode
         stamp_ns = (1 + 8 * q) * PERIOD_NS
-        assert pruner.begin(Query(layout, images, task, stamp_ns, history=frames)) == query_mode
+        assert (
+            pruner.begin(
+                Query(
+                    layout=layout,
+                    model_images=images,
+                    instruction=task,
+                    stamp_ns=stamp_ns,
+                    history=frames,
+                )
+            )
+            == query_mode
+        )
         low_change = torch.cat([golden[f'q{q}.low_change.{c}'] for c in CAMERAS])
         if q == 0:
             counts = pruner.evidence.removable.view(2, 256).sum(1).tolist()
@@ -182,7 +196,7 @@ def text_scores(golden, q, view, counts):
         return
     seen = view.attention.mean(0)
     wide = [2 * k for k in counts] if layer == 0 else counts
-    top = best_per_camera(view.ids, seen, view.left, wide)
+    top = best_per_camera(view.ids, seen, view.kept_per_camera, wide)
     for camera, name in enumerate(CAMERAS):
         mine = view.ids // 256 == camera
         close(seen[mine], golden[q + f'text_score.L{layer}.{name}'], 1e-6)

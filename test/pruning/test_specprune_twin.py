@@ -60,7 +60,15 @@ class Scene:
         frames = {c: self.frame(c) for c in self.names}
         self.history.push_prepared(self.stamp_ns, frames)
         mode = self.pruner.begin(
-            Query(self.layout, frames, 'task', self.stamp_ns, motion, None, self.history, frames)
+            Query(
+                layout=self.layout,
+                model_images=frames,
+                instruction='task',
+                stamp_ns=self.stamp_ns,
+                motion=motion,
+                history=self.history,
+                frames=frames,
+            )
         )
         maps = torch.rand(LAYERS, self.layout.length, self.layout.visual, generator=self.torch)
         return mode, self.walk(self.pruner, maps.softmax(-1))
@@ -79,20 +87,21 @@ class Scene:
             stay = ids if answer is None else answer.sort().values
             seen.append((site.layer, ids.tolist(), attention, stay.tolist()))
             ids = stay
-        getattr(pruner, 'learn', lambda memory: None)(memory)
+        pruner.after_pass(memory)
         return seen
 
 
 def _view(site, layout, ids, positions, attention, memory):
+    camera = ids // layout.patches
     return PruningContext(
-        site,
-        layout,
-        ids,
-        torch.zeros(len(positions), 1),
-        positions,
-        tuple(torch.bincount(ids // layout.patches, minlength=len(layout.cameras)).tolist()),
-        attention,
-        memory,
+        site=site,
+        layout=layout,
+        ids=ids,
+        hidden=torch.zeros(len(positions), 1),
+        positions=positions,
+        kept_per_camera=tuple(torch.bincount(camera, minlength=len(layout.cameras)).tolist()),
+        attention=attention,
+        memory=memory,
     )
 
 
@@ -297,14 +306,13 @@ def test_broken_numbers_in_one_query_do_not_stay():
     scene.query()
     mode = scene.pruner.begin(
         Query(
-            scene.layout,
-            {c: scene.frame(c) for c in scene.names},
-            'task',
-            scene.stamp_ns + CHUNK_NS,
-            FAST,
-            None,
-            scene.history,
-            {c: scene.frame(c) for c in scene.names},
+            layout=scene.layout,
+            model_images={c: scene.frame(c) for c in scene.names},
+            instruction='task',
+            stamp_ns=scene.stamp_ns + CHUNK_NS,
+            motion=FAST,
+            history=scene.history,
+            frames={c: scene.frame(c) for c in scene.names},
         )
     )
     assert mode == 'coarse'

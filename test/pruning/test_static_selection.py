@@ -71,7 +71,9 @@ def test_fill_by_rank(scene, by_text, random):
         None if by_text else torch.tensor(rest, dtype=torch.float32),
     )
     assert got.ids.tolist() == sorted(want)
-    assert list(got.left) == [sum(i // patches == c for i in want) for c in range(len(budget))]
+    assert list(got.kept_per_camera) == [
+        sum(i // patches == c for i in want) for c in range(len(budget))
+    ]
 
 
 @given(st.sets(st.integers(0, 9)))

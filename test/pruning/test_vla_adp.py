@@ -117,7 +117,13 @@ def motion(speed):
 
 def query(index=0, speed=0.1, instruction='pick up the cup', stamp_ns=None):
     stamp_ns = index * CHUNK_NS + 1 if stamp_ns is None else stamp_ns
-    return Query(LAYOUT, {}, instruction, stamp_ns, motion(speed))
+    return Query(
+        layout=LAYOUT,
+        model_images={},
+        instruction=instruction,
+        stamp_ns=stamp_ns,
+        motion=motion(speed),
+    )
 
 
 def modes(pruner, queries):

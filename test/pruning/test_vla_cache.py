@@ -91,7 +91,7 @@ def repaint(images, layout, patches_of, seed):
 
 
 def query_of(layout, images, stamp_ns=0, instruction='pick up the bowl'):
-    return Query(layout, images, instruction, stamp_ns)
+    return Query(layout=layout, model_images=images, instruction=instruction, stamp_ns=stamp_ns)
 
 
 def run(pruner, layout, x, model=OURS):

@@ -124,7 +124,9 @@ def cases(draw):
 
 def query(layout, index=0, visual=None, instruction='pick up the cup', stamp_ns=None):
     stamp_ns = index * 400_000_000 + 1 if stamp_ns is None else stamp_ns
-    return Query(layout, {}, instruction, stamp_ns, visual=visual)
+    return Query(
+        layout=layout, model_images={}, instruction=instruction, stamp_ns=stamp_ns, visual=visual
+    )
 
 
 def sequence(pruner, walk_sites, layout, maps, visual=None):

@@ -6,7 +6,7 @@ A query launches some thousand small kernels; on a fast device the time goes int
 A CUDA graph launches them all at once, but only what a device can do without the host: fixed
 shapes, fixed addresses, no number that the host has to look at. Inputs are therefore copied into
 tensors that stay, a pruner's answers have sizes that follow from the mode alone
-(``Pruner.static``), and what it learns is overwritten in place.
+(``Pruner.capturable``), and what it learns is overwritten in place.
 """
 
 from collections.abc import Callable, Hashable
@@ -148,12 +148,14 @@ class Recorded:
         """See :class:`.Forward`. Selection is a part of the program, so that its time is in
         ``'language'``; so is the head's."""
         layout, pruner, size = inputs.layout, inputs.pruner, None
-        if getattr(pruner, 'counted', False):
+        if pruner.bucketed:
             with stage(SELECTION):
                 size = self._size(inputs)
 
         def query(*tensors: Tensor | None) -> Act:
-            return self._model.decode_actions(*tensors, layout, pruner, checked=False, size=size)
+            return self._model.decode_actions(
+                *tensors, layout, pruner, checked=False, bucket_size=size
+            )
 
         with stage('language'):
             act = self._run((layout, inputs.mode, size), query, *inputs.tensors)
@@ -233,7 +235,7 @@ def why_eager(model: OpenVLAOFT, pruner: Pruner) -> str:
     """Why a query cannot be recorded; empty where it can."""
     if model.size.head == 'diffusion':
         return 'a diffusion head makes several passes'
-    if not getattr(pruner, 'static', False):
+    if not pruner.capturable:
         return f'how many tokens {pruner.name} keeps depends on the data'
     return ''
 

@@ -45,10 +45,10 @@ class EpisodeFrames:
     """
 
     def __init__(self, pruner: Pruner, profile: Profile, fast_images: bool) -> None:
-        self._halved = getattr(pruner, 'halved', False)
+        self._halved = pruner.half_resolution
         exact = partial(prepare_image, pre_resize=profile.pre_resize, fast=fast_images)
         self._exact = exact
-        self.history = self._new_history(getattr(pruner, 'history_s', 0.0), profile)
+        self.history = self._new_history(pruner.history_s, profile)
         self._ahead: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def watch(self, camera: str, stamp_ns: int, frame: Frame) -> None:
@@ -253,7 +253,6 @@ class Policy:
         by_site = act.walk.masks()
         everything = layout.camera_masks(torch.arange(layout.visual))
         kept = next(reversed(by_site.values()), everything)
-        report = getattr(self.pruner, 'report', dict)
         return Inference(
             actions,
             normalized,
@@ -264,7 +263,7 @@ class Policy:
             images,
             build_prompt(observation.instruction),
             observation.stamp_ns,
-            report(),
+            self.pruner.report(),
         )
 
     @torch.inference_mode()
@@ -310,7 +309,7 @@ class Policy:
         :param proceed: asked before each layer; False gives the refresh up.
         :returns: milliseconds, or None where there was nothing to refresh or it was given up.
         """
-        refresher = getattr(self.pruner, 'refresher', lambda: None)()
+        refresher = self.pruner.refresher()
         if refresher is None or self._last is None:
             return None
         start = time.perf_counter()
@@ -393,7 +392,7 @@ class Policy:
             **self._about,
             'profile': self.profile.name,
             'unnorm_key': self.statistics.key,
-            'pruning': getattr(self.pruner, 'label', self.pruner.name),
+            'pruning': self.pruner.label,
             'parameters': parameter_count(self.model),
             'device': str(self.device),
             'engine': self._forward.name,
@@ -409,8 +408,17 @@ class Policy:
     ) -> str:
         stamp_ns = observation.stamp_ns
         frames = self._frames.query(stamp_ns, observation.images, images)
-        told = layout, images, observation.instruction, stamp_ns, motion
-        return self.pruner.begin(Query(*told, visual, self._frames.history, frames))
+        query = Query(
+            layout=layout,
+            model_images=images,
+            instruction=observation.instruction,
+            stamp_ns=stamp_ns,
+            motion=motion,
+            visual=visual,
+            history=self._frames.history,
+            frames=frames,
+        )
+        return self.pruner.begin(query)
 
     def _state(self, observation: Observation) -> Tensor | None:
         state = normalized_state(observation, self.statistics, self.profile)

@@ -226,9 +226,9 @@ def decoder_layer(
     if only is not None:
         x, cos, sin = (t[:, only] for t in (x, cos, sin))
     q = rotated(q, cos, sin)
-    if walk.reuses:
+    if walk.caches_kv:
         with stage(SELECTION):
-            k, v = walk.reused(attn.layer_idx, k, v)
+            k, v = walk.with_cached_kv(attn.layer_idx, k, v)
     k, v = (
         t.repeat_interleave(attn.num_key_value_groups, dim=1)
         if attn.num_key_value_groups > 1

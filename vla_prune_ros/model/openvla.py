@@ -185,14 +185,14 @@ class OpenVLAOFT(nn.Module):
         trace: list[Tensor] | None = None,
         stage: Stage = nullcontext,
         checked: bool = True,
-        size: int | None = None,
+        bucket_size: int | None = None,
     ) -> tuple[Tensor, PruningState]:
         """(1, S, D) -> read-out hidden states (1, K * D, D), and the walk: who survived.
 
-        :param checked, size: see :class:`PruningState`.
+        :param checked, bucket_size: see :class:`PruningState`.
         """
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)
-        walk = PruningState(layout, pruner, positions, checked, size)
+        walk = PruningState(layout, pruner, positions, checked, bucket_size)
         return self.language_model(embeddings, walk, trace, stage), walk
 
     def harvest(
@@ -236,15 +236,17 @@ class OpenVLAOFT(nn.Module):
         step: int = 0,
         stage: Stage = nullcontext,
         checked: bool = True,
-        size: int | None = None,
+        bucket_size: int | None = None,
     ) -> Act:
         """One pass of the decoder: the chunk, or what a diffusion head predicts of the noise.
 
-        :param noisy: see :meth:`embed`. :param checked, size: see :class:`PruningState`.
+        :param noisy: see :meth:`embed`. :param checked, bucket_size: see :class:`PruningState`.
         """
         with stage('language'):
             x = self.embed(visual, prompt_ids, proprio, layout, noisy, step)
-            hidden, walk = self.decode(x, layout, pruner, stage=stage, checked=checked, size=size)
+            hidden, walk = self.decode(
+                x, layout, pruner, stage=stage, checked=checked, bucket_size=bucket_size
+            )
         with stage('head'):
             return Act(self._head(hidden), walk, x)
 

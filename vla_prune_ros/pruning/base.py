@@ -9,10 +9,11 @@ positions in the un-pruned sequence; kept tokens keep theirs, so RoPE sees the g
 What ends an episode for a pruner, whether or not somebody says so.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -65,37 +66,36 @@ class Selection(NamedTuple):
     """An answer whose size the host knows, so that no one waits for the device to count it.
 
     :param ids: int64 (n,), ascending, a subset of ``PruningContext.ids``.
-    :param left: how many of them each camera has; None where only the device knows.
-    :param seen: bool (n,), False for tokens that only fill up to the size that was asked for: no
-        row sees them in any layer, and nobody is told that they are there. At the last site only.
+    :param kept_per_camera: how many of them each camera has; None where only the device knows.
+    :param visible: bool (n,), False for tokens that only fill the bucket: they are masked in every
+        layer and reported nowhere. At the last site only.
     """
 
     ids: Tensor
-    left: tuple[int, ...] | None
-    seen: Tensor | None = None
+    kept_per_camera: tuple[int, ...] | None
+    visible: Tensor | None = None
 
     @classmethod
     def of(cls, per_camera: Sequence[Tensor]) -> 'Selection':
-        """From the ids that stay of each camera, in any order."""
+        """From the kept ids of each camera, in any order."""
         ids = torch.cat(list(per_camera)).sort().values
         return cls(ids, tuple(len(part) for part in per_camera))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PruningContext:
     """What a pruner sees at a site.
 
-    :param ids: int64 (n,), ascending: original ids of the visual tokens that are still there.
-    :param hidden: (S', D) residual stream of every surviving token at this site; None where the
-        site does not ask for it.
-    :param positions: int64 (S',) original positions of the surviving tokens.
-    :param left: how many of ``ids`` each camera has.
+    :param ids: int64 (n,), ascending: original ids of the visual tokens that are left.
+    :param hidden: (S', D) residual stream at this site; None where the site does not ask for it.
+    :param positions: int64 (S',) original positions of the tokens that are left.
+    :param kept_per_camera: how many of ``ids`` each camera has.
     :param attention: float32 (R, n), mean over heads of the site's scores from the asked rows to
-        the surviving visual tokens; None where the site asks for none.
-    :param size: answer with so many tokens, filled up by some that are not ``seen``; None for as
-        many as there are.
+        the visual tokens that are left; None where the site asks for none.
     :param all_keys: float32 (R, S' or more), the same scores for every key:
-        ``positions`` in order, then the tokens that the pruner's ``reuse`` showed in that layer.
+        ``positions`` in order, then the tokens that ``Pruner.cached_kv`` added in that layer.
+    :param bucket_size: answer with so many tokens, filled up by some that are not ``visible``;
+        None for as many as there are.
     :param memory: what a pruner keeps from site to site of one pass; empty when a pass begins. A
         diffusion head makes several passes per query.
     """
@@ -105,14 +105,14 @@ class PruningContext:
     ids: Tensor
     hidden: Tensor | None
     positions: Tensor
-    left: tuple[int, ...]
+    kept_per_camera: tuple[int, ...]
     attention: Tensor | None = None
-    memory: dict[str, Any] = field(default_factory=dict)
     all_keys: Tensor | None = None
-    size: int | None = None
+    bucket_size: int | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Query:
     """What a pruner is told when an inference begins.
 
@@ -134,41 +134,74 @@ class Query:
     frames: Mapping[str, np.ndarray] | None = None
 
 
-class Pruner(Protocol):
-    """Decides which visual tokens stay. State, if any, lives between ``reset`` calls.
+class Pruner(ABC):
+    """Decides which visual tokens are kept; state, if any, lives between :meth:`reset` calls.
 
-    Optional attributes, found by name:
-
-    - ``static: bool``: True where ``keep`` only computes: every answer is None or a
-      :class:`Selection`, shapes follow from the mode alone, and state that outlives the pass is
-      kept in tensors that are overwritten in place. Such a method can be captured once and
-      replayed (``engine/programs.py``).
-    - ``counted: bool``: True where the data say how many tokens stay, at one site before layer 0.
-      Such a static method has ``count(view) -> Tensor``, that number on the device, and heeds
-      ``PruningContext.size``.
-    - ``learn(memory) -> None``: called on the host when a pass is over, with its
-      ``PruningContext.memory``; after a replay, with the memory of the pass that was captured.
-    - ``history_s: float``: seconds of frames that ``Query.history`` must reach back; without it,
-      or at 0, no frames are kept.
-    - ``halved: bool``: True where frames are compared at half the resolution.
-    - ``report() -> Mapping[str, float | int | str]``: what the last query decided and why.
-    - ``reuse(layer, ids, k, v) -> (k, v) | None``: called in every layer with the rotated keys
-      and values (1, kv heads, n, d) of the visual tokens ``ids`` that are left; answers keys and
-      values (1, kv heads, m, d) of tokens that are gone but still seen, or None.
-    - ``refresher() -> Pruner | None``: a pruner that keeps everything and harvests what the next
-      query needs, for a pass after the chunk is out; None where nothing is to be refreshed.
+    A subclass sets ``name`` and ``sites``, and writes :meth:`begin` and :meth:`keep`. Everything
+    else has a default.
     """
 
     name: str
     sites: tuple[PruningSite, ...]
 
+    capturable = False
+    """``keep`` only computes: every answer is None or a :class:`Selection`, shapes follow from the
+    mode alone, and state that outlives the pass is kept in tensors that are overwritten in place.
+    Such a method can be captured once and replayed (:mod:`vla_prune_ros.engine.graphs`)."""
+
+    bucketed = False
+    """The data say how many tokens are kept, at one site before layer 0. Such a capturable method
+    has :meth:`count` and heeds ``PruningContext.bucket_size``."""
+
+    history_s = 0.0
+    """Seconds of frames that ``Query.history`` must reach back; at 0 no frames are kept."""
+
+    half_resolution = False
+    """Frames are compared at half the resolution."""
+
+    @property
+    def label(self) -> str:
+        """Name for reports, with the preset where there is one."""
+        return self.name
+
+    @abstractmethod
     def begin(self, query: Query) -> str:
         """Start an inference; returns the mode: ``'dense'``, ``'coarse'`` or ``'fine'``."""
 
-    def keep(self, view: PruningContext) -> 'Tensor | Selection | None':
-        """Original ids that stay, a subset of ``view.ids``; None keeps all."""
+    @abstractmethod
+    def keep(self, context: PruningContext) -> 'Tensor | Selection | None':
+        """Original ids that are kept, a subset of ``context.ids``; None keeps all."""
 
-    def reset(self) -> None:
+    def count(self, context: PruningContext) -> Tensor:
+        """How many tokens :meth:`keep` would keep, on the device: int64 (). ``bucketed`` only."""
+        raise NotImplementedError(f'{self.name} is bucketed and has no count')
+
+    def cached_kv(
+        self, layer: int, ids: Tensor, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Keys and values of dropped tokens that are still attended to: (1, kv heads, m, d) each.
+
+        Called in every layer, if overridden.
+
+        :param ids: int64 (n,), the visual tokens that are left.
+        :param k: (1, kv heads, n, d), their rotated keys; ``v``, their values, alike.
+        """
+        return None
+
+    def after_pass(self, memory: Mapping[str, Any]) -> None:  # noqa: B027 (most need none)
+        """A pass is over. Called on the host with its ``PruningContext.memory``; after a replay,
+        with the memory of the pass that was captured."""
+
+    def refresher(self) -> 'Pruner | None':
+        """A pruner that keeps everything and harvests what the next query needs, for a pass after
+        the chunk is out; None where nothing is to be refreshed."""
+        return None
+
+    def report(self) -> Mapping[str, float | int | str]:
+        """What the last query decided and why."""
+        return {}
+
+    def reset(self) -> None:  # noqa: B027 (most have no state)
         """Forget everything learnt from earlier inferences."""
 
 

@@ -1,6 +1,6 @@
 """One walk of a pruner through the layers: what is left, and what is gathered.
 
-The model's side of the seam in :mod:`.plan`: it asks at each site, checks the answers, and keeps
+The model's side of the seam in :mod:`.base`: it asks at each site, checks the answers, and keeps
 the book of positions.
 """
 
@@ -48,7 +48,7 @@ class PruningState:
 
     :param positions: int64 (S',) original positions that are left.
     :param checked: whether answers are held against what is left, for which the host waits.
-    :param size: see :class:`PruningContext`.
+    :param bucket_size: see :class:`PruningContext`.
     :param kept_by_site: site name -> int64 (n,) original visual ids that were left behind it.
     """
 
@@ -56,16 +56,18 @@ class PruningState:
     pruner: Pruner
     positions: Tensor
     checked: bool = True
-    size: int | None = None
+    bucket_size: int | None = None
     kept_by_site: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._sites = {site.layer: site for site in self.pruner.sites}
         self._memory: dict[str, Any] = {}
-        self._reuse = getattr(self.pruner, 'reuse', None)
+        self.caches_kv = type(self.pruner).cached_kv is not Pruner.cached_kv
         self._ids = torch.arange(self.layout.visual, device=self.positions.device)
-        self._left: tuple[int, ...] | None = (self.layout.patches,) * len(self.layout.cameras)
-        self.seen: Tensor | None = None
+        self._per_camera: tuple[int, ...] | None = (self.layout.patches,) * len(
+            self.layout.cameras
+        )
+        self.visible: Tensor | None = None
         self.bias: Tensor | None = None
 
     @property
@@ -74,22 +76,22 @@ class PruningState:
         return self._ids
 
     @property
-    def left(self) -> tuple[int, ...]:
+    def kept_per_camera(self) -> tuple[int, ...]:
         """How many of :attr:`ids` each camera has; the host waits where nobody told it."""
-        if self._left is None:
+        if self._per_camera is None:
             camera = self._ids // self.layout.patches
             counts = torch.bincount(camera, minlength=len(self.layout.cameras))
-            self._left = tuple(counts.tolist())
-        return self._left
+            self._per_camera = tuple(counts.tolist())
+        return self._per_camera
 
     def survivors(self) -> dict[str, Tensor]:
         """``kept_by_site`` without tokens that only fill up a size; the host waits for it."""
-        if self.seen is None:
+        if self.visible is None:
             return self.kept_by_site
         *before, last = self.kept_by_site
         return {
             **{site: self.kept_by_site[site] for site in before},
-            last: self.kept_by_site[last][self.seen],
+            last: self.kept_by_site[last][self.visible],
         }
 
     def masks(self) -> dict[str, dict[str, np.ndarray]]:
@@ -115,19 +117,14 @@ class PruningState:
         rows = [p - gone if p >= first else p for p in positions]
         return _on_device(tuple(rows), self.positions.device, torch.is_inference_mode_enabled())
 
-    @property
-    def reuses(self) -> bool:
-        """True where the pruner shows keys and values of tokens that are gone."""
-        return self._reuse is not None
-
-    def reused(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of ``layer``, with those of gone tokens that a pruner still shows.
+    def with_cached_kv(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of ``layer``, with those that the pruner adds of dropped tokens.
 
         :param k: (1, kv heads, S', d), rotated.
         :returns: (1, kv heads, S' + m, d) each; the added ones come last.
         """
         seen = slice(1, 1 + len(self._ids))
-        more = self._reuse(layer, self._ids, k[:, :, seen], v[:, :, seen])
+        more = self.pruner.cached_kv(layer, self._ids, k[:, :, seen], v[:, :, seen])
         if more is None:
             return k, v
         return torch.cat([k, more[0]], dim=2), torch.cat([v, more[1]], dim=2)
@@ -153,8 +150,8 @@ class PruningState:
         self._ids = kept
         self.positions = self.positions[stay]
         self.kept_by_site[site.name] = kept
-        if isinstance(answer, Selection) and answer.seen is not None:
-            self._hide(answer.seen, len(rest), hidden.dtype)
+        if isinstance(answer, Selection) and answer.visible is not None:
+            self._hide(answer.visible, len(rest), hidden.dtype)
         return stay
 
     def view(
@@ -164,34 +161,32 @@ class PruningState:
 
         :raises ProfileError: a site before it was filled up.
         """
-        if self.seen is not None:
+        if self.visible is not None:
             raise ProfileError(
                 f'{site.name} comes after a site that was filled up to a size',
                 'choose at one site only',
             )
         seen = None if attention is None else attention[:, 1 : 1 + len(self._ids)]
         return PruningContext(
-            site,
-            self.layout,
-            self._ids,
-            hidden[0] if site.hidden else None,
-            self.positions,
-            self.left,
-            seen,
-            self._memory,
-            attention,
-            self.size,
+            site=site,
+            layout=self.layout,
+            ids=self._ids,
+            hidden=hidden[0] if site.hidden else None,
+            positions=self.positions,
+            kept_per_camera=self.kept_per_camera,
+            attention=seen,
+            all_keys=attention,
+            bucket_size=self.bucket_size,
+            memory=self._memory,
         )
 
     def finish(self) -> None:
         """Tell the pruner that the pass is over."""
-        learn = getattr(self.pruner, 'learn', None)
-        if learn is not None:
-            learn(self._memory)
+        self.pruner.after_pass(self._memory)
 
     def _accept(self, answer: 'Tensor | Selection', site: PruningSite) -> Tensor:
         known = isinstance(answer, Selection)
-        self._left = answer.left if known else None
+        self._per_camera = answer.kept_per_camera if known else None
         ids = answer.ids if known else answer
         return check_kept(ids, self._ids, site) if self.checked else ids
 
@@ -199,5 +194,5 @@ class PruningState:
         """No row sees the visual tokens that are not ``seen``: (1, 1, 1, S') for the logits."""
         visible = torch.cat([seen.new_ones(1), seen, seen.new_ones(rest)])
         logits = torch.zeros(len(visible), dtype=dtype, device=seen.device)
-        self.seen = seen
+        self.visible = seen
         self.bias = logits.masked_fill(~visible, -torch.inf)[None, None, None]

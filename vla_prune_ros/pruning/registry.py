@@ -89,12 +89,12 @@ def read_spec(spec: 'str | Path | Mapping[str, Any] | Pruner') -> 'Mapping[str, 
 
 
 def _require_pruner(spec: Any) -> Pruner:
-    if all(hasattr(spec, name) for name in ('name', 'sites', 'begin', 'keep', 'reset')):
+    if isinstance(spec, Pruner):
         return spec
     raise ProfileError(
         f'pruning is {spec!r}',
-        "give a name like 'specprune', a mapping, a YAML file, or an object with name, sites, "
-        'begin, keep and reset',
+        "give a name like 'specprune', a mapping, a YAML file, or an instance of "
+        'vla_prune_ros.pruning.base.Pruner',
     )
 
 

@@ -177,7 +177,7 @@ def step_limit(scene: Scene) -> int:
 
 
 def _compares_frames(policy: 'Policy') -> bool:
-    return bool(getattr(policy.pruner, 'history_s', 0.0))
+    return policy.pruner.history_s > 0
 
 
 class _Run:

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from ...errors import ProfileError
-from ..base import PruningContext, PruningSite, Query, Selection
+from ..base import Pruner, PruningContext, PruningSite, Query, Selection
 from ..layout import Target
 from ..selection import Budget, budgets
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Pruner):
     """No pruning at all: the published model."""
 
-    name: str = 'dense'
-    static: bool = True
-    sites: tuple[PruningSite, ...] = ()
+    name = 'dense'
+    capturable = True
+    sites = ()
 
     @classmethod
     def build(cls, target: Target) -> 'Dense':
@@ -31,11 +31,7 @@ class Dense:
         return 'dense'
 
     def keep(self, view: PruningContext) -> Tensor | None:
-        """Everything stays."""
         return None
-
-    def reset(self) -> None:
-        """Nothing to forget."""
 
 
 def bayer_matrix(side: int) -> Tensor:
@@ -82,7 +78,7 @@ def _grid(patches: int, left: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Pruner):
     """A fixed, evenly spread subset of each camera's tokens, chosen before layer 0.
 
     The stratified baseline that any selection must beat (reference study: 384 and 256 of 512
@@ -92,9 +88,9 @@ class Uniform:
     """
 
     budget: tuple[int, ...] = (128,)
-    name: str = 'uniform'
-    static: bool = True
-    sites: tuple[PruningSite, ...] = (PruningSite(-1),)
+    name = 'uniform'
+    capturable = True
+    sites = (PruningSite(-1),)
 
     def __post_init__(self) -> None:
         if not self.budget or any(int(b) != b or b < 1 for b in self.budget):
@@ -117,6 +113,3 @@ class Uniform:
         cameras = range(len(view.layout.cameras))
         left = tuple(min(self.budget[min(i, len(self.budget) - 1)], patches) for i in cameras)
         return Selection(_grid(patches, left, view.ids.device), left)
-
-    def reset(self) -> None:
-        """Nothing to forget."""

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..base import PruningContext, PruningSite, Query, Selection
+from ..base import Pruner, PruningContext, PruningSite, Query, Selection
 from ..knobs import switch
 from ..layout import Target
 from ..selection import Budget, budgets, cosine_distance, diverse_per_camera, farthest_first
 
 
 @dataclass(frozen=True)
-class DivPrune:
+class DivPrune(Pruner):
     """DivPrune (arXiv 2503.02175): greedy max-min diversity before layer 0, no attention.
 
     Distance is 1 - cosine of the projected patch features, what the language model is given. As
@@ -31,8 +31,8 @@ class DivPrune:
 
     budget: tuple[int, ...]
     joint: bool = False
-    name: str = 'divprune'
-    sites: tuple[PruningSite, ...] = (PruningSite(-1),)
+    name = 'divprune'
+    sites = (PruningSite(-1),)
 
     @classmethod
     def build(cls, target: Target, budget: Budget = None, joint: bool = False) -> 'DivPrune':
@@ -45,7 +45,7 @@ class DivPrune:
         return cls(budgets('divprune', budget, target), switch('divprune', 'joint', joint))
 
     @property
-    def static(self) -> bool:
+    def capturable(self) -> bool:
         """Where all compete, the data say how many each camera keeps."""
         return not self.joint
 
@@ -61,9 +61,6 @@ class DivPrune:
             distance = cosine_distance(features)[None]
             return farthest_first(distance, min(n, sum(self.budget)))[0]
         return Selection.of(diverse_per_camera(features, view.layout.patches, self.budget))
-
-    def reset(self) -> None:
-        """Nothing to forget."""
 
     def report(self) -> dict[str, float | int | str]:
         """The choice depends on the picture alone."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..base import PruningContext, PruningSite, Query, Selection, text_positions
+from ..base import Pruner, PruningContext, PruningSite, Query, Selection, text_positions
 from ..knobs import one_of, switch, whole
 from ..layout import Layout, Target
 from ..selection import Budget, best_first, best_per_camera, budgets
@@ -36,7 +36,7 @@ ROWS: Mapping[str, Callable[[Layout], Sequence[int]]] = {
 
 
 @dataclass(frozen=True)
-class FastV:
+class FastV(Pruner):
     """FastV (arXiv 2403.06764), on the bidirectional decoder of OpenVLA-OFT.
 
     A token's score is the attention that it receives in the last layer before the cut, mean over
@@ -66,7 +66,7 @@ class FastV:
     layer: int = 2
     rows: str = 'all'
     joint: bool = False
-    name: str = 'fastv'
+    name = 'fastv'
 
     @classmethod
     def build(
@@ -93,7 +93,7 @@ class FastV:
         )
 
     @property
-    def static(self) -> bool:
+    def capturable(self) -> bool:
         """One ranking of all cameras leaves each of them as many as the data say."""
         return not self.joint
 
@@ -111,10 +111,7 @@ class FastV:
         scores = self._scores(view.attention)
         if self.joint:
             return view.ids[best_first(scores)[: sum(self.budget)]]
-        return Selection.of(best_per_camera(view.ids, scores, view.left, self.budget))
-
-    def reset(self) -> None:
-        """Nothing to forget."""
+        return Selection.of(best_per_camera(view.ids, scores, view.kept_per_camera, self.budget))
 
     def report(self) -> dict[str, float | int | str]:
         """Whose attention decided."""

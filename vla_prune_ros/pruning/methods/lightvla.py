@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, ProfileError
-from ..base import PruningContext, PruningSite, Query, Selection
+from ..base import Pruner, PruningContext, PruningSite, Query, Selection
 from ..knobs import switch
 from ..layout import Target
 from ..selection import Budget, budgets
@@ -74,7 +74,7 @@ METHOD = 'lightvla'
 
 
 @dataclass(frozen=True)
-class LightVLA:
+class LightVLA(Pruner):
     """LightVLA (arXiv 2509.12594), inference: every visual token votes for one, the rest goes.
 
     How many stay depends on the picture; survivors are un-normalised and keep their positions.
@@ -86,9 +86,9 @@ class LightVLA:
     """
 
     budget: tuple[int, ...] | None = None
-    name: str = METHOD
-    static: bool = True
-    sites: tuple[PruningSite, ...] = (PruningSite(-1),)
+    name = METHOD
+    capturable = True
+    sites = (PruningSite(-1),)
 
     @classmethod
     def build(cls, target: Target, budget: Budget = None, force: bool = False) -> 'LightVLA':
@@ -111,7 +111,7 @@ class LightVLA:
         return cls(None if budget is None else budgets(METHOD, budget, target))
 
     @property
-    def counted(self) -> bool:
+    def bucketed(self) -> bool:
         """Without a budget the data say how many stay."""
         return self.budget is None
 
@@ -127,21 +127,18 @@ class LightVLA:
         """The tokens that stay."""
         scores = _scores(view)
         if self.budget is None:
-            if view.size is None:
+            if view.bucket_size is None:
                 return view.ids[selected(scores)]
             return filled_up(view, scores)
         votes = _votes(scores)
         parts = zip(
-            view.ids.split(view.left),
-            votes.split(view.left),
-            scores.amax(0).split(view.left),
+            view.ids.split(view.kept_per_camera),
+            votes.split(view.kept_per_camera),
+            scores.amax(0).split(view.kept_per_camera),
             self.budget,
             strict=True,
         )
         return Selection.of([ids[voted_first(v, best)[:size]] for ids, v, best, size in parts])
-
-    def reset(self) -> None:
-        """Nothing to forget."""
 
     def report(self) -> dict[str, float | int | str]:
         """The choice depends on the picture and the words alone."""
@@ -149,13 +146,13 @@ class LightVLA:
 
 
 def filled_up(view: PruningContext, scores: Tensor) -> Selection:
-    """The tokens with a vote, and unseen ones up to the size that ``view`` asks for: those that
-    would be the next.
+    """The tokens with a vote, and invisible ones up to the bucket size that ``view`` asks for:
+    those that would be the next.
 
     :param scores: float32 (rows, V).
     """
     votes = _votes(scores)
-    best = voted_first(votes, scores.amax(0))[: view.size].sort().values
+    best = voted_first(votes, scores.amax(0))[: view.bucket_size].sort().values
     return Selection(view.ids[best], None, votes[best] > 0)
 
 
@@ -221,7 +218,7 @@ def query_scores(queries: Tensor, visual: Tensor, others: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class LightVLAStar:
+class LightVLAStar(Pruner):
     """Inference of LightVLA*: the visual tokens that some learned query likes best.
 
     :param queries: float32 (M, D). :param after: see :class:`LearnedQueries`.
@@ -229,7 +226,8 @@ class LightVLAStar:
 
     queries: Tensor
     after: int = -1
-    name: str = STAR_METHOD
+    name = STAR_METHOD
+    bucketed = True  # the data say how many stay
 
     @classmethod
     def build(cls, target: Target) -> 'LightVLAStar':
@@ -267,14 +265,9 @@ class LightVLAStar:
         return 'coarse'
 
     @property
-    def static(self) -> bool:
+    def capturable(self) -> bool:
         """Before layer 0 the tokens can be counted ahead of the pass."""
         return self.after == -1
-
-    @property
-    def counted(self) -> bool:
-        """The data say how many stay."""
-        return True
 
     def count(self, view: PruningContext) -> Tensor:
         """Tokens that some query likes best: int64 ()."""
@@ -283,13 +276,10 @@ class LightVLAStar:
     def keep(self, view: PruningContext) -> Tensor | Selection:
         """The tokens that stay."""
         scores = self._scores(view)
-        return view.ids[selected(scores)] if view.size is None else filled_up(view, scores)
+        return view.ids[selected(scores)] if view.bucket_size is None else filled_up(view, scores)
 
     def _scores(self, view: PruningContext) -> Tensor:
         n, device = len(view.ids), view.hidden.device
         if self.queries.device != device:
             object.__setattr__(self, 'queries', self.queries.to(device))
         return query_scores(self.queries, view.hidden[1 : 1 + n], view.hidden[1 + n :])
-
-    def reset(self) -> None:
-        """Nothing to forget."""

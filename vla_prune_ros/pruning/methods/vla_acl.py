@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, ProfileError
-from ..base import PruningContext, PruningSite, Query, Selection
+from ..base import Pruner, PruningContext, PruningSite, Query, Selection
 from ..layout import Target, Trained
 from ..selection import Budget, best_per_camera, budgets
 from ..trained import read_trained
@@ -51,7 +51,7 @@ class PatchScorer(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class VlaAcl:
+class VlaAcl(Pruner):
     """Inference of VLA-ACL.
 
     :param scorer: on the device of the policy. :param budget: visual tokens per camera.
@@ -59,9 +59,9 @@ class VlaAcl:
 
     scorer: PatchScorer
     budget: tuple[int, ...]
-    name: str = METHOD
-    static: bool = True
-    sites: tuple[PruningSite, ...] = (PruningSite(-1),)
+    name = METHOD
+    capturable = True
+    sites = (PruningSite(-1),)
 
     @classmethod
     def build(cls, target: Target, budget: Budget = None, weights: str = '') -> 'VlaAcl':
@@ -100,10 +100,7 @@ class VlaAcl:
             self.scorer.to(view.hidden.device)
         visual = view.hidden[1 : 1 + layout.visual].unflatten(0, (-1, layout.patches))
         scores = self.scorer(visual[None])[0].flatten()
-        return Selection.of(best_per_camera(view.ids, scores, view.left, self.budget))
-
-    def reset(self) -> None:
-        """Nothing to forget."""
+        return Selection.of(best_per_camera(view.ids, scores, view.kept_per_camera, self.budget))
 
 
 def make_scorer(target: Target, settings: Mapping[str, Any]) -> PatchScorer:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from ...errors import ProfileError
-from ..base import EpisodeMonitor, PruningContext, PruningSite, Query, Selection
+from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query, Selection
 from ..knobs import share, weights, whole
 from ..layout import Layout, Target
 from ..selection import Budget, best_per_camera, budgets
@@ -99,7 +99,7 @@ class MotionGate:
         return (False, 'slow') if displacement_m < min(before) else (True, 'between')
 
 
-class VlaAdp:
+class VlaAdp(Pruner):
     """VLA-ADP (arXiv 2509.22093): text-driven selection before layer 0 behind a motion gate.
 
     A token's score is the product of keys and queries that layer 0 would form, mean over heads and
@@ -125,7 +125,7 @@ class VlaAdp:
     """
 
     name = 'vla_adp'
-    static = True
+    capturable = True
     sites = (PruningSite(-1, language_positions, scores='logits'),)
 
     def __init__(self, budget: tuple[int, ...], target: Target, gate: MotionGate) -> None:
@@ -193,7 +193,7 @@ class VlaAdp:
         if not self._prune:
             return None
         scores = view.attention.mean(dim=0)
-        return Selection.of(best_per_camera(view.ids, scores, view.left, self.budget))
+        return Selection.of(best_per_camera(view.ids, scores, view.kept_per_camera, self.budget))
 
     def reset(self) -> None:
         """As at the start of an episode."""

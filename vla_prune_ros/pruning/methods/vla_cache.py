@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ProfileError
-from ..base import EpisodeMonitor, PruningContext, PruningSite, Query
+from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query
 from ..frame_change import cosine_similarity, least_changed, to_device
 from ..knobs import share, whole
 from ..layout import Layout, Target
@@ -243,7 +243,7 @@ def reusable_tokens(
     return static[~torch.isin(static, relevant)]
 
 
-class VlaCache:
+class VlaCache(Pruner):
     """One episode's cache; see the module. Built by :meth:`build`.
 
     A query runs dense, mode ``'dense'``, where it continues no episode (``EpisodeMonitor``: first,
@@ -317,7 +317,9 @@ class VlaCache:
         self._gone = self._reusable[:count]
         return view.ids[~torch.isin(view.ids, self._gone)]
 
-    def reuse(self, layer: int, ids: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor] | None:
+    def cached_kv(
+        self, layer: int, ids: Tensor, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
         """Store what was computed, answer what was not.
 
         :param k: (1, kv heads, n, d), rotated; ``v`` alike.

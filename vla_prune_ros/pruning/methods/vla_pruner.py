@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base import EpisodeMonitor, PruningContext, PruningSite, Query, Selection
+from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query, Selection
 from ..knobs import one_of, share, switch, whole
 from ..layout import Layout, Target
 from ..selection import Budget, best_per_camera, budgets, diverse_per_camera
@@ -31,7 +31,7 @@ def min_max(scores: Tensor) -> Tensor:
     return (scores - low) / (high - low + 1e-8)
 
 
-class VlaPruner:
+class VlaPruner(Pruner):
     """VLA-Pruner (arXiv 2511.16449): two signals, united, then thinned by diversity.
 
     S_vl(v) is the attention from the prompt to visual token v in the layer behind which tokens are
@@ -191,4 +191,4 @@ class VlaPruner:
         return Selection.of(diverse_per_camera(features, patches, self.budget, candidates))
 
     def _best(self, view: PruningContext, scores: Tensor) -> list[Tensor]:
-        return best_per_camera(view.ids, scores, view.left, self.budget)
+        return best_per_camera(view.ids, scores, view.kept_per_camera, self.budget)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ProfileError
-from ..base import EpisodeMonitor, PruningContext, PruningSite, Query, Selection
+from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query, Selection
 from ..frame_change import METRICS, RECOMMENDED_COSINE, RECOMMENDED_HALVED, Change, Reference
 from ..knobs import one_of, switch, weights, whole
 from ..layout import Target
@@ -31,7 +31,7 @@ from .selection import Evidence, by_motion, fill_by_rank, unite
 DENSE = 'dense'
 
 
-class SpecPrune:
+class SpecPrune(Pruner):
     """One episode's pruner; see the module. Built by ``specprune_build.build``.
 
     :param config: counts and layers already fit ``target``.
@@ -76,7 +76,7 @@ class SpecPrune:
         return tuple(ask.site() for ask in asks.values())
 
     @property
-    def static(self) -> bool:
+    def capturable(self) -> bool:
         """The sets of ``paper`` and ``legacy_2026`` have no fixed size."""
         return self.config.budgets is not None
 
@@ -117,7 +117,7 @@ class SpecPrune:
             self._score(view, seen[ACTION])
         return self._dynamic(view) if layer in self.config.prunes else None
 
-    def learn(self, memory: Mapping[str, Any]) -> None:
+    def after_pass(self, memory: Mapping[str, Any]) -> None:
         """The pass is over: if it harvested V_global, the scores are this query's."""
         self.memory.learn(memory, len(self.harvest_asks), self._mode, self._stamp_ns)
 
@@ -198,7 +198,7 @@ class SpecPrune:
         counts = self._counts(config.local)
         text = attention.mean(dim=0)
         wide = counts if layer else [max(1, config.first_keeps) * c for c in counts]
-        chosen = best_per_camera(view.ids, text, view.left, wide)
+        chosen = best_per_camera(view.ids, text, view.kept_per_camera, wide)
         if not layer:
             view.memory['local'] = [c[:k] for c, k in zip(chosen, counts, strict=True)]
             if not config.first_keeps:
@@ -208,7 +208,9 @@ class SpecPrune:
             return unite(view.ids, self.evidence, local)
         budget = self._counts(config.budgets[layer])
         rest = self._rest(view)
-        return fill_by_rank(view.ids, self.evidence, local, text, view.left, budget, rest)
+        return fill_by_rank(
+            view.ids, self.evidence, local, text, view.kept_per_camera, budget, rest
+        )
 
     def _rest(self, view: PruningContext) -> Tensor | None:
         if self.config.fill != 'even':
@@ -240,7 +242,7 @@ class SpecPrune:
             return None
         if config.budgets is not None:
             budget = self._counts(config.budgets[view.site.layer])
-            return Selection.of(best_per_camera(view.ids, scores, view.left, budget))
+            return Selection.of(best_per_camera(view.ids, scores, view.kept_per_camera, budget))
         count = self._left(view)
         if count >= len(view.ids):
             view.memory['stopped'] = True  # the released code stops at the first that drops none
@@ -256,7 +258,7 @@ class SpecPrune:
         return surviving_count(length, left, config.keep_ratio, floor)
 
 
-class Refresher:
+class Refresher(Pruner):
     """Keeps everything and gives ``parent`` what a dense pass looked at."""
 
     name = 'specprune_refresh'
@@ -275,13 +277,10 @@ class Refresher:
         seen = asks[view.site.layer].split(view)[GLOBAL]
         self._parent.memory.collect(view, seen, len(asks))
 
-    def learn(self, memory: Mapping[str, Any]) -> None:
+    def after_pass(self, memory: Mapping[str, Any]) -> None:
         """The pass is over: the parent's scores are those of its query, if all were seen."""
         asks = self._parent.harvest_asks
         self._parent.memory.learn(memory, len(asks), DENSE, self._stamp_ns)
-
-    def reset(self) -> None:
-        """Nothing to forget."""
 
 
 @cache
