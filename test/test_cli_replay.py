@@ -20,9 +20,9 @@ from bag_writer import MS, T0
 
 from vla_prune_ros import cli
 from vla_prune_ros.bags.reader import Bag
-from vla_prune_ros.bags.values import chunk
 from vla_prune_ros.cli.replay import method_names
 from vla_prune_ros.model.synthetic import make_checkpoint
+from vla_prune_ros.runtime.messages import read_chunk
 
 
 @pytest.fixture(scope='module')
@@ -247,7 +247,7 @@ def predicted(path):
 
 
 def values(message):
-    read = chunk(message)
+    read = message.read(read_chunk)
     assert read.dt_s == pytest.approx(0.05) and read.frame_id == 'base_link'
     return np.column_stack([read.deltas, read.gripper]).tolist()
 

@@ -16,13 +16,13 @@ from vla_prune_ros import load_policy
 from vla_prune_ros.bags.events import frames
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.bags.topics import guess_topics
-from vla_prune_ros.bags.values import gripper, twist
 from vla_prune_ros.errors import DataError, VlaPruneError
 from vla_prune_ros.evaluate.closed_loop.driving import observe
 from vla_prune_ros.evaluate.closed_loop.record_demo import RecordOptions, record_demo
 from vla_prune_ros.evaluate.replay.settings import load_robot
 from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.runtime.messages import read_gripper, read_twist
 from vla_prune_ros.sim.expert import expert_action
 from vla_prune_ros.sim.scene import twist_to_action
 from vla_prune_ros.train.sources.rosbag import Rosbag
@@ -61,8 +61,8 @@ def seen(path):
 def commands(path):
     """Stamp -> velocity (6,), and stamp -> opening of the gripper."""
     with Bag(path) as bag:
-        moves = {m.stamp_ns: twist(m) for m in bag.messages(['/twist'])}
-        return moves, {m.stamp_ns: gripper(m) for m in bag.messages(['/gripper'])}
+        moves = {m.stamp_ns: m.read(read_twist) for m in bag.messages(['/twist'])}
+        return moves, {m.stamp_ns: m.read(read_gripper) for m in bag.messages(['/gripper'])}
 
 
 def test_the_result_tells_what_was_recorded(expert):

@@ -11,11 +11,18 @@ pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 from vla_prune_ros.bags.events import Replay
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.bags.topics import guess_topics
-from vla_prune_ros.bags.values import gripper, image, joints, pose, text, twist
 from vla_prune_ros.bags.writer import BagWriter
 from vla_prune_ros.evaluate.closed_loop.record_demo import RecordedScene, command, image_topic
 from vla_prune_ros.evaluate.closed_loop.rollout import run_episode
 from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.runtime.messages import (
+    read_gripper,
+    read_image,
+    read_joints,
+    read_pose,
+    read_text,
+    read_twist,
+)
 from vla_prune_ros.sim.scene import twist_to_action
 
 MS = 1_000_000
@@ -56,23 +63,23 @@ def test_a_step_is_what_was_seen_and_then_what_was_told(tmp_path, line_scene):
         delays = {m.receipt_ns - m.stamp_ns for m in found[topic]}
         assert [m.stamp_ns for m in found[topic]] == stamps
         assert len(delays) == 1 and 0 < delays.pop() < 50 * MS
-    assert [text(m) for m in found['/instruction']] == ['pick up the red cube']
-    xs = [pose(m)[0][0] for m in found['/ee_pose']]
+    assert [m.read(read_text) for m in found['/instruction']] == ['pick up the red cube']
+    xs = [m.read(read_pose)[0][0] for m in found['/ee_pose']]
     np.testing.assert_allclose(xs, [0.007 + 0.05 * i for i in range(5)], atol=1e-12)
-    names, positions, velocities = joints(found['/joint_states'][2])
+    names, positions, velocities = found['/joint_states'][2].read(read_joints)
     assert names == list(scene.names) and len(velocities) == 3
     np.testing.assert_allclose(positions, [0.107, 0.02, -0.02])
     np.testing.assert_allclose(
-        [twist(m) for m in found['/twist']], [[1, 0, 0, 0, 0, 0]] * 4 + [[0] * 6]
+        [m.read(read_twist) for m in found['/twist']], [[1, 0, 0, 0, 0, 0]] * 4 + [[0] * 6]
     )
-    assert [gripper(m) for m in found['/gripper']] == [0.0] * 4
+    assert [m.read(read_gripper) for m in found['/gripper']] == [0.0] * 4
 
 
 def test_pictures_are_upright_and_of_their_instant(tmp_path, line_scene):
     """The scene marks the corner of row 0, which it renders at the bottom."""
     found, _, _ = record(tmp_path / 'bag', line_scene(), steps(3, 0))
     for camera in LIBERO.cameras:
-        views = [image(m) for m in found[image_topic(camera)]]
+        views = [m.read(read_image) for m in found[image_topic(camera)]]
         assert [int(view[-1, -1, 0]) for view in views] == [1, 2, 3, 4]
         assert all(view[0, 0, 0] == 0 for view in views)
         header = found[image_topic(camera)][0].message().header
@@ -101,7 +108,7 @@ def test_the_topics_are_found_without_being_named(tmp_path, line_scene):
     )
     found, _, topics = record(tmp_path / 'jpeg', line_scene(), steps(1, 0), compressed=True)
     assert topics.images['wrist'] == '/camera/wrist/image_raw/compressed'
-    assert image(found['/camera/wrist/image_raw/compressed'][0]).shape == (16, 16, 3)
+    assert found['/camera/wrist/image_raw/compressed'][0].read(read_image).shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize('size', [1.0, 0.3])
@@ -121,7 +128,8 @@ def test_the_arm_does_what_was_written(tmp_path, line_scene):
     action = np.array([0.3, -0.2, 0.1, 0.7, 0.4, -0.9, -1.0])
     found, _, _ = record(tmp_path / 'bag', scene, steps(2, 0, action=action))
     for told, opened, done in zip(found['/twist'], found['/gripper'], scene.actions, strict=False):
-        back = twist_to_action(twist(told)[:3], twist(told)[3:], gripper(opened), 20.0)
+        twist, opening = told.read(read_twist), opened.read(read_gripper)
+        back = twist_to_action(twist[:3], twist[3:], opening, 20.0)
         np.testing.assert_array_equal(back, done)
 
 
@@ -138,5 +146,5 @@ def test_a_policy_drives_it_like_the_scene_itself(tmp_path, line_scene, script_p
 
     found, _, _ = record(tmp_path / 'bag', scene, drive)
     np.testing.assert_array_equal(scene.actions, plain.actions)
-    assert [twist(m)[0] for m in found['/twist']] == [1.5] * alone.steps + [0.0]
+    assert [m.read(read_twist)[0] for m in found['/twist']] == [1.5] * alone.steps + [0.0]
     assert scene.rendered_at == list(range(alone.steps + 1))  # each instant once

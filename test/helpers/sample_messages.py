@@ -1,10 +1,10 @@
-"""One message of every kind that :mod:`vla_prune_ros.bags.messages` builds, and a bag of
-them. Functions, for building a message needs ``rosbags``."""
+"""One message of every kind that a ``MessageBuilder`` makes, and a bag of them.
+Functions, for building a message needs ``rosbags``."""
 
 import numpy as np
 
-from vla_prune_ros.bags import messages as build
 from vla_prune_ros.bags.writer import BagWriter
+from vla_prune_ros.bags.writer import message_builder as build
 from vla_prune_ros.records import ActionChunk
 
 STAMP = 1_700_000_000_123_456_789
@@ -18,18 +18,23 @@ NAMES, JOINTS, SPEEDS = ['a', 'b'], np.array([0.1, -0.2]), np.array([1.5, 0.0])
 TWIST = RNG.normal(size=6)
 PLAIN = {'visual_tokens': 128, 'policy_total_ms': 12.34567, 'mode': 'fine', 'armed': True}
 
+
+def status(build=build):
+    return build().status('n', PLAIN, message='late', level=build().WARN, hardware_id='hw')
+
+
 MESSAGES = {
-    '/image': lambda: build.image_message(PIXELS, STAMP, 'optical'),
-    '/jpeg': lambda: build.compressed_message(SMOOTH, STAMP, 'optical'),
-    '/pose': lambda: build.pose_message(POSITION, QUAT, STAMP, 'world'),
-    '/joints': lambda: build.joint_message(NAMES, JOINTS, SPEEDS, STAMP),
-    '/task': lambda: build.text_message('pick up the cube'),
-    '/twist': lambda: build.twist_message(TWIST, STAMP, 'world'),
-    '/gripper': lambda: build.gripper_message(0.25, STAMP, 'finger', 0.3),
-    '/chunk': lambda: build.chunk_message(CHUNK),
-    '/path': lambda: build.path_message(CHUNK, POSITION),
-    '/inference': lambda: build.diagnostics_message('n', PLAIN, STAMP, build.WARN, 'late', 'hw'),
-    '/number': lambda: build.number_message(2.5),
+    '/image': lambda: build().image(PIXELS, STAMP, 'optical'),
+    '/jpeg': lambda: build().compressed_image(SMOOTH, STAMP, 'optical'),
+    '/pose': lambda: build().pose(POSITION, QUAT, STAMP, 'world'),
+    '/joints': lambda: build().joints(NAMES, JOINTS, SPEEDS, STAMP),
+    '/task': lambda: build().text('pick up the cube'),
+    '/twist': lambda: build().twist(TWIST, STAMP, 'world'),
+    '/gripper': lambda: build().gripper(0.25, STAMP, 'finger', 0.3),
+    '/chunk': lambda: build().chunk(CHUNK),
+    '/path': lambda: build().path(CHUNK, POSITION),
+    '/inference': lambda: build().diagnostics([status()], STAMP),
+    '/number': lambda: build().number(2.5),
 }
 
 

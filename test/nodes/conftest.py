@@ -27,13 +27,8 @@ if find_spec('rclpy') is not None:  # else every test here is skipped
 
     from vla_prune_ros.nodes import qos
     from vla_prune_ros.nodes.client import ACTIVATE, CONFIGURE, Client
-    from vla_prune_ros.nodes.messages import (
-        image_message,
-        pose_message,
-        status_values,
-        to_ns,
-        to_stamp,
-    )
+    from vla_prune_ros.nodes.messages import build
+    from vla_prune_ros.runtime.messages import status_values, to_ns
 
 CAMERAS = ('primary', 'wrist')
 SIDE = 64
@@ -129,17 +124,16 @@ class Robot:
 
     def _messages(self) -> dict[str, Any]:
         now_ns = self.now_ns()
-        stamp = to_stamp(now_ns)
         frames = {c: self._random.integers(0, 256, (SIDE, SIDE, 3), np.uint8) for c in CAMERAS}
         self.frames[now_ns] = frames
         joints = JointState(
             name=['panda_finger_joint2', 'panda_joint1', 'panda_finger_joint1'],
             position=array.array('d', [FINGERS[1], 0.3, FINGERS[0]]),
         )
-        joints.header.stamp = stamp
+        joints.header.stamp = build.time(now_ns)
         return {
-            **{c: image_message(frame, stamp, c) for c, frame in frames.items()},
-            'ee_pose': pose_message(POSITION, QUATERNION, stamp, 'world'),
+            **{c: build.image(frame, now_ns, c) for c, frame in frames.items()},
+            'ee_pose': build.pose(POSITION, QUATERNION, now_ns, 'world'),
             'joint_states': joints,
         }
 
@@ -211,8 +205,8 @@ def spinning(ros: None) -> Iterator[Callable[..., Any]]:
     """Makes a node and spins it in a thread until the test is over."""
     made = []
 
-    def make(build: Callable[[], Any]) -> Any:
-        made.append(Spinning(build))
+    def make(open_node: Callable[[], Any]) -> Any:
+        made.append(Spinning(open_node))
         return made[-1].node
 
     yield make

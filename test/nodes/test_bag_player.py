@@ -35,9 +35,9 @@ from vla_prune_ros.bags.topics import guess_topics
 from vla_prune_ros.errors import DataError, ProfileError, VlaPruneError
 from vla_prune_ros.nodes import qos
 from vla_prune_ros.nodes.client import Client
-from vla_prune_ros.nodes.messages import to_ns
 from vla_prune_ros.nodes.tools.bag_player import BagPlayerNode
 from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.runtime.messages import to_ns
 
 ROOT = Path(__file__).resolve().parents[2]
 STORE, T0, MS = writer.STORE, writer.T0, writer.MS

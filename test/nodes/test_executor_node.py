@@ -25,8 +25,9 @@ from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.nodes import qos
 from vla_prune_ros.nodes.client import Client
 from vla_prune_ros.nodes.executor.node import ExecutorNode
-from vla_prune_ros.nodes.messages import chunk_message, pose_arrays, pose_message
+from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.records import ActionChunk
+from vla_prune_ros.runtime.messages import read_pose
 
 NODE = '/chunk_executor'
 DT_S = 0.05
@@ -73,12 +74,12 @@ class Arm:
 
     def tick(self):
         if self.measured is not None:
-            stamp = self.client.get_clock().now().to_msg()
-            self._ee_pose.publish(pose_message(*self.measured, stamp, 'base'))
+            now_ns = self.client.get_clock().now().nanoseconds
+            self._ee_pose.publish(build.pose(*self.measured, now_ns, 'base'))
 
     def send(self, record):
         """A record, or a message that is not one."""
-        message = chunk_message(record) if isinstance(record, ActionChunk) else record
+        message = build.chunk(record) if isinstance(record, ActionChunk) else record
         self.until(lambda: self._chunk.get_subscription_count() == 1, 'executor on the topic')
         self._chunk.publish(message)
 
@@ -200,7 +201,7 @@ def test_stop_and_disarming_end_motion_with_zeros(arm, how):
 
 
 def with_names(names):
-    message = chunk_message(chunk())
+    message = build.chunk(chunk())
     message.joint_names = names
     return message
 
@@ -269,7 +270,7 @@ def test_pose_targets_are_integrated_from_the_measured_pose(arm):
         targets.append((start + i * deltas[0, :3], turned))
     seen = 0
     for message in one.poses:
-        position, got = pose_arrays(message)
+        position, got = read_pose(message)
         distances = [np.linalg.norm(position - t) for t, _ in targets]
         i = int(np.argmin(distances))
         if np.linalg.norm(position - start) < 1e-9:  # held where it was measured, after the chunk

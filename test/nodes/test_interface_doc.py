@@ -27,7 +27,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.nodes.executor.node import ExecutorNode
-from vla_prune_ros.nodes.messages import image_message, pose_message, status_values, to_ns
+from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.nodes.policy.node import PolicyNode
 from vla_prune_ros.nodes.qos import command, sensor_data
 from vla_prune_ros.nodes.simulator.node import SimulatorNode
@@ -43,6 +43,7 @@ from vla_prune_ros.nodes.tools.interface_doc import (
     STATES,
     SUBSCRIBED,
 )
+from vla_prune_ros.runtime.messages import status_values, to_ns
 from vla_prune_ros.sim.scene import SceneState
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -327,16 +328,16 @@ class Robot:
             self.diagnostics[status.name] = set(status_values(status))
 
     def send(self):
-        stamp = self.node.get_clock().now().to_msg()
+        now_ns = self.node.get_clock().now().nanoseconds
         down = np.array([1.0, 0.0, 0.0, 0.0])
         fingers = ['panda_finger_joint1', 'panda_finger_joint2']
         joints = JointState(name=fingers, position=[0.02, -0.02])
-        joints.header.stamp = stamp
-        self.out['ee_pose'].publish(pose_message(np.array([0.0, 0.0, 1.1]), down, stamp, 'base'))
+        joints.header.stamp = build.time(now_ns)
+        self.out['ee_pose'].publish(build.pose((0.0, 0.0, 1.1), down, now_ns, 'base'))
         self.out['joint_states'].publish(joints)
         for camera in CAMERAS:
             frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-            self.out[camera].publish(image_message(frame, stamp, camera))
+            self.out[camera].publish(build.image(frame, now_ns, camera))
 
 
 @pytest.fixture(scope='module')

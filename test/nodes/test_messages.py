@@ -11,29 +11,14 @@ import pytest
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticStatus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import Image
 
 from vla_prune_ros.errors import InputRefused
-from vla_prune_ros.nodes.messages import (
-    chunk_message,
-    chunk_record,
-    gripper_message,
-    image_array,
-    image_message,
-    path_message,
-    pose_arrays,
-    pose_message,
-    status_message,
-    status_values,
-    to_duration,
-    to_ns,
-    to_stamp,
-)
+from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.records import ActionChunk
+from vla_prune_ros.runtime.messages import read_chunk, read_image, read_pose, status_values, to_ns
 
 NUMBERS = st.floats(-10, 10, allow_subnormal=False)
 NAMES = ['delta_x', 'delta_y', 'delta_z', 'delta_rx', 'delta_ry', 'delta_rz', 'gripper']
@@ -59,7 +44,7 @@ def ns(duration):
 @settings(max_examples=60, deadline=None)
 @given(chunks())
 def test_a_chunk_survives_the_message(chunk):
-    back = chunk_record(chunk_message(chunk))
+    back = read_chunk(build.chunk(chunk))
     assert back.stamp_ns == chunk.stamp_ns and back.frame_id == chunk.frame_id
     assert back.dt_s == pytest.approx(chunk.dt_s, abs=1e-12)
     np.testing.assert_array_equal(back.deltas, chunk.deltas)
@@ -70,7 +55,7 @@ def test_a_chunk_survives_the_message(chunk):
 @given(chunks())
 def test_points_carry_times_positions_and_velocities(chunk):
     """Step i is complete at (i + 1) dt; velocity is delta / dt, and 0 for the gripper."""
-    message = chunk_message(chunk)
+    message = build.chunk(chunk)
     assert list(message.joint_names) == NAMES
     dt_ns = round(chunk.dt_s * 1e9)
     for i, point in enumerate(message.points):
@@ -97,16 +82,16 @@ def short_point(m):
 
 
 def uneven(m):
-    m.points[2].time_from_start = to_duration(170_000_000)
+    m.points[2].time_from_start = build.duration(170_000_000)
 
 
 def backwards(m):
-    m.points[1].time_from_start = to_duration(40_000_000)
+    m.points[1].time_from_start = build.duration(40_000_000)
 
 
 def no_times(m):
     for point in m.points:
-        point.time_from_start = to_duration(0)
+        point.time_from_start = build.duration(0)
 
 
 REFUSED = {
@@ -122,43 +107,43 @@ REFUSED = {
 
 @pytest.mark.parametrize('spoil', REFUSED, ids=lambda f: f.__name__)
 def test_what_is_no_chunk_is_refused(spoil):
-    message = chunk_message(a_chunk())
-    chunk_record(message)
+    message = build.chunk(a_chunk())
+    read_chunk(message)
     spoil(message)
     reason, what, remedy = REFUSED[spoil]
     with pytest.raises(InputRefused) as refusal:
-        chunk_record(message)
+        read_chunk(message)
     assert refusal.value.reason == reason
     assert what in refusal.value.what and remedy in refusal.value.remedy
 
 
 def test_rounding_of_times_is_no_reason_to_refuse():
     """30 Hz written as 33333333, 66666667, 100000000 ns, as other software rounds it."""
-    message = chunk_message(a_chunk())
+    message = build.chunk(a_chunk())
     for point, time_ns in zip(message.points, (33333333, 66666667, 100000000), strict=True):
-        point.time_from_start = to_duration(time_ns)
-    assert chunk_record(message).dt_s == pytest.approx(1 / 30, abs=1e-8)
+        point.time_from_start = build.duration(time_ns)
+    assert read_chunk(message).dt_s == pytest.approx(1 / 30, abs=1e-8)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 2**32 - 1))
 def test_an_image_survives_the_message(height, width, seed):
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    message = image_message(image, Time(sec=3, nanosec=4), 'camera')
+    message = build.image(image, 3_000_000_004, 'camera')
     assert (message.encoding, message.step) == ('rgb8', 3 * width)
     assert (message.header.frame_id, message.header.stamp.nanosec) == ('camera', 4)
-    np.testing.assert_array_equal(image_array(message), image)
+    np.testing.assert_array_equal(read_image(message), image)
 
 
 @given(st.integers(0, 2**31 * 10**9 - 1))
 def test_stamps_are_whole_nanoseconds(value):
-    assert to_ns(to_stamp(value)) == value
-    assert to_ns(to_duration(value)) == value
+    assert to_ns(build.time(value)) == value
+    assert to_ns(build.duration(value)) == value
 
 
 def test_path_adds_the_translations_to_where_the_arm_is():
     chunk = ActionChunk(7, 0.05, np.arange(18.0).reshape(3, 6), np.ones(3), 'base')
-    path = path_message(chunk, np.array([1.0, 2.0, 3.0]))
+    path = build.path(chunk, np.array([1.0, 2.0, 3.0]))
     points = [(p.pose.position.x, p.pose.position.y, p.pose.position.z) for p in path.poses]
     assert points == [(1, 2, 3), (1, 3, 5), (7, 10, 13), (19, 23, 27)]
     assert to_ns(path.header.stamp) == 7 and path.header.frame_id == 'base'
@@ -167,18 +152,20 @@ def test_path_adds_the_translations_to_where_the_arm_is():
 
 def test_pose_and_gripper_messages():
     position, quaternion = np.array([1.0, 2.0, 3.0]), np.array([0.1, 0.2, 0.3, 0.9])
-    message = pose_message(position, quaternion, Time(sec=1), 'world')
+    message = build.pose(position, quaternion, 10**9, 'world')
     assert message.header.frame_id == 'world'
-    np.testing.assert_array_equal(pose_arrays(message)[0], position)
-    np.testing.assert_array_equal(pose_arrays(message)[1], quaternion)
-    gripper = gripper_message(1.0, Time(sec=2))
+    np.testing.assert_array_equal(read_pose(message)[0], position)
+    np.testing.assert_array_equal(read_pose(message)[1], quaternion)
+    gripper = build.gripper(1.0, 2 * 10**9)
     assert list(gripper.joint_names) == ['gripper']
     assert [list(p.positions) for p in gripper.points] == [[1.0]]
 
 
 def test_status_values_are_text_with_four_digits():
     values = {'ms': 1.23456, 'count': 7, 'name': 'x', 'flag': True}
-    status = status_message('node: part', DiagnosticStatus.WARN, 'text', values, 'hardware')
+    status = build.status(
+        'node: part', values, message='text', level=build.WARN, hardware_id='hardware'
+    )
     assert status_values(status) == {'ms': '1.235', 'count': '7', 'name': 'x', 'flag': 'True'}
     assert (status.name, status.level, status.hardware_id) == ('node: part', b'\x01', 'hardware')
 
@@ -205,14 +192,14 @@ def strange(encoding):
 
 
 def test_cv_bridge_is_asked_only_for_what_is_unknown_here(cv_bridge):
-    assert (image_array(strange('8UC3')) == 9).all()
-    assert not image_array(strange('rgb8')).any()
+    assert (read_image(strange('8UC3')) == 9).all()
+    assert not read_image(strange('rgb8')).any()
 
 
 def test_the_refusal_stays_where_cv_bridge_cannot_help_either(cv_bridge):
     with pytest.raises(InputRefused, match='8UC7'):
-        image_array(strange('8UC7'))
+        read_image(strange('8UC7'))
     broken = strange('rgb8')
     broken.data = broken.data[:5]
     with pytest.raises(InputRefused, match='5 bytes'):
-        image_array(broken)
+        read_image(broken)

@@ -19,11 +19,10 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from scipy.spatial.transform import Rotation
 
-from vla_prune_ros.nodes.messages import to_stamp
+from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.nodes.params import declare
 from vla_prune_ros.nodes.policy.inputs import MotionInput
 from vla_prune_ros.nodes.policy.params import PolicyParams
-from vla_prune_ros.nodes.simulator.outputs import joint_message, pose_message
 
 ROOT = Path(__file__).resolve().parents[2]
 HAND = 'robot0_right_hand'
@@ -80,9 +79,11 @@ def numbers(hint):
 
 
 def feed(motion, scene, now_ns):
-    stamp = to_stamp(now_ns)
-    motion.on_joints(joint_message(scene.state(), stamp))
-    motion.on_pose(pose_message(scene.state(), stamp))
+    state = scene.state()
+    motion.on_joints(
+        build.joints(state.joint_names, state.joint_positions, state.joint_velocities, now_ns)
+    )
+    motion.on_pose(build.pose(state.ee_position, state.ee_quat_xyzw, now_ns, 'world'))
     hint, why = motion.at(now_ns)
     return hint, why
 

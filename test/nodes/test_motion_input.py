@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from std_msgs.msg import String
 
 from vla_prune_ros.nodes import qos
-from vla_prune_ros.nodes.messages import status_values, to_ns
+from vla_prune_ros.runtime.messages import status_values, to_ns
 
 LEVER = """<robot name="lever">
   <link name="base"/><link name="arm"/><link name="tip"/>

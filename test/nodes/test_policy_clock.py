@@ -10,7 +10,8 @@ pytest.importorskip('rclpy')
 from rosgraph_msgs.msg import Clock
 
 from vla_prune_ros.nodes import qos
-from vla_prune_ros.nodes.messages import to_ns, to_stamp
+from vla_prune_ros.nodes.messages import build
+from vla_prune_ros.runtime.messages import to_ns
 
 
 class Bag:
@@ -25,7 +26,7 @@ class Bag:
         passed = time.monotonic() - self._begin
         self.loops = int(passed / self._length)
         now_ns = 1_000_000_000_000 + int(passed % self._length * 1e9)
-        self._clock.publish(Clock(clock=to_stamp(now_ns)))
+        self._clock.publish(Clock(clock=build.time(now_ns)))
         return now_ns
 
 

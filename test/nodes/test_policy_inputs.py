@@ -12,13 +12,14 @@ import pytest
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
-from vla_prune_ros.nodes.messages import to_ns, to_stamp
+from vla_prune_ros.nodes.messages import build
+from vla_prune_ros.runtime.messages import to_ns
 
 MS = 1_000_000
 
 
 def shift(message, ns):
-    message.header.stamp = to_stamp(to_ns(message.header.stamp) + ns)
+    message.header.stamp = build.time(to_ns(message.header.stamp) + ns)
 
 
 def unknown_encoding(m):
@@ -67,11 +68,11 @@ def late_by_the_network(m):
 
 
 def stamp_zero(m):
-    m['wrist'].header.stamp = to_stamp(0)
+    m['wrist'].header.stamp = build.time(0)
 
 
 def pose_stamp_zero(m):
-    m['ee_pose'].header.stamp = to_stamp(0)
+    m['ee_pose'].header.stamp = build.time(0)
 
 
 def future(m):

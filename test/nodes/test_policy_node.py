@@ -23,9 +23,10 @@ from vla_prune_ros import load_policy
 from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.nodes import qos
 from vla_prune_ros.nodes.client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE
-from vla_prune_ros.nodes.messages import status_values, to_ns, to_stamp
+from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.pruning.trained import write_trained
 from vla_prune_ros.records import Observation
+from vla_prune_ros.runtime.messages import status_values, to_ns
 
 POSITION = np.array([0.05, 0.1, 1.1])
 QUATERNION = np.array([0.995, -0.05, 0.03, 0.08])
@@ -123,7 +124,7 @@ def test_chunk_is_stamped_with_its_newest_image(rig):
 
     def wrist_later(messages):
         stamp = to_ns(messages['wrist'].header.stamp)
-        messages['wrist'].header.stamp = to_stamp(stamp + 7_000_000)
+        messages['wrist'].header.stamp = build.time(stamp + 7_000_000)
 
     one.robot.spoil = wrist_later  # from the first message on: an unshifted pair would answer too
     stamp = to_ns(one.bring_up().robot.next_chunk().header.stamp)

@@ -16,7 +16,8 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from vla_prune_ros.model.images import prepare_image
 from vla_prune_ros.nodes.client import CLEANUP, DEACTIVATE
-from vla_prune_ros.nodes.messages import status_values, to_stamp
+from vla_prune_ros.nodes.messages import build
+from vla_prune_ros.runtime.messages import status_values
 
 LONG = 60.0
 
@@ -88,7 +89,7 @@ def test_a_message_that_pairing_refuses_is_not_shown(watching):
     one.policy.watch = lambda camera, stamp_ns, frame: seen.append((camera, stamp_ns))
 
     def no_stamp(messages):
-        messages['wrist'].header.stamp = to_stamp(0)
+        messages['wrist'].header.stamp = build.time(0)
 
     one.robot.spoil = no_stamp
     inputs = one.pipeline.inputs

@@ -13,8 +13,9 @@ from sensor_msgs.msg import CompressedImage
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_prune_ros.nodes import qos
-from vla_prune_ros.nodes.messages import status_values, to_ns, to_stamp
+from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.nodes.policy import outputs
+from vla_prune_ros.runtime.messages import status_values, to_ns
 
 POSITION = np.array([0.05, 0.1, 1.1])  # where the test robot's arm is
 
@@ -89,7 +90,7 @@ def test_diagnostics_count_what_arrives_and_what_is_refused(rig):
     before = one.robot.ticks
 
     def pose_without_stamp(messages):
-        messages['ee_pose'].header.stamp = to_stamp(0)
+        messages['ee_pose'].header.stamp = build.time(0)
 
     one.robot.spoil = pose_without_stamp
     one.robot.until(lambda: one.robot.ticks >= before + 3, 'three ticks')

@@ -22,8 +22,8 @@ from vla_prune_ros.evaluate.replay.settings import (
     ReplayRobot,
     ReplaySetting,
 )
-from vla_prune_ros.nodes.messages import status_values, to_ns
 from vla_prune_ros.nodes.tools.bag_player import BagPlayerNode
+from vla_prune_ros.runtime.messages import status_values, to_ns
 
 T0, MS = writer.T0, writer.MS
 FINGERS = ('panda_finger_joint1', 'panda_finger_joint2')

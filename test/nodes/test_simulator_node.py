@@ -33,8 +33,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla_prune_ros.errors import InputRefused, VlaPruneError
 from vla_prune_ros.nodes import qos
-from vla_prune_ros.nodes.simulator.outputs import gripper_goal
 from vla_prune_ros.nodes.simulator.params import SimulatorParams
+from vla_prune_ros.runtime.messages import read_gripper
 from vla_prune_ros.sim.rendering import choose_gl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -372,5 +372,5 @@ def test_shipped_parameter_file_holds_the_defaults():
 )
 def test_gripper_goal_refuses_what_it_cannot_read(message, reason):
     with pytest.raises(InputRefused) as refusal:
-        gripper_goal(message)
+        read_gripper(message, 'gripper')
     assert refusal.value.reason == reason

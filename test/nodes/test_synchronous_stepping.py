@@ -25,17 +25,11 @@ from vla_prune_ros.errors import ProfileError, VlaPruneError
 from vla_prune_ros.nodes import qos
 from vla_prune_ros.nodes.client import ACTIVATE, CONFIGURE, Client
 from vla_prune_ros.nodes.executor.node import ExecutorNode
-from vla_prune_ros.nodes.messages import (
-    chunk_message,
-    chunk_record,
-    pose_arrays,
-    status_values,
-    to_ns,
-    to_stamp,
-)
+from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.nodes.policy.node import PolicyNode
 from vla_prune_ros.nodes.simulator.node import SimulatorNode
 from vla_prune_ros.records import ActionChunk
+from vla_prune_ros.runtime.messages import read_chunk, read_pose, status_values, to_ns
 from vla_prune_ros.sim.scene import SceneState
 
 CAMERAS = ('primary', 'wrist')
@@ -122,12 +116,12 @@ class SlowPolicy:
         if stamp_ns < self._next_ns:
             return
         self._next_ns = stamp_ns + CHUNK * 50_000_000
-        position, _ = pose_arrays(message)
+        position, _ = read_pose(message)
         wave = np.sin(np.outer(1.0 + np.arange(CHUNK), 1e4 * np.tile(position, 2)))
         gripper = (wave[:, 0] > 0).astype(float)
         time.sleep(self.slowest_s * self._random.random())
         chunk = ActionChunk(stamp_ns, 0.05, 0.02 * wave, gripper, 'world')
-        self._out.publish(chunk_message(chunk))
+        self._out.publish(build.chunk(chunk))
 
 
 class Loop:
@@ -173,7 +167,7 @@ class Loop:
             self.waits.append(message.status[0].message)
 
     def _on_chunk(self, message):
-        self.chunks.append(chunk_record(message))
+        self.chunks.append(read_chunk(message))
 
     def _on_query(self, message):
         self.queries.append(to_ns(message.header.stamp))
@@ -354,12 +348,12 @@ def test_commands_of_another_time_or_of_one_kind_move_nothing(loop):
 
     def send(stamp_ns, kinds):
         message = TwistStamped()
-        message.header.stamp = to_stamp(stamp_ns)
+        message.header.stamp = build.time(stamp_ns)
         message.twist.linear.x = 0.4
         closing = JointTrajectory(
             joint_names=['gripper'], points=[JointTrajectoryPoint(positions=[0.0])]
         )
-        closing.header.stamp = to_stamp(stamp_ns)
+        closing.header.stamp = build.time(stamp_ns)
         for _ in range(4):  # as the executor repeats itself
             for out, part in zip(outs, (message, closing), strict=True):
                 if out in kinds:
@@ -401,7 +395,7 @@ def test_a_chunk_that_is_there_before_its_time_survives_the_jump_to_it(ros, spin
 
     def until(done, now_s):
         def tick():
-            clock.publish(Clock(clock=to_stamp(round(now_s * 1e9))))
+            clock.publish(Clock(clock=build.time(round(now_s * 1e9))))
             return done()
 
         assert client.wait(tick, WAIT_S)
@@ -418,7 +412,7 @@ def test_a_chunk_that_is_there_before_its_time_survives_the_jump_to_it(ros, spin
     until(lambda: says('no chunk yet'), 1)
     deltas = np.outer(np.arange(1, CHUNK + 1), np.full(6, 1e-3))
     chunk = ActionChunk(5_000_000_000, 0.05, deltas, np.ones(CHUNK), 'world')
-    out.publish(chunk_message(chunk))
+    out.publish(build.chunk(chunk))
     until(lambda: says('has not begun'), 1)
     assert twists == []
     until(lambda: len(twists) > 2, 5)

@@ -19,12 +19,20 @@ from rosbags.rosbag2 import Writer
 from rosbags.rosbag2.enums import StoragePlugin
 from rosbags.typesys import Stores, get_typestore
 
-from vla_prune_ros.bags import values
 from vla_prune_ros.bags.reader import (
     Bag,
     find_bags,
 )
 from vla_prune_ros.errors import DataError, InputRefused
+from vla_prune_ros.runtime.messages import (
+    read_chunk,
+    read_gripper,
+    read_image,
+    read_joints,
+    read_pose,
+    read_text,
+    read_twist,
+)
 
 STORE, TYPES, T0, MS = writer.STORE, writer.TYPES, writer.T0, writer.MS
 write, header, text_message = writer.write, writer.header, writer.text_message
@@ -48,7 +56,7 @@ def file_of(path, storage):
 
 
 def xs(bag, topic='/pose', **window):
-    return [int(values.pose(m)[0][0]) for m in bag.messages([topic], **window)]
+    return [int(m.read(read_pose)[0][0]) for m in bag.messages([topic], **window)]
 
 
 @pytest.fixture(params=STORAGES)
@@ -80,19 +88,19 @@ def test_every_kind_of_message_comes_back(tmp_path, storage):
         T0 + i for i in (4, 5, 6)
     ]
     assert [m.receipt_ns for m in found.values()] == [late + i for i in range(7)]
-    np.testing.assert_array_equal(values.image(found['/image']), pixels)
-    position, quat = values.pose(found['/pose'])
+    np.testing.assert_array_equal(found['/image'].read(read_image), pixels)
+    position, quat = found['/pose'].read(read_pose)
     assert position.tolist() == [1, 2, 3] and quat.tolist() == [0, 0, 1, 0]
-    joint_names, positions, velocities = values.joints(found['/joints'])
+    joint_names, positions, velocities = found['/joints'].read(read_joints)
     assert joint_names == ['b', 'a'] and positions.tolist() == [0.5, -0.5] and not len(velocities)
-    assert values.text(found['/task']) == 'Pick up the cube.'
-    chunk = values.chunk(found['/chunk'])
+    assert found['/task'].read(read_text) == 'Pick up the cube.'
+    chunk = found['/chunk'].read(read_chunk)
     assert chunk.stamp_ns == T0 + 4 and chunk.dt_s == pytest.approx(0.05)
     np.testing.assert_array_equal(np.column_stack((chunk.deltas, chunk.gripper)), rows)
-    assert values.twist(found['/twist']).tolist() == [1, 2, 3, 4, 5, 6]
-    assert values.gripper(found['/gripper']) == 1.0
-    with pytest.raises(DataError, match='need geometry_msgs/msg/PoseStamped'):
-        values.pose(found['/twist'])
+    assert found['/twist'].read(read_twist).tolist() == [1, 2, 3, 4, 5, 6]
+    assert found['/gripper'].read(read_gripper) == 1.0
+    with pytest.raises(DataError, match='/twist'):
+        found['/twist'].read(read_pose)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +131,7 @@ def test_a_compressed_image_is_decoded(tmp_path):
     path = write(tmp_path / 'bag', [('/image/compressed', T0, message)])
     with Bag(path) as bag:
         (found,) = bag.messages(['/image/compressed'])
-    np.testing.assert_array_equal(values.image(found), pixels)
+    np.testing.assert_array_equal(found.read(read_image), pixels)
 
 
 def test_a_window_and_random_access(tmp_path, storage):
@@ -133,7 +141,7 @@ def test_a_window_and_random_access(tmp_path, storage):
         assert xs(bag, **window) == [20, 21, 22, 23]
         places = [m.place for m in bag.messages(['/pose'])]
         for number in (99, 0, 57):
-            assert values.pose(bag.read(places[number]))[0][0] == number
+            assert bag.read(places[number]).read(read_pose)[0][0] == number
 
 
 def test_two_readings_at_once_do_not_meet(tmp_path, storage):
@@ -141,8 +149,8 @@ def test_two_readings_at_once_do_not_meet(tmp_path, storage):
     with Bag(path) as bag:
         places = [m.place for m in bag.messages(['/pose'])]
         for number, message in enumerate(bag.messages(['/pose'])):
-            assert values.pose(bag.read(places[49 - number]))[0][0] == 49 - number
-            assert values.pose(message)[0][0] == number
+            assert bag.read(places[49 - number]).read(read_pose)[0][0] == 49 - number
+            assert message.read(read_pose)[0][0] == number
 
 
 @settings(
@@ -305,9 +313,9 @@ def test_a_damaged_message_is_left_out(tmp_path, storage):
     with Bag(tmp_path / 'bag') as bag:
         good, short = bag.messages(['/pose'])
         assert len(bag.lost) == 1 and str(T0) in bag.lost[0]
-        values.pose(good)
+        good.read(read_pose)
         with pytest.raises(InputRefused) as caught:
-            values.pose(short)
+            short.read(read_pose)
         assert caught.value.reason == 'corrupt'
         assert bag.read(good.place).raw == raw
 
@@ -352,7 +360,7 @@ def test_mcap_without_index_and_order(tmp_path):
         assert xs(bag) == [0, 1, 2]
         assert bag.lost == []
         places = [m.place for m in bag.messages(['/pose'])]
-        assert values.pose(bag.read(places[2]))[0][0] == 2
+        assert bag.read(places[2]).read(read_pose)[0][0] == 2
 
 
 def test_an_old_sqlite_bag_has_no_definitions(tmp_path):
@@ -417,7 +425,7 @@ def test_chunks_that_are_none_are_refused(tmp_path):
     with Bag(path) as bag:
         for reason, message in zip(cases, bag.messages(['/c']), strict=True):
             with pytest.raises(InputRefused) as caught:
-                values.chunk(message)
+                message.read(read_chunk)
             assert caught.value.reason == reason
 
 

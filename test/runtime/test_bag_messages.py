@@ -25,10 +25,17 @@ from sample_messages import (
     write,
 )
 
-from vla_prune_ros.bags import messages as build
-from vla_prune_ros.bags import values
 from vla_prune_ros.bags.reader import Bag
-from vla_prune_ros.bags.writer import BagWriter
+from vla_prune_ros.bags.writer import BagWriter, message_builder
+from vla_prune_ros.runtime.messages import (
+    read_chunk,
+    read_gripper,
+    read_image,
+    read_joints,
+    read_pose,
+    read_text,
+    read_twist,
+)
 
 
 @pytest.fixture(params=['mcap', 'sqlite3'])
@@ -77,16 +84,16 @@ def test_the_replay_reads_what_was_written(bag):
         ours = [topic for topic in MESSAGES if topic not in ('/path', '/inference', '/number')]
         m = {message.topic: message for message in read.messages(ours)}
         assert not read.lost and {t.count for t in read.topics.values()} == {1}
-        np.testing.assert_array_equal(values.image(m['/image']), PIXELS)
-        back = values.image(m['/jpeg']).astype(int)
+        np.testing.assert_array_equal(m['/image'].read(read_image), PIXELS)
+        back = m['/jpeg'].read(read_image).astype(int)
         assert back.shape == SMOOTH.shape and abs(back - SMOOTH).max() <= 6
-        np.testing.assert_array_equal(values.pose(m['/pose'])[0], POSITION)
-        np.testing.assert_array_equal(values.pose(m['/pose'])[1], QUAT)
-        np.testing.assert_array_equal(values.joints(m['/joints'])[1], JOINTS)
-        assert values.text(m['/task']) == 'pick up the cube'
-        np.testing.assert_array_equal(values.twist(m['/twist']), TWIST)
-        assert values.gripper(m['/gripper']) == 0.25
-        chunk = values.chunk(m['/chunk'])
+        np.testing.assert_array_equal(m['/pose'].read(read_pose)[0], POSITION)
+        np.testing.assert_array_equal(m['/pose'].read(read_pose)[1], QUAT)
+        np.testing.assert_array_equal(m['/joints'].read(read_joints)[1], JOINTS)
+        assert m['/task'].read(read_text) == 'pick up the cube'
+        np.testing.assert_array_equal(m['/twist'].read(read_twist), TWIST)
+        assert m['/gripper'].read(read_gripper) == 0.25
+        chunk = m['/chunk'].read(read_chunk)
     np.testing.assert_array_equal(chunk.deltas, DELTAS)
     np.testing.assert_array_equal(chunk.gripper, GRIPPER)
     assert (chunk.stamp_ns, chunk.dt_s, chunk.frame_id) == (STAMP, 0.05, 'base_link')
@@ -97,31 +104,26 @@ def test_colours_of_a_jpeg_are_not_exchanged(tmp_path):
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 200
     with BagWriter(tmp_path / 'bag') as writer:
-        writer.write('/jpeg', STAMP, build.compressed_message(red, STAMP))
+        writer.write('/jpeg', STAMP, message_builder().compressed_image(red, STAMP))
     with Bag(tmp_path / 'bag') as read:
-        back = values.image(next(read.messages(['/jpeg'])))
+        back = next(read.messages(['/jpeg'])).read(read_image)
     assert abs(back.astype(int) - red).max() <= 6
 
 
 @pytest.mark.ros
 def test_a_node_reads_the_bytes_as_what_it_would_have_sent(bag):
-    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
     from rclpy.serialization import deserialize_message
 
-    from vla_prune_ros.nodes import messages as node
+    from vla_prune_ros.nodes.messages import build
 
-    stamp = node.to_stamp(STAMP)
-    inference = DiagnosticArray()
-    inference.header.stamp = stamp
-    status = node.status_message('n', DiagnosticStatus.WARN, 'late', PLAIN, 'hw')
-    inference.status = [status]
+    status = build.status('n', PLAIN, message='late', level=build.WARN, hardware_id='hw')
     sent = {
-        '/image': node.image_message(PIXELS, stamp, 'optical'),
-        '/pose': node.pose_message(POSITION, QUAT, stamp, 'world'),
-        '/gripper': node.gripper_message(0.25, stamp, 'finger', 0.3),
-        '/chunk': node.chunk_message(CHUNK),
-        '/path': node.path_message(CHUNK, POSITION),
-        '/inference': inference,
+        '/image': build.image(PIXELS, STAMP, 'optical'),
+        '/pose': build.pose(POSITION, QUAT, STAMP, 'world'),
+        '/gripper': build.gripper(0.25, STAMP, 'finger', 0.3),
+        '/chunk': build.chunk(CHUNK),
+        '/path': build.path(CHUNK, POSITION),
+        '/inference': build.diagnostics([status], STAMP),
     }
     with AnyReader([bag]) as reader:
         raws = {c.topic: bytes(raw) for c, _, raw in reader.messages()}

@@ -16,10 +16,10 @@ import bag_writer as writer
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.typesys import Stores, get_typestore
 
-from vla_prune_ros.bags import values
 from vla_prune_ros.bags.playback import JUMP_NS, LaterBag, Serializer, Timeline, stamped
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.errors import DataError, InputRefused
+from vla_prune_ros.runtime.messages import read_pose, read_text
 
 STORE, TYPES, T0, MS = writer.STORE, writer.TYPES, writer.T0, writer.MS
 WALL = 55_123_456_789_012
@@ -219,9 +219,9 @@ def test_a_later_beginning_says_the_last_task_again(poses, offset_s, task, numbe
         for _ in range(2):
             task_message, *rest = bag.messages(['/pose', '/task'])
             begin = T0 + round(offset_s * 1000) * MS
-            assert (values.text(task_message), task_message.receipt_ns) == (task, begin)
+            assert (task_message.read(read_text), task_message.receipt_ns) == (task, begin)
             assert task_message.stamp_ns == begin
-            seen = [int(values.pose(m)[0][0]) for m in rest if m.topic == '/pose']
+            seen = [int(m.read(read_pose)[0][0]) for m in rest if m.topic == '/pose']
             assert seen == list(range(number, 10))
         (again,) = {m.topic for m in bag.messages(['/pose'])}
         assert again == '/pose'

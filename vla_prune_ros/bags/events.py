@@ -13,11 +13,11 @@ from ..errors import DataError, InputRefused, ProfileError
 from ..profiles import Profile
 from ..records import Observation
 from ..runtime.instruction import clean_instruction
+from ..runtime.messages import read_text
 from ..runtime.pairing import Pair, Pairing, Wait
 from .observation import JOINTS, POSE, WIRING, Frame, Wiring, observe
 from .reader import Bag, BagMessage
 from .topics import Topics
-from .values import text
 
 INSTRUCTION = 'instruction'
 _STATES = {'pose_gripper': (POSE, JOINTS), 'joints': (JOINTS,), 'none': ()}
@@ -146,7 +146,7 @@ class Replay:
         now_ns = self._clock(stream, message)
         try:
             if stream == INSTRUCTION:
-                self._instruct(clean_instruction(text(message)))
+                self._instruct(clean_instruction(message.read(read_text)))
             elif stream in self._paired and self.pairing.push(
                 stream, message.stamp_ns, message.receipt_ns, message, now_ns
             ):

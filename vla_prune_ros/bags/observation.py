@@ -9,10 +9,10 @@ import numpy as np
 from ..errors import InputRefused
 from ..profiles import Profile
 from ..records import Observation
+from ..runtime.messages import read_image, read_joints, read_pose
 from ..runtime.pairing import Pair
 from ..runtime.state import GripperJoints, joints_proprio, pose_gripper_proprio
 from .reader import BagMessage
-from .values import image, joints, pose
 
 POSE, JOINTS = 'ee_pose', 'joint_states'
 
@@ -71,7 +71,7 @@ def picture(camera: str, message: BagMessage, wiring: Wiring) -> np.ndarray:
     :raises InputRefused: it cannot be decoded.
     """
     try:
-        decoded = image(message)
+        decoded = message.read(read_image)
     except InputRefused as refusal:
         raise InputRefused(
             refusal.reason, f'camera {camera!r}: {refusal.what}', refusal.remedy
@@ -91,10 +91,10 @@ def proprio(
     """
     if profile.proprio_kind == 'none' or not profile.proprio_dim:
         return None
-    names, positions, _ = joints(pair.items[JOINTS])
+    names, positions, _ = pair.items[JOINTS].read(read_joints)
     if profile.proprio_kind == 'joints':
         return joints_proprio(names, positions, profile.action_names)
-    position, quaternion = pose(pair.items[POSE])
+    position, quaternion = pair.items[POSE].read(read_pose)
     fingers = GripperJoints(wiring.gripper_joints, wiring.gripper_signs).pick(names, positions)
     moved = position + np.asarray(wiring.pose_offset_m)
     return pose_gripper_proprio(moved, quaternion, fingers, rotation_reference)

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
@@ -31,6 +31,7 @@ FILES = ('.mcap', '.db3', '.bag')
 METADATA = 'metadata.yaml'
 
 _ZSTD = b'\x28\xb5\x2f\xfd'
+_Value = TypeVar('_Value')
 _CUT = {'.mcap': CutMcap, '.db3': CutSqlite}
 
 
@@ -203,6 +204,24 @@ class BagMessage:
                 'corrupt',
                 f'{self.topic}: a message received at {self.receipt_ns} ns is no {self.type}',
                 'check the recorder',
+            ) from None
+
+    def read(self, reader: Callable[[Any], _Value]) -> _Value:
+        """What a reader of :mod:`~vla_prune_ros.runtime.messages` finds in it.
+
+        :raises InputRefused: ``corrupt``, or the reader's own, with the topic in front.
+        :raises DataError: the reader is one for another type.
+        """
+        message = self.message()
+        try:
+            return reader(message)
+        except InputRefused as refusal:
+            raise InputRefused(
+                refusal.reason, f'{self.topic}: {refusal.what}', refusal.remedy
+            ) from None
+        except AttributeError:  # another type has other fields
+            raise DataError(
+                f'topic {self.topic!r} has messages of {self.type}', 'name another topic'
             ) from None
 
 

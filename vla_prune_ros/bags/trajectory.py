@@ -11,11 +11,11 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..profiles import Profile
+from ..runtime.messages import read_gripper, read_joints, read_twist, read_valid_pose
 from ..runtime.schedule import GripperLatch
 from ..runtime.state import joints_proprio
 from .events import INSTRUCTION, Event
 from .reader import BagMessage
-from .values import checked_pose, gripper, joints, twist
 
 
 class Motion:
@@ -284,15 +284,17 @@ class Tracks:
             track.append((message.stamp_ns, value))
 
     def _moved(self, message: BagMessage) -> tuple[np.ndarray, ...]:
-        return (twist(message),) if self._reading.motion == 'twist' else checked_pose(message)
+        if self._reading.motion == 'twist':
+            return (message.read(read_twist),)
+        return message.read(read_valid_pose)
 
     def _opening(self, message: BagMessage) -> float:
         """0 closed ... 1 open, of the command or of the finger."""
         reading = self._reading
         if reading.gripper == 'gripper':
-            value = gripper(message)
+            value = message.read(read_gripper)
         else:
-            names, positions, _ = joints(message)
+            names, positions, _ = message.read(read_joints)
             value = float(joints_proprio(names, positions, (self._finger,))[0])
         share = (value - reading.gripper_closed) / (reading.gripper_open - reading.gripper_closed)
         return float(np.clip(share, 0.0, 1.0))

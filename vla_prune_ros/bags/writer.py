@@ -3,11 +3,14 @@
 import shutil
 import tempfile
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import DataError
-from .messages import type_store
+from ..runtime.messages import MessageBuilder
 from .reader import METADATA, Topic, is_storage
 
 STORAGES = ('mcap', 'sqlite3')
@@ -16,6 +19,32 @@ STORAGES = ('mcap', 'sqlite3')
 # The newest layout of metadata.yaml that Humble reads: with 9, profiles are no text any more.
 _VERSION = 8
 _DEPTH, _LATCHED_DEPTH = 10, 1
+
+
+@cache
+def type_store() -> Any:
+    """The message types of ROS 2 Humble; those used here are the same in later distributions.
+
+    :raises DataError: ``rosbags`` is not installed.
+    """
+    try:
+        from rosbags.typesys import Stores, get_typestore
+    except ImportError:
+        raise DataError(
+            'rosbags is not installed, no bag can be written', "pip install 'vla_prune_ros[bags]'"
+        ) from None
+    return get_typestore(Stores.ROS2_HUMBLE)
+
+
+@cache
+def message_builder() -> MessageBuilder:
+    """Makes messages that :meth:`BagWriter.write` takes.
+
+    :raises DataError: ``rosbags`` is not installed.
+    """
+    return MessageBuilder(
+        type_store().types, lambda code, values: np.ascontiguousarray(values, code).reshape(-1)
+    )
 
 
 class BagWriter:
@@ -91,7 +120,7 @@ class BagWriter:
         """Append one message.
 
         :param receipt_ns: time of receipt, by which readers order; above 0.
-        :param message: of :mod:`~vla_prune_ros.bags.messages`, or any of ``rosbags``.
+        :param message: of :func:`message_builder`, or any of ``rosbags``.
         :raises DataError: the topic has messages of another type.
         """
         kind = message.__msgtype__

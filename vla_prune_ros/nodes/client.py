@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from ..errors import VlaPruneError
-from .messages import status_values
+from ..runtime.messages import status_values
 from .qos import latched
 
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP

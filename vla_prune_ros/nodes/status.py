@@ -6,10 +6,10 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 
-from .messages import status_message
+from .messages import build
 from .qos import latched, overridable
 
-OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+OK, WARN, ERROR = build.OK, build.WARN, build.ERROR
 
 
 class StatusReporter:
@@ -49,8 +49,11 @@ class StatusReporter:
         self._published = (state, code or reason, dict(values))
         self.level = level
         self._status.publish(
-            status_message(
-                self._node.get_name(), level, reason or state, {'state': state, **values}
+            build.status(
+                self._node.get_name(),
+                {'state': state, **values},
+                message=reason or state,
+                level=level,
             )
         )
         if (state, code or reason) != self._current:
@@ -68,11 +71,12 @@ class StatusReporter:
         self, hardware_id: str, concerns: Mapping[str, tuple[bytes, str, Mapping[str, Any]]]
     ) -> None:
         """Publish one status per concern: name -> (level, text, values)."""
-        out = DiagnosticArray()
-        out.header.stamp = self._node.get_clock().now().to_msg()
         name = self._node.get_name()
-        out.status = [
-            status_message(f'{name}: {k}', level, text, values, hardware_id)
+        statuses = [
+            build.status(
+                f'{name}: {k}', values, message=text, level=level, hardware_id=hardware_id
+            )
             for k, (level, text, values) in concerns.items()
         ]
-        self._diagnostics.publish(out)
+        now_ns = self._node.get_clock().now().nanoseconds
+        self._diagnostics.publish(build.diagnostics(statuses, now_ns))

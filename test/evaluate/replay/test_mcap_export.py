@@ -11,11 +11,11 @@ pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 from rosbags.highlevel import AnyReader
 
 from vla_prune_ros.bags.reader import Bag
-from vla_prune_ros.bags.values import chunk, twist
 from vla_prune_ros.errors import DataError
 from vla_prune_ros.evaluate.replay.mcap_export import topic_names, write_predictions
 from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
 from vla_prune_ros.records import MotionHint
+from vla_prune_ros.runtime.messages import read_chunk, read_twist
 
 T0 = 1_700_000_000_000_000_000
 MS = 1_000_000
@@ -79,15 +79,17 @@ def test_chunks_come_back_through_the_reader_of_the_replay(tmp_path):
             chunks = list(bag.messages([f'/replay/{name}/action_chunk']))
             steps = list(bag.messages([f'/replay/{name}/first_step']))
             for i, made in enumerate(queries):
-                got = chunk(chunks[i])
+                got = chunks[i].read(read_chunk)
                 np.testing.assert_array_equal(got.deltas, made.actions[:, :6])
                 np.testing.assert_array_equal(got.gripper, made.actions[:, 6])
                 assert (got.stamp_ns, got.dt_s, got.frame_id) == (made.stamp_ns, DT, 'world')
                 assert chunks[i].receipt_ns == T0 + 200 * MS * i + 8 * MS
-                np.testing.assert_allclose(twist(steps[i]), made.actions[0, :6] * 20, rtol=1e-12)
+                np.testing.assert_allclose(
+                    steps[i].read(read_twist), made.actions[0, :6] * 20, rtol=1e-12
+                )
                 assert steps[i].stamp_ns == made.stamp_ns
         for i, message in enumerate(bag.messages(['/replay/recorded/action_chunk'])):
-            np.testing.assert_array_equal(chunk(message).deltas, taken.actions[i, :, :6])
+            np.testing.assert_array_equal(message.read(read_chunk).deltas, taken.actions[i, :, :6])
 
 
 def test_numbers_can_be_plotted_and_the_record_says_the_rest(tmp_path):
@@ -228,7 +230,7 @@ def test_a_node_would_have_sent_the_same_chunk(tmp_path):
     from rclpy.serialization import deserialize_message
     from trajectory_msgs.msg import JointTrajectory
 
-    from vla_prune_ros.nodes.messages import chunk_message, path_message
+    from vla_prune_ros.nodes.messages import build
     from vla_prune_ros.records import ActionChunk
 
     made = query(0)
@@ -237,6 +239,6 @@ def test_a_node_would_have_sent_the_same_chunk(tmp_path):
     with AnyReader([tmp_path / 'p']) as reader:
         raws = {c.topic: bytes(raw) for c, _, raw in reader.messages()}
     sent = deserialize_message(raws['/replay/dense/action_chunk'], JointTrajectory)
-    assert sent == chunk_message(record)
+    assert sent == build.chunk(record)
     path = deserialize_message(raws['/replay/dense/chunk_path'], Path)
-    assert path == path_message(record, np.array([0.0, 0.2, 0.3]))
+    assert path == build.path(record, np.array([0.0, 0.2, 0.3]))

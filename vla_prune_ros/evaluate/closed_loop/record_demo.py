@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ...bags import messages as build
-from ...bags.writer import BagWriter
+from ...bags.writer import BagWriter, message_builder
 from ...errors import VlaPruneError
 from ...sim.scene import ANGULAR_UNIT_RAD, LINEAR_UNIT_M, Scene, SceneState, twist_to_action
 from ...sim.session import GAP_NS, START_NS
@@ -84,7 +83,7 @@ class RecordedScene:
 
     def __init__(self, scene: Scene, writer: BagWriter, compressed: bool = False) -> None:
         self.scene = scene
-        self._writer, self._compressed = writer, compressed
+        self._writer, self._build, self._compressed = writer, message_builder(), compressed
         self._period_ns = round(1e9 / scene.control_hz)
         self._now_ns = START_NS - self._period_ns - GAP_NS  # which the first reset adds
         self._pictures: dict[str, np.ndarray] | None = None
@@ -125,7 +124,7 @@ class RecordedScene:
         self.scene.reset(seed)
         self._now_ns += self._period_ns + GAP_NS
         self._pictures, self.steps = None, 0
-        self._write(INSTRUCTION, build.text_message(self.scene.instruction))
+        self._write(INSTRUCTION, self._build.text(self.scene.instruction))
 
     def step(self, action: np.ndarray) -> None:
         """Record what is seen and commanded now, then make the control step."""
@@ -140,7 +139,7 @@ class RecordedScene:
     def end(self) -> None:
         """Record what is seen now, at the end of an episode, and stop the arm."""
         self._observe()
-        stop = build.twist_message(np.zeros(6), self._now_ns, WORLD_FRAME)
+        stop = self._build.twist(np.zeros(6), self._now_ns, WORLD_FRAME)
         self._write(TWIST, stop)
 
     def images(self) -> dict[str, np.ndarray]:
@@ -163,13 +162,13 @@ class RecordedScene:
 
     def _observe(self) -> None:
         now, state = self._now_ns, self.scene.state()
-        pose = build.pose_message(state.ee_position, state.ee_quat_xyzw, now, WORLD_FRAME)
-        joints = build.joint_message(
+        pose = self._build.pose(state.ee_position, state.ee_quat_xyzw, now, WORLD_FRAME)
+        joints = self._build.joints(
             state.joint_names, state.joint_positions, state.joint_velocities, now
         )
         self._write(POSE, pose)
         self._write(JOINTS, joints)
-        picture = build.compressed_message if self._compressed else build.image_message
+        picture = self._build.compressed_image if self._compressed else self._build.image
         views = upright(self.images())
         for i, camera in enumerate(self.cameras):
             message = picture(views[camera], now, f'{camera}_optical')
@@ -177,8 +176,8 @@ class RecordedScene:
             self._writer.write(image_topic(camera, self._compressed), receipt_ns, message)
 
     def _send(self, twist: np.ndarray, opening: float) -> None:
-        self._write(TWIST, build.twist_message(twist, self._now_ns, WORLD_FRAME))
-        self._write(GRIPPER, build.gripper_message(opening, self._now_ns))
+        self._write(TWIST, self._build.twist(twist, self._now_ns, WORLD_FRAME))
+        self._write(GRIPPER, self._build.gripper(opening, self._now_ns))
 
     def _write(self, topic: str, message: Any) -> None:
         self._writer.write(topic, self._now_ns + _DELAYS_NS[topic], message)

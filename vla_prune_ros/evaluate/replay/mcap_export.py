@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...bags import messages as build
-from ...bags.writer import BagWriter
+from ...bags.writer import BagWriter, message_builder
 from ...records import ActionChunk, MotionHint
 from .records import Instant, Recording, ReplayedQuery
 
@@ -132,32 +131,31 @@ def _recorded(recording: Recording, number: int, dt_s: float, frame_id: str) -> 
 def _query(
     method: str, name: str, query: ReplayedQuery, instant: Instant, dt_s: float, frame_id: str
 ) -> Iterator[Row]:
+    build = message_builder()
     if query.actions is not None:
         yield from _chunk(name, query.actions, instant, dt_s, frame_id)
     level = build.WARN if query.refusal else build.OK
-    yield (
-        f'{ROOT}/{name}/inference',
-        build.diagnostics_message(
-            f'{method}: inference',
-            inference_values(query),
-            instant.stamp_ns,
-            level,
-            query.refusal or 'replayed',
-            'replay',
-        ),
+    status = build.status(
+        f'{method}: inference',
+        inference_values(query),
+        message=query.refusal or 'replayed',
+        level=level,
+        hardware_id='replay',
     )
+    yield f'{ROOT}/{name}/inference', build.diagnostics([status], instant.stamp_ns)
     if query.kept:
-        yield f'{ROOT}/{name}/visual_tokens', build.number_message(query.visual_tokens)
+        yield f'{ROOT}/{name}/visual_tokens', build.number(query.visual_tokens)
     if 'total' in query.timings_ms:
-        yield f'{ROOT}/{name}/latency_ms', build.number_message(query.timings_ms['total'])
+        yield f'{ROOT}/{name}/latency_ms', build.number(query.timings_ms['total'])
 
 
 def _chunk(
     name: str, actions: np.ndarray, instant: Instant, dt_s: float, frame_id: str
 ) -> Iterator[Row]:
+    build = message_builder()
     chunk = ActionChunk(instant.stamp_ns, dt_s, actions[:, :6], actions[:, 6], frame_id)
-    yield f'{ROOT}/{name}/action_chunk', build.chunk_message(chunk)
-    first = build.twist_message(actions[0, :6] / dt_s, instant.stamp_ns, frame_id)
+    yield f'{ROOT}/{name}/action_chunk', build.chunk(chunk)
+    first = build.twist(actions[0, :6] / dt_s, instant.stamp_ns, frame_id)
     yield f'{ROOT}/{name}/first_step', first
     if instant.position is not None:
-        yield f'{ROOT}/{name}/chunk_path', build.path_message(chunk, instant.position)
+        yield f'{ROOT}/{name}/chunk_path', build.path(chunk, instant.position)

@@ -17,12 +17,12 @@ import numpy as np
 from ...bags.events import Due, Event
 from ...bags.observation import JOINTS, POSE, Frame, observe, picture
 from ...bags.reader import Bag
-from ...bags.values import joints, pose
 from ...errors import ActionRefused, DataError, InputRefused, VlaPruneError
 from ...profiles import Profile
 from ...records import ActionChunk, Inference, MotionHint
 from ...runtime.frozen_frames import FrozenDetector
 from ...runtime.guard import Guard
+from ...runtime.messages import read_joints, read_pose
 from ...runtime.motion import LISTENS
 from ...runtime.pairing import Pair
 from ..methods import Method, MethodPolicies
@@ -114,9 +114,9 @@ class MethodReplay:
         message = event.message
         try:
             if event.stream == POSE:
-                self._motion.on_pose(message.stamp_ns, *pose(message))
+                self._motion.on_pose(message.stamp_ns, *message.read(read_pose))
             if event.stream == JOINTS:
-                self._motion.on_joints(message.stamp_ns, *joints(message))
+                self._motion.on_joints(message.stamp_ns, *message.read(read_joints))
         except InputRefused:
             return
 

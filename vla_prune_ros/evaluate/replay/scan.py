@@ -10,9 +10,9 @@ from ...bags.observation import POSE
 from ...bags.reader import Bag
 from ...bags.topics import STREAMS, Topics
 from ...bags.trajectory import Tracks
-from ...bags.values import checked_pose
 from ...errors import DataError, InputRefused
 from ...profiles import Profile
+from ...runtime.messages import read_valid_pose
 from ...runtime.pairing import Pair
 from .records import Instant, Recording
 from .settings import ReplaySetting
@@ -184,6 +184,6 @@ def _position(pair: Pair) -> np.ndarray | None:
     if POSE not in pair.items:
         return None
     try:
-        return checked_pose(pair.items[POSE])[0]
+        return pair.items[POSE].read(read_valid_pose)[0]
     except InputRefused:
         return None

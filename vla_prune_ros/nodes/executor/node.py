@@ -20,8 +20,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from ...errors import ActionRefused, InputRefused
 from ...runtime.guard import PoseTarget
+from ...runtime.messages import read_chunk, read_pose
 from ...runtime.schedule import ChunkSchedule, Due, GripperLatch
-from ..messages import chunk_record, gripper_message, pose_arrays, pose_message, vector
+from ..messages import build
 from ..params import declare
 from ..process import require_simulated_time, run_node
 from ..qos import command, overridable, sensor_data
@@ -78,7 +79,7 @@ class ExecutorNode(Node):
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         try:
-            chunk = chunk_record(message)
+            chunk = read_chunk(message)
             fastest = np.abs(chunk.deltas).reshape(len(chunk), 2, 3)
             speeds = np.linalg.norm(fastest, axis=2).max(axis=0) / chunk.dt_s
             for speed, limit, unit in zip(
@@ -105,18 +106,21 @@ class ExecutorNode(Node):
             self._tick()
 
     def _on_pose(self, message: PoseStamped) -> None:
-        self._target.measured(*pose_arrays(message), time.monotonic_ns())
+        self._target.measured(*read_pose(message), time.monotonic_ns())
 
     def _tick(self) -> None:
         due = None
         if self._armed:
-            due = self._schedule.due(self.get_clock().now().nanoseconds, self._mono_ns())
+            due = self._schedule.due(self._now_ns(), self._mono_ns())
         if due is not None and due.step is not None and self._params.output != 'none':
             self._send(due)
         elif self._zeros_left:
             self._zeros_left -= 1
             self._send_zero()
         self._report(due)
+
+    def _now_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
 
     def _mono_ns(self) -> int:
         """Monotonic time, by which chunks age; it stands still with a simulator that waits."""
@@ -140,14 +144,10 @@ class ExecutorNode(Node):
     def _gripper_command(self, opening: float) -> JointTrajectory:
         params = self._params
         position = params.gripper_closed + opening * (params.gripper_open - params.gripper_closed)
-        stamp = self.get_clock().now().to_msg()
-        return gripper_message(position, stamp, params.gripper_joint, params.gripper_time_s)
+        return build.gripper(position, self._now_ns(), params.gripper_joint, params.gripper_time_s)
 
     def _send_twist(self, velocity: np.ndarray) -> None:
-        out = TwistStamped()
-        out.header.stamp, out.header.frame_id = self.get_clock().now().to_msg(), self._frame_id
-        out.twist.linear, out.twist.angular = vector(velocity[:3]), vector(velocity[3:])
-        self._twist.publish(out)
+        self._twist.publish(build.twist(velocity, self._now_ns(), self._frame_id))
 
     def _send_pose(self, due: Due) -> bool:
         if due.first and not self._target.advance(due.delta, time.monotonic_ns()):
@@ -158,8 +158,7 @@ class ExecutorNode(Node):
             return False
         if self._target.pose is None:
             return False
-        stamp = self.get_clock().now().to_msg()
-        self._pose.publish(pose_message(*self._target.pose, stamp, self._frame_id))
+        self._publish_pose()
         return True
 
     def _send_zero(self) -> None:
@@ -167,9 +166,11 @@ class ExecutorNode(Node):
         if self._params.output == 'twist':
             self._send_twist(np.zeros(6))
         elif self._params.output == 'pose' and self._target.hold(time.monotonic_ns()):
-            self._pose.publish(
-                pose_message(*self._target.pose, self.get_clock().now().to_msg(), self._frame_id)
-            )
+            self._publish_pose()
+
+    def _publish_pose(self) -> None:
+        position, quaternion = self._target.pose
+        self._pose.publish(build.pose(position, quaternion, self._now_ns(), self._frame_id))
 
     def _rivals(self) -> str:
         """Who else commands the arm and the mend; empty where nobody does."""
@@ -184,7 +185,7 @@ class ExecutorNode(Node):
 
     def _on_jump(self) -> None:
         # A simulator that waits may have got a chunk for the new time already.
-        begins_now = self._schedule.stamp_ns == self.get_clock().now().nanoseconds
+        begins_now = self._schedule.stamp_ns == self._now_ns()
         if not (self._synchronous and begins_now):
             self._schedule.clear()
         self._latch.reset()

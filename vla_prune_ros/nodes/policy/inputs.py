@@ -17,10 +17,10 @@ from ...engine.timing import Window
 from ...errors import InputRefused, ProfileError
 from ...profiles import Profile
 from ...records import ActionChunk, MotionHint
+from ...runtime.messages import read_pose, to_ns
 from ...runtime.motion import LISTENS, MotionSource, build_motion
 from ...runtime.pairing import Pair, Pairing, Wait
 from ...runtime.schedule import SYNCHRONOUS
-from ..messages import pose_arrays, to_ns
 from ..qos import latched, lossless, overridable, sensor_data
 from .params import PolicyParams
 
@@ -60,7 +60,7 @@ class MotionInput:
     def on_pose(self, message: PoseStamped) -> None:
         """Feed a pose of the end effector."""
         if self._source is not None:
-            self._source.on_pose(to_ns(message.header.stamp), *pose_arrays(message))
+            self._source.on_pose(to_ns(message.header.stamp), *read_pose(message))
 
     def on_joints(self, message: JointState) -> None:
         """Feed a joint state."""

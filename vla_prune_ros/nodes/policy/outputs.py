@@ -3,8 +3,7 @@
 import time
 from typing import Any
 
-import cv2
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Path
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage
@@ -13,7 +12,7 @@ from trajectory_msgs.msg import JointTrajectory
 from ...profiles import Profile
 from ...records import MotionHint
 from ...runtime.overlay import draw_overlay
-from ..messages import chunk_message, path_message, status_message, to_stamp
+from ..messages import build
 from ..qos import command, overridable, sensor_data
 from .query import Answer
 
@@ -39,14 +38,14 @@ class Outputs:
     def publish(self, answer: Answer) -> None:
         """Send the chunk first, then what describes it; pictures only where somebody watches."""
         begin = time.perf_counter()
-        self.chunk.publish(chunk_message(answer.chunk))
+        self.chunk.publish(build.chunk(answer.chunk))
         publish_ms = 1e3 * (time.perf_counter() - begin)
         age_ms = 1e-6 * (self._node.get_clock().now().nanoseconds - answer.chunk.stamp_ns)
         self._inference.publish(
             inference_message(answer, publish_ms, self._report_ms, age_ms, self._label)
         )
         if answer.position is not None and self._path.get_subscription_count():
-            self._path.publish(path_message(answer.chunk, answer.position))
+            self._path.publish(build.path(answer.chunk, answer.position))
         for camera, publisher in self._overlays.items():
             if publisher.get_subscription_count():
                 publisher.publish(overlay_message(answer, camera, self._label))
@@ -127,17 +126,12 @@ def inference_message(
     answer: Answer, publish_ms: float, report_ms: float, age_ms: float, label: str
 ) -> DiagnosticArray:
     """The record of one query; its stamp joins it to the chunk."""
-    out = DiagnosticArray()
-    out.header.stamp = to_stamp(answer.chunk.stamp_ns)
-    out.status = [
-        status_message(
-            'vla_policy: inference',
-            DiagnosticStatus.OK,
-            f'{label}chunk published',
-            inference_values(answer, publish_ms, report_ms, age_ms),
-        )
-    ]
-    return out
+    status = build.status(
+        'vla_policy: inference',
+        inference_values(answer, publish_ms, report_ms, age_ms),
+        message=f'{label}chunk published',
+    )
+    return build.diagnostics([status], answer.chunk.stamp_ns)
 
 
 def overlay_message(answer: Answer, camera: str, label: str) -> CompressedImage:
@@ -148,8 +142,4 @@ def overlay_message(answer: Answer, camera: str, label: str) -> CompressedImage:
         f'{int(kept.sum())}/{len(kept)} tokens  {answer.inference.timings_ms["total"]:.0f} ms',
     )
     picture = draw_overlay(answer.inference.model_images[camera], kept, text)
-    _, data = cv2.imencode('.jpg', picture[..., ::-1])
-    out = CompressedImage(format='jpeg')
-    out.header.stamp, out.header.frame_id = to_stamp(answer.chunk.stamp_ns), camera
-    out.data = data.tobytes()
-    return out
+    return build.compressed_image(picture, answer.chunk.stamp_ns, camera)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from rclpy.lifecycle import LifecycleNode
 
 from ...errors import ActionRefused, CheckpointError, InputRefused
+from ...runtime.messages import to_ns
 from ...runtime.pairing import Wait
 from ...runtime.worker import InferenceWorker, Proceed
-from ..messages import to_ns
 from ..process import require_simulated_time
 from ..status import ERROR, OK, WARN, StatusReporter
 from .inputs import Inputs

@@ -14,10 +14,10 @@ from ...errors import InputRefused
 from ...records import ActionChunk, Inference, MotionHint, Observation
 from ...runtime.frozen_frames import FrozenDetector
 from ...runtime.guard import Guard, GuardReport, Limits
+from ...runtime.messages import read_image, read_pose, to_ns
 from ...runtime.pairing import Pair
 from ...runtime.schedule import SYNCHRONOUS
 from ...runtime.state import GripperJoints, joints_proprio, pose_gripper_proprio
-from ..messages import image_array, pose_arrays, to_ns
 from .inputs import JOINTS, POSE
 from .params import PolicyParams
 
@@ -190,7 +190,7 @@ class QueryRunner:
 
     def _image(self, camera: str, message: Any) -> np.ndarray:
         try:
-            image = image_array(message)
+            image = read_image(message)
         except InputRefused as refusal:
             raise InputRefused(
                 refusal.reason, f'camera {camera!r}: {refusal.what}', refusal.remedy
@@ -204,7 +204,7 @@ class QueryRunner:
         joints = pair.items[JOINTS]
         if profile.proprio_kind == 'joints':
             return joints_proprio(joints.name, joints.position, profile.action_names), None
-        position, quaternion = pose_arrays(pair.items[POSE])
+        position, quaternion = read_pose(pair.items[POSE])
         fingers = self._fingers.pick(joints.name, joints.position)
         moved = position + np.asarray(self._params.pose_offset_m)
         return pose_gripper_proprio(moved, quaternion, fingers, self._rotation_mean), position

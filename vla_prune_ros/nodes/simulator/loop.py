@@ -15,7 +15,6 @@ from ...errors import VlaPruneError
 from ...runtime.schedule import SYNCHRONOUS
 from ...sim.scene import Scene
 from ...sim.session import GAP_NS, START_NS, Lockstep, Pacer, Session
-from ..messages import to_stamp
 from .outputs import SimulatorOutputs
 from .params import SimulatorParams
 
@@ -159,8 +158,8 @@ class SimulatorLoop:
             self.lockstep.expect(session.now_ns)
         # Where time waits for the policy it may ask for the picture of any instant.
         due = self.lockstep is not None or session.due(self.parameters.image_hz)
-        stamp, scene = to_stamp(session.now_ns), session.scene
-        self._outputs.observe(stamp, session.state, scene.images if due else None)
+        images = session.scene.images if due else None
+        self._outputs.observe(session.now_ns, session.state, images)
         self._report(session)
         self._published_at = self._repeated_at = time.monotonic()
         self._warned = False
@@ -174,8 +173,7 @@ class SimulatorLoop:
             'stepping': self.parameters.stepping,
             'real_time_factor': self._pacer.measured(),
         }
-        stamp = to_stamp(session.now_ns)
-        self._outputs.report(stamp, values, session.scene.success(), waits_for)
+        self._outputs.report(session.now_ns, values, session.scene.success(), waits_for)
 
     def _stand_still(self) -> None:
         """Repeat what was published, and say once what is missing."""

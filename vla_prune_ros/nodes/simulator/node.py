@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import rclpy
 from geometry_msgs.msg import TwistStamped
 from rcl_interfaces.msg import SetParametersResult
@@ -25,13 +24,12 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from ...errors import InputRefused, VlaPruneError
+from ...runtime.messages import read_gripper, read_twist, to_ns
 from ...sim.scene import Scene
 from ...sim.session import Session
 from .. import qos
-from ..messages import to_ns
 from ..params import declare
 from .loop import SimulatorLoop
-from .outputs import gripper_goal
 from .params import SimulatorParams, open_scene
 
 _WARN_EVERY_S = 5.0
@@ -82,19 +80,15 @@ class SimulatorNode(Node):
         self.add_on_set_parameters_callback(self._on_parameters)
 
     def _on_twist(self, message: TwistStamped) -> None:
-        linear, angular = message.twist.linear, message.twist.angular
         with self._taker('twist', to_ns(message.header.stamp)) as session:
             if session is not None:
-                session.commands.set_twist(
-                    np.array([linear.x, linear.y, linear.z]),
-                    np.array([angular.x, angular.y, angular.z]),
-                    session.now_ns,
-                )
+                twist = read_twist(message)
+                session.commands.set_twist(twist[:3], twist[3:], session.now_ns)
 
     def _on_gripper(self, message: JointTrajectory) -> None:
         with self._taker('gripper', to_ns(message.header.stamp)) as session:
             if session is not None:
-                session.commands.set_gripper(gripper_goal(message))
+                session.commands.set_gripper(read_gripper(message, 'gripper'))
 
     @contextmanager
     def _taker(self, part: str, stamp_ns: int) -> Iterator[Session | None]:

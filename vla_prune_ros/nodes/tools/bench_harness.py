@@ -10,10 +10,10 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rich.console import Console
 
 from ...errors import VlaPruneError
+from ...runtime.messages import status_values, to_ns
 from ...runtime.processes import Processes
 from ...runtime.progress import Progress
 from ..client import Client
-from ..messages import status_values, to_ns
 from ..process import ros_context
 from ..qos import sensor_data
 from ..status import ERROR

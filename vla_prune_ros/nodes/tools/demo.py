@@ -14,10 +14,10 @@ from trajectory_msgs.msg import JointTrajectory
 
 from ...errors import VlaPruneError
 from ...records import MethodRun
+from ...runtime.messages import status_values, to_ns
 from ...runtime.processes import Processes
 from ...runtime.progress import Progress
 from ..client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Client
-from ..messages import status_values, to_ns
 from ..process import ros_context
 from ..qos import command, sensor_data
 from .environment import local_environment, ros_arguments

@@ -1,6 +1,5 @@
 """A robot that only talks: two VGA cameras and state at fixed rates, for the node benchmark."""
 
-import array
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +12,15 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from ...config import option
-from ..messages import image_message, pose_message, status_message
+from ..messages import build
 from ..params import declare
 from ..process import run_node
 from ..qos import latched, overridable, sensor_data
-from ..status import OK
 
 CAMERAS = ('primary', 'wrist')
 JOINTS = (*(f'panda_joint{i}' for i in range(1, 8)), 'panda_finger_joint1', 'panda_finger_joint2')
-_DOWN = np.array([1.0, 0.0, 0.0, 0.0])  # gripper pointing down, x y z w
+_POSITIONS = [0.0] * 7 + [0.02, -0.02]
+_DOWN = (1.0, 0.0, 0.0, 0.0)  # gripper pointing down, x y z w
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,7 @@ class FakeRobotNode(Node):
         shape = (params.height, params.width, 3)
         # A few frames in turn: making noise at camera rate would cost more than sending it.
         self._frames = [
-            image_message(
-                random.integers(0, 256, shape, np.uint8), self.get_clock().now().to_msg(), ''
-            )
-            for _ in range(4)
+            build.image(random.integers(0, 256, shape, np.uint8), self._now_ns()) for _ in range(4)
         ]
         self._sent = dict.fromkeys(CAMERAS, 0)
         options = {'qos_overriding_options': overridable()}
@@ -76,21 +72,16 @@ class FakeRobotNode(Node):
             self._sent[camera] += 1
 
     def _state(self) -> None:
-        stamp = self.get_clock().now().to_msg()
-        self._pose.publish(pose_message(np.array([0.0, 0.0, 1.1]), _DOWN, stamp, 'world'))
-        joints = JointState(
-            name=list(JOINTS),
-            position=array.array('d', [0.0] * 7 + [0.02, -0.02]),
-            velocity=array.array('d', [0.0] * len(JOINTS)),
-        )
-        joints.header.stamp = stamp
-        self._joints.publish(joints)
+        now_ns = self._now_ns()
+        self._pose.publish(build.pose((0.0, 0.0, 1.1), _DOWN, now_ns, 'world'))
+        self._joints.publish(build.joints(JOINTS, _POSITIONS, [0.0] * len(JOINTS), now_ns))
 
     def _report(self) -> None:
-        out = DiagnosticArray()
-        out.header.stamp = self.get_clock().now().to_msg()
-        out.status = [status_message('fake_robot: published', OK, 'ok', self._sent)]
-        self._published.publish(out)
+        status = build.status('fake_robot: published', self._sent, message='ok')
+        self._published.publish(build.diagnostics([status], self._now_ns()))
+
+    def _now_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
 
 
 def main(args: list[str] | None = None) -> int:

@@ -17,9 +17,9 @@ from ...bags.observation import JOINTS, POSE, Wiring, picture
 from ...bags.reader import Bag, Place, find_bags
 from ...bags.topics import Topics, guess_topics, load_topics
 from ...bags.trajectory import Reading, Tracks
-from ...bags.values import checked_pose, joints
 from ...errors import DataError, InputRefused, ProfileError
 from ...profiles import Profile
+from ...runtime.messages import read_joints, read_valid_pose
 from ...runtime.pairing import Pair
 from ...runtime.state import (
     GripperJoints,
@@ -134,10 +134,10 @@ class Recorder:
         profile = self._profile
         if profile.proprio_kind == 'none' or not profile.proprio_dim:
             return ()
-        names, positions, _ = joints(pair.items[JOINTS])
+        names, positions, _ = pair.items[JOINTS].read(read_joints)
         if profile.proprio_kind == 'joints':
             return (joints_proprio(names, positions, profile.action_names),)
-        position, quaternion = checked_pose(pair.items[POSE])
+        position, quaternion = pair.items[POSE].read(read_valid_pose)
         moved = position + np.asarray(self._wiring.pose_offset_m)
         return moved, quaternion, self._fingers.pick(names, positions)
 

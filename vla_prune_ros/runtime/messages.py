@@ -1,0 +1,345 @@
+"""ROS messages to arrays and records, and back, without ROS.
+
+Messages of rclpy and of rosbags have the same fields: the readers take either, and
+:class:`MessageBuilder` makes either, out of the message classes that it is given.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..errors import InputRefused
+from ..profiles import DELTA_POSE_NAMES
+from ..records import ActionChunk
+from .decode import decode_compressed, decode_image
+
+JPEG_QUALITY = 95
+"""That of image_transport's compressed topics."""
+
+_IDENTITY = (0.0, 0.0, 0.0, 1.0)
+
+
+def to_ns(time: Any) -> int:
+    """Nanoseconds of a Time or Duration."""
+    return time.sec * 1_000_000_000 + time.nanosec
+
+
+def read_image(message: Any) -> np.ndarray:
+    """uint8 (H, W, 3) RGB of an Image or CompressedImage.
+
+    :raises InputRefused: unknown encoding, truncated or corrupt data.
+    """
+    if type(message).__name__.endswith('CompressedImage'):
+        return decode_compressed(message.data, message.format)
+    try:
+        return decode_image(
+            encoding=message.encoding,
+            height=message.height,
+            width=message.width,
+            step=message.step,
+            is_bigendian=bool(message.is_bigendian),
+            data=message.data,
+        )
+    except InputRefused as refusal:
+        if refusal.reason != 'encoding' or find_spec('cv_bridge') is None:
+            raise
+        return _read_with_cv_bridge(message, refusal)
+
+
+def _read_with_cv_bridge(message: Any, refusal: InputRefused) -> np.ndarray:
+    try:
+        from cv_bridge import CvBridge  # beside NumPy 2 the import itself may fail
+
+        return np.asarray(CvBridge().imgmsg_to_cv2(message, 'rgb8'))
+    except Exception:  # its own exceptions, and whatever a broken binary raises
+        raise refusal from None
+
+
+def read_pose(message: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Position (3,) in m and quaternion (4,) x, y, z, w of a PoseStamped, unchecked."""
+    p, q = message.pose.position, message.pose.orientation
+    return np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
+
+
+def read_valid_pose(message: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The same of a usable pose.
+
+    :raises InputRefused: ``pose``: not finite, or a quaternion of length 0.
+    """
+    position, quaternion = read_pose(message)
+    norm = float(np.linalg.norm(quaternion))
+    if not (np.isfinite(position).all() and np.isfinite(norm) and norm > 1e-6):
+        raise InputRefused('pose', 'the pose is not usable', 'check its publisher')
+    return position, quaternion
+
+
+def read_joints(message: Any) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Names, positions and velocities of a JointState, float64; velocities may be empty."""
+    return list(message.name), np.asarray(message.position), np.asarray(message.velocity)
+
+
+def read_text(message: Any) -> str:
+    """The text of a String."""
+    return message.data
+
+
+def read_twist(message: Any) -> np.ndarray:
+    """float64 (6,): m/s and rad/s of a TwistStamped.
+
+    :raises InputRefused: ``non_finite``.
+    """
+    linear, angular = message.twist.linear, message.twist.angular
+    return _finite([getattr(part, axis) for part in (linear, angular) for axis in 'xyz'])
+
+
+def read_gripper(message: Any, joint: str = '') -> float:
+    """Commanded position of a gripper, in its driver's unit: the last point of a JointTrajectory.
+
+    :param joint: the only joint that is accepted; empty for any.
+    :raises InputRefused: ``joint_names``, ``points`` (none, or not one joint) or ``non_finite``.
+    """
+    names = list(message.joint_names)
+    if joint and names != [joint]:
+        raise InputRefused('joint_names', f'joint_names is {names}', f'send [{joint!r}]')
+    if not message.points or len(message.points[-1].positions) != 1:
+        raise InputRefused(
+            'points', f'a gripper command of {len(names)} joints has no point for one', 'send one'
+        )
+    return float(_finite(message.points[-1].positions)[0])
+
+
+def read_chunk(message: Any) -> ActionChunk:
+    """Inverse of :meth:`MessageBuilder.chunk`.
+
+    :raises InputRefused: ``joint_names``, ``points`` (none, or wrong lengths), ``times`` (uneven)
+        or ``non_finite``.
+    """
+    names, rows = list(message.joint_names), [list(p.positions) for p in message.points]
+    if tuple(names) != DELTA_POSE_NAMES:
+        raise InputRefused(
+            'joint_names', f'chunk has joint_names {names}', f'publish {list(DELTA_POSE_NAMES)}'
+        )
+    if not rows or any(len(row) != len(names) for row in rows):
+        lengths = sorted({len(row) for row in rows})
+        raise InputRefused(
+            'points',
+            f'chunk has {len(rows)} points of lengths {lengths}',
+            f'give each point {len(names)} positions',
+        )
+    times = [to_ns(point.time_from_start) for point in message.points]
+    if times[0] <= 0 or np.abs(np.diff([0, *times]) - times[0]).max() > 1000:  # 1 us of rounding
+        raise InputRefused(
+            'times', 'time_from_start of the chunk is not (i + 1) * dt', 'space the points evenly'
+        )
+    values = _finite(rows)
+    return ActionChunk(
+        stamp_ns=to_ns(message.header.stamp),
+        dt_s=times[0] * 1e-9,
+        deltas=values[:, :6],
+        gripper=values[:, 6],
+        frame_id=message.header.frame_id,
+    )
+
+
+def status_values(status: Any) -> dict[str, str]:
+    """Key -> value of a DiagnosticStatus."""
+    return {pair.key: pair.value for pair in status.values}
+
+
+def _finite(values: Any) -> np.ndarray:
+    out = np.asarray(values, np.float64)
+    if not np.isfinite(out).all():
+        raise InputRefused('non_finite', 'a value is not finite', 'check its publisher')
+    return out
+
+
+class MessageBuilder:
+    """Messages out of arrays and records, in the classes of one ROS implementation.
+
+    Stamps are integer nanoseconds; a frame is an empty text if none is given.
+
+    :param types: ``'sensor_msgs/msg/Image'`` -> class, of every type that is built.
+    :param array: makes what the classes hold as an array, from a type code (``'d'``, ``'B'``) and
+        values: ``array.array`` for rclpy, which checks nothing else as fast; numpy for rosbags.
+    """
+
+    def __init__(self, types: Mapping[str, type], array: Callable[[str, Any], Any]) -> None:
+        self._types, self._array = types, array
+        status = types['diagnostic_msgs/msg/DiagnosticStatus']
+        self.OK, self.WARN, self.ERROR = status.OK, status.WARN, status.ERROR
+
+    def time(self, ns: int) -> Any:
+        return self._new('builtin_interfaces/msg/Time', **_seconds(ns))
+
+    def duration(self, ns: int) -> Any:
+        return self._new('builtin_interfaces/msg/Duration', **_seconds(ns))
+
+    def image(self, pixels: np.ndarray, stamp_ns: int, frame_id: str = '') -> Any:
+        """Image, ``rgb8``, of uint8 (H, W, 3) RGB."""
+        height, width, channels = pixels.shape
+        return self._new(
+            'sensor_msgs/msg/Image',
+            header=self.header(stamp_ns, frame_id),
+            height=height,
+            width=width,
+            encoding='rgb8',
+            is_bigendian=0,
+            step=channels * width,
+            data=self._array('B', pixels),
+        )
+
+    def compressed_image(self, pixels: np.ndarray, stamp_ns: int, frame_id: str = '') -> Any:
+        """CompressedImage, JPEG, of uint8 (H, W, 3) RGB."""
+        _, data = cv2.imencode('.jpg', pixels[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+        return self._new(
+            'sensor_msgs/msg/CompressedImage',
+            header=self.header(stamp_ns, frame_id),
+            format='rgb8; jpeg compressed bgr8',
+            data=self._array('B', data),
+        )
+
+    def pose(
+        self, position: Sequence[float], quat_xyzw: Sequence[float], stamp_ns: int, frame_id: str
+    ) -> Any:
+        """PoseStamped of a position (3,) in m and a quaternion (4,) x y z w."""
+        pose = self._new(
+            'geometry_msgs/msg/Pose',
+            position=self._new('geometry_msgs/msg/Point', **_named('xyz', position)),
+            orientation=self._new('geometry_msgs/msg/Quaternion', **_named('xyzw', quat_xyzw)),
+        )
+        header = self.header(stamp_ns, frame_id)
+        return self._new('geometry_msgs/msg/PoseStamped', header=header, pose=pose)
+
+    def joints(
+        self,
+        names: Iterable[str],
+        positions: Sequence[float],
+        velocities: Sequence[float],
+        stamp_ns: int,
+    ) -> Any:
+        """JointState of J joints: rad and rad/s, m and m/s of sliding ones."""
+        return self._new(
+            'sensor_msgs/msg/JointState',
+            header=self.header(stamp_ns),
+            name=list(names),
+            position=self._array('d', positions),
+            velocity=self._array('d', velocities),
+            effort=self._array('d', ()),
+        )
+
+    def twist(self, velocity: np.ndarray, stamp_ns: int, frame_id: str = '') -> Any:
+        """TwistStamped of (6,): m/s and rad/s along the axes of the frame."""
+        linear, angular = (
+            self._new('geometry_msgs/msg/Vector3', **_named('xyz', part))
+            for part in (velocity[:3], velocity[3:])
+        )
+        twist = self._new('geometry_msgs/msg/Twist', linear=linear, angular=angular)
+        header = self.header(stamp_ns, frame_id)
+        return self._new('geometry_msgs/msg/TwistStamped', header=header, twist=twist)
+
+    def gripper(
+        self, position: float, stamp_ns: int, joint: str = 'gripper', time_s: float = 0.0
+    ) -> Any:
+        """JointTrajectory of one point for the gripper's joint, in its driver's unit, to be
+        reached after ``time_s``."""
+        point = self._point((position,), (), round(1e9 * time_s))
+        return self._trajectory((joint,), [point], stamp_ns, '')
+
+    def chunk(self, chunk: ActionChunk) -> Any:
+        """JointTrajectory of pseudo-joints; step i is complete at stamp + (i + 1) dt."""
+        step_ns = round(chunk.dt_s * 1e9)
+        points = [
+            self._point((*delta, gripper), (*(delta / chunk.dt_s), 0.0), (i + 1) * step_ns)
+            for i, (delta, gripper) in enumerate(zip(chunk.deltas, chunk.gripper, strict=True))
+        ]
+        return self._trajectory(DELTA_POSE_NAMES, points, chunk.stamp_ns, chunk.frame_id)
+
+    def path(self, chunk: ActionChunk, position: np.ndarray) -> Any:
+        """Path of K + 1 poses: where the chunk would take the end effector from ``position`` (3,)
+        in m, translations only."""
+        points = np.vstack([position, position + np.cumsum(chunk.deltas[:, :3], axis=0)])
+        return self._new(
+            'nav_msgs/msg/Path',
+            header=self.header(chunk.stamp_ns, chunk.frame_id),
+            poses=[self.pose(p, _IDENTITY, chunk.stamp_ns, chunk.frame_id) for p in points],
+        )
+
+    def text(self, text: str) -> Any:
+        return self._new('std_msgs/msg/String', data=text)
+
+    def number(self, value: float) -> Any:
+        """Float64, which plotting tools draw over the time of receipt."""
+        return self._new('std_msgs/msg/Float64', data=float(value))
+
+    def status(
+        self,
+        name: str,
+        values: Mapping[str, Any],
+        *,
+        message: str,
+        level: Any = None,
+        hardware_id: str = '',
+    ) -> Any:
+        """DiagnosticStatus; values become text, floats with four digits.
+
+        :param level: ``OK`` (the default), ``WARN`` or ``ERROR`` of this builder: ROS has a byte.
+        """
+        texts = {k: f'{v:.4g}' if isinstance(v, float) else str(v) for k, v in values.items()}
+        return self._new(
+            'diagnostic_msgs/msg/DiagnosticStatus',
+            level=self.OK if level is None else level,
+            name=name,
+            message=message,
+            hardware_id=hardware_id,
+            values=[
+                self._new('diagnostic_msgs/msg/KeyValue', key=key, value=text)
+                for key, text in texts.items()
+            ],
+        )
+
+    def diagnostics(self, statuses: Iterable[Any], stamp_ns: int, frame_id: str = '') -> Any:
+        header = self.header(stamp_ns, frame_id)
+        return self._new(
+            'diagnostic_msgs/msg/DiagnosticArray', header=header, status=list(statuses)
+        )
+
+    def header(self, stamp_ns: int, frame_id: str = '') -> Any:
+        return self._new('std_msgs/msg/Header', stamp=self.time(stamp_ns), frame_id=frame_id)
+
+    def _trajectory(
+        self, names: Iterable[str], points: list[Any], stamp_ns: int, frame_id: str
+    ) -> Any:
+        return self._new(
+            'trajectory_msgs/msg/JointTrajectory',
+            header=self.header(stamp_ns, frame_id),
+            joint_names=list(names),
+            points=points,
+        )
+
+    def _point(
+        self, positions: Sequence[float], velocities: Sequence[float], after_ns: int
+    ) -> Any:
+        return self._new(
+            'trajectory_msgs/msg/JointTrajectoryPoint',
+            positions=self._array('d', positions),
+            velocities=self._array('d', velocities),
+            accelerations=self._array('d', ()),
+            effort=self._array('d', ()),
+            time_from_start=self.duration(after_ns),
+        )
+
+    def _new(self, type_name: str, **values: Any) -> Any:
+        # rosbags' classes have no defaults: every field is given.
+        return self._types[type_name](**values)
+
+
+def _seconds(ns: int) -> dict[str, int]:
+    sec, nanosec = divmod(ns, 1_000_000_000)
+    return {'sec': sec, 'nanosec': nanosec}
+
+
+def _named(names: str, values: Sequence[float]) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
