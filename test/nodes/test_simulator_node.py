@@ -287,7 +287,7 @@ def test_twist_that_is_not_finite_is_refused_by_name(client):
         client.next('~/episode')
     assert abs(client.height() - low) < 2e-3
     assert client.episode()['commands'] == '0'
-    client.spin_until_logged('/simulator/twist: twist holds NaN')
+    client.spin_until_logged('/simulator/twist: twist is not finite')
 
 
 def fingers(client):

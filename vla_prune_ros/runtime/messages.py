@@ -92,7 +92,7 @@ def read_twist(message: Any) -> np.ndarray:
     :raises InputRefused: ``non_finite``.
     """
     linear, angular = message.twist.linear, message.twist.angular
-    return _finite([getattr(part, axis) for part in (linear, angular) for axis in 'xyz'])
+    return _finite([getattr(part, axis) for part in (linear, angular) for axis in 'xyz'], 'twist')
 
 
 def read_gripper(message: Any, joint: str = '') -> float:
@@ -108,7 +108,7 @@ def read_gripper(message: Any, joint: str = '') -> float:
         raise InputRefused(
             'points', f'a gripper command of {len(names)} joints has no point for one', 'send one'
         )
-    return float(_finite(message.points[-1].positions)[0])
+    return float(_finite(message.points[-1].positions, 'gripper command')[0])
 
 
 def read_chunk(message: Any) -> ActionChunk:
@@ -134,7 +134,7 @@ def read_chunk(message: Any) -> ActionChunk:
         raise InputRefused(
             'times', 'time_from_start of the chunk is not (i + 1) * dt', 'space the points evenly'
         )
-    values = _finite(rows)
+    values = _finite(rows, 'chunk')
     return ActionChunk(
         stamp_ns=to_ns(message.header.stamp),
         dt_s=times[0] * 1e-9,
@@ -149,10 +149,11 @@ def status_values(status: Any) -> dict[str, str]:
     return {pair.key: pair.value for pair in status.values}
 
 
-def _finite(values: Any) -> np.ndarray:
+def _finite(values: Any, what: str) -> np.ndarray:
     out = np.asarray(values, np.float64)
-    if not np.isfinite(out).all():
-        raise InputRefused('non_finite', 'a value is not finite', 'check its publisher')
+    bad = out[~np.isfinite(out)]
+    if len(bad):
+        raise InputRefused('non_finite', f'{what} is not finite ({bad[0]})', 'check its publisher')
     return out
 
 
