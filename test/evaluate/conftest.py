@@ -7,12 +7,12 @@ import pytest
 
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.records import Inference
-from vla_prune_ros.sim.scene import SceneState
+from vla_prune_ros.sim.scene import Scene, SceneState
 
 SIDE = 16
 
 
-class LineScene:
+class LineScene(Scene):
     """A point that moves along x by ``0.05 * action[0]`` m per step; solved beyond ``goal_m``.
 
     It starts at ``0.001 * seed``. Joints are those of no known arm, so speed comes from poses.
@@ -20,12 +20,12 @@ class LineScene:
 
     control_hz = 20.0
     cameras = ('primary', 'wrist')
-    description = 'line'
+    description, task_name = 'line', ''
     names = ('slide', 'finger1', 'finger2')
 
     def __init__(self, goal_m=10.0, task='pick_red', instruction='pick up the red cube'):
         self.goal_m, self.instruction = goal_m, instruction
-        self.task = SimpleNamespace(name=task)
+        self.task_name = task
         self.calls, self.actions, self.rendered_at, self.wrong = [], [], [], ''
         self.closed = False
         self.x = self.steps = 0

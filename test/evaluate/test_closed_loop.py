@@ -15,7 +15,6 @@ import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -112,7 +111,7 @@ def test_tasks_of_a_suite_are_asked_of_its_scene(monkeypatch):
         def __init__(self, simulator, tasks, render):
             assert (simulator, render) == ('libero_spatial', False)
             names = {'0': 'bowl', '1': 'plate'}
-            self.tasks = [SimpleNamespace(name=names.get(t, t)) for t in tasks or names]
+            self.task_names = tuple(names.get(t, t) for t in tasks or names)
 
         def close(self):
             Suite.closed = True

@@ -82,7 +82,7 @@ def test_scenes_are_kept_and_few_are_open_at_a_time(worker):
     tasks = ['pick_red', 'pick_green', 'stack_red', 'pick_red', 'stack_green', 'pick_green']
     for task in tasks:
         made.run(job(task=task))
-    assert [s.task.name for s in made.scenes] == [*tasks[:3], 'stack_green', 'pick_green']
+    assert [s.task_name for s in made.scenes] == [*tasks[:3], 'stack_green', 'pick_green']
     assert [s.closed for s in made.scenes] == [False, True, True, False, False]
     made.close()
     assert all(s.closed for s in made.scenes)

@@ -20,8 +20,8 @@ from vla_prune_ros.evaluate.closed_loop.rollout import (
     PANDA_URDF,
     run_episode,
     scene_motion,
-    step_limit,
 )
+from vla_prune_ros.sim.scene import Scene
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = 1_000_000_000
@@ -130,9 +130,7 @@ def test_the_wrong_object_is_recorded_where_the_scene_tells(line_scene, script_p
     assert run_episode(script_policy(), scene, 0, 8).wrong_object == 'pushed'
 
     class Silent(line_scene):
-        @property
-        def wrong_object(self):
-            raise AttributeError
+        wrong_object = Scene.wrong_object
 
     assert run_episode(script_policy(), Silent(), 0, 8).wrong_object == ''
 
@@ -162,11 +160,11 @@ def test_a_result_survives_json(line_scene, script_policy):
 
 
 def test_step_limits(line_scene):
-    assert step_limit(line_scene()) == 150
+    assert line_scene().step_limit == 150
     other = line_scene(task='stack_red_on_green')
-    assert step_limit(other) == 250
+    assert other.step_limit == 250
     other.max_steps = 220
-    assert step_limit(other) == 220
+    assert other.step_limit == 220
 
 
 def test_without_a_limit_the_episodes_own_holds(line_scene, script_policy):

@@ -44,7 +44,7 @@ from vla_prune_ros.nodes.tools.interface_doc import (
     SUBSCRIBED,
 )
 from vla_prune_ros.runtime.messages import status_values, to_ns
-from vla_prune_ros.sim.scene import SceneState
+from vla_prune_ros.sim.scene import Scene, SceneState
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs' / 'interface.md'
@@ -62,7 +62,7 @@ STANDARD_SERVICES = {
 }
 
 
-class StubScene:
+class StubScene(Scene):
     """As much of a scene as the simulator's constructor asks for."""
 
     control_hz, cameras, time_s = 20.0, CAMERAS, 0.0

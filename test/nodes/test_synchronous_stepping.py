@@ -30,7 +30,7 @@ from vla_prune_ros.nodes.policy.node import PolicyNode
 from vla_prune_ros.nodes.simulator.node import SimulatorNode
 from vla_prune_ros.records import ActionChunk
 from vla_prune_ros.runtime.messages import read_chunk, read_pose, status_values, to_ns
-from vla_prune_ros.sim.scene import SceneState
+from vla_prune_ros.sim.scene import Scene, SceneState
 
 CAMERAS = ('primary', 'wrist')
 CHUNK = 8
@@ -41,7 +41,7 @@ JOINTS = (*(f'panda_joint{i}' for i in range(1, 8)), 'panda_finger_joint1', 'pan
 QUATERNION = np.array([0.995, -0.05, 0.03, 0.08])
 
 
-class FakeScene:
+class FakeScene(Scene):
     """Moves by a quarter of the command and shows pictures that depend on where the arm is."""
 
     control_hz, cameras, time_s = 20.0, CAMERAS, 0.0

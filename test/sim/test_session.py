@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import InputRefused
-from vla_prune_ros.sim.scene import SceneState
+from vla_prune_ros.sim.scene import Scene, SceneState
 from vla_prune_ros.sim.session import Pacer, Session
 
 STEP_NS = 50_000_000
 
 
-class AddingScene:
+class AddingScene(Scene):
     """Moves exactly by the commanded delta."""
 
     control_hz = 20.0

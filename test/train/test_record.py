@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_prune_ros.sim.scene import SceneState
+from vla_prune_ros.sim.scene import Scene, SceneState
 from vla_prune_ros.sim.two_cubes import TASKS
 from vla_prune_ros.train import collect as record
 from vla_prune_ros.train.collect import CHUNK, MAX_STEPS, Recorder, correct, demonstrate
@@ -30,7 +30,7 @@ HAND_DOWN = np.array([np.pi, 0.0, 0.0])
 POLICY = 0.77  # a number that only the policy's actions have
 
 
-class LogScene:
+class LogScene(Scene):
     """Counts steps; ``log`` holds (action, given by the expert for the episode's own task)."""
 
     cameras = ('primary', 'wrist')

@@ -4,7 +4,6 @@ Actions are those of a LIBERO environment: robosuite's OSC_POSE controller with 
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +12,10 @@ LINEAR_UNIT_M = 0.05
 
 ANGULAR_UNIT_RAD = 0.5
 """Radians per unit of action and control step (same source)."""
+
+PICK_STEPS, OTHER_STEPS = 150, 250
+"""Step limits without a published one: 7.5 s at 20 Hz for a pick, several times what the scripted
+expert takes."""
 
 
 @dataclass(frozen=True)
@@ -35,34 +38,54 @@ class SceneState:
     joint_velocities: np.ndarray
 
 
-class Scene(Protocol):
-    """A robot, a task in words and some cameras, advanced one control step at a time.
+class Scene:
+    """A robot, a task and some cameras, advanced one control step at a time.
 
     One scene belongs to the thread that made it: its OpenGL context cannot move to another.
     """
 
-    @property
-    def control_hz(self) -> float:
-        """Control steps per simulated second."""
+    control_hz: float
+    """Control steps per simulated second."""
+
+    cameras: tuple[str, ...]
+    """Camera names, the third-person camera first."""
+
+    instruction: str
+    """The task of the present episode in plain words."""
+
+    description: str
+    """Simulator, versions and renderer in one line, for logs and reports."""
+
+    time_s: float
+    """Simulated seconds since the last reset."""
+
+    task_names: tuple[str, ...] = ()
+    """Names of the tasks that the episodes take in turn."""
+
+    max_steps: int | None = None
+    """Published step limit of an episode; None for :attr:`step_limit`'s own rule."""
+
+    generated_assets: bool = False
+    """True where shapes stand in for a simulator's files: its results are not that simulator's."""
 
     @property
-    def cameras(self) -> tuple[str, ...]:
-        """Camera names, the third-person camera first."""
+    def task_name(self) -> str:
+        """Short name of the present episode's task; the instruction where it has none."""
+        return self.instruction
 
     @property
-    def instruction(self) -> str:
-        """The task of the present episode in plain words."""
-
-    @property
-    def description(self) -> str:
-        """Simulator, versions and renderer in one line, for logs and reports."""
-
-    @property
-    def time_s(self) -> float:
-        """Simulated seconds since the last reset."""
+    def step_limit(self) -> int:
+        """Control steps after which the present episode has failed."""
+        if self.max_steps is not None:
+            return self.max_steps
+        return PICK_STEPS if self.task_name.startswith('pick') else OTHER_STEPS
 
     def reset(self, seed: int) -> None:
-        """Start the episode that ``seed`` names: same seed, same task, placements and arm pose."""
+        """Start the episode that ``seed`` names and let it settle.
+
+        The same seed gives the same task, placements and arm pose.
+        """
+        raise NotImplementedError
 
     def step(self, action: np.ndarray) -> None:
         """One control step.
@@ -70,18 +93,27 @@ class Scene(Protocol):
         :param action: float64 (7,), xyz and rotation-vector deltas in [-1, 1] along the world's
             axes, then the gripper: below 0 opens, above 0 closes, 0 holds.
         """
+        raise NotImplementedError
 
     def images(self) -> dict[str, np.ndarray]:
         """Camera -> uint8 (H, W, 3) RGB as the simulator renders it: row 0 is the bottom one.
 
         OpenVLA-OFT's LIBERO preprocessing rotates this by 180 degrees (``image[::-1, ::-1]``).
         """
+        raise NotImplementedError
 
     def state(self) -> SceneState:
         """Pose and joints now."""
+        raise NotImplementedError
 
     def success(self) -> bool:
         """Whether the task of this episode is fulfilled now."""
+        raise NotImplementedError
+
+    def wrong_object(self) -> str:
+        """``'lifted'`` or ``'pushed'`` where another object than the task's was manipulated since
+        the reset; else, and where the scene does not tell, ``''``."""
+        return ''
 
     def close(self) -> None:
         """Free the renderer; the scene is unusable afterwards. May be called twice."""

@@ -199,7 +199,6 @@ class Session:
         the twists that moved it. ``generated_assets`` is true where the scene stands in for a
         simulator whose files are not there: its results are not that simulator's.
         """
-        generated = bool(getattr(self.scene, 'generated_assets', False))
         return {
             'episode': self.episode,
             'step': self.step,
@@ -207,7 +206,7 @@ class Session:
             'instruction': self.scene.instruction,
             'moved_m': f'{self.moved_m:.6f}',
             'commands': self.commands.applied,
-            'generated_assets': str(generated).lower(),
+            'generated_assets': str(self.scene.generated_assets).lower(),
         }
 
     def _begin(self) -> None:

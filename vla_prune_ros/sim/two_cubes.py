@@ -36,7 +36,7 @@ from .panda import (
     take_pictures,
     use_fast_visuals,
 )
-from .scene import SceneState
+from .scene import Scene, SceneState
 
 BODIES = {'red': 'cubeA_main', 'green': 'cubeB_main'}
 """Colour -> name of the MuJoCo body."""
@@ -247,8 +247,8 @@ PICK_TASKS = ('pick_red', 'pick_green')
 """What the scene asks for where nothing else is chosen."""
 
 
-class TwoCubeScene:
-    """A :class:`~vla_prune_ros.sim.scene.Scene`: pick up, stack or place the cube that is named.
+class TwoCubeScene(Scene):
+    """Pick up, stack or place the cube that is named.
 
     The episode of a seed has task ``seed % len(tasks)``: successive episodes are balanced, and by
     default even seeds ask for the red cube, odd ones for the green one. Where things lie follows
@@ -282,6 +282,7 @@ class TwoCubeScene:
         render: bool = True,
     ) -> None:
         self.tasks = _known(tasks)
+        self.task_names = tuple(task.name for task in self.tasks)
         backend = choose_renderer(gl, render)
         robosuite = import_robosuite()
         import mujoco
@@ -313,6 +314,11 @@ class TwoCubeScene:
     @task.setter
     def task(self, task: Task) -> None:
         self._task = task
+
+    @property
+    def task_name(self) -> str:
+        """Name of the present episode's task."""
+        return self.task.name
 
     @property
     def time_s(self) -> float:

@@ -23,7 +23,7 @@ from ...sim.scene import ANGULAR_UNIT_RAD, LINEAR_UNIT_M, Scene, SceneState, twi
 from ...sim.session import GAP_NS, START_NS
 from ..replay.settings import ReplayRobot, save_robot
 from .driving import upright
-from .rollout import HAND_LINK, PANDA_URDF, run_episode, scene_motion, step_limit
+from .rollout import HAND_LINK, PANDA_URDF, run_episode, scene_motion
 
 WORLD_FRAME = 'world'
 """Frame of poses and commands, as that of the node ``simulator``."""
@@ -60,8 +60,8 @@ def command(action: np.ndarray, control_hz: float) -> tuple[np.ndarray, float]:
     return np.asarray(action[:6], np.float64) * unit, (1.0 - float(action[6])) / 2.0
 
 
-class RecordedScene:
-    """A :class:`~vla_prune_ros.sim.scene.Scene` around another one.
+class RecordedScene(Scene):
+    """Another scene, recorded.
 
     Each control step is recorded like this, T being the time at which it begins:
 
@@ -83,6 +83,8 @@ class RecordedScene:
 
     def __init__(self, scene: Scene, writer: BagWriter, compressed: bool = False) -> None:
         self.scene = scene
+        self.control_hz, self.cameras = scene.control_hz, scene.cameras
+        self.description, self.generated_assets = scene.description, scene.generated_assets
         self._writer, self._build, self._compressed = writer, message_builder(), compressed
         self._period_ns = round(1e9 / scene.control_hz)
         self._now_ns = START_NS - self._period_ns - GAP_NS  # which the first reset adds
@@ -90,34 +92,25 @@ class RecordedScene:
         self.steps = 0
         """Control steps of the present episode."""
 
-    def __getattr__(self, name: str) -> Any:
-        """What only some scenes have, for example ``task``, is the inner scene's."""
-        return getattr(self.scene, name)
-
-    @property
-    def control_hz(self) -> float:
-        """Control steps per simulated second."""
-        return self.scene.control_hz
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """Camera names."""
-        return self.scene.cameras
-
     @property
     def instruction(self) -> str:
         """The task of the present episode."""
         return self.scene.instruction
 
     @property
-    def description(self) -> str:
-        """The inner scene's."""
-        return self.scene.description
-
-    @property
     def time_s(self) -> float:
         """Simulated seconds since the last reset."""
         return self.scene.time_s
+
+    @property
+    def task_name(self) -> str:
+        """The inner scene's."""
+        return self.scene.task_name
+
+    @property
+    def max_steps(self) -> int | None:
+        """The inner scene's."""
+        return self.scene.max_steps
 
     def reset(self, seed: int) -> None:
         """Start the episode of a seed; time goes on."""
@@ -155,6 +148,10 @@ class RecordedScene:
     def success(self) -> bool:
         """Whether the task is fulfilled now."""
         return self.scene.success()
+
+    def wrong_object(self) -> str:
+        """The inner scene's."""
+        return self.scene.wrong_object()
 
     def close(self) -> None:
         """Free the inner scene."""
@@ -360,7 +357,7 @@ def _expert(options: RecordOptions) -> Drive:
 
     def drive(scene: RecordedScene, seed: int) -> None:
         scene.reset(seed)
-        limit = options.steps or step_limit(scene)
+        limit = options.steps or scene.step_limit
         while scene.steps < limit and not scene.success():
             scene.step(expert_action(scene.scene))
 

@@ -100,8 +100,6 @@ def swapped(instruction: str) -> str:
 START_NS = 1_000_000_000
 """Stamp of the first observation: a clock at zero has not started."""
 
-PICK_STEPS, OTHER_STEPS = 150, 250
-
 OnQuery = Callable[[Observation, Inference], None]
 """Called behind every query with what the policy saw and answered."""
 
@@ -120,7 +118,7 @@ def run_episode(
     """Reset policy and scene, and run until success or ``max_steps``.
 
     :param seed: names the episode; see :meth:`Scene.reset`, which settles the scene as well.
-    :param max_steps: control steps, 1 or more; None for the scene's own :func:`step_limit`.
+    :param max_steps: control steps, 1 or more; None for the scene's :attr:`~.Scene.step_limit`.
     :param instruction: what the policy is told instead of the scene's task.
     :param refresh: one dense look after each query (:meth:`Policy.refresh`), as the node does it
         in spare time; its time is recorded apart.
@@ -134,7 +132,7 @@ def run_episode(
     scene.reset(seed)
     words = scene.instruction if instruction is None else clean_instruction(instruction)
     run = _Run(policy, scene, words, watch and _compares_frames(policy), on_query)
-    limit = max_steps or step_limit(scene)
+    limit = max_steps or scene.step_limit
     success, refreshes = False, []
     while run.steps < limit and not success:
         actions = run.query()
@@ -143,37 +141,20 @@ def run_episode(
         success = run.execute(actions[: limit - run.steps])
     return EpisodeResult(
         simulator=simulator,
-        task=task_name(scene),
+        task=scene.task_name,
         seed=seed,
         instruction=words,
         success=success,
         steps=run.steps,
-        wrong_object=getattr(scene, 'wrong_object', str)(),
+        wrong_object=scene.wrong_object(),
         moved_m=run.moved_m,
         visual_all=run.visual_all,
         motion_source=run.motion.name,
         queries=tuple(run.queries),
         refresh_ms=tuple(ms for ms in refreshes if ms is not None),
         scene=scene.description,
-        generated_assets=bool(getattr(scene, 'generated_assets', False)),
+        generated_assets=scene.generated_assets,
     )
-
-
-def task_name(scene: Scene) -> str:
-    """Short name of the present episode's task, where the scene has one, else its instruction."""
-    return getattr(getattr(scene, 'task', None), 'name', '') or scene.instruction
-
-
-def step_limit(scene: Scene) -> int:
-    """Control steps after which the present episode has failed.
-
-    The scene's own ``max_steps`` where it has one; else 150 for a task that begins with ``pick``,
-    7.5 s at 20 Hz and several times what the scripted expert takes, and 250 for others.
-    """
-    limit = getattr(scene, 'max_steps', None)
-    if limit:
-        return int(limit)
-    return PICK_STEPS if task_name(scene).startswith('pick') else OTHER_STEPS
 
 
 def _compares_frames(policy: 'Policy') -> bool:

@@ -114,7 +114,7 @@ def task_names(simulator: str, given: Sequence[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(wanted))
     scene = make_scene(simulator, () if everything else given, render=False)
     try:
-        return tuple(dict.fromkeys(task.name for task in getattr(scene, 'tasks', ())))
+        return tuple(dict.fromkeys(scene.task_names))
     finally:
         scene.close()
 

@@ -73,7 +73,7 @@ class SimulatorLoop:
         self._outputs.advertise_images(scene.cameras)
         log = self._node.get_logger()
         log.info(f'{scene.description}; episode 0: {scene.instruction}')
-        if getattr(scene, 'generated_assets', False):
+        if scene.generated_assets:
             log.warning(
                 'the scene is made of generated shapes in place of files that are missing: its '
                 "results are not that simulator's"

@@ -18,7 +18,7 @@ from ..panda import (
     read_state,
     take_pictures,
 )
-from ..scene import SceneState
+from ..scene import Scene, SceneState
 from .assets import MEND, find_assets, libero_version, use_assets
 from .env import LiberoEnv
 from .suites import MAX_STEPS, LiberoTask, suite_tasks
@@ -28,8 +28,8 @@ KEPT_ENVS = 3
 to make."""
 
 
-class LiberoScene:
-    """A :class:`~vla_prune_ros.sim.scene.Scene`: the tasks of one LIBERO suite.
+class LiberoScene(Scene):
+    """The tasks of one LIBERO suite.
 
     The episode of a seed has task ``seed % n`` of the n tasks and fixed initial state
     ``seed // n`` modulo their number (50): seeds 0 .. 50 n - 1 are the published protocol. World
@@ -68,6 +68,7 @@ class LiberoScene:
         self._assets = find_assets(assets)
         _import_libero()
         self.tasks = suite_tasks(suite, tasks)
+        self.task_names = tuple(task.name for task in self.tasks)
         self.max_steps = MAX_STEPS[suite]
         self.generated_assets = self._assets.generated
         self._fast = self.generated_assets if fast_visuals is None else fast_visuals
@@ -86,6 +87,11 @@ class LiberoScene:
     def task(self) -> LiberoTask:
         """The task of the present episode."""
         return self.env.task
+
+    @property
+    def task_name(self) -> str:
+        """Name of the present episode's task."""
+        return self.task.name
 
     @property
     def instruction(self) -> str:
