@@ -6,12 +6,16 @@ speeds and noise are drawn here.
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vla_prune_ros.engine.policy import Policy
 from vla_prune_ros.errors import DataError
 from vla_prune_ros.evaluate.bench.models import BenchModelOptions, build_bench_model
 from vla_prune_ros.evaluate.bench.pruning import BenchScene
 from vla_prune_ros.pruning.registry import PRUNERS
+from vla_prune_ros.pruning.state import pack, unpack
 
 METHODS = (
     'dense',
@@ -77,11 +81,44 @@ def test_frames_that_cannot_be_decoded_count_as_none(model):
     drive(other, scene, range(1, 2))
 
 
-def test_a_pruner_that_cannot_be_stored_is_named(model):
+def test_a_state_that_cannot_be_stored_is_refused(model):
     policy = model.policy('specprune')
-    policy.pruner.hook = lambda: None
-    with pytest.raises(DataError, match="what 'specprune' remembers cannot be stored"):
+    policy.pruner.memory.mode = lambda: None
+    with pytest.raises(DataError, match='function'):
         policy.memory()
+
+
+def test_a_memory_of_another_method_is_refused(model):
+    memory = model.policy('uniform:64').memory()
+    with pytest.raises(DataError, match='uniform'):
+        model.policy('specprune').restore(memory)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.lists(inner, max_size=3).map(tuple)
+            | st.dictionaries(st.integers() | st.text(), inner, max_size=3)
+        ),
+        max_leaves=8,
+    )
+)
+def test_packing_keeps_plain_values(value):
+    assert repr(unpack(pack(value))) == repr(value)
+
+
+def test_packing_keeps_tensors_and_what_is_shared():
+    tensor = torch.randn(3, 2).bfloat16()
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)[:, ::2]
+    scalar = torch.tensor(float('nan'), dtype=torch.float64)
+    got = unpack(pack({'t': tensor, 's': scalar, 'a': image, 'b': (image,)}))
+    assert got['t'].dtype == torch.bfloat16 and torch.equal(got['t'], tensor)
+    assert got['s'].dtype == torch.float64 and got['s'].isnan() and got['s'].shape == ()
+    np.testing.assert_array_equal(got['a'], image)
+    assert got['b'][0] is got['a']
 
 
 def test_every_method_is_here():

@@ -7,13 +7,10 @@ What a policy remembers from query to query, as bytes: a long replay goes on whe
 Prompts as ids on the device, made once per instruction.
 """
 
-import copyreg
 import math
-import pickle
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +28,7 @@ from ..pruning.base import SELECTION, Layout, Pruner, Query
 from ..pruning.frames import Frame, FrameHistory
 from ..pruning.layout import Target
 from ..pruning.registry import build_pruner
+from ..pruning.state import pack, unpack
 from ..records import Inference, MotionHint, Observation
 from .encoder_cache import EncoderCache, normalized_state
 from .graphs import Engine, eager
@@ -76,11 +74,6 @@ class EpisodeFrames:
             self.history.push_prepared(stamp_ns, frames)
         return frames
 
-    def take_over(self, history: FrameHistory | None) -> None:
-        """Go on with the frames of an episode that was interrupted."""
-        if self.history is not None and history is not None:
-            self.history.take_over(history)
-
     def clear(self) -> None:
         """Forget all frames."""
         if self.history is not None:
@@ -101,38 +94,6 @@ class EpisodeFrames:
     def _prepare(self, image: np.ndarray) -> np.ndarray:
         check_image(image, 'watched')
         return comparison_frame(image) if self._halved else self._exact(image)
-
-
-def _read_only(view: MappingProxyType) -> tuple[Any, ...]:
-    return MappingProxyType, (dict(view),)
-
-
-copyreg.pickle(MappingProxyType, _read_only)  # settings of pruners hold some
-
-
-def pack(pruner: Pruner, frames: EpisodeFrames, generator: torch.Generator) -> bytes:
-    """The pruner as it is, the frames it may compare with, and the noise that comes next.
-
-    :raises DataError: the pruner cannot be pickled.
-    """
-    try:
-        return pickle.dumps((pruner, frames.history, generator.get_state()))
-    except Exception as error:  # whatever a pruner's own state raises
-        raise DataError(
-            f'what {pruner.name!r} remembers cannot be stored ({error})',
-            'keep nothing in a pruner that pickle refuses, such as a function inside a function',
-        ) from None
-
-
-def unpack(memory: bytes, frames: EpisodeFrames, generator: torch.Generator) -> Pruner:
-    """The pruner of :func:`pack`; frames and generator take on what they were.
-
-    :param memory: of this machine and version: pickle runs what it is told to.
-    """
-    pruner, history, state = pickle.loads(memory)
-    frames.take_over(history)
-    generator.set_state(state)
-    return pruner
 
 
 _MOST = 64  # an instruction flood must not grow memory
@@ -338,18 +299,35 @@ class Policy:
     def memory(self) -> bytes:
         """What outlives a query, so that a policy like this one can go on from here.
 
-        :raises DataError: the pruner's share of it cannot be stored.
+        :raises DataError: the pruner names something as its state that cannot be stored.
         """
-        return pack(self.pruner, self._frames, self._generator)
+        history = self._frames.history
+        state = {
+            'pruning': self.pruner.label,
+            'pruner': self.pruner.state(),
+            'frames': None if history is None else history.state(),
+            'noise': self._generator.get_state(),
+        }
+        return pack(state)
 
     def restore(self, memory: bytes) -> None:
-        """Go on where the policy that gave :meth:`memory` was; it must be the same function.
+        """Go on where the policy that gave :meth:`memory` was.
 
-        :param memory: of this machine and version: it is executed.
+        :raises DataError: that policy pruned by another method.
         """
-        self.pruner = unpack(memory, self._frames, self._generator)
+        state = unpack(memory)
+        if state['pruning'] != self.pruner.label:
+            raise DataError(
+                f'the memory is of {state["pruning"]!r}, the policy prunes by '
+                f'{self.pruner.label!r}',
+                'restore it into a policy of the same method',
+            )
+        self.pruner.load_state(state['pruner'])
+        if self._frames.history is not None:
+            self._frames.history.load_state(state['frames'])
+        self._generator.set_state(state['noise'])
         self._last = None
-        self._wire()
+        self._wire()  # captured graphs read the tensors of the state before
 
     def reset(self) -> None:
         """Forget what the pruner learnt from earlier inferences, and all frames."""

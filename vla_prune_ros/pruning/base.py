@@ -22,6 +22,7 @@ from torch import Tensor
 from ..records import MotionHint
 from .frames import FrameHistory
 from .layout import Layout, Target
+from .state import Stateful
 
 Stage = Callable[[str], AbstractContextManager[object]]
 """Times what runs inside ``with stage(name):``."""
@@ -134,11 +135,12 @@ class Query:
     frames: Mapping[str, np.ndarray] | None = None
 
 
-class Pruner(ABC):
-    """Decides which visual tokens are kept; state, if any, lives between :meth:`reset` calls.
+class Pruner(Stateful, ABC):
+    """Decides which visual tokens are kept.
 
     A subclass sets ``name`` and ``sites``, and writes :meth:`begin` and :meth:`keep`. Everything
-    else has a default.
+    else has a default. What it learns from query to query lives until :meth:`reset`, and is named
+    in ``state_names``.
     """
 
     name: str
@@ -213,7 +215,7 @@ def text_positions(layout: Layout) -> range:
 MAX_GAP_S = 0.5
 
 
-class EpisodeMonitor:
+class EpisodeMonitor(Stateful):
     """Tells a query that continues an episode from one that does not.
 
     A camera that was silent for more than 0.5 s leaves nothing to compare with. Where only the
@@ -221,6 +223,8 @@ class EpisodeMonitor:
     two queries before, if that is longer: a policy that needs seconds per query is not a silent
     camera.
     """
+
+    state_names = ('_last', '_interval_s')
 
     def __init__(self, target: Target) -> None:
         self._chunk_s = target.chunk * target.control_period_s

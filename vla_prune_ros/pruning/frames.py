@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .state import Stateful
+
 Frame = np.ndarray | Callable[[], np.ndarray]
 """A camera's frame uint8 (H, W, 3) RGB, or a function that decodes it when it is needed."""
 
@@ -38,8 +40,10 @@ class _Entry:
                 self.raw = None
 
 
-class _Ring:
+class _Ring(Stateful):
     """One camera's frames, oldest first; the first two of the episode are kept for ever."""
+
+    state_names = ('count', 'gap_ns', 'watched', 'last_image', 'before_last', 'query_ns')
 
     def __init__(self, length: int) -> None:
         self.recent: deque[_Entry] = deque(maxlen=length)
@@ -59,6 +63,27 @@ class _Ring:
         self.count += 1
         if len(self.first) < 2:
             self.first.append(entry)
+
+    def state(self) -> dict[str, Any]:
+        # One entry may be recent, among the first two and the present one: it stays one.
+        entries = list({id(e): e for e in (*self.first, *self.recent)}.values())
+        for entry in entries:
+            entry.decode()
+        places = {id(entry): i for i, entry in enumerate(entries)}
+        return {
+            **super().state(),
+            'entries': [(e.stamp_ns, e.raw, e.model_image, e.queried) for e in entries],
+            'first': [places[id(e)] for e in self.first],
+            'recent': [places[id(e)] for e in self.recent],
+            'present': places.get(id(self.present)),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        entries = [_Entry(*values) for values in state['entries']]
+        self.first = [entries[i] for i in state['first']]
+        self.recent.extend(entries[i] for i in state['recent'])
+        self.present = None if state['present'] is None else entries[state['present']]
 
     def at(self, stamp_ns: int, spacing_ns: int) -> _Entry | None:
         """The frame of that instant: the same stamp, or else less than the spacing older."""
@@ -189,24 +214,19 @@ class FrameHistory:
         with self._lock:
             self._rings.clear()
 
-    def take_over(self, other: 'FrameHistory') -> None:
-        """Hold the frames of another history instead of the own."""
-        with other._lock, self._lock:
-            self._rings = other._rings
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For pickle: the frames, each decoded where it was waiting to be; what cannot be decoded
-        counts as none, here and later."""
+    def state(self) -> dict[str, Any]:
+        """The frames, each decoded where it was waiting to be; what cannot be decoded counts as
+        none, here and later."""
         with self._lock:
-            rings = list(self._rings.values())
-        for entry in {id(e): e for ring in rings for e in (*ring.recent, *ring.first)}.values():
-            entry.decode()
-        return {k: v for k, v in vars(self).items() if k not in ('_lock', '_prepare')}
+            return {camera: ring.state() for camera, ring in self._rings.items()}
 
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """A history that only gives its frames to :meth:`take_over`."""
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Hold the frames of another history instead of the own."""
+        rings = {camera: _Ring(self._length) for camera in state}
+        for camera, ring in rings.items():
+            ring.load_state(state[camera])
+        with self._lock:
+            self._rings = rings
 
     def _store(self, ring: _Ring, stamp_ns: int, image: np.ndarray) -> _Entry | None:
         """The entry that stands for a query's frame; None where newer frames left no place."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from ..errors import ProfileError
 from ..records import MotionHint
 from .layout import Target
+from .state import Stateful
 
 COARSE, FINE = 'coarse', 'fine'
 
@@ -164,7 +165,7 @@ def _known(motion: MotionHint | None) -> bool:
     return all(math.isfinite(v) and v >= 0 for v in speeds)
 
 
-class Controller:
+class Controller(Stateful):
     """Coarse or fine, query by query. Starts coarse.
 
     :param settings: rule and thresholds, for example :data:`RECOMMENDED`.
@@ -172,6 +173,8 @@ class Controller:
     :ivar mode: ``'coarse'`` or ``'fine'`` as remembered from the last known motion.
     :ivar unknown: True where the last :meth:`update` had no usable motion.
     """
+
+    state_names = ('mode', 'unknown')
 
     def __init__(self, settings: ControllerSettings, target: Target) -> None:
         self.settings, self.target = settings, target

@@ -9,6 +9,7 @@ from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query, S
 from ..knobs import share, weights, whole
 from ..layout import Layout, Target
 from ..selection import Budget, best_per_camera, budgets
+from ..state import Stateful
 
 SPLIT = (0.4, 0.6)
 
@@ -48,7 +49,7 @@ def split_budget(
     return tuple(counts)
 
 
-class MotionGate:
+class MotionGate(Stateful):
     """Prune while the end effector moves as far as before, see everything when it slows down.
 
     Compares the displacement of the last window (the time since the previous query) with those of
@@ -60,6 +61,8 @@ class MotionGate:
     :param window: displacements that are compared, the last one included, 2 or more.
     :param max_pruned: pruned queries in a row, 1 or more.
     """
+
+    state_names = ('_moved', 'streak')
 
     def __init__(self, window: int = 3, max_pruned: int = 3) -> None:
         self._max_pruned = max_pruned
@@ -125,6 +128,7 @@ class VlaAdp(Pruner):
     """
 
     name = 'vla_adp'
+    state_names = ('_watch', '_gate', '_last_ns')
     capturable = True
     sites = (PruningSite(-1, language_positions, scores='logits'),)
 

@@ -33,7 +33,7 @@ cameras.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import ceil, isqrt
 from typing import Any
 
@@ -47,6 +47,7 @@ from ..knobs import share, whole
 from ..layout import Layout, Target
 from ..selection import best_first
 from ..specprune.rows import scaled_layer
+from ..state import Stateful
 
 METHOD = 'vla_cache'
 PATCHES = 256
@@ -181,13 +182,15 @@ def reuse_counts(shares: Sequence[float], before: Sequence[int], reusable: int) 
     return counts
 
 
-class TokenStore:
+class TokenStore(Stateful):
     """Keys or values per layer, a slot for every visual token; a write overwrites its tokens only.
 
     Slots keep what was last written, so that tokens that are left out of a pass answer with what
     they held when they were last computed. Visual positions do not depend on the prompt, hence
     rotated keys stay valid from query to query. A slot that was never written holds zeros.
     """
+
+    state_names = ('_layers',)
 
     def __init__(self) -> None:
         self._layers: dict[int, Tensor] = {}
@@ -259,6 +262,15 @@ class VlaCache(Pruner):
     """
 
     name = METHOD
+    state_names = (
+        'keys',
+        'values',
+        '_watch',
+        '_entropies',
+        '_relevance',
+        '_images',
+        '_complete',
+    )
 
     def __init__(self, config: VlaCacheConfig, target: Target) -> None:
         self.config = config
@@ -339,6 +351,14 @@ class VlaCache(Pruner):
         """As at the start of an episode; frees the memory."""
         self._forget()
         self._watch.reset()
+
+    def state(self) -> dict[str, Any]:
+        layout = None if self._layout is None else asdict(self._layout)
+        return {**super().state(), 'layout': layout}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        self._layout = None if state['layout'] is None else Layout(**state['layout'])
 
     def report(self) -> Mapping[str, float | int | str]:
         """Why the query ran dense (``reason``, empty where it did not), per camera the tokens that

@@ -68,6 +68,7 @@ class VlaPruner(Pruner):
     """
 
     name = 'vla_pruner'
+    state_names = ('_watch', '_history', '_seen')
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..base import PruningContext
 from ..selection import best_first
+from ..state import Stateful
 
 EPSILON = 1e-8
 
@@ -100,7 +101,7 @@ HARVEST = 'global'
 
 
 @dataclass
-class GlobalMemory:
+class GlobalMemory(Stateful):
     """Scores of one pass, and how old they are.
 
     The tensors are overwritten in place, so that a captured pass finds them where they were; what
@@ -111,6 +112,7 @@ class GlobalMemory:
     :param stamp_ns: of the query that they come from.
     """
 
+    state_names = ('age', 'mode', 'stamp_ns', 'empty', '_scores')
     age: int = 0
     mode: str = 'dense'
     stamp_ns: int = 0

@@ -39,6 +39,7 @@ class SpecPrune(Pruner):
     """
 
     name = 'specprune'
+    state_names = ('memory', '_confidence', 'controller', '_watch', '_stamp_ns')
 
     def __init__(self, config: SpecPruneConfig, target: Target, mode: str, preset: str) -> None:
         self.config, self.target, self.mode, self.preset = config, target, mode, preset
