@@ -286,7 +286,7 @@ def test_python_of_the_docs_runs_as_written(page, source, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     exec(compile(source, page, 'exec'), {'__name__': 'example'})
     printed = capsys.readouterr().out
-    # The last budgets of the table in docs/methods.md: 96 + 88.
+    # The last budgets of the table in docs/specprune.md: 96 + 88.
     assert ('dense (8, 7) 512' in printed and 'coarse (8, 7) 184' in printed) or (
         "{'primary': 256, 'wrist': 0}" in printed
     )

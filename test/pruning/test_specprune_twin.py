@@ -1,7 +1,7 @@
 """``recommended`` and ``careful``, decision by decision, recomputed in plain Python.
 
 The twin knows the attention rows, the patch changes and the global scores, and follows the rules
-of docs/methods.md with lists and sorts; nothing of the package's selection is used.
+of docs/specprune.md with lists and sorts; nothing of the package's selection is used.
 """
 
 import math
@@ -110,7 +110,7 @@ def scaled(count):
     return math.ceil(count * PATCHES / 256)
 
 
-# The tables of docs/methods.md: primary and further cameras, coarse and fine.
+# The tables of docs/specprune.md: primary and further cameras, coarse and fine.
 LOCAL = {'coarse': (24, 19), 'fine': (32, 26)}
 MOVED = {
     'recommended': {'coarse': (20, 26), 'fine': (27, 35)},

@@ -96,7 +96,7 @@ class LightVLA(Pruner):
 
         :param budget: visual tokens per camera; None for as many as are voted for.
         :param force: run on weights that were not trained for it, on which it fails: about 0 %
-            success for a stock OpenVLA-OFT (docs/methods.md).
+            success for a stock OpenVLA-OFT (docs/lightvla.md).
         :raises ProfileError: the checkpoint was not trained for it, or a value is not possible.
         """
         forced = switch(METHOD, 'force', force)
