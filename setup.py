@@ -70,6 +70,12 @@ TRAIN = [
 ]
 DEV = ['pytest>=9,<10', 'pytest-xdist>=3.8,<4', 'hypothesis>=6.100,<7', 'ruff==0.17.5']
 
+# The XML files and textures that stand in for LIBERO's assets.
+STANDIN = [
+    path.removeprefix(f'{NAME}/')
+    for path in glob(f'{NAME}/sim/libero/standin/**/*.*', recursive=True)
+]
+
 setup(
     name=NAME,
     version='0.1.0',
@@ -78,7 +84,7 @@ setup(
     maintainer='vla_prune_ros maintainers',
     maintainer_email='maintainers@vla-prune-ros.org',
     packages=find_packages(exclude=['test', 'test.*']),
-    package_data={NAME: ['py.typed']},
+    package_data={NAME: ['py.typed', *STANDIN]},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),

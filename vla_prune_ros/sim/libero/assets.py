@@ -10,20 +10,19 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from ...errors import VlaPruneError
-from .standin import is_generated, write_standin
-from .store import cache_folder, write_text
 
-MEND = 'pip install "vla_prune_ros[sim,libero]", then --no-deps hf-libero==0.1.4 bddl==1.0.1'
-"""How to install LIBERO."""
+INSTALL = 'pip install "vla_prune_ros[sim,libero]", then --no-deps hf-libero==0.1.4 bddl==1.0.1'
+REINSTALL = 'pip install --no-deps --force-reinstall hf-libero==0.1.4'
 
-CHOICE = 'VLA_PRUNE_LIBERO_ASSETS'
-"""Environment variable that says what ``'auto'`` means where nothing else is said."""
+ASSETS_VARIABLE = 'VLA_PRUNE_LIBERO_ASSETS'
+"""Environment variable that says what ``'auto'`` means."""
 
 HUB_ASSETS = 'lerobot/libero-assets'
 """Dataset on the Hugging Face hub that hf-libero takes its assets from."""
@@ -38,13 +37,15 @@ PARTS = (
 )
 """Subfolders of an asset folder."""
 
+STANDIN = Path(__file__).with_name('standin')
+"""Primitives in place of LIBERO's assets; ``GENERATED.txt`` there says what they are."""
+
 
 @dataclass(frozen=True)
 class Assets:
     """A folder of meshes and textures.
 
-    :param folder: the folder.
-    :param generated: whether it holds generated primitives in place of LIBERO's own assets.
+    :param generated: whether it holds primitives in place of LIBERO's own assets.
     """
 
     folder: Path
@@ -65,11 +66,11 @@ def libero_version() -> str:
     """
     for module, distribution in (('libero', 'hf-libero'), ('bddl', 'bddl')):
         if importlib.util.find_spec(module) is None:
-            raise VlaPruneError(f'{distribution} is not installed', MEND)
+            raise VlaPruneError(f'{distribution} is not installed', INSTALL)
     try:
         return importlib.metadata.version('hf-libero')
     except importlib.metadata.PackageNotFoundError:
-        raise VlaPruneError('libero is installed, but is not hf-libero', MEND) from None
+        raise VlaPruneError('libero is installed, but is not hf-libero', INSTALL) from None
 
 
 def configure() -> Path:
@@ -99,30 +100,32 @@ def configure() -> Path:
 def find_assets(wanted: str | Path = 'auto') -> Assets:
     """The asset folder to use; nothing is downloaded unless ``'hub'`` says so.
 
-    :param wanted: ``'auto'``: what :data:`CHOICE` says, else the folder that LIBERO's
-        configuration names, the package's own, or that of an earlier download, else generated
+    :param wanted: ``'auto'``: what :data:`ASSETS_VARIABLE` says, else the folder that LIBERO's
+        configuration names, the package's own, or that of an earlier download, else the generated
         primitives; ``'generated'``: these; ``'hub'``: download, where that was not done before;
         else a folder.
     :raises VlaPruneError: the folder is not one of assets, or the download fails.
     """
     config = configure()
-    wanted = (os.environ.get(CHOICE) or wanted) if wanted == 'auto' else wanted
+    wanted = (os.environ.get(ASSETS_VARIABLE) or wanted) if wanted == 'auto' else wanted
     if wanted == 'generated':
-        return Assets(write_standin(), True)
-    if wanted == 'hub':
-        return Assets(_download(), False)
-    if wanted == 'auto':
-        candidates = [Path(_read(config).get('assets', '')), _package() / 'assets', _hub_folder()]
-        found = next((folder for folder in candidates if not _missing(folder)), None)
-        return Assets(found, is_generated(found)) if found else Assets(write_standin(), True)
-    folder = Path(wanted).expanduser().resolve()
-    missing = _missing(folder)
-    if missing:
-        raise VlaPruneError(
-            f'{folder} is not a folder of LIBERO assets (no {missing[0]})',
-            "name the folder 'assets' of a LIBERO checkout, or use 'auto', 'generated' or 'hub'",
-        )
-    return Assets(folder, is_generated(folder))
+        folder = STANDIN
+    elif wanted == 'hub':
+        folder = _download()
+    elif wanted == 'auto':
+        named = Path(_read(config).get('assets', ''))
+        candidates = [named, _package() / 'assets', _hub_folder()]
+        folder = next((found for found in candidates if not _missing(found)), STANDIN)
+    else:
+        folder = Path(wanted).expanduser().resolve()
+        missing = _missing(folder)
+        if missing:
+            raise VlaPruneError(
+                f'{folder} is not a folder of LIBERO assets (no {missing[0]})',
+                "name the folder 'assets' of a LIBERO checkout, or use 'auto', 'generated' or "
+                "'hub'",
+            )
+    return Assets(folder, (folder / 'GENERATED.txt').is_file())
 
 
 def use_assets(assets: Assets) -> None:
@@ -151,9 +154,26 @@ def _private_config() -> Path:
     }
     # One per installation: several environments of one user do not share their paths.
     name = 'config-' + hashlib.sha256(str(package).encode()).hexdigest()[:12]
-    file = cache_folder() / name / 'config.yaml'
-    write_text(file, yaml.safe_dump(paths))
+    file = Path.home() / '.cache' / 'vla_prune_ros' / 'libero' / name / 'config.yaml'
+    try:
+        _write(file, yaml.safe_dump(paths))
+    except OSError as error:
+        raise VlaPruneError(
+            f'{file.parent} cannot be written ({error.strerror or error})',
+            'set HOME to a folder that can',
+        ) from None
     return file
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file at once, for other processes may read it; the same text is left alone."""
+    if file.is_file() and file.read_text(encoding='utf-8') == text:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f'.{file.name}-')
+    with os.fdopen(handle, 'w', encoding='utf-8') as stream:
+        stream.write(text)
+    os.replace(draft, file)
 
 
 def _read(file: Path) -> dict[str, str]:
@@ -172,7 +192,7 @@ def _package() -> Path:
     spec = importlib.util.find_spec('libero')
     places = list(spec.submodule_search_locations or []) if spec else []
     if not places:
-        raise VlaPruneError('hf-libero is not installed', MEND)
+        raise VlaPruneError('hf-libero is not installed', INSTALL)
     return Path(places[0]) / 'libero'
 
 

@@ -18,6 +18,7 @@ from ..panda import (
     seeded,
     use_fast_visuals,
 )
+from .assets import REINSTALL
 from .suites import ENV_SEED, LiberoTask
 
 _PLACEMENT_TRIALS = 100
@@ -135,7 +136,7 @@ def _make(bddl_file: Path) -> Any:
     if not bddl_file.is_file():
         raise VlaPruneError(
             f'LIBERO task file {bddl_file} is missing',
-            'pip install --no-deps --force-reinstall hf-libero==0.1.4',
+            REINSTALL,
         )
     problem = TASK_MAPPING[get_problem_info(str(bddl_file))['problem_name']]
     with matched_versions():

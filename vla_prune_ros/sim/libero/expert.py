@@ -10,7 +10,6 @@ import numpy as np
 from ...errors import VlaPruneError
 from ..scene import LINEAR_UNIT_M, SceneState
 from .scene import LiberoScene
-from .standin import BOWL_RIM_M
 
 OPEN, CLOSE = -1.0, 1.0
 """Gripper values of an action."""
@@ -18,6 +17,7 @@ OPEN, CLOSE = -1.0, 1.0
 SUITE = 'libero_spatial'
 """The suite whose tasks the expert can do."""
 
+_BOWL_RIM_M = 0.048  # radius of the bowl's rim at grasping height
 _GAIN = 2.5  # with less, friction holds a hand that touches the bowl
 _GRASP_ABOVE_M = 0.030  # grip point over the bowl's foot: fingertips 2 cm lower, rim 2 cm higher
 _HOVER_M = 0.12  # over the grasp: fingers clear bowls, cookies and drawer fronts
@@ -58,7 +58,7 @@ def libero_expert_action(scene: LiberoScene) -> np.ndarray:
     beside = float(np.hypot(*(bowl - cabinet)[:2])) < _CABINET_REACH_M
     if _held(scene, bowl_name):
         return _carry(bowl, plate, _CARRY_OVER_CABINET_M if beside else _CARRY_M)
-    grasp = bowl + [0.0, BOWL_RIM_M, _GRASP_ABOVE_M]
+    grasp = bowl + [0.0, _BOWL_RIM_M, _GRASP_ABOVE_M]
     clear = cabinet[2] + _PALM_CLEARS_CABINET_M - grasp[2] if beside else 0.0
     return _approach(scene.state(), grasp, max(_HOVER_M, clear))
 

@@ -19,7 +19,7 @@ from ..panda import (
     take_pictures,
 )
 from ..scene import Scene, SceneState
-from .assets import MEND, find_assets, libero_version, use_assets
+from .assets import INSTALL, find_assets, libero_version, use_assets
 from .env import LiberoEnv
 from .suites import MAX_STEPS, LiberoTask, suite_tasks
 
@@ -35,9 +35,9 @@ class LiberoScene(Scene):
     ``seed // n`` modulo their number (50): seeds 0 .. 50 n - 1 are the published protocol. World
     frame: origin on the floor, x away from the robot, y to its left, z up.
 
-    :param suite: one of :data:`~.libero_suites.SUITES`.
+    :param suite: one of :data:`~.suites.SUITES`.
     :param tasks: names or numbers of the suite's tasks; none: all of them.
-    :param assets: as for :func:`~.libero_assets.find_assets`.
+    :param assets: as for :func:`~.assets.find_assets`.
     :param image_size: side of both pictures, pixels.
     :param gl: OpenGL backend, as for :func:`~.rendering.choose_gl`.
     :param render: False for a scene without pictures and OpenGL context.
@@ -158,4 +158,4 @@ def _import_libero() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             import libero.libero.envs  # noqa: F401
     except ImportError as error:
-        raise VlaPruneError(f'LIBERO cannot be imported ({error})', MEND) from None
+        raise VlaPruneError(f'LIBERO cannot be imported ({error})', INSTALL) from None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import VlaPruneError
+from .assets import REINSTALL
 
 MAX_STEPS: Mapping[str, int] = {
     'libero_spatial': 220,
@@ -60,7 +61,7 @@ class LiberoTask:
 
 
 def suite_tasks(suite: str, names: Sequence[str] = ()) -> tuple[LiberoTask, ...]:
-    """Tasks of a suite; LIBERO must have been configured, see :mod:`.libero_assets`.
+    """Tasks of a suite; LIBERO must have been configured, see :mod:`.assets`.
 
     :param suite: one of :data:`SUITES`.
     :param names: names of tasks or their numbers as text (``'0'`` is the first); none: all.
@@ -113,11 +114,11 @@ def _load_states(path: Path) -> np.ndarray:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise VlaPruneError(
             f'initial states {path} cannot be read ({reason})',
-            'pip install --no-deps --force-reinstall hf-libero==0.1.4',
+            REINSTALL,
         ) from None
     if states.ndim != 2 or not len(states):
         raise VlaPruneError(
             f'initial states {path} have shape {states.shape}',
-            'pip install --no-deps --force-reinstall hf-libero==0.1.4',
+            REINSTALL,
         )
     return states

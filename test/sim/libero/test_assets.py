@@ -87,6 +87,13 @@ def test_the_users_configuration_is_used_and_not_changed(home):
     assert os.environ['LIBERO_CONFIG_PATH'] == ''
 
 
+def test_a_home_that_cannot_be_written_is_named(home, monkeypatch):
+    (home / 'file').touch()
+    monkeypatch.setenv('HOME', str(home / 'file'))
+    with pytest.raises(VlaPruneError, match='HOME'):
+        libero_assets.find_assets()
+
+
 def test_a_stale_configuration_is_named(home):
     config = write_config(home / '.libero', bddl_files=str(home / 'gone'))
     with pytest.raises(VlaPruneError, match=f'{config}: bddl_files'):

@@ -1,9 +1,8 @@
-"""Generated assets: complete, harmless to write twice, and what LIBERO's task files ask for.
+"""Generated assets: complete, and what LIBERO's task files ask for.
 
 Expected values are read from the BDDL files with expressions of this file.
 """
 
-import os
 import re
 import xml.etree.ElementTree as xml
 from collections import defaultdict
@@ -12,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.sim.libero.standin import is_generated, standin_files, write_standin
+from vla_prune_ros.sim.libero.assets import STANDIN
 
 pytestmark = pytest.mark.libero
 if not (find_spec('libero') and find_spec('bddl')):
@@ -34,11 +32,7 @@ def problems():
 @pytest.fixture(scope='module')
 def documents():
     """File name without its ending -> parsed XML."""
-    return {
-        Path(name).stem: xml.fromstring(content)
-        for name, content in standin_files().items()
-        if name.endswith('.xml')
-    }
+    return {path.stem: xml.parse(path).getroot() for path in STANDIN.rglob('*.xml')}
 
 
 def categories(problem):
@@ -83,44 +77,8 @@ def test_objects_can_be_placed_seen_and_touched(documents):
         assert groups.count('0') == groups.count('1') > 0, name
 
 
-def test_no_file_is_needed_that_is_not_there(documents):
-    files = standin_files()
-    for name, document in documents.items():
-        for element in document.iter():
+def test_no_file_is_needed_that_is_not_there():
+    for path in STANDIN.rglob('*.xml'):
+        for element in xml.parse(path).iter():
             if element.get('file'):
-                assert f'scenes/{element.get("file")}'.replace('scenes/../', '') in files, name
-
-
-def test_writing_again_changes_nothing(tmp_path):
-    def times():
-        return {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')}
-
-    folder = write_standin(tmp_path)
-    before = times()
-    assert write_standin(tmp_path) == folder and times() == before
-    assert list(tmp_path.iterdir()) == [folder]
-    assert is_generated(folder) and not is_generated(tmp_path)
-    written = {str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file()}
-    assert written == set(standin_files())
-
-
-def test_the_folder_follows_from_its_content(tmp_path, monkeypatch):
-    from vla_prune_ros.sim.libero import standin as libero_standin
-
-    first = write_standin(tmp_path)
-    changed = {**standin_files(), 'textures/more.png': b'1'}
-    monkeypatch.setattr(libero_standin, 'standin_files', lambda: changed)
-    assert write_standin(tmp_path) != first
-
-
-@pytest.mark.skipif(os.getuid() == 0, reason='root may write everywhere')
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(VlaPruneError, match='cannot be written.*HOME'):
-        write_standin(tmp_path / 'cache')
-
-
-def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
-    (tmp_path / 'cache').write_text('')
-    with pytest.raises(VlaPruneError, match='cache cannot be written.*HOME'):
-        write_standin(tmp_path / 'cache')
+                assert (path.parent / element.get('file')).is_file(), path
