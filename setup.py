@@ -39,6 +39,7 @@ CORE = [
     'tqdm>=4.60,<5',
     'pyyaml>=5.4,<7',
     'rich>=13,<16',
+    'jinja2>=3.0.3,<4',
 ]
 ROS = [f'{package}=={version}; {LINUX_X86}' for package, version in JAZZY.items()]
 # pin leaves urdfdom open-ended; another major version is another library name.
@@ -84,7 +85,7 @@ setup(
     maintainer='vla_prune_ros maintainers',
     maintainer_email='maintainers@vla-prune-ros.org',
     packages=find_packages(exclude=['test', 'test.*']),
-    package_data={NAME: ['py.typed', *STANDIN]},
+    package_data={NAME: ['py.typed', 'evaluate/replay/report.html.j2', *STANDIN]},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),

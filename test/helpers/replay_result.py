@@ -1,9 +1,31 @@
-"""A result of ``vla-prune replay`` by hand: plain values, small enough to check by eye."""
+"""A result of ``vla-prune replay`` by hand, small enough to check by eye."""
 
 import base64
+from dataclasses import replace
 
 import cv2
 import numpy as np
+
+from vla_prune_ros.evaluate.replay.metrics import (
+    AxisError,
+    Borders,
+    Comparison,
+    FlipOffset,
+    Flips,
+    Percentiles,
+    Spread,
+)
+from vla_prune_ros.evaluate.replay.results import (
+    BagProblem,
+    BagResult,
+    MethodRow,
+    Moment,
+    Problem,
+    RecordedSeries,
+    ReplayResult,
+    Series,
+    TopicCount,
+)
 
 AXES = ('delta_x', 'delta_y', 'delta_z', 'delta_rx', 'delta_ry', 'delta_rz')
 METHODS = ('dense', 'specprune')
@@ -12,129 +34,150 @@ GREY = 200
 
 def spread(mean):
     """Figures of a distribution, each another one."""
-    return {'mean': mean, 'p50': mean * 0.5, 'p95': mean * 2, 'max': mean * 4}
+    return Spread(mean=mean, p50=mean * 0.5, p95=mean * 2, max=mean * 4)
 
 
 def comparison(mean, **changes):
     """How far chunks are apart; the last axis never moved."""
-    return {
-        'steps': 24,
-        'translation_mm': spread(mean),
-        'rotation_deg': spread(mean / 8),
-        'end_mm': spread(mean * 8),
-        'axes': {a: {'mean_abs': mean + i, 'bias': i - 2.5} for i, a in enumerate(AXES)},
-        'sign_agreement': {a: None if a == 'delta_rz' else 0.75 for a in AXES},
-        'gripper_agreement': 0.875,
-        'flips': {'here': 5, 'there': 4, 'matched': 3, 'offset_ms': {'mean': 52.5, 'p95': 90.0}},
-    } | changes
+    made = Comparison(
+        steps=24,
+        translation_mm=spread(mean),
+        rotation_deg=spread(mean / 8),
+        end_mm=spread(mean * 8),
+        axes={a: AxisError(mean_abs=mean + i, bias=i - 2.5) for i, a in enumerate(AXES)},
+        sign_agreement={a: None if a == 'delta_rz' else 0.75 for a in AXES},
+        gripper_agreement=0.875,
+        flips=Flips(here=5, there=4, matched=3, offset_ms=FlipOffset(mean=52.5, p95=90.0)),
+    )
+    return replace(made, **changes)
 
 
 def row(method, **changes):
     """A method's row; dense is not compared with itself."""
     dense = method == 'dense'
-    return {
-        'method': method,
-        'queries': 4,
-        'refused': 1,
-        'refusals': {'stale': 1},
-        'visual_tokens': 512.0 if dense else 128.0,
-        'latency_ms': {'p50': 80.0 if dense else 32.0, 'p95': 96.5},
-        'refresh_ms': None if dense else {'p50': 3.25, 'p95': 4.5},
-        'modes': {'dense': 3} if dense else {'dense': 1, 'coarse': 1, 'fine': 2},
-        'versus_dense': None if dense else comparison(1.375),
-        'versus_recorded': comparison(6.625),
-        'borders': {
-            'borders': 2,
-            'jump_mm': {'p50': 1.75, 'p95': 2.75},
-            'inside_mm': {'p50': 0.375, 'p95': 0.625},
-            'jerk_m_s3': {'p50': 14.0, 'p95': 22.0},
-        },
-    } | changes
+    made = MethodRow(
+        method=method,
+        queries=4,
+        refused=1,
+        refusals={'stale': 1},
+        visual_tokens=512.0 if dense else 128.0,
+        latency_ms=Percentiles(p50=80.0 if dense else 32.0, p95=96.5),
+        refresh_ms=None if dense else Percentiles(p50=3.25, p95=4.5),
+        modes={'dense': 3} if dense else {'dense': 1, 'coarse': 1, 'fine': 2},
+        versus_dense=None if dense else comparison(1.375),
+        versus_recorded=comparison(6.625),
+        borders=Borders(
+            borders=2,
+            jump_mm=Percentiles(p50=1.75, p95=2.75),
+            inside_mm=Percentiles(p50=0.375, p95=0.625),
+            jerk_m_s3=Percentiles(p50=14.0, p95=22.0),
+        ),
+    )
+    return replace(made, **changes)
+
+
+def empty_row(method):
+    """A method that was never asked."""
+    return MethodRow(
+        method=method,
+        queries=0,
+        refused=0,
+        refusals={},
+        visual_tokens=None,
+        latency_ms=None,
+        refresh_ms=None,
+        modes={},
+        versus_dense=None,
+        versus_recorded=None,
+        borders=Borders(borders=0, jump_mm=None, inside_mm=None, jerk_m_s3=None),
+    )
 
 
 def series(method, **changes):
     """Four queries, 0.5 s apart; the third was refused."""
     dense = method == 'dense'
-    tokens = 512.0 if dense else 128.0
-    return {
-        't_s': [0.5, 1.0, 1.5, 2.0],
-        'latency_ms': [80.0, 81.0, None, 82.0],
-        'visual_tokens': [tokens, tokens, None, tokens],
-        'mode': ['dense', 'dense' if dense else 'coarse', '', 'dense' if dense else 'fine'],
-        'speed_m_s': [0.0, 0.25, None, 0.125],
-        'dense_mm': [None] * 4 if dense else [1.0, 2.0, None, 1.5],
-        'recorded_mm': [6.0, 7.0, None, 8.0],
-        'gripper': [1.0, 1.0, None, 0.0],
-        'refusal': ['', '', 'stale: image of front is 0.41 s old', ''],
-    } | changes
+    tokens = 512 if dense else 128
+    made = Series(
+        t_s=[0.5, 1.0, 1.5, 2.0],
+        latency_ms=[80.0, 81.0, None, 82.0],
+        visual_tokens=[tokens, tokens, None, tokens],
+        mode=['dense', 'dense' if dense else 'coarse', '', 'dense' if dense else 'fine'],
+        speed_m_s=[0.0, 0.25, None, 0.125],
+        dense_mm=[None] * 4 if dense else [1.0, 2.0, None, 1.5],
+        recorded_mm=[6.0, 7.0, None, 8.0],
+        gripper=[1.0, 1.0, None, 0.0],
+        refusal=['', '', 'stale: image of front is 0.41 s old', ''],
+    )
+    return replace(made, **changes)
 
 
-def picture_uri(image):
+def image_uri(image):
     """uint8 (H, W, 3) RGB as a JPEG data URI."""
     _, coded = cv2.imencode('.jpg', np.ascontiguousarray(image[..., ::-1]))
     return 'data:image/jpeg;base64,' + base64.b64encode(coded.tobytes()).decode('ascii')
 
 
 def moment(kept, **changes):
-    """One moment of one camera, a flat grey picture.
+    """One moment of one camera, a flat grey image.
 
     :param kept: method -> 256 characters.
     """
-    image = np.full((224, 224, 3), GREY, np.uint8)
-    return {
-        't_s': 1.5,
-        'camera': 'front',
-        'image': picture_uri(image),
-        'kept': dict(kept),
-        'mode': dict.fromkeys(kept, 'fine'),
-    } | changes
+    made = Moment(
+        t_s=1.5,
+        camera='front',
+        image=image_uri(np.full((224, 224, 3), GREY, np.uint8)),
+        kept=dict(kept),
+        mode=dict.fromkeys(kept, 'fine'),
+    )
+    return replace(made, **changes)
 
 
 def bag(name='kitchen', methods=METHODS, **changes):
     """A bag of four queries."""
-    return {
-        'name': name,
-        'path': f'bags/{name}',
-        'duration_s': 2.5,
-        'start_ns': 1_700_000_000_000_000_000,
-        'there': {
-            '/front/image': {'type': 'sensor_msgs/msg/Image', 'count': 75},
-            '/tf': {'type': 'tf2_msgs/msg/TFMessage', 'count': 4711},
+    made = BagResult(
+        name=name,
+        path=f'bags/{name}',
+        problems=(Problem('unstamped', '7 messages of /front/image have no stamp'),),
+        rows=tuple(map(row, methods)),
+        strip=(moment({m: '1' * 64 + '0' * 192 for m in methods}),),
+        duration_s=2.5,
+        start_ns=1_700_000_000_000_000_000,
+        there={
+            '/front/image': TopicCount('sensor_msgs/msg/Image', 75),
+            '/tf': TopicCount('tf2_msgs/msg/TFMessage', 4711),
         },
-        'topics': {'front': '/front/image'},
-        'guessed': True,
-        'instructions': ['pick up the red cube'],
-        'queries': 4,
-        'epochs': 2,
-        'losses': {'skew': 2, 'stale:front': 13},
-        'problems': [{'code': 'unstamped', 'text': '7 messages of /front/image have no stamp'}],
-        'recorded': 'twist',
-        'rows': [row(m) for m in methods],
-        'series': {m: series(m) for m in methods},
-        'recorded_series': {'t_s': [0.5, 1.0, 1.5], 'gripper': [1.0, None, 0.0]},
-        'strip': [moment({m: '1' * 64 + '0' * 192 for m in methods})],
-    } | changes
+        topics={'front': '/front/image'},
+        guessed=True,
+        instructions=('pick up the red cube',),
+        queries=4,
+        epochs=2,
+        losses={'skew': 2, 'stale:front': 13},
+        recorded='twist',
+        series={m: series(m) for m in methods},
+        recorded_series=RecordedSeries(t_s=[0.5, 1.0, 1.5], gripper=[1.0, None, 0.0]),
+    )
+    return replace(made, **changes)
 
 
 def empty_bag(name='empty'):
-    """A bag on which no query was run, all that may be unknown null."""
-    unknown = ('duration_s', 'start_ns', 'series', 'recorded_series', 'strip', 'rows', 'losses')
-    return bag(name, **dict.fromkeys(unknown), queries=0, epochs=0, recorded='', instructions=[])
+    """A bag that could not be read."""
+    return BagResult(name=name, path=f'bags/{name}', problems=(Problem('unread', 'cut off'),))
 
 
 def result(bags=None, methods=METHODS, **changes):
-    """The whole dict, of one bag where none are given."""
+    """The whole result, of one bag where none are given."""
     bags = [bag(methods=methods)] if bags is None else bags
-    return {
-        'ok': True,
-        'command': 'vla-prune replay kitchen --pruning dense,specprune',
-        'untrained': False,
-        'checkpoint': 'weights/micro',
-        'checkpoints': dict.fromkeys(methods, 'weights/micro'),
-        'settings': {'profile': 'libero', 'dtype': 'float32', 'period_s': 0.5, 'chunk': 8},
-        'machine': {'cpu': 'a processor', 'cores': 2, 'packages': {'numpy': '9.9.9'}},
-        'versions': {'vla_prune_ros': '1.2.3'},
-        'problems': [{'bag': b['name'], **p} for b in bags for p in b['problems']],
-        'rows': [row(m) for m in methods],
-        'bags': bags,
-    } | changes
+    made = ReplayResult(
+        ok=True,
+        command='vla-prune replay kitchen --pruning dense,specprune',
+        untrained=False,
+        checkpoint='weights/micro',
+        checkpoints={m: {'folder': 'weights/micro'} for m in methods},
+        settings={'profile': 'libero', 'dtype': 'float32', 'period_s': 0.5, 'chunk': 8},
+        machine={'cpu': 'a processor', 'cores': 2, 'packages': {'numpy': '9.9.9'}},
+        versions={'vla_prune_ros': '1.2.3'},
+        rows=tuple(map(row, methods)),
+        bags=tuple(bags),
+        problems=tuple(BagProblem(b.name, p.code, p.text) for b in bags for p in b.problems),
+    )
+    return replace(made, **changes)

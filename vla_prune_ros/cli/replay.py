@@ -142,7 +142,7 @@ def _replay(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     with ReplayProgress(console) as progress:
         run = run_replay(wanted, progress)
     _report(run, wanted, console, mcap=not options.no_mcap)
-    return run.result
+    return run.result.to_json()
 
 
 def _options_replay(options: argparse.Namespace, console: Console) -> 'ReplayOptions':
@@ -190,16 +190,16 @@ def _report(run: 'ReplayRun', options: 'ReplayOptions', console: Console, mcap: 
     from ..evaluate.replay.report import replay_html
     from ..evaluate.replay.table import replay_notes, replay_tables
 
-    asked = any(row['queries'] for row in run.result['rows'])
+    asked = any(row.queries for row in run.result.rows)
     for table in replay_tables(run.result) if asked else ():
         if table.row_count:
             console.print(table)
     for note in replay_notes(run.result):
         console.print(note, markup=False, highlight=False, soft_wrap=not console.is_terminal)
     out, setting = options.out, options.setting
-    text = json.dumps(run.result, indent=1)
+    text = json.dumps(run.result.to_json(), indent=1)
     (out / 'report.json').write_text(text + '\n', encoding='utf-8')
-    (out / 'report.html').write_text(replay_html(json.loads(text)), encoding='utf-8')
+    (out / 'report.html').write_text(replay_html(run.result), encoding='utf-8')
     written = ['report.html', 'report.json']
     dt_s = setting.load_profile().control_period_s
     for bag in run.bags if mcap else ():

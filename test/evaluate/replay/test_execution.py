@@ -3,13 +3,15 @@ that asks of each single step whether it runs, the executor's own schedule, clos
 motion, and all possible assignments for openings and closings."""
 
 import itertools
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from vla_prune_ros.evaluate.replay.metrics import Executed, borders, compare_flips, execute, flips
+from vla_prune_ros.evaluate.replay import metrics
+from vla_prune_ros.evaluate.replay.metrics import ChunkSeries, Executed, compare_flips
 from vla_prune_ros.records import ActionChunk
 from vla_prune_ros.runtime.schedule import ChunkSchedule
 
@@ -17,6 +19,14 @@ T0 = 1_700_000_000_000_000_000
 MS, S = 10**6, 10**9
 DT_S, DT = 0.05, 50 * MS
 K = 8
+
+
+def series_of(stamps, epochs, actions, known):
+    return ChunkSeries(stamps_ns=stamps, epochs=epochs, actions=actions, known=known, dt_s=DT_S)
+
+
+def borders(parts):
+    return asdict(metrics.borders(parts))
 
 
 def numbered(count, size=K):
@@ -31,11 +41,12 @@ def done(gaps_ms, epochs=None, known=None, size=K):
     stamps = [T0 + MS * ms for ms in itertools.accumulate([0, *gaps_ms])]
     epochs = epochs or [0] * len(stamps)
     known = np.ones((len(stamps), size), bool) if known is None else known
-    return execute(stamps, epochs, numbered(len(stamps), size), known, DT_S)
+    return series_of(stamps, epochs, numbered(len(stamps), size), known)
 
 
-def runs(executed):
+def runs(chunks):
     """Lists of x, one per run, in order."""
+    executed = chunks.executed
     pairs = zip(executed.run.tolist(), executed.steps[:, 0].astype(int).tolist(), strict=True)
     return [[x for _, x in group] for _, group in itertools.groupby(pairs, lambda pair: pair[0])]
 
@@ -84,7 +95,7 @@ def series(draw):
 @given(series())
 def test_execution_is_that_of_single_steps(drawn):
     stamps, epochs, known, size = drawn
-    found = execute(stamps, epochs, numbered(len(stamps), size), known, DT_S)
+    found = series_of(stamps, epochs, numbered(len(stamps), size), known).executed
     expected = one_by_one(stamps, epochs, known, size)
     assert found.stamps_ns.tolist() == [begin for begin, *_ in expected]
     assert found.chunk.tolist() == [i for _, i, *_ in expected]
@@ -107,7 +118,7 @@ def test_the_executor_takes_the_same_steps(gaps):
         due = schedule.due(tick, tick)
         if due.reason == 'step':
             taken.append((tick, due.delta[0]))
-    found = done([gap * 50 for gap in gaps])
+    found = done([gap * 50 for gap in gaps]).executed
     times = found.stamps_ns.tolist()
     assert list(zip(times, found.steps[:, 0].tolist(), strict=True)) == taken
     breaks = [b - a > DT for a, b in itertools.pairwise(times)]
@@ -115,8 +126,8 @@ def test_the_executor_takes_the_same_steps(gaps):
 
 
 def test_each_chunk_runs_until_the_next_one():
-    executed = done([200, 100])
-    assert runs(executed) == [[0, 1, 2, 3, 100, 101, *range(200, 208)]]
+    executed = done([200, 100]).executed
+    assert runs(done([200, 100])) == [[0, 1, 2, 3, 100, 101, *range(200, 208)]]
     assert executed.stamps_ns.tolist() == [T0 + 50 * MS * i for i in range(14)]
     assert executed.chunk.tolist() == [0] * 4 + [1] * 2 + [2] * 8
 
@@ -159,7 +170,7 @@ def straight(velocities, period_steps=4):
     actions[..., :3] = velocities[..., None] * DT_S * np.array([0.6, 0.0, 0.8])
     actions[..., 3:] = np.random.default_rng(0).normal(size=(*velocities.shape, 4))
     stamps = [T0 + period_steps * DT * i for i in range(len(velocities))]
-    return execute(stamps, [0] * len(stamps), actions, np.ones(velocities.shape, bool), DT_S)
+    return series_of(stamps, [0] * len(stamps), actions, np.ones(velocities.shape, bool))
 
 
 def both(value):
@@ -167,7 +178,7 @@ def both(value):
 
 
 def test_a_constant_velocity_changes_nowhere():
-    found = borders([straight(np.full((5, K), 0.2))], DT_S)
+    found = borders([straight(np.full((5, K), 0.2))])
     assert found == {
         'borders': 4,
         'jump_mm': both(0.0),
@@ -179,7 +190,7 @@ def test_a_constant_velocity_changes_nowhere():
 def test_a_constant_acceleration_is_the_same_change_everywhere():
     """0.4 m/s2 over steps of 50 ms: each is 0.4 * 0.05 * 0.05 m = 1 mm longer. No jerk."""
     time_s = DT_S * (4 * np.arange(5)[:, None] + np.arange(K))
-    found = borders([straight(0.4 * time_s)], DT_S)
+    found = borders([straight(0.4 * time_s)])
     assert (found['jump_mm'], found['inside_mm']) == (both(1.0), both(1.0))
     assert found['jerk_m_s3'] == both(0.0)
 
@@ -187,7 +198,7 @@ def test_a_constant_acceleration_is_the_same_change_everywhere():
 def test_a_jump_of_known_size_at_each_border():
     """0.1 m/s more from chunk to chunk: 5 mm per step. Two third differences span a border, both
     of 5 mm over (50 ms)^3: 40 m/s3."""
-    found = borders([straight(0.1 * np.arange(6)[:, None] * np.ones((6, K)))], DT_S)
+    found = borders([straight(0.1 * np.arange(6)[:, None] * np.ones((6, K)))])
     assert found['borders'] == 5
     assert found['jump_mm'] == both(5.0)
     assert found['inside_mm'] == both(0.0)
@@ -197,7 +208,7 @@ def test_a_jump_of_known_size_at_each_border():
 def test_acceleration_inside_chunks_that_begin_anew_is_a_sawtooth():
     """Velocities 0, 1, 2, 3 | 0, 1, ... times 20 mm/s: +1 mm inside, 3 mm back at each border;
     third differences there are -4 and +4 mm."""
-    found = borders([straight(np.tile(0.02 * np.arange(K), (4, 1)))], DT_S)
+    found = borders([straight(np.tile(0.02 * np.arange(K), (4, 1)))])
     assert (found['jump_mm'], found['inside_mm']) == (both(3.0), both(1.0))
     assert found['jerk_m_s3'] == both(4e-3 / DT_S**3)
 
@@ -205,7 +216,7 @@ def test_acceleration_inside_chunks_that_begin_anew_is_a_sawtooth():
 def test_both_third_differences_at_a_border_count():
     """Steps of 0 0 0 0 | 5 20 35 50 mm: second differences of steps there are 5 and 15 - 5 mm."""
     speeds = np.array([[0.0] * 4, [0.1, 0.4, 0.7, 1.0]])
-    found = borders([straight(speeds)], DT_S)
+    found = borders([straight(speeds)])
     assert (found['borders'], found['jump_mm']) == (1, both(5.0))
     assert found['jerk_m_s3'] == pytest.approx({'p50': 60.0, 'p95': 78.0})  # of 40 and 80
 
@@ -213,23 +224,24 @@ def test_both_third_differences_at_a_border_count():
 def test_quantiles_run_over_the_borders_of_all_bags():
     """Jumps of 5, 10, 15 and 20 mm in one bag, 25 mm in another; between bags there is none."""
     speeds = 0.1 * np.cumsum([0, 1, 2, 3, 4])[:, None] * np.ones((5, K))
-    found = borders([straight(speeds), straight(np.array([[9.0], [9.5]]) * np.ones(K))], DT_S)
+    found = borders([straight(speeds), straight(np.array([[9.0], [9.5]]) * np.ones(K))])
     assert found['borders'] == 5
     assert found['jump_mm'] == pytest.approx({'p50': 15.0, 'p95': 24.0})
 
 
 def test_where_chunks_do_not_follow_each_other_there_is_no_border():
     """A gap between them; chunks of one step have nothing inside."""
-    found = borders([straight([[0.1] * K, [0.9] * K], period_steps=20)], DT_S)
+    found = borders([straight([[0.1] * K, [0.9] * K], period_steps=20)])
     assert (found['borders'], found['jump_mm'], found['jerk_m_s3']) == (0, None, None)
     assert found['inside_mm'] == both(0.0)
-    single = borders([straight([[0.1], [0.2], [0.4]], period_steps=1)], DT_S)
+    single = borders([straight([[0.1], [0.2], [0.4]], period_steps=1)])
     assert (single['borders'], single['inside_mm']) == (2, None)
     assert single['jump_mm'] == pytest.approx({'p50': 7.5, 'p95': 9.75})
     assert single['jerk_m_s3'] == both(5e-3 / DT_S**3)  # from +5 to +10 mm
     none = {'borders': 0, 'jump_mm': None, 'inside_mm': None, 'jerk_m_s3': None}
-    assert borders([], DT_S) == borders([done([])], DT_S) | {'inside_mm': None} == none
-    assert borders([execute([], [], np.zeros((0, K, 7)), np.ones((0, K), bool), DT_S)], 1) == none
+    assert borders([]) == borders([done([])]) | {'inside_mm': None} == none
+    empty = series_of([], [], np.zeros((0, K, 7)), np.ones((0, K), bool))
+    assert borders([empty]) == none
 
 
 # --- the gripper ------------------------------------------------------------------------------
@@ -246,17 +258,17 @@ def grips(values, run=None):
 
 def test_a_flip_is_where_the_gripper_passes_the_middle():
     values = [0.9, 0.51, 0.5, 0.49, 0.3, 0.0, 0.6, 0.6, 0.1]
-    assert flips(grips(values)) == [
+    assert grips(values).flips() == [
         (T0 + 3 * DT, False),
         (T0 + 6 * DT, True),
         (T0 + 8 * DT, False),
     ]
-    assert flips(grips([1, 1, 1])) == flips(grips([0])) == flips(grips([])) == []
+    assert grips([1, 1, 1]).flips() == grips([0]).flips() == grips([]).flips() == []
 
 
 def test_across_a_gap_nothing_turns_over():
-    assert flips(grips([1, 1, 0, 0], run=[0, 0, 1, 1])) == []
-    assert flips(grips([1, 0, 1, 1], run=[0, 0, 1, 1])) == [(T0 + DT, False)]
+    assert grips([1, 1, 0, 0], run=[0, 0, 1, 1]).flips() == []
+    assert grips([1, 0, 1, 1], run=[0, 0, 1, 1]).flips() == [(T0 + DT, False)]
 
 
 def at(*signed_ms):
@@ -265,7 +277,7 @@ def at(*signed_ms):
 
 
 def figures(*pairs):
-    return compare_flips([(at(*here), at(*there)) for here, there in pairs])
+    return asdict(compare_flips([(at(*here), at(*there)) for here, there in pairs]))
 
 
 def test_flips_are_matched_by_direction_within_a_second():
@@ -318,7 +330,7 @@ def test_the_matching_is_the_nearest_of_all_assignments(here, there):
     assume(len(set(distances)) == len(distances))
     expected = [ns / MS for ns in best(here, there)]
     for mine, other in ((here, there), (there, here)):
-        found = compare_flips([(mine, other)])
+        found = asdict(compare_flips([(mine, other)]))
         assert (found['here'], found['there']) == (len(mine), len(other))
         assert found['matched'] == len(expected)
         if expected:

@@ -11,7 +11,7 @@ import replay_result as sample
 
 from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
 from vla_prune_ros.evaluate.replay.report import replay_html
-from vla_prune_ros.evaluate.replay.results import BagAnswers, ResultBuilder
+from vla_prune_ros.evaluate.replay.results import BagAnswers, Problem, ResultBuilder
 from vla_prune_ros.records import MotionHint
 
 T0 = 1_700_000_000_000_000_000
@@ -42,6 +42,19 @@ ROW = {
     'versus_dense',
     'versus_recorded',
     'borders',
+}
+RESULT = {
+    'ok',
+    'command',
+    'untrained',
+    'checkpoint',
+    'checkpoints',
+    'settings',
+    'machine',
+    'versions',
+    'rows',
+    'bags',
+    'problems',
 }
 BAG = {
     'name',
@@ -128,7 +141,17 @@ def refused(query, why, **changes):
 
 
 def build(*bags, methods=('dense', 'specprune'), dense='dense'):
-    return ResultBuilder(methods, dense, DT, K).build(bags)
+    """Rows and bags as report.json has them."""
+    return plain(built(*bags, methods=methods, dense=dense))
+
+
+def built(*bags, methods=('dense', 'specprune'), dense='dense'):
+    builder = ResultBuilder(bags, methods=methods, dense=dense, dt_s=DT, chunk=K)
+    return replace(sample.result(bags=[]), rows=builder.rows(), bags=builder.bags())
+
+
+def plain(made):
+    return json.loads(json.dumps(made.to_json(), allow_nan=False))  # no numpy number
 
 
 def bag(found, name='kitchen', **made):
@@ -337,14 +360,9 @@ def test_bags_of_which_one_has_no_recorded_actions(kitchen):
 
 
 def test_a_bag_without_a_recording_is_a_problem_among_others(kitchen):
-    gone = BagAnswers('gone', Path('gone'), None, {}, ({'code': 'unread', 'text': 'cut off'},))
-    kitchen = replace(kitchen, problems=({'code': 'refused', 'text': 'dense: 1'},))
+    gone = BagAnswers('gone', Path('gone'), None, {}, (Problem('unread', 'cut off'),))
+    kitchen = replace(kitchen, problems=(Problem('refused', 'dense: 1'),))
     found = build(gone, kitchen)
-    assert found['problems'] == [
-        {'bag': 'gone', 'code': 'unread', 'text': 'cut off'},
-        {'bag': 'kitchen', 'code': 'unstamped', 'text': '/cam: no stamps'},
-        {'bag': 'kitchen', 'code': 'refused', 'text': 'dense: 1'},
-    ]
     assert found['rows'] == build(kitchen)['rows']
     first, second = found['bags']
     assert first == {
@@ -366,15 +384,18 @@ def test_a_bag_without_a_recording_is_a_problem_among_others(kitchen):
         'series': {},
         'recorded_series': None,
     }
-    assert second['name'] == 'kitchen'
+    assert second['problems'] == [
+        {'code': 'unstamped', 'text': '/cam: no stamps'},
+        {'code': 'refused', 'text': 'dense: 1'},
+    ]
 
 
 def test_what_is_said_of_a_bag(kitchen):
     instants = list(kitchen.recording.instants)
     instants[2] = replace(instants[2], epoch=3, instruction='stack')
     found = replace(kitchen.recording, instants=tuple(instants))
-    moments = ({'t_s': 0.1, 'camera': 'primary', 'image': 'x', 'kept': {}, 'mode': {}},)
-    (described,) = build(replace(kitchen, recording=found, strip=moments))['bags']
+    moments = (sample.moment({'dense': '1' * 256}),)
+    (described,) = build(replace(kitchen, recording=found, moments=moments))['bags']
     rest = {k: v for k, v in described.items() if k not in ('rows', 'series', 'recorded_series')}
     assert rest == {
         'name': 'kitchen',
@@ -393,7 +414,7 @@ def test_what_is_said_of_a_bag(kitchen):
         'losses': {'skew': 2},
         'problems': [{'code': 'unstamped', 'text': '/cam: no stamps'}],
         'recorded': 'twist',
-        'strip': list(moments),
+        'strip': [vars(moment) for moment in moments],
     }
 
 
@@ -419,7 +440,7 @@ def test_a_bag_on_which_nothing_was_asked(kitchen):
 
 def check_keys(result):
     """Every key, and no other."""
-    assert set(result) == {'rows', 'bags', 'problems'}
+    assert set(result) == RESULT
     for described in result['bags']:
         assert set(described) == BAG
         for series in described['series'].values():
@@ -441,24 +462,20 @@ def check_keys(result):
                 assert found[name] is None or set(found[name]) == SPREAD
 
 
-def test_the_result_is_plain_and_the_page_takes_it(kitchen):
-    """Strict JSON gives the same values back: no numpy number, no NaN, no key but text."""
-    kitchen.answers['specprune'][1] = refused(kitchen.answers['specprune'][1], 'corrupt: none')
+def test_a_result_has_the_keys_of_its_description_and_a_page(kitchen):
+    """With a refused query, a bag without a query and one that could not be read."""
+    pruned = kitchen.answers['specprune']
+    pruned[1] = refused(pruned[1], 'corrupt: none')
+    valid = np.ones((3, K), bool)
+    valid[:, -1] = False  # no chunk is known to its end
     shown = sample.moment(dict.fromkeys(('dense', 'specprune'), '1' * 256), camera='primary')
-    gone = BagAnswers('gone', Path('gone'), None, {}, ({'code': 'unread', 'text': 'cut off'},))
-    found = build(replace(kitchen, strip=(shown,)), bag(recording(0), 'hall'), gone)
-    check_keys(found)
-    text = json.dumps(found, allow_nan=False)
-    assert json.loads(text) == found
-    page = replay_html({**sample.result(bags=[]), **json.loads(text)})
+    gone = BagAnswers('gone', Path('gone'), None, {}, (Problem('unread', 'cut off'),))
+    found = recording(3, actions(3, (1, 2, 3)), valid)
+    kitchen = replace(kitchen, recording=found, moments=(shown,))
+    made = built(kitchen, bag(recording(0), 'hall'), gone)
+    check_keys(plain(made))
+    assert made.rows[0].versus_recorded.end_mm is None
+    assert made.rows[0].versus_recorded.steps == 21
+    page = replay_html(made)
     for words in ('Bag kitchen', 'Bag hall', 'Bag gone', 'cut off', 'specprune', 'corrupt'):
         assert words in page, words
-
-
-def test_a_whole_chunk_nowhere_has_no_end_and_the_page_takes_that(kitchen):
-    valid = np.ones((3, K), bool)
-    valid[:, -1] = False
-    found = build(replace(kitchen, recording=recording(3, actions(3, (1, 2, 3)), valid)))
-    assert found['rows'][0]['versus_recorded']['end_mm'] is None
-    assert found['rows'][0]['versus_recorded']['steps'] == 21
-    assert 'Bag kitchen' in replay_html({**sample.result(bags=[]), **found})

@@ -1,115 +1,200 @@
-"""How far two series of chunks are apart, step by step: translation, rotation, gripper.
+"""How far two series of chunks are apart, and how smoothly chunks follow each other.
 
-What an arm would have executed of a series of chunks: each until the next one comes.
+A chunk is executed until the next one comes, so borders and openings of the gripper are those of
+the executed steps. Everything else is compared step by step over whole chunks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ...profiles import DELTA_POSE_NAMES
 from ..statistics import percentiles
+from .columns import Column, distribution, number, percent, shown, signed
 
 AXES = DELTA_POSE_NAMES[:6]
 DEAD_BAND_MM, DEAD_BAND_DEG = 0.2, 0.1
-"""Less than that per step is no direction."""
-
-
-@dataclass(frozen=True, eq=False)
-class Chunks:
-    """Answers to the same instants from two sides.
-
-    :param here: float64 (N, K, 7): m, rad, gripper 0 ... 1. :param there: likewise.
-    :param valid: bool (N, K), steps that both sides know.
-    """
-
-    here: np.ndarray
-    there: np.ndarray
-    valid: np.ndarray
-
-    @classmethod
-    def together(cls, parts: Sequence['Chunks']) -> 'Chunks':
-        """Those of several bags."""
-        return cls(*(np.concatenate([getattr(p, n) for p in parts]) for n in cls.__annotations__))
-
-
-def compare(chunks: Chunks) -> dict[str, Any] | None:
-    """All figures but those of the gripper over time; None where no step can be compared."""
-    if not chunks.valid.any():
-        return None
-    here, there = chunks.here[chunks.valid], chunks.there[chunks.valid]
-    apart = in_mm_and_degrees(here) - in_mm_and_degrees(there)
-    return {
-        'steps': len(here),
-        'translation_mm': spread(np.linalg.norm(apart[:, :3], axis=1)),
-        'rotation_deg': spread(rotation_apart_deg(here[:, 3:6], there[:, 3:6])),
-        'end_mm': _end(chunks),
-        'axes': {
-            name: {'mean_abs': float(np.abs(a).mean()), 'bias': float(a.mean())}
-            for name, a in zip(AXES, apart.T, strict=True)
-        },
-        'sign_agreement': sign_agreement(here, there),
-        'gripper_agreement': float(np.mean((here[:, 6] >= 0.5) == (there[:, 6] >= 0.5))),
-    }
-
-
-def step_error_mm(chunks: Chunks) -> list[float | None]:
-    """Mean distance of the translations of each chunk's steps; None where none is known."""
-    apart = 1e3 * np.linalg.norm(chunks.here[..., :3] - chunks.there[..., :3], axis=-1)
-    return [
-        float(row[known].mean()) if known.any() else None
-        for row, known in zip(apart, chunks.valid, strict=True)
-    ]
-
-
-def in_mm_and_degrees(actions: np.ndarray) -> np.ndarray:
-    """float64 (n, 7) in m and rad -> (n, 6) in mm and degrees."""
-    return np.column_stack([1e3 * actions[:, :3], np.degrees(actions[:, 3:6])])
-
-
-def rotation_apart_deg(here: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Angle between rotation vectors (n, 3) in rad, in degrees (n,)."""
-    turn = Rotation.from_rotvec(here) * Rotation.from_rotvec(there).inv()
-    return np.degrees(turn.magnitude())
-
-
-def sign_agreement(here: np.ndarray, there: np.ndarray) -> dict[str, float | None]:
-    """Axis -> share of the steps that go the same way, of those where both sides go."""
-    mine, other = in_mm_and_degrees(here), in_mm_and_degrees(there)
-    band = np.array([DEAD_BAND_MM] * 3 + [DEAD_BAND_DEG] * 3)
-    moving = (np.abs(mine) > band) & (np.abs(other) > band)
-    same = np.sign(mine) == np.sign(other)
-    return {
-        name: float(same[m, i].mean()) if (m := moving[:, i]).any() else None
-        for i, name in enumerate(AXES)
-    }
-
-
-def spread(values: np.ndarray) -> dict[str, float]:
-    """``mean``, ``p50``, ``p95`` and ``max``."""
-    p50, p95 = np.percentile(values, (50, 95))
-    return {
-        'mean': float(values.mean()),
-        'p50': float(p50),
-        'p95': float(p95),
-        'max': float(values.max()),
-    }
-
-
-def _end(chunks: Chunks) -> Mapping[str, float] | None:
-    """Where whole chunks lead: distance of the sums of their translations."""
-    whole = chunks.valid.all(axis=1)
-    if not whole.any():
-        return None
-    apart = (chunks.here - chunks.there)[whole, :, :3].sum(axis=1)
-    return spread(1e3 * np.linalg.norm(apart, axis=1))
-
-
+"""A smaller step has no direction."""
 FLIP_WINDOW_NS = 1_000_000_000
 """Openings or closings further apart are not the same one."""
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    p50: float
+    p95: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    mean: float
+    p50: float
+    p95: float
+    max: float
+
+
+@dataclass(frozen=True)
+class AxisError:
+    """Per step, mm or degrees.
+
+    :param bias: signed mean.
+    """
+
+    mean_abs: float
+    bias: float
+
+
+@dataclass(frozen=True)
+class FlipOffset:
+    """Milliseconds between flips that belong together."""
+
+    mean: float
+    p95: float
+
+
+@dataclass(frozen=True)
+class Flips:
+    """How often each side opens or closes the gripper, and how many of those belong together."""
+
+    here: int
+    there: int
+    matched: int
+    offset_ms: FlipOffset | None
+
+
+def mean_sign(agreement: dict[str, float | None]) -> float | None:
+    """Mean over the axes on which anything moved."""
+    known = [ratio for ratio in agreement.values() if ratio is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _offset(which: str) -> Column:
+    return Column(
+        'flips apart, ms',
+        'time between paired flips',
+        lambda flips: number(flips.offset_ms and getattr(flips.offset_ms, which)),
+        which,
+        'apart ms' if which == 'mean' else '',
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far chunks are from those of another side, over the steps that both sides know.
+
+    :param end_mm: of chunks that both sides know completely; None where there is none.
+    :param axes: axis -> error; :param sign_agreement: axis -> ratio, None where nothing moved.
+    """
+
+    steps: int = shown(Column('steps', 'steps of chunks that were compared', str))
+    translation_mm: Spread = distribution(
+        'translation, mm',
+        'distance between the translations of a step',
+        mean='mm',
+        p50='',
+        p95='p95',
+        max='',
+    )
+    rotation_deg: Spread = distribution(
+        'rotation, deg',
+        'angle between the rotations of a step',
+        mean='deg',
+        p50='',
+        p95='',
+        max='',
+    )
+    end_mm: Spread | None = distribution(
+        'end of chunk, mm',
+        'distance between the ends of the two chunks: sums of their translations',
+        mean='end mm',
+        p95='',
+        max='',
+    )
+    axes: dict[str, AxisError]
+    sign_agreement: dict[str, float | None] = shown(
+        Column(
+            'sign, %',
+            'steps that move the same way along an axis, of those where both move; mean of axes',
+            lambda agreement: percent(mean_sign(agreement)),
+            short='sign %',
+        )
+    )
+    gripper_agreement: float = shown(
+        Column(
+            'gripper, %',
+            'steps on which both want the gripper open, or both closed',
+            percent,
+            'agree',
+            'grip %',
+        )
+    )
+    flips: Flips = shown(
+        Column(
+            'gripper flips',
+            'changes between open and closed: of the method, of the other, and paired',
+            lambda flips: f'{flips.here}/{flips.there}/{flips.matched}',
+            'here/there/both',
+            'flips',
+        ),
+        _offset('mean'),
+        _offset('p95'),
+    )
+
+
+def _axis_columns() -> tuple[Column, ...]:
+    def error(axis: str) -> Column:
+        def cell(comparison: Comparison) -> str:
+            found = comparison.axes[axis]
+            return f'{number(found.mean_abs)} ({signed(found.bias)})'
+
+        unit = 'deg' if axis in AXES[3:] else 'mm'
+        meaning = 'mean absolute difference and mean difference per step'
+        return Column(f'error (bias), {unit}', meaning, cell, axis.removeprefix('delta_'))
+
+    def sign(axis: str) -> Column:
+        return Column(
+            'sign agreement, %',
+            'steps that move the same way, of those where both move',
+            lambda comparison: percent(comparison.sign_agreement[axis]),
+            axis.removeprefix('delta_'),
+        )
+
+    return (*map(error, AXES), *map(sign, AXES))
+
+
+AXIS_COLUMNS = _axis_columns()
+"""Per axis of the base frame; cells take a comparison."""
+
+
+@dataclass(frozen=True)
+class Borders:
+    """Change of a step's translation from step to step.
+
+    :param jerk_m_s3: third difference of the position over the control period, where it spans a
+        border.
+    """
+
+    borders: int = shown(
+        Column('borders', 'places where a chunk replaces the one before it', str, short='borders')
+    )
+    jump_mm: Percentiles | None = distribution(
+        'at borders, mm',
+        'change of the step translation where a chunk replaces another',
+        p50='border mm',
+        p95='',
+    )
+    inside_mm: Percentiles | None = distribution(
+        'inside chunks, mm',
+        'change of the step translation from step to step',
+        p50='inside',
+        p95='',
+    )
+    jerk_m_s3: Percentiles | None = distribution(
+        'jerk at borders, m/s³', 'the change at borders as jerk', p50='', p95=''
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,96 +212,149 @@ class Executed:
     run: np.ndarray
     chunk: np.ndarray
 
+    def flips(self) -> list[tuple[int, bool]]:
+        """Stamp and direction (True: opens) of each step at which the gripper turns over."""
+        is_open = self.steps[:, 6] >= 0.5
+        turned = (is_open[1:] != is_open[:-1]) & (self.run[1:] == self.run[:-1])
+        at = np.flatnonzero(turned) + 1
+        return [(int(self.stamps_ns[i]), bool(is_open[i])) for i in at]
 
-def execute(
-    stamps_ns: Sequence[int],
-    epochs: Sequence[int],
-    actions: np.ndarray,
-    known: np.ndarray,
-    dt_s: float,
-) -> Executed:
-    """Steps of each chunk up to the stamp of the next, as ``chunk_executor`` takes them.
 
-    :param stamps_ns: (N,) of the chunks; ``epochs``: (N,), chunks of two do not follow each other.
-    :param actions: float64 (N, K, 7). :param known: bool (N, K); from the first unknown step on
-        nothing is executed.
+@dataclass(frozen=True, eq=False)
+class ChunkSeries:
+    """The chunks of one side on one bag; two sides of a bag have the same instants.
+
+    :param stamps_ns: (N,); :param epochs: (N,), chunks of two epochs do not follow each other.
+    :param actions: float64 (N, K, 7): m, rad, gripper 0 ... 1.
+    :param known: bool (N, K).
+    :param dt_s: control period.
     """
-    dt_ns, size = round(1e9 * dt_s), actions.shape[1]
-    out: list[tuple[int, np.ndarray, int, int]] = []
-    run = 0
-    for i, (stamp, epoch) in enumerate(zip(stamps_ns, epochs, strict=True)):
-        follows = i + 1 < len(stamps_ns) and epochs[i + 1] == epoch
-        until = (stamps_ns[i + 1] - stamp + dt_ns // 2) // dt_ns if follows else size
-        count = int(min(until, np.logical_and.accumulate(known[i]).sum()))
-        out += [(stamp + j * dt_ns, actions[i, j], run, i) for j in range(count)]
-        if not follows or count < until:
-            run += 1
-    columns = list(zip(*out, strict=True)) or [(), np.zeros((0, 7)), (), ()]
-    return Executed(
-        np.asarray(columns[0], np.int64),
-        np.asarray(columns[1], np.float64).reshape(-1, 7),
-        np.asarray(columns[2], np.int64),
-        np.asarray(columns[3], np.int64),
+
+    stamps_ns: Sequence[int]
+    epochs: Sequence[int]
+    actions: np.ndarray
+    known: np.ndarray
+    dt_s: float
+
+    @cached_property
+    def executed(self) -> Executed:
+        """Steps of each chunk up to the stamp of the next, as ``chunk_executor`` takes them.
+
+        From the first unknown step of a chunk on nothing is executed.
+        """
+        dt_ns, size = round(1e9 * self.dt_s), self.actions.shape[1]
+        places: list[tuple[int, int, int, int]] = []
+        run = 0
+        for i, (stamp, epoch) in enumerate(zip(self.stamps_ns, self.epochs, strict=True)):
+            follows = i + 1 < len(self.stamps_ns) and self.epochs[i + 1] == epoch
+            until = (self.stamps_ns[i + 1] - stamp + dt_ns // 2) // dt_ns if follows else size
+            count = int(min(until, np.logical_and.accumulate(self.known[i]).sum()))
+            places += [(stamp + j * dt_ns, i, j, run) for j in range(count)]
+            if not follows or count < until:
+                run += 1
+        stamps, chunk, step, runs = np.array(places, np.int64).reshape(-1, 4).T
+        return Executed(stamps_ns=stamps, steps=self.actions[chunk, step], run=runs, chunk=chunk)
+
+
+def compare(sides: Sequence[tuple[ChunkSeries, ChunkSeries]]) -> Comparison | None:
+    """A method's chunks with another side's over several bags; None without a common step."""
+    if not sides:
+        return None
+    here_all = np.concatenate([here.actions for here, _ in sides])
+    there_all = np.concatenate([there.actions for _, there in sides])
+    known = np.concatenate([here.known & there.known for here, there in sides])
+    if not known.any():
+        return None
+    here, there = here_all[known], there_all[known]
+    apart = in_mm_and_degrees(here) - in_mm_and_degrees(there)
+    complete = known.all(axis=1)
+    ends = (here_all[complete] - there_all[complete])[..., :3].sum(axis=1)
+    return Comparison(
+        steps=len(here),
+        translation_mm=_spread(np.linalg.norm(apart[:, :3], axis=1)),
+        rotation_deg=_spread(rotation_apart_deg(here[:, 3:6], there[:, 3:6])),
+        end_mm=_spread(1e3 * np.linalg.norm(ends, axis=1)) if len(ends) else None,
+        axes={
+            name: AxisError(mean_abs=float(np.abs(a).mean()), bias=float(a.mean()))
+            for name, a in zip(AXES, apart.T, strict=True)
+        },
+        sign_agreement=sign_agreement(here, there),
+        gripper_agreement=float(np.mean((here[:, 6] >= 0.5) == (there[:, 6] >= 0.5))),
+        flips=compare_flips([(a.executed.flips(), b.executed.flips()) for a, b in sides]),
     )
 
 
-def borders(parts: Sequence[Executed], dt_s: float) -> dict[str, Any]:
-    """How much the translation of a step changes where one chunk replaces another, and inside.
+def step_error_mm(here: ChunkSeries, there: ChunkSeries) -> list[float | None]:
+    """Mean distance of the translations of each chunk's steps; None where none is known."""
+    apart = 1e3 * np.linalg.norm((here.actions - there.actions)[..., :3], axis=-1)
+    return [
+        float(row[known].mean()) if known.any() else None
+        for row, known in zip(apart, here.known & there.known, strict=True)
+    ]
 
-    ``jerk_m_s3``: third difference of the position over the control period, where it spans a
-    border.
-    """
-    jumps, inside, jerks = [], [], []
+
+def in_mm_and_degrees(actions: np.ndarray) -> np.ndarray:
+    """float64 (n, 7) in m and rad -> (n, 6) in mm and degrees."""
+    return np.column_stack([1e3 * actions[:, :3], np.degrees(actions[:, 3:6])])
+
+
+def rotation_apart_deg(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Angle between rotation vectors (n, 3) in rad, in degrees (n,)."""
+    turn = Rotation.from_rotvec(here) * Rotation.from_rotvec(there).inv()
+    return np.degrees(turn.magnitude())
+
+
+def sign_agreement(here: np.ndarray, there: np.ndarray) -> dict[str, float | None]:
+    """Axis -> ratio of the steps that go the same way to those where both sides go."""
+    mine, other = in_mm_and_degrees(here), in_mm_and_degrees(there)
+    band = np.array([DEAD_BAND_MM] * 3 + [DEAD_BAND_DEG] * 3)
+    moving = (np.abs(mine) > band) & (np.abs(other) > band)
+    same = np.sign(mine) == np.sign(other)
+    return {
+        name: float(same[m, i].mean()) if (m := moving[:, i]).any() else None
+        for i, name in enumerate(AXES)
+    }
+
+
+def borders(parts: Sequence[ChunkSeries]) -> Borders:
+    """How much a step's translation changes where one chunk replaces another, and inside."""
+    jumps, inside, jerks = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
     for part in parts:
-        moved, run, chunk = part.steps[:, :3], part.run, part.chunk
+        done = part.executed
+        moved, run, chunk = done.steps[:, :3], done.run, done.chunk
         change = 1e3 * np.linalg.norm(np.diff(moved, axis=0), axis=1)
         follows, new = run[1:] == run[:-1], chunk[1:] != chunk[:-1]
         jumps.append(change[follows & new])
         inside.append(change[follows & ~new])
         if len(moved) > 2:
-            third = np.linalg.norm(np.diff(moved, n=2, axis=0), axis=1) / dt_s**3
+            third = np.linalg.norm(np.diff(moved, n=2, axis=0), axis=1) / part.dt_s**3
             jerks.append(third[(run[2:] == run[:-2]) & (chunk[2:] != chunk[:-2])])
-    return {
-        'borders': int(sum(map(len, jumps))),
-        'jump_mm': _quantiles(jumps),
-        'inside_mm': _quantiles(inside),
-        'jerk_m_s3': _quantiles(jerks),
-    }
-
-
-def flips(executed: Executed) -> list[tuple[int, bool]]:
-    """Stamp and direction (True: opens) of each step at which the gripper turns over."""
-    is_open = executed.steps[:, 6] >= 0.5
-    turned = (is_open[1:] != is_open[:-1]) & (executed.run[1:] == executed.run[:-1])
-    at = np.flatnonzero(turned) + 1
-    return [(int(executed.stamps_ns[i]), bool(is_open[i])) for i in at]
+    return Borders(
+        borders=sum(map(len, jumps)),
+        jump_mm=middle_and_tail(np.concatenate(jumps)),
+        inside_mm=middle_and_tail(np.concatenate(inside)),
+        jerk_m_s3=middle_and_tail(np.concatenate(jerks)),
+    )
 
 
 def compare_flips(
     pairs: Sequence[tuple[Sequence[tuple[int, bool]], Sequence[tuple[int, bool]]]],
-) -> dict[str, Any]:
+) -> Flips:
     """How the gripper of one side follows that of the other, over several bags.
 
     The two nearest of one direction are the same one, then the next nearest, up to a second.
     """
-    offsets: list[int] = []
-    for here, there in pairs:
-        offsets += _matched(here, there)
-    late = np.abs(np.asarray(offsets, np.float64)) * 1e-6
-    return {
-        'here': sum(len(here) for here, _ in pairs),
-        'there': sum(len(there) for _, there in pairs),
-        'matched': len(offsets),
-        'offset_ms': (
-            {'mean': float(late.mean()), 'p95': float(np.percentile(late, 95))}
-            if offsets
-            else None
-        ),
-    }
+    late = [1e-6 * ns for here, there in pairs for ns in _matched_ns(here, there)]
+    return Flips(
+        here=sum(len(here) for here, _ in pairs),
+        there=sum(len(there) for _, there in pairs),
+        matched=len(late),
+        offset_ms=FlipOffset(float(np.mean(late)), **percentiles(late, (95,))) if late else None,
+    )
 
 
-def _matched(here: Sequence[tuple[int, bool]], there: Sequence[tuple[int, bool]]) -> list[int]:
-    """Here minus there, ns."""
+def _matched_ns(here: Sequence[tuple[int, bool]], there: Sequence[tuple[int, bool]]) -> list[int]:
+    """Distances of the flips that belong together."""
     candidates = sorted(
         (abs(a - b), i, j)
         for i, (a, opens) in enumerate(here)
@@ -224,14 +362,19 @@ def _matched(here: Sequence[tuple[int, bool]], there: Sequence[tuple[int, bool]]
         if opens == other and abs(a - b) <= FLIP_WINDOW_NS
     )
     used_here, used_there, out = set(), set(), []
-    for _, i, j in candidates:
+    for distance, i, j in candidates:
         if i not in used_here and j not in used_there:
             used_here.add(i)
             used_there.add(j)
-            out.append(here[i][0] - there[j][0])
+            out.append(distance)
     return out
 
 
-def _quantiles(parts: Sequence[np.ndarray]) -> dict[str, float] | None:
-    values = np.concatenate(parts) if parts else np.zeros(0)
-    return percentiles(values)
+def middle_and_tail(values: Sequence[float] | np.ndarray) -> Percentiles | None:
+    found = percentiles(values)
+    return None if found is None else Percentiles(**found)
+
+
+def _spread(values: np.ndarray) -> Spread:
+    """:param values: one or more."""
+    return Spread(mean=float(values.mean()), **percentiles(values), max=float(values.max()))

@@ -1,30 +1,194 @@
-"""The result of ``vla-prune replay`` as one dict: what report.json holds and the page is made of.
+"""The result of ``vla-prune replay``: what report.json, the page and the console show.
 
-Its keys are listed in docs/replay.md.
+The fields are the keys of report.json, which docs/replay.md lists.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..statistics import percentiles
+from .columns import NOTHING, Column, counts, distribution, number, shown
 from .metrics import (
-    Chunks,
-    Executed,
+    Borders,
+    ChunkSeries,
+    Comparison,
+    Percentiles,
     borders,
     compare,
-    compare_flips,
-    execute,
-    flips,
+    middle_and_tail,
     step_error_mm,
 )
 from .records import Recording, ReplayedQuery
 
-Problem = dict[str, str]
+_MODES = ('dense', 'coarse', 'fine')
+
+
+def _mode_percentages(modes: Mapping[str, int]) -> str:
+    total = sum(modes.values())
+    if not total:
+        return NOTHING
+    text = '/'.join(f'{100 * modes.get(mode, 0) / total:.0f}' for mode in _MODES)
+    others = {mode: count for mode, count in modes.items() if mode not in _MODES}
+    return f'{text}, {counts(others)}' if others else text
+
+
+@dataclass(frozen=True)
+class Problem:
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class BagProblem:
+    bag: str
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method on one bag, or on all of them."""
+
+    method: str
+    queries: int = shown(Column('queries', 'times the policy was asked', str, short='queries'))
+    refused: int = shown(
+        Column(
+            'refused',
+            'queries whose input or answer the guard refused: they gave no chunk',
+            str,
+            short='refused',
+        )
+    )
+    refusals: dict[str, int] = shown(Column('why refused', 'refusals by reason', counts))
+    visual_tokens: float | None = shown(
+        Column(
+            'visual tokens',
+            'tokens of all cameras that reach the last layer, mean of the queries',
+            number,
+            short='tokens',
+        )
+    )
+    modes: dict[str, int] = shown(
+        Column(
+            'dense/coarse/fine, %',
+            'how many of the queries ran in each mode of the method',
+            _mode_percentages,
+            short='dense/coarse/fine %',
+        )
+    )
+    latency_ms: Percentiles | None = distribution(
+        'latency, ms', 'time of a query', p50='ms p50', p95='p95'
+    )
+    refresh_ms: Percentiles | None = distribution(
+        'refresh, ms', 'dense pass after a query, not in the latency', p50='refresh', p95=''
+    )
+    versus_dense: Comparison | None
+    versus_recorded: Comparison | None
+    borders: Borders
+
+
+@dataclass(frozen=True)
+class Series:
+    """One method on one bag, a value per query; None where it is unknown.
+
+    :param t_s: since the start of the bag.
+    :param dense_mm: mean distance of the steps to dense, ``recorded_mm``: to what was recorded.
+    :param gripper: first command of the chunk.
+    """
+
+    t_s: list[float]
+    latency_ms: list[float | None]
+    visual_tokens: list[int | None]
+    mode: list[str]
+    speed_m_s: list[float | None]
+    dense_mm: list[float | None]
+    recorded_mm: list[float | None]
+    gripper: list[float | None]
+    refusal: list[str]
+
+
+@dataclass(frozen=True)
+class RecordedSeries:
+    t_s: list[float]
+    gripper: list[float | None]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What the model saw of one camera at one query.
+
+    :param image: JPEG of 224 x 224 as data URI.
+    :param kept: method -> 256 characters 0 or 1, row-major.
+    :param mode: method -> mode.
+    """
+
+    t_s: float
+    camera: str
+    image: str
+    kept: dict[str, str]
+    mode: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TopicCount:
+    type: str
+    count: int
+
+
+@dataclass(frozen=True)
+class BagResult:
+    """One bag; the defaults are those of a bag that could not be read.
+
+    :param there: topic -> what the bag has of it.
+    :param topics: stream -> topic; ``guessed`` by type and name, or named by the user.
+    :param losses: reason -> messages and pairs that were not used.
+    :param recorded: stream of the recorded actions; empty where there are none.
+    :param series: method -> its queries.
+    """
+
+    name: str
+    path: str
+    problems: tuple[Problem, ...]
+    rows: tuple[MethodRow, ...] = ()
+    strip: tuple[Moment, ...] = ()
+    duration_s: float | None = None
+    start_ns: int | None = None
+    there: dict[str, TopicCount] = field(default_factory=dict)
+    topics: dict[str, str] = field(default_factory=dict)
+    guessed: bool = False
+    instructions: tuple[str, ...] = ()
+    queries: int = 0
+    epochs: int = 0
+    losses: dict[str, int] = field(default_factory=dict)
+    recorded: str = ''
+    series: dict[str, Series] = field(default_factory=dict)
+    recorded_series: RecordedSeries | None = None
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """:param checkpoints: method -> card of its checkpoint.
+    :param rows: over all bags.
+    """
+
+    ok: bool
+    command: str
+    untrained: bool
+    checkpoint: str
+    checkpoints: dict[str, Any]
+    settings: dict[str, Any]
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    rows: tuple[MethodRow, ...]
+    bags: tuple[BagResult, ...]
+    problems: tuple[BagProblem, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +199,6 @@ class BagAnswers:
     :param recording: None where the bag gave nothing; ``problems`` say why.
     :param answers: method -> one answer per instant.
     :param problems: beyond those of the recording.
-    :param strip: see :mod:`~.replay_pictures`.
     """
 
     name: str
@@ -43,21 +206,7 @@ class BagAnswers:
     recording: Recording | None
     answers: Mapping[str, Sequence[ReplayedQuery]]
     problems: tuple[Problem, ...] = ()
-    strip: tuple[dict[str, Any], ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """One method's share of one bag, ready to be compared."""
-
-    queries: Sequence[ReplayedQuery]
-    actions: np.ndarray
-    known: np.ndarray
-    executed: Executed
-    dense: Chunks | None
-    recorded: Chunks | None
-    dense_flips: tuple[list, list] | None
-    recorded_flips: tuple[list, list] | None
+    moments: tuple[Moment, ...] = ()
 
 
 class ResultBuilder:
@@ -65,172 +214,137 @@ class ResultBuilder:
 
     :param methods: in the order of the tables.
     :param dense: the method that the others are compared with, ``''`` for none.
-    :param dt_s: control period. :param chunk: steps of a chunk.
+    :param dt_s: control period; ``chunk``: steps of a chunk.
     """
 
-    def __init__(self, methods: Sequence[str], dense: str, dt_s: float, chunk: int) -> None:
+    def __init__(
+        self,
+        bags: Sequence[BagAnswers],
+        *,
+        methods: Sequence[str],
+        dense: str,
+        dt_s: float,
+        chunk: int,
+    ) -> None:
+        self._bags = tuple(bags)
         self._methods, self._dense = tuple(methods), dense
         self._dt_s, self._chunk = dt_s, chunk
+        self._chunks = {
+            (bag.name, method): self._series_of(queries)
+            for bag in bags
+            for method, queries in bag.answers.items()
+        }
+        self._recorded = {
+            bag.name: self._recorded_of(bag.recording)
+            for bag in bags
+            if bag.recording is not None and bag.recording.source
+        }
 
-    def build(self, bags: Sequence[BagAnswers]) -> dict[str, Any]:
-        """``rows``, ``bags`` and ``problems``."""
-        parts = {bag.name: self._parts(bag) for bag in bags}
-        in_order = [parts[name] for name in sorted(parts)]  # sums do not depend on who came first
-        rows = [
-            self._row(method, [p[method] for p in in_order if method in p])
-            for method in self._methods
-        ]
-        described = [self._bag(bag, parts[bag.name]) for bag in bags]
-        problems = [{'bag': b['name'], **p} for b in described for p in b['problems']]
-        return {'rows': rows, 'bags': described, 'problems': problems}
+    def rows(self) -> tuple[MethodRow, ...]:
+        """A row per method over all bags."""
+        in_order = sorted(self._bags, key=lambda b: b.name)  # sums do not depend on who came first
+        return tuple(self._row(m, [b for b in in_order if m in b.answers]) for m in self._methods)
 
-    def _parts(self, bag: BagAnswers) -> dict[str, _Part]:
-        if bag.recording is None:
-            return {}
-        acted = self._recorded(bag.recording)
-        stacked = {m: self._stack(queries) for m, queries in bag.answers.items()}
-        driven = {m: self._execute(bag.answers[m], *stacked[m]) for m in bag.answers}
-        base = stacked.get(self._dense)
-        out = {}
-        for method, (actions, known) in stacked.items():
-            other = base if method != self._dense else None
-            out[method] = _Part(
-                bag.answers[method],
-                actions,
-                known,
-                driven[method],
-                None if other is None else Chunks(actions, other[0], known & other[1]),
-                None
-                if acted is None
-                else Chunks(actions, bag.recording.actions, known & bag.recording.valid),
-                None if other is None else (flips(driven[method]), flips(driven[self._dense])),
-                None if acted is None else (flips(driven[method]), flips(acted)),
-            )
-        return out
+    def bags(self) -> tuple[BagResult, ...]:
+        return tuple(map(self._bag, self._bags))
 
-    def _stack(self, queries: Sequence[ReplayedQuery]) -> tuple[np.ndarray, np.ndarray]:
-        """float64 (N, K, 7), zeros where refused, and bool (N, K) where answered."""
+    def _series_of(self, queries: Sequence[ReplayedQuery]) -> ChunkSeries:
         actions = np.zeros((len(queries), self._chunk, 7))
         known = np.zeros((len(queries), self._chunk), bool)
         for i, query in enumerate(queries):
             if query.actions is not None:
                 actions[i], known[i] = query.actions, True
-        return actions, known
+        return ChunkSeries(
+            stamps_ns=[q.stamp_ns for q in queries],
+            epochs=[q.epoch for q in queries],
+            actions=actions,
+            known=known,
+            dt_s=self._dt_s,
+        )
 
-    def _execute(
-        self, queries: Sequence[ReplayedQuery], actions: np.ndarray, known: np.ndarray
-    ) -> Executed:
-        stamps, epochs = [q.stamp_ns for q in queries], [q.epoch for q in queries]
-        return execute(stamps, epochs, actions, known, self._dt_s)
-
-    def _recorded(self, recording: Recording) -> Executed | None:
+    def _recorded_of(self, recording: Recording) -> ChunkSeries:
         """What was done, taken as if each instant's steps had been a chunk."""
-        if not recording.source:
-            return None
-        stamps = [i.stamp_ns for i in recording.instants]
-        epochs = [i.epoch for i in recording.instants]
-        return execute(stamps, epochs, recording.actions, recording.valid, self._dt_s)
+        return ChunkSeries(
+            stamps_ns=[i.stamp_ns for i in recording.instants],
+            epochs=[i.epoch for i in recording.instants],
+            actions=recording.actions,
+            known=recording.valid,
+            dt_s=self._dt_s,
+        )
 
-    def _row(self, method: str, parts: Sequence[_Part]) -> dict[str, Any]:
-        queries = [q for part in parts for q in part.queries]
-        asked = [q for q in queries if q.mode]
-        times = [q.timings_ms['total'] for q in asked]
-        refreshed = [q.refresh_ms for q in asked if q.refresh_ms is not None]
+    def _other(self, bag: str, method: str) -> ChunkSeries | None:
+        """What the method is compared with on a bag."""
+        return None if method == self._dense else self._chunks.get((bag, self._dense))
+
+    def _row(self, method: str, bags: Sequence[BagAnswers]) -> MethodRow:
+        queries = [q for bag in bags for q in bag.answers[method]]
+        ran = [q for q in queries if q.mode]
         refusals = Counter(q.refusal.partition(':')[0] for q in queries if q.refusal)
-        return {
-            'method': method,
-            'queries': len(queries),
-            'refused': sum(refusals.values()),
-            'refusals': dict(refusals),
-            'visual_tokens': float(np.mean([q.visual_tokens for q in asked])) if asked else None,
-            'latency_ms': percentiles(times),
-            'refresh_ms': percentiles(refreshed),
-            'modes': dict(Counter(q.mode for q in asked)),
-            'versus_dense': _versus(
-                [p.dense for p in parts if p.dense], [p.dense_flips for p in parts if p.dense]
+        mine = {bag.name: self._chunks[bag.name, method] for bag in bags}
+        dense = {name: self._other(name, method) for name in mine}
+        return MethodRow(
+            method=method,
+            queries=len(queries),
+            refused=sum(refusals.values()),
+            refusals=dict(refusals),
+            visual_tokens=float(np.mean([q.visual_tokens for q in ran])) if ran else None,
+            modes=dict(Counter(q.mode for q in ran)),
+            latency_ms=middle_and_tail([q.timings_ms['total'] for q in ran]),
+            refresh_ms=middle_and_tail([q.refresh_ms for q in ran if q.refresh_ms is not None]),
+            versus_dense=compare([(mine[n], other) for n, other in dense.items() if other]),
+            versus_recorded=compare(
+                [(mine[n], self._recorded[n]) for n in mine if n in self._recorded]
             ),
-            'versus_recorded': _versus(
-                [p.recorded for p in parts if p.recorded],
-                [p.recorded_flips for p in parts if p.recorded],
-            ),
-            'borders': borders([p.executed for p in parts], self._dt_s),
-        }
+            borders=borders(list(mine.values())),
+        )
 
-    def _bag(self, bag: BagAnswers, parts: Mapping[str, _Part]) -> dict[str, Any]:
+    def _bag(self, bag: BagAnswers) -> BagResult:
         found = bag.recording
-        problems = list(bag.problems)
-        if found is not None:
-            problems = [{'code': c, 'text': t} for c, t in found.problems] + problems
-        out: dict[str, Any] = {
-            'name': bag.name,
-            'path': str(bag.path),
-            'problems': problems,
-            'rows': [self._row(m, [parts[m]]) for m in self._methods if m in parts],
-            'strip': list(bag.strip),
-        }
-        return out | (_EMPTY if found is None else self._described(found, parts))
-
-    def _described(self, found: Recording, parts: Mapping[str, _Part]) -> dict[str, Any]:
+        if found is None:
+            return BagResult(name=bag.name, path=str(bag.path), problems=bag.problems)
         start, stop = found.span_ns
         seconds = [1e-9 * (i.receipt_ns - start) for i in found.instants]
-        return {
-            'duration_s': 1e-9 * (stop - start),
-            'start_ns': start,
-            'there': {n: {'type': t, 'count': c} for n, (t, c) in found.there.items()},
-            'topics': dict(found.topics),
-            'guessed': found.guessed,
-            'instructions': list(dict.fromkeys(i.instruction for i in found.instants)),
-            'queries': len(found.instants),
-            'epochs': len({i.epoch for i in found.instants}),
-            'losses': dict(found.losses),
-            'recorded': found.source,
-            'series': {m: _series(part, seconds) for m, part in parts.items()},
-            'recorded_series': _recorded_series(found, seconds),
-        }
+        return BagResult(
+            name=bag.name,
+            path=str(bag.path),
+            problems=(*(Problem(code, text) for code, text in found.problems), *bag.problems),
+            rows=tuple(self._row(m, [bag]) for m in self._methods if m in bag.answers),
+            strip=bag.moments,
+            duration_s=1e-9 * (stop - start),
+            start_ns=start,
+            there={name: TopicCount(type_, count) for name, (type_, count) in found.there.items()},
+            topics=dict(found.topics),
+            guessed=found.guessed,
+            instructions=tuple(dict.fromkeys(i.instruction for i in found.instants)),
+            queries=len(found.instants),
+            epochs=len({i.epoch for i in found.instants}),
+            losses=dict(found.losses),
+            recorded=found.source,
+            series={m: self._series(bag, m, seconds) for m in bag.answers},
+            recorded_series=_recorded_series(found, seconds) if found.source else None,
+        )
+
+    def _series(self, bag: BagAnswers, method: str, seconds: Sequence[float]) -> Series:
+        queries, chunks = bag.answers[method], self._chunks[bag.name, method]
+
+        def error_mm(other: ChunkSeries | None) -> list[float | None]:
+            return [None] * len(queries) if other is None else step_error_mm(chunks, other)
+
+        return Series(
+            t_s=list(seconds),
+            latency_ms=[q.timings_ms.get('total') for q in queries],
+            visual_tokens=[q.visual_tokens if q.mode else None for q in queries],
+            mode=[q.mode for q in queries],
+            speed_m_s=[None if q.motion is None else q.motion.linear_m_s for q in queries],
+            dense_mm=error_mm(self._other(bag.name, method)),
+            recorded_mm=error_mm(self._recorded.get(bag.name)),
+            gripper=[None if q.actions is None else float(q.actions[0, 6]) for q in queries],
+            refusal=[q.refusal for q in queries],
+        )
 
 
-_EMPTY: dict[str, Any] = {
-    'duration_s': None,
-    'start_ns': None,
-    'there': {},
-    'topics': {},
-    'guessed': False,
-    'instructions': [],
-    'queries': 0,
-    'epochs': 0,
-    'losses': {},
-    'recorded': '',
-    'series': {},
-    'recorded_series': None,
-}
-
-
-def _versus(
-    chunks: Sequence[Chunks], turns: Sequence[tuple[list, list] | None]
-) -> dict[str, Any] | None:
-    figures = compare(Chunks.together(chunks)) if chunks else None
-    return None if figures is None else {**figures, 'flips': compare_flips(turns)}
-
-
-def _series(part: _Part, seconds: Sequence[float]) -> dict[str, list[Any]]:
-    queries = part.queries
-    count = len(queries)
-    none: list[float | None] = [None] * count
-    return {
-        't_s': list(seconds[:count]),
-        'latency_ms': [q.timings_ms.get('total') for q in queries],
-        'visual_tokens': [q.visual_tokens if q.mode else None for q in queries],
-        'mode': [q.mode for q in queries],
-        'speed_m_s': [None if q.motion is None else q.motion.linear_m_s for q in queries],
-        'dense_mm': none if part.dense is None else step_error_mm(part.dense),
-        'recorded_mm': none if part.recorded is None else step_error_mm(part.recorded),
-        'gripper': [None if q.actions is None else float(q.actions[0, 6]) for q in queries],
-        'refusal': [q.refusal for q in queries],
-    }
-
-
-def _recorded_series(found: Recording, seconds: Sequence[float]) -> dict[str, list[Any]] | None:
-    if not found.source:
-        return None
+def _recorded_series(found: Recording, seconds: Sequence[float]) -> RecordedSeries:
     first = zip(found.actions[:, 0, 6], found.valid[:, 0], strict=True)
-    return {'t_s': list(seconds), 'gripper': [float(g) if known else None for g, known in first]}
+    return RecordedSeries(
+        t_s=list(seconds), gripper=[float(g) if known else None for g, known in first]
+    )

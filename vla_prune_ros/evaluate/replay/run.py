@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ...bags.events import Due
 from ...bags.reader import Bag, find_bags
@@ -19,10 +19,10 @@ from ..methods import Method, parse_methods
 from ..pool import run_jobs
 from .method import ReplayWorker
 from .records import Recording, ReplayedQuery
-from .results import BagAnswers, ResultBuilder
+from .results import BagAnswers, BagProblem, Problem, ReplayResult, ResultBuilder
 from .settings import ReplaySetting
 from .store import ReplayJob, ReplayOutcome, ReplayStore, ScanWorker, bag_key, bag_name, method_key
-from .thumbnails import strip
+from .thumbnails import thumbnails
 
 
 def check_replay(setting: ReplaySetting, methods: Iterable[Method]) -> None:
@@ -101,9 +101,9 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ReplayRun:
-    """What a run gave: the JSON result, and the bags that it is made of."""
+    """What a run gave, and the bags that it is made of."""
 
-    result: dict[str, Any]
+    result: ReplayResult
     bags: tuple[BagAnswers, ...]
 
 
@@ -140,7 +140,7 @@ def run_replay(options: ReplayOptions, watch: Watch) -> ReplayRun:
         for outcome in _finished(outcomes):
             answers[outcome.job.bag, outcome.job.method.name] = outcome.answers
             watch.ended(outcome.job)
-    bags = tuple(_with_strip(_bag(scans[p], methods, answers), setting) for p in paths)
+    bags = tuple(_with_thumbnails(_bag(scans[p], methods, answers), setting) for p in paths)
     return ReplayRun(_result(options, methods, bags, names), bags)
 
 
@@ -184,26 +184,32 @@ def _bag(
 ) -> BagAnswers:
     path = scanned.job.bag
     mine = {m.name: answers[path, m.name] for m in methods if (path, m.name) in answers}
-    problems = [{'code': 'unread', 'text': '; '.join(scanned.wrong)}] if scanned.wrong else []
+    problems = [Problem('unread', '; '.join(scanned.wrong))] if scanned.wrong else []
     for name, queries in mine.items():
         refused = [q.refusal for q in queries if q.refusal]
         if refused:
             text = f'{name}: {len(refused)} of {len(queries)} queries were refused: {refused[0]}'
-            problems.append({'code': 'refused', 'text': text})
-    return BagAnswers(scanned.job.folder.name, path, scanned.recording, mine, tuple(problems))
+            problems.append(Problem('refused', text))
+    return BagAnswers(
+        name=scanned.job.folder.name,
+        path=path,
+        recording=scanned.recording,
+        answers=mine,
+        problems=tuple(problems),
+    )
 
 
-def _with_strip(bag: BagAnswers, setting: ReplaySetting) -> BagAnswers:
+def _with_thumbnails(bag: BagAnswers, setting: ReplaySetting) -> BagAnswers:
     if bag.recording is None or not bag.answers:
         return bag
     profile, wiring = setting.load_profile(), setting.robot.wiring()
     try:
         with Bag(bag.path) as opened:
-            pictures = strip(opened, bag.recording, bag.answers, profile, wiring)
+            moments = thumbnails(opened, bag.recording, bag.answers, profile, wiring)
     except DataError as error:  # it is on another machine
-        missing = {'code': 'unread', 'text': f'no pictures of it: {error}'}
+        missing = Problem('unread', f'no images of it: {error}')
         return replace(bag, problems=(*bag.problems, missing))
-    return replace(bag, strip=tuple(pictures))
+    return replace(bag, moments=moments)
 
 
 def _result(
@@ -211,29 +217,37 @@ def _result(
     methods: Sequence[Method],
     bags: Sequence[BagAnswers],
     names: dict[str, str],
-) -> dict[str, Any]:
+) -> ReplayResult:
     setting, profile = options.setting, options.setting.load_profile()
     dense = next((m.name for m in methods if m.pruning == DENSE), '')
-    named = [m.name for m in methods]
-    builder = ResultBuilder(named, dense, profile.control_period_s, profile.chunk)
-    built = builder.build(bags)
+    builder = ResultBuilder(
+        bags,
+        methods=[m.name for m in methods],
+        dense=dense,
+        dt_s=profile.control_period_s,
+        chunk=profile.chunk,
+    )
+    described = builder.bags()
+    problems = tuple(BagProblem(b.name, p.code, p.text) for b in described for p in b.problems)
     cards = {
         str(f): checkpoint_card(f) for f in {options.checkpoint, *(m.folder for m in methods)}
     }
-    return {
-        'ok': not built['problems'],
-        'command': options.command,
-        'untrained': any(card['untrained'] for card in cards.values()),
-        'checkpoint': cards[str(options.checkpoint)]['folder'],
-        'checkpoints': {m.name: cards[str(m.folder)] for m in methods},
-        'settings': {
+    return ReplayResult(
+        ok=not problems,
+        command=options.command,
+        untrained=any(card['untrained'] for card in cards.values()),
+        checkpoint=cards[str(options.checkpoint)]['folder'],
+        checkpoints={m.name: cards[str(m.folder)] for m in methods},
+        settings={
             **asdict(setting),
             'chunk': profile.chunk,
             'control_period_s': profile.control_period_s,
             'workers': options.workers,
             'ray': options.ray,
         },
-        'machine': machine(),
-        'versions': names,
-        **built,
-    }
+        machine=machine(),
+        versions=names,
+        rows=builder.rows(),
+        bags=described,
+        problems=problems,
+    )

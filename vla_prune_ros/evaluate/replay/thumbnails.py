@@ -12,24 +12,25 @@ from ...bags.reader import Bag
 from ...errors import DataError, InputRefused
 from ...model.images import prepare_image
 from ...profiles import Profile
+from ...runtime.overlay import draw_overlay
 from .records import Recording, ReplayedQuery
+from .results import Moment
 
 MOMENTS = 8
-_QUALITY = 90
+_PREFIX = 'data:image/jpeg;base64,'
 
 
-def strip(
+def thumbnails(
     bag: Bag,
     recording: Recording,
     answers: Mapping[str, Sequence[ReplayedQuery]],
     profile: Profile,
     wiring: Wiring,
     moments: int = MOMENTS,
-) -> list[dict[str, Any]]:
+) -> tuple[Moment, ...]:
     """Moments spread evenly over the queries that every method answered, camera by camera.
 
-    :returns: ``t_s``, ``camera``, ``image`` (JPEG of 224 x 224 as data URI), ``kept`` (method ->
-        256 characters 0 or 1) and ``mode`` (method -> word). What cannot be read is left out.
+    Images that cannot be read are left out.
     """
     count = min((len(queries) for queries in answers.values()), default=0)
     usable = [n for n in range(count) if all(q[n].mode for q in answers.values())]
@@ -42,7 +43,7 @@ def strip(
             image = _seen(bag, instant.images[camera], camera, profile, wiring)
             if image is not None:
                 out.append(_entry(seconds, camera, image, number, answers))
-    return out
+    return tuple(out)
 
 
 def _seen(
@@ -61,15 +62,29 @@ def _entry(
     image: np.ndarray,
     number: int,
     answers: Mapping[str, Sequence[ReplayedQuery]],
-) -> dict[str, Any]:
-    _, data = cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))
+) -> Moment:
     queries = {method: q[number] for method, q in answers.items()}
-    return {
-        't_s': seconds,
-        'camera': camera,
-        'image': 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode(),
-        'kept': {
-            m: ''.join('1' if k else '0' for k in q.kept[camera]) for m, q in queries.items()
-        },
-        'mode': {m: q.mode for m, q in queries.items()},
-    }
+    return Moment(
+        t_s=seconds,
+        camera=camera,
+        image=_jpeg_uri(image, quality=90),
+        kept={m: ''.join('1' if k else '0' for k in q.kept[camera]) for m, q in queries.items()},
+        mode={m: q.mode for m, q in queries.items()},
+    )
+
+
+def overlay_uri(image: str, kept: str) -> str:
+    """A moment's image with pruned patches dimmed, again as JPEG data URI.
+
+    :param kept: ``'1'`` for each patch that was kept, else ``'0'``, row-major.
+    """
+    coded = np.frombuffer(base64.b64decode(image.removeprefix(_PREFIX)), np.uint8)
+    rgb = cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
+    mask = np.frombuffer(kept.encode('ascii'), np.uint8) == ord('1')
+    return _jpeg_uri(draw_overlay(rgb, mask), quality=85)
+
+
+def _jpeg_uri(rgb: np.ndarray, quality: int) -> str:
+    bgr = np.ascontiguousarray(rgb[..., ::-1])
+    _, coded = cv2.imencode('.jpg', bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))
+    return _PREFIX + base64.b64encode(coded.tobytes()).decode('ascii')
