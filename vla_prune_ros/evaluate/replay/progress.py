@@ -1,22 +1,12 @@
-"""Progress of a replay: a bar per bag and method, read off the files that the workers write."""
+"""Progress of a replay, read off the files that the workers write."""
 
 import threading
 from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
-from ...runtime.progress import LineLog
+from ...runtime.progress import Progress, Stage
 from .columns import plural
 from .records import Recording
 from .store import Answers, ReplayJob, ReplayStore
@@ -26,31 +16,23 @@ _FEW = 12  # bars that any terminal has room for
 
 
 class ReplayProgress:
-    """A :class:`~.replay.Watch` that draws bars while the ``with`` block runs.
+    """A :class:`~.run.Watch` that shows progress while the ``with`` block runs.
 
-    Bags are replayed in other processes, perhaps on other machines; what they have written down
-    is what has been done.
+    Bags are replayed in other processes, perhaps on other machines; the answers that they wrote
+    down are what has been done.
     """
 
     def __init__(self, console: Console) -> None:
-        self._log = LineLog(console, 30.0)
-        self._progress = Progress(
-            SpinnerColumn(finished_text=' '),
-            TextColumn('{task.description}'),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            refresh_per_second=2.0,
-        )
-        self._running: dict[tuple[str, str], tuple[TaskID, int, Answers]] = {}
-        self._done, self._asked = 0, 0
-        self._few, self._guess = True, ''
-        self._read = self._all = TaskID(0)
+        self._progress = Progress(console)
+        self._running: dict[tuple[str, str], tuple[Stage, int, Answers]] = {}
+        self._reading: Stage | None = None
+        self._all: Stage | None = None
+        self._done, self._few, self._guess = 0, True, ''
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> 'ReplayProgress':
+        self._progress.__enter__()
         self._thread.start()
         return self
 
@@ -63,68 +45,60 @@ class ReplayProgress:
         self._over.set()
         self._thread.join()
         self._count()
-        if self._progress.live.is_started:
-            self._progress.stop()
+        self._progress.__exit__(kind, error, trace)
 
     def reading(self, bags: int) -> None:
-        """A bar for the pass over all bags."""
-        self._progress.start()
-        self._read = self._progress.add_task(f'reading {plural(bags, "bag")}', total=bags)
+        self._reading = self._progress.add(f'reading {plural(bags, "bag")}', bags)
 
     def scanned(self, name: str, recording: Recording | None, problem: str) -> None:
-        """Say what a bag holds, and which topics were guessed where the last bag had others."""
-        self._progress.advance(self._read)
+        """What a bag holds, and which topics were guessed where the last bag had others."""
+        self._reading.update(self._reading.done + 1)
         if recording is None:
-            self._say(f'{name}: {problem}')
+            self._progress.say(f'{name}: {problem}')
             return
         seconds = 1e-9 * (recording.span_ns[1] - recording.span_ns[0])
-        self._say(f'{name}: {seconds:.1f} s, {plural(len(recording.instants), "query")}')
+        self._progress.say(f'{name}: {seconds:.1f} s, {plural(len(recording.instants), "query")}')
         named = ', '.join(f'{stream} = {topic}' for stream, topic in recording.topics.items())
         if recording.guessed and named != self._guess:
             self._guess = named
-            self._say(f'  topics, guessed by type and name: {named}')
+            self._progress.say(f'  topics, guessed by type and name: {named}')
 
     def begin(self, jobs: Sequence[tuple[ReplayJob, int]]) -> None:
         """A bar for each; where there are many, for those that run; and one for all."""
-        self._progress.remove_task(self._read)
+        self._reading.end()
+        self._reading.show(False)
         self._few = len(jobs) <= _FEW
         with self._lock:
             for job, queries in jobs:
-                words = escape(f'{job.folder.name} {job.method.name}')
-                bar = self._progress.add_task(words, total=queries, visible=self._few)
+                name = f'{job.folder.name} {job.method.name}'
+                stage = self._progress.add(name, queries, logged=False)
+                stage.show(self._few)
                 answers = ReplayStore(job.folder).answers(job.key)
-                self._running[_key(job)] = bar, queries, answers
-            self._asked = sum(queries for _, queries in jobs)
-            self._all = self._progress.add_task('all', total=self._asked, visible=len(jobs) > 1)
+                self._running[_key(job)] = stage, queries, answers
+            self._all = self._progress.add('queries', sum(queries for _, queries in jobs))
+            self._all.show(len(jobs) > 1)
 
     def ended(self, job: ReplayJob) -> None:
-        """Its bar is full."""
         with self._lock:
-            bar, queries, _ = self._running.pop(_key(job))
+            stage, queries, _ = self._running.pop(_key(job))
             self._done += queries
-            self._progress.update(bar, completed=queries, visible=self._few)
+            stage.update(queries)
+            stage.show(self._few)
 
     def _follow(self) -> None:
         while not self._over.wait(_EVERY_S):
-            done = self._count()
-            if self._asked:
-                self._log.show(f'{done} of {self._asked} queries')
+            self._count()
 
-    def _count(self) -> int:
-        """Bring the bars up to date; the queries that were answered."""
+    def _count(self) -> None:
         with self._lock:
             done = self._done
-            for bar, queries, answers in self._running.values():
+            for stage, queries, answers in self._running.values():
                 count = min(queries, answers.count())
                 done += count
-                self._progress.update(bar, completed=count, visible=self._few or count > 0)
-            if self._asked:
-                self._progress.update(self._all, completed=done)
-        return done
-
-    def _say(self, text: str) -> None:
-        console = self._progress.console
-        console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+                stage.update(count)
+                stage.show(self._few or count > 0)
+            if self._all is not None:
+                self._all.update(done)
 
 
 def _key(job: ReplayJob) -> tuple[str, str]:

@@ -29,6 +29,17 @@ class Instant:
     images: Mapping[str, Place]
     position: np.ndarray | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        position = None if self.position is None else self.position.tolist()
+        return {**vars(self), 'position': position}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> 'Instant':
+        images = {camera: Place(*place) for camera, place in data['images'].items()}
+        at = data['position']
+        position = None if at is None else np.asarray(at, np.float64)
+        return cls(**{**data, 'images': images, 'position': position})
+
 
 @dataclass(frozen=True, eq=False)
 class ReplayedQuery:
@@ -130,6 +141,36 @@ class Recording:
     source: str
     actions: np.ndarray
     valid: np.ndarray
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            'instants': [instant.to_json() for instant in self.instants],
+            'actions': [list(self.actions.shape), self.actions.ravel().tolist()],
+            'valid': self.valid.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> 'Recording':
+        """Inverse of :meth:`to_json`.
+
+        :raises KeyError, TypeError, ValueError: it is none.
+        """
+        shape, actions = data['actions']
+        return cls(
+            path=data['path'],
+            topics=data['topics'],
+            guessed=data['guessed'],
+            there={name: (type_, count) for name, (type_, count) in data['there'].items()},
+            span_ns=tuple(data['span_ns']),
+            instants=tuple(map(Instant.from_json, data['instants'])),
+            lost=tuple(data['lost']),
+            losses=data['losses'],
+            problems=tuple((code, text) for code, text in data['problems']),
+            source=data['source'],
+            actions=np.asarray(actions, np.float64).reshape(shape),
+            valid=np.asarray(data['valid'], bool).reshape(shape[:2]),
+        )
 
 
 def _unpacked(length: int, packed: str) -> np.ndarray:

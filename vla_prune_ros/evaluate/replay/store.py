@@ -1,17 +1,16 @@
 """Answers on disk while they come, so that an interrupted replay goes on where it was.
 
-What a worker of a replay is given and gives back, and the worker that asks no policy: without
+Beside them, what a worker is given and gives back, and the worker that asks no policy: without
 torch its processes start in a fraction of a second.
 """
 
 import json
 import os
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import VlaPruneError
 from .records import Recording, ReplayedQuery
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 Key = dict[str, Any]
 """Says what an answer is of: bag, method, setting, versions."""
+Record = TypeVar('Record', Recording, ReplayedQuery)
 
 
 def bag_name(path: Path) -> str:
@@ -47,10 +47,7 @@ def method_key(bag: Key, method: 'Method') -> Key:
 
 
 class ReplayStore:
-    """What is known of one bag.
-
-    :param folder: of the bag, made where missing.
-    """
+    """What is known of one bag, in a folder that is made where it is missing."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,15 +55,12 @@ class ReplayStore:
 
     def recording(self, key: Key) -> Recording | None:
         """The pass over the bag, if it was made like this."""
-        try:
-            known, recording = pickle.loads((self._folder / 'recording').read_bytes())
-        except Exception:  # missing, torn, or of another version of the package
-            return None
-        return recording if known == key else None
+        rest = _behind(self._folder / 'recording.json', key)
+        return None if rest is None else _parsed(Recording, rest)
 
     def put_recording(self, key: Key, recording: Recording) -> None:
-        """Keep it."""
-        _replace(self._folder / 'recording', pickle.dumps((key, recording)))
+        text = json.dumps(recording.to_json()).encode()
+        _replace(self._folder / 'recording.json', _line(key) + text)
 
     def answers(self, key: Key) -> 'Answers':
         """Those of the method that the key names."""
@@ -91,28 +85,24 @@ class Answers:
 
     def so_far(self) -> tuple[list[ReplayedQuery], bytes | None]:
         """Where an interrupted replay can go on: answers, and the memory behind the last."""
-        try:
-            key, count, memory = pickle.loads(self._memory.read_bytes())
-        except Exception:  # missing, torn, or of another version
-            return [], None
+        count, _, memory = (_behind(self._memory, self._key) or b'').partition(b'\n')
         queries, _ = self._read()
-        if key != self._key or len(queries) < count:
+        if not count.isdigit() or len(queries) < int(count):
             return [], None
-        return queries[:count], memory
+        return queries[: int(count)], memory
 
     def begin(self, queries: Sequence[ReplayedQuery]) -> None:
         """Start the file with these."""
-        lines = [json.dumps(self._key), *(json.dumps(q.to_json()) for q in queries)]
-        _replace(self.path, ('\n'.join(lines) + '\n').encode())
+        lines = ''.join(json.dumps(q.to_json()) + '\n' for q in queries)
+        _replace(self.path, _line(self._key) + lines.encode())
 
     def append(self, query: ReplayedQuery) -> None:
-        """Write one down."""
         with self.path.open('a', encoding='utf-8') as file:
             file.write(json.dumps(query.to_json()) + '\n')
 
     def remember(self, count: int, memory: bytes) -> None:
         """Keep the policy's memory behind so many answers."""
-        _replace(self._memory, pickle.dumps((self._key, count, memory)))
+        _replace(self._memory, _line(self._key) + b'%d\n' % count + memory)
 
     def end(self) -> None:
         """The bag is over; the memory is of no use any more."""
@@ -122,36 +112,41 @@ class Answers:
 
     def count(self) -> int:
         """Answers so far, for a progress bar."""
-        try:
-            with self.path.open('rb') as file:
-                return file.read().count(b'{"number"') if self._is_mine(file.readline()) else 0
-        except OSError:
-            return 0
+        return (_behind(self.path, self._key) or b'').count(b'{"number"')
 
     def _read(self) -> tuple[list[ReplayedQuery], bool]:
-        """Whole lines of this key, and whether the end is among them."""
-        try:
-            first, *lines = self.path.read_text('utf-8').split('\n')
-        except (OSError, ValueError):
-            return [], False
-        if not self._is_mine(first):
-            return [], False
-        queries = []
-        for line in lines:
-            if line == 'end':
+        """Complete lines of this key, and whether the end is among them."""
+        queries: list[ReplayedQuery] = []
+        for line in (_behind(self.path, self._key) or b'').split(b'\n'):
+            if line == b'end':
                 return queries, True
-            try:
-                queries.append(ReplayedQuery.from_json(json.loads(line)))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            query = _parsed(ReplayedQuery, line)
+            if query is None:
                 break  # torn by whatever ended the run
+            queries.append(query)
         return queries, False
 
-    def _is_mine(self, first: str | bytes) -> bool:
-        """Whether the first line of a file is this key."""
-        try:
-            return json.loads(first) == json.loads(json.dumps(self._key))
-        except ValueError:
-            return False
+
+def _line(key: Key) -> bytes:
+    """Every file begins with what it is of."""
+    return json.dumps(key).encode() + b'\n'
+
+
+def _behind(path: Path, key: Key) -> bytes | None:
+    """What stands behind the key's line; None where the file is missing or of another key."""
+    try:
+        first, _, rest = path.read_bytes().partition(b'\n')
+        return rest if json.loads(first) == json.loads(json.dumps(key)) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _parsed(kind: type[Record], data: bytes) -> Record | None:
+    """A record from its JSON; None where it is torn, or of another version of the package."""
+    try:
+        return kind.from_json(json.loads(data))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -178,8 +173,10 @@ class ReplayJob:
 
 @dataclass(frozen=True)
 class ReplayOutcome:
-    """What became of a job: what it found, or why it found nothing and the mend. An exception
-    crosses no process: not every one can be pickled."""
+    """What became of a job: what it found, or why it found nothing and the remedy.
+
+    An exception crosses no process: not every one can be pickled.
+    """
 
     job: ReplayJob
     recording: Recording | None = None
@@ -188,10 +185,7 @@ class ReplayOutcome:
 
 
 class ScanWorker:
-    """Reads bags through, one after the other.
-
-    :param setting: what all jobs have in common.
-    """
+    """Reads bags through, one after the other."""
 
     def __init__(self, setting: ReplaySetting) -> None:
         self._setting = setting
@@ -204,7 +198,7 @@ class ScanWorker:
             return ReplayOutcome(job, wrong=(error.what, error.remedy))
 
     def close(self) -> None:
-        """Nothing is held open."""
+        pass
 
     def _scan(self, job: ReplayJob) -> Recording:
         store = ReplayStore(job.folder)
