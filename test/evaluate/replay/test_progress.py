@@ -1,14 +1,17 @@
 """What a replay says while it runs, on a terminal and in a log. Answers are written by hand."""
 
 import io
+from functools import partial
 
 import pytest
 from rich.console import Console
 
 from vla_prune_ros.evaluate.methods import Method
+from vla_prune_ros.evaluate.replay import progress as replay_progress
 from vla_prune_ros.evaluate.replay.progress import ReplayProgress
 from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
 from vla_prune_ros.evaluate.replay.store import ReplayJob, ReplayStore, method_key
+from vla_prune_ros.runtime.progress import Progress
 
 
 def recording(topics, queries=3):
@@ -35,48 +38,43 @@ def log():
 
 
 def test_a_guess_is_printed_once_for_bags_that_are_alike(log):
+    long = '/a/very/long/name/of/a/topic'
     with ReplayProgress(Console(file=log, width=40)) as progress:
         progress.reading(4)
         for name in ('a', 'b'):
-            progress.scanned(name, recording({'front': '/a/very/long/name/of/a/topic'}), '')
+            progress.scanned(name, recording({'front': long}), '')
         progress.scanned('c', None, 'no bag')
         progress.scanned('d', recording({'front': '/other'}, 1), '')
-    assert log.getvalue().splitlines()[:6] == [
-        'a: 2.5 s, 3 queries',
-        '  topics, guessed by type and name: front = /a/very/long/name/of/a/topic',
-        'b: 2.5 s, 3 queries',
-        'c: no bag',
-        'd: 2.5 s, 1 query',
-        '  topics, guessed by type and name: front = /other',
-    ]
+    text = log.getvalue()
+    assert text.count(f'front = {long}') == text.count('front = /other') == 1
+    assert 'b: 2.5 s, 3 queries' in text and 'c: no bag' in text and 'd: 2.5 s, 1 query' in text
 
 
-def test_bars_count_the_answers_that_are_written_down(log, tmp_path):
+def test_the_answers_that_are_written_down_are_counted(log, tmp_path, monkeypatch):
     """Of three jobs one is done, one is under way, and one has answers of other settings only."""
     done, half, stale = jobs(tmp_path, 'abc')
+    monkeypatch.setattr(replay_progress, 'Progress', partial(Progress, every_s=0.0))
     with ReplayProgress(Console(file=log, width=100)) as progress:
         progress.reading(3)
         progress.begin([(done, 4), (half, 4), (stale, 4)])
         answer(half, 3)
         answer(ReplayJob(stale.bag, stale.folder, {**stale.key, 'setting': 'other'}), 4)
         progress.ended(done)
-    bars = [line.split() for line in log.getvalue().splitlines()]
-    ends = [(line[0] if len(line) < 5 else line[-5], line[-2]) for line in bars if line]
-    assert [count for _, count in ends] == ['4/4', '3/4', '0/4', '7/12']
+    assert '7/12' in log.getvalue().splitlines()[-1]
 
 
-def test_of_many_jobs_those_that_run_are_shown(log, tmp_path):
+def test_of_many_jobs_a_terminal_shows_those_that_run(log, tmp_path):
     many = jobs(tmp_path, 'abcdefg', ('dense', 'specprune'))
-    with ReplayProgress(Console(file=log, width=100)) as progress:
+    with ReplayProgress(Console(file=log, width=100, force_terminal=True)) as progress:
         progress.reading(7)
         progress.begin([(job, 2) for job in many])
         for job in many[:3]:
             progress.ended(job)
         answer(many[3], 1)
-    lines = [line for line in log.getvalue().splitlines() if line.strip()]
-    assert len(lines) == 2
-    assert 'b specprune' in lines[0] and '1/2' in lines[0]
-    assert 'all' in lines[1] and '7/28' in lines[1]
+    last = log.getvalue().splitlines()[-4:]
+    assert any('b specprune' in line and '1/2' in line for line in last)
+    assert any('7/28' in line for line in last)
+    assert not any('c dense' in line for line in last)
 
 
 def test_nothing_is_printed_where_nothing_began(log):

@@ -6,8 +6,9 @@ Expected values: the answers as they were given; torn files are cut here at ever
 import numpy as np
 import pytest
 
+from vla_prune_ros.bags.reader import Place
 from vla_prune_ros.evaluate.methods import Method
-from vla_prune_ros.evaluate.replay.records import ReplayedQuery
+from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
 from vla_prune_ros.evaluate.replay.settings import ReplaySetting
 from vla_prune_ros.evaluate.replay.store import ReplayStore, bag_key, bag_name, method_key
 
@@ -117,10 +118,50 @@ def test_a_memory_that_is_none_is_left(answers, data):
     assert answers.so_far() == ([], None)
 
 
-def test_a_recording_is_known_by_its_key(tmp_path):
+def test_a_recording_comes_back_to_the_last_bit_under_its_key(tmp_path):
+    numbers = np.random.default_rng(0).normal(size=(2, 3, 7)) / 3
+    numbers[0, 0, 0], numbers[1, 2, 6] = -0.0, np.nan  # not known there
+    places = {'primary': Place('/cam', 10**18 + 1, 2)}
+    given = Recording(
+        path='bags/a',
+        topics={'primary': '/cam'},
+        guessed=True,
+        there={'/cam': ('sensor_msgs/msg/Image', 7)},
+        span_ns=(1, 2),
+        instants=(
+            Instant(0, 10**18, 10**18 + 1, 'lift', places, np.array([0.1, 0.2, 1 / 3])),
+            Instant(1, 10**18 + 5, 10**18 + 6, 'put', places),
+        ),
+        lost=('cut',),
+        losses={'skew': 2},
+        problems=(('unstamped', '/cam'),),
+        source='twist',
+        actions=numbers,
+        valid=np.array([[True, False, True], [False, False, True]]),
+    )
     store = ReplayStore(tmp_path / 'bag')
     assert store.recording(KEY) is None
-    store.put_recording(KEY, 'recording')
-    assert store.recording(KEY) == 'recording' and store.recording({**KEY, 'bag': []}) is None
-    (tmp_path / 'bag' / 'recording').write_bytes(b'torn')
-    assert store.recording(KEY) is None
+    store.put_recording(KEY, given)
+    found = store.recording(KEY)
+    assert found.actions.tobytes() == numbers.tobytes()
+    assert found.valid.tolist() == given.valid.tolist()
+    assert found.instants[0].position.tobytes() == given.instants[0].position.tobytes()
+    assert found.instants[1].position is None
+    assert [i.images for i in found.instants] == [places, places]
+    for name in ('path', 'topics', 'guessed', 'there', 'span_ns', 'lost', 'losses', 'problems'):
+        assert getattr(found, name) == getattr(given, name)
+    assert store.recording({**KEY, 'bag': []}) is None
+    (file,) = (tmp_path / 'bag').iterdir()
+    whole = file.read_bytes()
+    for size in range(0, len(whole), 7):
+        file.write_bytes(whole[:size])
+        assert store.recording(KEY) is None
+
+
+def test_without_an_instant_there_is_a_recording_too(tmp_path):
+    nothing = np.zeros((0, 8, 7)), np.zeros((0, 8), bool)
+    given = Recording('', {}, False, {}, (0, 0), (), (), {}, (), '', *nothing)
+    store = ReplayStore(tmp_path / 'bag')
+    store.put_recording(KEY, given)
+    found = store.recording(KEY)
+    assert (found.actions.shape, found.valid.shape) == ((0, 8, 7), (0, 8))
