@@ -215,28 +215,6 @@ def test_three_and_four_are_five():
     assert found['gripper_agreement'] == 1.0
 
 
-def test_a_spread_of_one_to_a_hundred_millimetres():
-    """Mean and median 50.5; the 95th percentile lies 0.95 of 99 ranks up."""
-    there = np.zeros((25, 4, 7))
-    here = there.copy()
-    here[..., 2] = np.random.default_rng(0).permutation(np.arange(1, 101)).reshape(25, 4) * MM
-    found = compare(Chunks(here, there, np.ones((25, 4), bool)))['translation_mm']
-    assert found == pytest.approx({'mean': 50.5, 'p50': 50.5, 'p95': 95.05, 'max': 100.0})
-
-
-def test_errors_that_cancel_are_no_bias_and_lead_to_the_same_end():
-    there = np.zeros((1, 4, 7))
-    here = there.copy()
-    here[0, :, 0] = np.array([2, -2, 6, -6]) * MM
-    here[0, :, 5] = np.array([1, 1, -1, 3]) * DEG
-    found = compare(Chunks(here, there, np.ones((1, 4), bool)))
-    assert found['axes']['delta_x'] == pytest.approx({'mean_abs': 4.0, 'bias': 0.0})
-    assert found['axes']['delta_rz'] == pytest.approx({'mean_abs': 1.5, 'bias': 1.0})
-    assert found['translation_mm']['mean'] == pytest.approx(4.0)
-    all_the_same(found['end_mm'], 0.0)
-    assert found['rotation_deg'] == pytest.approx({'mean': 1.5, 'p50': 1.0, 'p95': 2.7, 'max': 3})
-
-
 @pytest.mark.parametrize('axis', [(1, 0, 0), (0, -1, 0), (0.6, 0, 0.8)])
 @pytest.mark.parametrize(
     ('here', 'there', 'apart'),
@@ -283,26 +261,6 @@ def test_signs_count_where_both_sides_move():
         'delta_ry': 0.0,
         'delta_rz': None,
     }
-
-
-def test_half_open_is_open():
-    here, there = np.zeros((1, 4, 7)), np.zeros((1, 4, 7))
-    here[0, :, 6], there[0, :, 6] = (0.5, 0.49, 1.0, 0.0), (1.0, 0.0, 0.4, 0.1)
-    known = np.ones((1, 4), bool)
-    assert compare(Chunks(here, there, known))['gripper_agreement'] == 0.75
-
-
-def test_what_is_not_known_on_both_sides_counts_nowhere():
-    """Of two chunks the first lacks its last step, so that only the second has an end."""
-    chunks = moved(2, 3 * MM, 4 * MM)
-    chunks.here[0, 7], chunks.valid[0, 7] = 1e6, False
-    found = compare(chunks)
-    assert found['steps'] == 15
-    all_the_same(found['translation_mm'], 5.0)
-    all_the_same(found['end_mm'], 40.0)
-    chunks.valid[1, 0] = False
-    assert compare(chunks)['end_mm'] is None
-    assert step_error_mm(chunks) == pytest.approx([5.0, 5.0])
 
 
 def test_where_nothing_can_be_compared_there_are_no_figures():

@@ -132,31 +132,6 @@ def test_each_chunk_runs_until_the_next_one():
     assert executed.chunk.tolist() == [0] * 4 + [1] * 2 + [2] * 8
 
 
-def test_jitter_of_less_than_half_a_step_changes_nothing():
-    assert runs(done([176, 224])) == [[0, 1, 2, 3, 100, 101, 102, 103, *range(200, 208)]]
-    assert runs(done([174, 226]))[0][:8] == [0, 1, 2, 100, 101, 102, 103, 104]
-
-
-def test_a_gap_ends_a_run():
-    """Eight steps are over after 400 ms; 426 ms would be nine."""
-    assert len(runs(done([424]))) == 1
-    assert runs(done([426])) == [list(range(8)), list(range(100, 108))]
-
-
-def test_a_new_epoch_ends_a_run():
-    executed = done([200, 200], epochs=[0, 1, 1])
-    assert runs(executed) == [list(range(8)), [100, 101, 102, 103, *range(200, 208)]]
-
-
-def test_behind_an_unknown_step_nothing_is_executed():
-    known = np.ones((3, K), bool)
-    known[1, 2] = False
-    executed = done([200, 200], known=known)
-    assert runs(executed) == [[0, 1, 2, 3, 100, 101], list(range(200, 208))]
-    known[1, 2], known[1, 5] = True, False  # by then the next chunk is there
-    assert len(runs(done([200, 200], known=known))) == 1
-
-
 # --- borders ----------------------------------------------------------------------------------
 
 
@@ -211,14 +186,6 @@ def test_acceleration_inside_chunks_that_begin_anew_is_a_sawtooth():
     found = borders([straight(np.tile(0.02 * np.arange(K), (4, 1)))])
     assert (found['jump_mm'], found['inside_mm']) == (both(3.0), both(1.0))
     assert found['jerk_m_s3'] == both(4e-3 / DT_S**3)
-
-
-def test_both_third_differences_at_a_border_count():
-    """Steps of 0 0 0 0 | 5 20 35 50 mm: second differences of steps there are 5 and 15 - 5 mm."""
-    speeds = np.array([[0.0] * 4, [0.1, 0.4, 0.7, 1.0]])
-    found = borders([straight(speeds)])
-    assert (found['borders'], found['jump_mm']) == (1, both(5.0))
-    assert found['jerk_m_s3'] == pytest.approx({'p50': 60.0, 'p95': 78.0})  # of 40 and 80
 
 
 def test_quantiles_run_over_the_borders_of_all_bags():
@@ -292,13 +259,6 @@ def test_flips_are_matched_by_direction_within_a_second():
     assert figures(([1300], [300]))['offset_ms'] == {'mean': 1000.0, 'p95': 1000.0}
     assert figures(([1301], [300]))['matched'] == 0
     assert figures(([], []))['offset_ms'] is None
-
-
-def test_the_nearest_are_matched_first_and_each_once():
-    """600 takes 610; 100 must do with 5, and 700 finds nobody."""
-    found = figures(([100, 600, 700], [5, 610]))
-    assert (found['here'], found['there'], found['matched']) == (3, 2, 2)
-    assert found['offset_ms']['mean'] == pytest.approx(52.5)
 
 
 def test_flips_of_two_bags_do_not_meet():

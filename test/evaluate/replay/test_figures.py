@@ -17,11 +17,11 @@ from vla_prune_ros.evaluate.replay.figures import (
     axis_limit,
     bag_figures,
     cost_figure,
+    durations,
     error_figure,
     gripper_figure,
     modes_figure,
     pens,
-    runs,
     windows,
 )
 
@@ -212,22 +212,19 @@ def test_windows_are_medians_and_extremes():
     random = np.random.default_rng(5)
     t_s, values = np.arange(1000) * 0.1, random.normal(size=1000)
     values[:10], values[500] = np.nan, 99.0
-    seen = windows(t_s, values, 200)
-    assert len(seen.t_s) == 100 and not seen.single
+    found = windows(t_s, values, 200)
+    assert found.shape == (4, 100)
     for i in range(100):
         part = [v for v in values[10 * i : 10 * i + 10] if np.isfinite(v)]
         expected = [np.median(part), min(part), max(part)] if part else [np.nan] * 3
-        found = [seen.middle[i], seen.low[i], seen.high[i]]
-        np.testing.assert_allclose(found, expected)
-        assert seen.t_s[i] == pytest.approx(0.1 * (10 * i + 4.5))
-    assert windows(t_s[:200], values[:200], 200).single
+        np.testing.assert_allclose(found[:, i], [0.1 * (10 * i + 4.5), *expected])
+    np.testing.assert_array_equal(windows(t_s[:200], values[:200], 200)[1:], [values[:200]] * 3)
 
 
-def test_runs_join_equal_modes_and_leave_pauses_empty():
-    t_s = [0.0, 0.5, 1.0, 1.5, 10.0, 10.5]
-    found = runs(t_s, ['fine', 'fine', 'dense', 'dense', 'dense', 'fine'])
-    assert found == [(0, 1, 'fine'), (1, 1, 'dense'), (10, 0.5, 'dense'), (10.5, 0.5, 'fine')]
-    assert runs([], []) == [] and runs([3.0], ['fine']) == [(3.0, 1.0, 'fine')]
+def test_a_query_lasts_until_the_next_one_but_not_over_a_pause():
+    found = durations([0.0, 0.5, 1.0, 1.6, 10.0, 10.5])
+    np.testing.assert_allclose(found, [0.5, 0.5, 0.6, 0.5, 0.5, 0.5])
+    assert durations([3.0]).tolist() == [1.0]
 
 
 def test_the_axis_is_cut_for_few_outliers_only():
@@ -246,9 +243,7 @@ def test_a_missing_matplotlib_is_said(monkeypatch):
 
 def test_no_line_is_drawn_through_a_pause():
     """0.2 s from query to query, and 3 s between two episodes."""
-    times, values = [0.0, 0.2, 0.4, 3.4, 3.6], np.array([1.0, 2, 3, 4, 5])
-    line = windows(times, values, 10)
-    assert line.single
-    np.testing.assert_allclose(line.t_s, [0.0, 0.2, 0.4, 1.9, 3.4, 3.6])
-    np.testing.assert_array_equal(line.middle, [1, 2, 3, np.nan, 4, 5])
-    assert len(windows([1.0], np.ones(1), 10).t_s) == 1
+    times, middle, *_ = windows([0.0, 0.2, 0.4, 3.4, 3.6], np.array([1.0, 2, 3, 4, 5]), 10)
+    np.testing.assert_allclose(times, [0.0, 0.2, 0.4, 1.9, 3.4, 3.6])
+    np.testing.assert_array_equal(middle, [1, 2, 3, np.nan, 4, 5])
+    assert windows([1.0], np.ones(1), 10).shape == (4, 1)

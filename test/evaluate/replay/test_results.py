@@ -18,74 +18,29 @@ T0 = 1_700_000_000_000_000_000
 MS, MM = 10**6, 1e-3
 DT, K = 0.05, 8
 AXES = ('delta_x', 'delta_y', 'delta_z', 'delta_rx', 'delta_ry', 'delta_rz')
+
+
+def keys(text):
+    return set(text.split())
+
+
 ANSWER = {'p50', 'p95'}
 SPREAD = {'mean', 'p50', 'p95', 'max'}
-COMPARED = {
-    'steps',
-    'translation_mm',
-    'rotation_deg',
-    'end_mm',
-    'axes',
-    'sign_agreement',
-    'gripper_agreement',
-    'flips',
-}
-ROW = {
-    'method',
-    'queries',
-    'refused',
-    'refusals',
-    'visual_tokens',
-    'latency_ms',
-    'refresh_ms',
-    'modes',
-    'versus_dense',
-    'versus_recorded',
-    'borders',
-}
-RESULT = {
-    'ok',
-    'command',
-    'untrained',
-    'checkpoint',
-    'checkpoints',
-    'settings',
-    'machine',
-    'versions',
-    'rows',
-    'bags',
-    'problems',
-}
-BAG = {
-    'name',
-    'path',
-    'duration_s',
-    'start_ns',
-    'there',
-    'topics',
-    'guessed',
-    'instructions',
-    'queries',
-    'epochs',
-    'losses',
-    'problems',
-    'recorded',
-    'rows',
-    'series',
-    'recorded_series',
-    'strip',
-}
-SERIES = {
-    't_s',
-    'latency_ms',
-    'visual_tokens',
-    'mode',
-    'speed_m_s',
-    'dense_mm',
-    'recorded_mm',
-    'gripper',
-    'refusal',
-}
+COMPARED = keys(
+    'steps translation_mm rotation_deg end_mm axes sign_agreement gripper_agreement flips'
+)
+ROW = keys(
+    'method queries refused refusals visual_tokens latency_ms refresh_ms modes versus_dense '
+    'versus_recorded borders'
+)
+RESULT = keys(
+    'ok command untrained checkpoint checkpoints settings machine versions rows bags problems'
+)
+BAG = keys(
+    'name path duration_s start_ns there topics guessed instructions queries epochs losses '
+    'problems recorded rows series recorded_series strip'
+)
+SERIES = keys('t_s latency_ms visual_tokens mode speed_m_s dense_mm recorded_mm gripper refusal')
 
 
 def actions(count, translation_mm=(0, 0, 0), gripper=1.0):

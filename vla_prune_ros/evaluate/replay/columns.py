@@ -3,11 +3,12 @@
 Console and page read them with :func:`columns_of`; ``report.json`` has the same fields as keys.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 NOTHING = '-'
+_UNITS = {'_m_s3': 'm/s³', '_mm': 'mm', '_ms': 'ms', '_deg': 'deg'}
 
 
 def number(value: float | None) -> str:
@@ -51,18 +52,18 @@ def plural(count: int, word: str) -> str:
 class Column:
     """A column of the page and of the console.
 
-    :param group: the quantity and its unit; columns of a group stand side by side.
-    :param meaning: one line, without the unit; the columns of a group have the same.
+    :param meaning: one line; the columns of a group have the same.
     :param cell: text of the field's value, which is not None.
     :param name: which figure of the quantity; empty where there is one only.
     :param short: head on the console; empty where the console leaves the column out.
+    :param group: the field's name with its unit; columns of a group stand side by side.
     """
 
-    group: str
     meaning: str
-    cell: Callable[[Any], str]
+    cell: Callable[[Any], str] = number
     name: str = ''
     short: str = ''
+    group: str = ''
 
 
 def shown(*columns: Column) -> Any:
@@ -70,20 +71,16 @@ def shown(*columns: Column) -> Any:
     return field(metadata={'columns': columns})
 
 
-def distribution(group: str, meaning: str, **shorts: str) -> Any:
-    """A field that holds percentiles: a column per name, with its head on the console."""
-    return shown(
-        *(
-            Column(group, meaning, lambda value, name=name: number(getattr(value, name)), name, s)
-            for name, s in shorts.items()
-        )
-    )
+def parts(meaning: str, **shorts: str) -> Iterator[Column]:
+    """A column for each of these attributes of a value, with its head on the console."""
+    for name, short in shorts.items():
+        yield Column(meaning, lambda value, name=name: number(getattr(value, name)), name, short)
 
 
 def columns_of(kind: type) -> tuple[Column, ...]:
     """Columns of all fields of a result's type, in order; their cells take the result."""
     return tuple(
-        replace(column, cell=_from_field(f.name, column.cell))
+        replace(column, group=_head(f.name), cell=_from_field(f.name, column.cell))
         for f in fields(kind)
         for column in f.metadata.get('columns', ())
     )
@@ -95,3 +92,11 @@ def _from_field(name: str, cell: Callable[[Any], str]) -> Callable[[Any], str]:
         return NOTHING if value is None else cell(value)
 
     return from_result
+
+
+def _head(name: str) -> str:
+    """``'jerk_m_s3'`` -> ``'jerk, m/s³'``."""
+    for ending, unit in _UNITS.items():
+        if name.endswith(ending):
+            return f'{name.removesuffix(ending).replace("_", " ")}, {unit}'
+    return name.replace('_', ' ')

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,66 +96,38 @@ def plot_text(name: str) -> str:
 # --- what is drawn ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """A line, or medians of windows of it where it has too many points.
+def windows(t_s: Sequence[float], values: np.ndarray, most: int) -> np.ndarray:
+    """float64 (4, N): times, medians, least and largest values of windows of a line.
 
-    :param t_s: float64 (N,) middle of each window.
-    :param middle: float64 (N,) median of the known values, NaN where there are none; ``low``:
-        least of them, ``high``: largest.
-    :param single: every point is a window of its own.
+    Up to ``most`` points each has a window of its own, and a long pause one of NaN, so that no
+    line is drawn through it. Beyond, windows have equally many points; NaN: none is known.
     """
-
-    t_s: np.ndarray
-    middle: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    single: bool
-
-
-def windows(t_s: Sequence[float], values: np.ndarray, most: int) -> Windows:
-    """Medians and extremes of equally many points each, where there are more than ``most``."""
     times = np.asarray(t_s, np.float64)
     if len(times) <= most:
-        times, values = _with_gaps(times, values)
-        return Windows(t_s=times, middle=values, low=values, high=values, single=True)
+        steps = np.diff(times)
+        if len(steps):
+            after = 1 + np.flatnonzero(steps > _PAUSE * np.median(steps))
+            times = np.insert(times, after, times[after - 1] + 0.5 * steps[after - 1])
+            values = np.insert(values, after, np.nan)
+        return np.stack([times, values, values, values])
     ends = np.linspace(0, len(times), most // 2 + 1).round().astype(int)
-    parts = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
-    some = [values[part][np.isfinite(values[part])] for part in parts]
-    middle, low, high = (
-        np.array([of(part) if len(part) else np.nan for part in some])
-        for of in (np.median, np.min, np.max)
-    )
-    centres = np.array([times[part].mean() for part in parts])
-    return Windows(t_s=centres, middle=middle, low=low, high=high, single=False)
+    out = np.full((4, len(ends) - 1), np.nan)
+    for i, part in enumerate(map(slice, ends[:-1], ends[1:])):
+        out[0, i] = times[part].mean()
+        some = values[part][np.isfinite(values[part])]
+        if len(some):
+            out[1:, i] = np.median(some), some.min(), some.max()
+    return out
 
 
-def _with_gaps(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """With an unknown value in each long pause, so that no line is drawn through it."""
-    steps = np.diff(times)
-    if not len(steps):
-        return times, values
-    after = np.flatnonzero(steps > _PAUSE * np.median(steps)) + 1
-    between = times[after - 1] + 0.5 * steps[after - 1]
-    return np.insert(times, after, between), np.insert(values, after, np.nan)
+def durations(t_s: Sequence[float]) -> np.ndarray:
+    """float64 (N,): a query lasts until the next one, at most three times as long as usual.
 
-
-def runs(t_s: Sequence[float], labels: Sequence[str]) -> list[tuple[float, float, str]]:
-    """Stretches of one label as (begin, length, label).
-
-    A query lasts until the next one, at most three times as long as usual: a pause stays empty.
+    A pause stays empty.
     """
     steps = np.diff(np.asarray(t_s, np.float64))
     usual = (float(np.median(steps)) if len(steps) else 0.0) or 1.0
-    out: list[tuple[float, float, str]] = []
-    following = [*t_s[1:], t_s[-1] + usual] if len(t_s) else []
-    for begin, then, label in zip(t_s, following, labels, strict=True):
-        length = then - begin if 0 < then - begin <= 3 * usual else usual
-        if out and out[-1][2] == label and abs(sum(out[-1][:2]) - begin) < 1e-6 * usual:
-            out[-1] = (out[-1][0], begin + length - out[-1][0], label)
-        else:
-            out.append((begin, length, label))
-    return out
+    return np.append(np.where((steps > 0) & (steps <= 3 * usual), steps, usual), usual)
 
 
 def axis_limit(values: Iterable[np.ndarray]) -> float | None:
@@ -268,12 +239,11 @@ def gripper_figure(bag: BagResult, drawn: Pens) -> Any | None:
 def _draw_lines(axis: Any, lines: Lines, drawn: Pens, most: int) -> None:
     """A line per method from zero up; outliers that would flatten the rest are arrows."""
     for place, (method, (t_s, values)) in enumerate(lines.items()):
-        pen, line = drawn[method], windows(t_s, values, most)
-        if not line.single:
-            shade = 0.5 / (1 + len(lines))  # of many lines, the shades must not hide the lines
-            axis.fill_between(line.t_s, line.low, line.high, color=pen.colour, alpha=shade, lw=0)
-        every = max(len(line.t_s) // 10, 1)  # about ten markers, not on those of the others
-        axis.plot(line.t_s, line.middle, color=pen.colour, linewidth=1.2, marker=pen.marker,
+        pen, (times, middle, low, high) = drawn[method], windows(t_s, values, most)
+        shade = 0.5 / (1 + len(lines))  # of many lines, the shades must not hide the lines
+        axis.fill_between(times, low, high, color=pen.colour, alpha=shade, lw=0)
+        every = max(len(times) // 10, 1)  # about ten markers, not on those of the others
+        axis.plot(times, middle, color=pen.colour, linewidth=1.2, marker=pen.marker,
                   markersize=4, markevery=(place * every // len(lines), every))  # fmt: skip
     top = axis_limit(values for _, values in lines.values())
     if top is not None:
@@ -306,24 +276,20 @@ def _draw_speed(axis: Any, every: Iterable[Series]) -> None:
         axis.set_yticks([])
         axis.text(0.5, 0.5, 'speed unknown', transform=axis.transAxes, ha='center', fontsize=9)
         return
-    line = windows(best.t_s, values, MOST_POINTS)
-    if not line.single:
-        axis.fill_between(line.t_s, line.low, line.high, color=_SPEED, alpha=0.2, linewidth=0)
-    axis.plot(line.t_s, line.middle, color=_SPEED, linewidth=1.2)
+    times, middle, low, high = windows(best.t_s, values, MOST_POINTS)
+    axis.fill_between(times, low, high, color=_SPEED, alpha=0.2, linewidth=0)
+    axis.plot(times, middle, color=_SPEED, linewidth=1.2)
     axis.set_ylim(bottom=0)
 
 
 def _draw_modes(axis: Any, series: Series) -> None:
-    stretches = runs(series.t_s, series.mode)
-    lengths = Counter[str]()
-    for _, length, mode in stretches:
-        lengths[mode] += length
-    for mode, _ in lengths.most_common():  # rare ones last: they stay on top
-        if not mode:
-            continue
-        bars = [(begin, length) for begin, length, label in stretches if label == mode]
+    bars: dict[str, list[tuple[float, float]]] = {}
+    for begin, length, mode in zip(series.t_s, durations(series.t_s), series.mode, strict=True):
+        if mode:
+            bars.setdefault(mode, []).append((begin, length))
+    for mode, spans in sorted(bars.items(), key=lambda item: -len(item[1])):  # rare ones on top
         # Without snapping and with a thin edge, queries narrower than a pixel are still seen.
-        axis.broken_barh(bars, (0, _MODE_HEIGHTS.get(mode, 1.0)), linewidth=0.3, snap=False,
+        axis.broken_barh(spans, (0, _MODE_HEIGHTS.get(mode, 1.0)), linewidth=0.3, snap=False,
                          color=MODE_COLOURS.get(mode, _OTHER_MODE))  # fmt: skip
     _mark_refusals(axis, series, 'black', height=0.5)
     axis.set_ylim(0, 1.08)

@@ -6,14 +6,14 @@ the executed steps. Everything else is compared step by step over whole chunks.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ...profiles import DELTA_POSE_NAMES
 from ..statistics import percentiles
-from .columns import Column, distribution, number, percent, shown, signed
+from .columns import Column, number, parts, percent, shown, signed
 
 AXES = DELTA_POSE_NAMES[:6]
 DEAD_BAND_MM, DEAD_BAND_DEG = 0.2, 0.1
@@ -38,10 +38,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class AxisError:
-    """Per step, mm or degrees.
-
-    :param bias: signed mean.
-    """
+    """Mean absolute and signed mean difference per step, mm or degrees."""
 
     mean_abs: float
     bias: float
@@ -65,20 +62,17 @@ class Flips:
     offset_ms: FlipOffset | None
 
 
-def mean_sign(agreement: dict[str, float | None]) -> float | None:
-    """Mean over the axes on which anything moved."""
+_FLIPS = 'changes of the gripper: of the method, of the other, paired; time between paired ones'
+
+
+def _mean_sign(agreement: dict[str, float | None]) -> str:
+    """Over the axes on which anything moved."""
     known = [ratio for ratio in agreement.values() if ratio is not None]
-    return sum(known) / len(known) if known else None
+    return percent(sum(known) / len(known) if known else None)
 
 
-def _offset(which: str) -> Column:
-    return Column(
-        'flips apart, ms',
-        'time between paired flips',
-        lambda flips: number(flips.offset_ms and getattr(flips.offset_ms, which)),
-        which,
-        'apart ms' if which == 'mean' else '',
-    )
+def _count_flips(flips: Flips) -> str:
+    return f'{flips.here}/{flips.there}/{flips.matched}'
 
 
 @dataclass(frozen=True)
@@ -86,115 +80,77 @@ class Comparison:
     """How far chunks are from those of another side, over the steps that both sides know.
 
     :param end_mm: of chunks that both sides know completely; None where there is none.
-    :param axes: axis -> error; :param sign_agreement: axis -> ratio, None where nothing moved.
+    :param sign_agreement: axis -> ratio, None where nothing moved.
     """
 
-    steps: int = shown(Column('steps', 'steps of chunks that were compared', str))
-    translation_mm: Spread = distribution(
-        'translation, mm',
-        'distance between the translations of a step',
-        mean='mm',
-        p50='',
-        p95='p95',
-        max='',
+    steps: int = shown(Column('steps of chunks that were compared', str))
+    translation_mm: Spread = shown(
+        *parts('distance between translations of a step', mean='mm', p50='', p95='p95', max='')
     )
-    rotation_deg: Spread = distribution(
-        'rotation, deg',
-        'angle between the rotations of a step',
-        mean='deg',
-        p50='',
-        p95='',
-        max='',
+    rotation_deg: Spread = shown(
+        *parts('angle between rotations of a step', mean='deg', p50='', p95='', max='')
     )
-    end_mm: Spread | None = distribution(
-        'end of chunk, mm',
-        'distance between the ends of the two chunks: sums of their translations',
-        mean='end mm',
-        p95='',
-        max='',
+    end_mm: Spread | None = shown(
+        *parts('distance between the ends of whole chunks', mean='end mm', p95='', max='')
     )
     axes: dict[str, AxisError]
     sign_agreement: dict[str, float | None] = shown(
-        Column(
-            'sign, %',
-            'steps that move the same way along an axis, of those where both move; mean of axes',
-            lambda agreement: percent(mean_sign(agreement)),
-            short='sign %',
-        )
+        Column('same direction, of steps where both move', _mean_sign, '%', 'sign %')
     )
     gripper_agreement: float = shown(
-        Column(
-            'gripper, %',
-            'steps on which both want the gripper open, or both closed',
-            percent,
-            'agree',
-            'grip %',
-        )
+        Column('steps on which both want the gripper open, or both closed', percent, '%', 'grip %')
     )
     flips: Flips = shown(
-        Column(
-            'gripper flips',
-            'changes between open and closed: of the method, of the other, and paired',
-            lambda flips: f'{flips.here}/{flips.there}/{flips.matched}',
-            'here/there/both',
-            'flips',
-        ),
-        _offset('mean'),
-        _offset('p95'),
+        Column(_FLIPS, _count_flips, 'here/there/paired', 'flips'),
+        Column(_FLIPS, lambda f: number(f.offset_ms and f.offset_ms.mean), 'mean ms', 'apart ms'),
+        Column(_FLIPS, lambda f: number(f.offset_ms and f.offset_ms.p95), 'p95 ms'),
     )
 
 
-def _axis_columns() -> tuple[Column, ...]:
-    def error(axis: str) -> Column:
-        def cell(comparison: Comparison) -> str:
-            found = comparison.axes[axis]
-            return f'{number(found.mean_abs)} ({signed(found.bias)})'
+def _error_cell(comparison: Comparison, axis: str) -> str:
+    found = comparison.axes[axis]
+    return f'{number(found.mean_abs)} ({signed(found.bias)})'
 
-        unit = 'deg' if axis in AXES[3:] else 'mm'
-        meaning = 'mean absolute difference and mean difference per step'
-        return Column(f'error (bias), {unit}', meaning, cell, axis.removeprefix('delta_'))
 
-    def sign(axis: str) -> Column:
-        return Column(
-            'sign agreement, %',
-            'steps that move the same way, of those where both move',
-            lambda comparison: percent(comparison.sign_agreement[axis]),
+AXIS_COLUMNS = (
+    *(
+        Column(
+            'mean absolute difference and mean difference per step',
+            partial(_error_cell, axis=axis),
             axis.removeprefix('delta_'),
+            group=f'error (bias), {"deg" if axis in AXES[3:] else "mm"}',
         )
-
-    return (*map(error, AXES), *map(sign, AXES))
-
-
-AXIS_COLUMNS = _axis_columns()
+        for axis in AXES
+    ),
+    *(
+        Column(
+            'steps that move the same way, of those where both move',
+            lambda comparison, axis=axis: percent(comparison.sign_agreement[axis]),
+            axis.removeprefix('delta_'),
+            group='sign agreement, %',
+        )
+        for axis in AXES
+    ),
+)
 """Per axis of the base frame; cells take a comparison."""
 
 
 @dataclass(frozen=True)
 class Borders:
-    """Change of a step's translation from step to step.
+    """Change of a step's translation where a chunk replaces another, and inside of chunks.
 
     :param jerk_m_s3: third difference of the position over the control period, where it spans a
         border.
     """
 
-    borders: int = shown(
-        Column('borders', 'places where a chunk replaces the one before it', str, short='borders')
+    borders: int = shown(Column('places where a chunk replaces another', str, short='borders'))
+    jump_mm: Percentiles | None = shown(
+        *parts('change of the step translation at borders', p50='border mm', p95='')
     )
-    jump_mm: Percentiles | None = distribution(
-        'at borders, mm',
-        'change of the step translation where a chunk replaces another',
-        p50='border mm',
-        p95='',
+    inside_mm: Percentiles | None = shown(
+        *parts('change of the step translation inside chunks', p50='inside', p95='')
     )
-    inside_mm: Percentiles | None = distribution(
-        'inside chunks, mm',
-        'change of the step translation from step to step',
-        p50='inside',
-        p95='',
-    )
-    jerk_m_s3: Percentiles | None = distribution(
-        'jerk at borders, m/s³', 'the change at borders as jerk', p50='', p95=''
-    )
+    jerk_m_s3: Percentiles | None = shown(*parts('jerk at borders', p50='', p95=''))
 
 
 @dataclass(frozen=True, eq=False)

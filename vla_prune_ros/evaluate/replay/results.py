@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .columns import NOTHING, Column, counts, distribution, number, shown
+from .columns import NOTHING, Column, counts, parts, shown
 from .metrics import (
     Borders,
     ChunkSeries,
@@ -24,15 +24,15 @@ from .metrics import (
 )
 from .records import Recording, ReplayedQuery
 
-_MODES = ('dense', 'coarse', 'fine')
+_MODES = 'dense/coarse/fine'
 
 
 def _mode_percentages(modes: Mapping[str, int]) -> str:
-    total = sum(modes.values())
+    total, named = sum(modes.values()), _MODES.split('/')
     if not total:
         return NOTHING
-    text = '/'.join(f'{100 * modes.get(mode, 0) / total:.0f}' for mode in _MODES)
-    others = {mode: count for mode, count in modes.items() if mode not in _MODES}
+    text = '/'.join(f'{100 * modes.get(mode, 0) / total:.0f}' for mode in named)
+    others = {mode: count for mode, count in modes.items() if mode not in named}
     return f'{text}, {counts(others)}' if others else text
 
 
@@ -54,37 +54,22 @@ class MethodRow:
     """One method on one bag, or on all of them."""
 
     method: str
-    queries: int = shown(Column('queries', 'times the policy was asked', str, short='queries'))
+    queries: int = shown(Column('times the policy was asked', str, short='queries'))
     refused: int = shown(
-        Column(
-            'refused',
-            'queries whose input or answer the guard refused: they gave no chunk',
-            str,
-            short='refused',
-        )
+        Column('queries that gave no chunk: input or answer was refused', str, short='refused')
     )
-    refusals: dict[str, int] = shown(Column('why refused', 'refusals by reason', counts))
+    refusals: dict[str, int] = shown(Column('refusals by reason', counts))
     visual_tokens: float | None = shown(
-        Column(
-            'visual tokens',
-            'tokens of all cameras that reach the last layer, mean of the queries',
-            number,
-            short='tokens',
-        )
+        Column('tokens of all cameras that reach the last layer, mean', short='tokens')
     )
     modes: dict[str, int] = shown(
         Column(
-            'dense/coarse/fine, %',
-            'how many of the queries ran in each mode of the method',
-            _mode_percentages,
-            short='dense/coarse/fine %',
+            'queries in each mode of the method', _mode_percentages, f'{_MODES} %', f'{_MODES} %'
         )
     )
-    latency_ms: Percentiles | None = distribution(
-        'latency, ms', 'time of a query', p50='ms p50', p95='p95'
-    )
-    refresh_ms: Percentiles | None = distribution(
-        'refresh, ms', 'dense pass after a query, not in the latency', p50='refresh', p95=''
+    latency_ms: Percentiles | None = shown(*parts('time of a query', p50='ms p50', p95='p95'))
+    refresh_ms: Percentiles | None = shown(
+        *parts('dense pass after a query, not in the latency', p50='refresh', p95='')
     )
     versus_dense: Comparison | None
     versus_recorded: Comparison | None
