@@ -1,6 +1,8 @@
 """The result of ``vla-prune evaluate`` as pictures: success over tokens, and modes over time."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,16 @@ def plot_success(result: Mapping[str, Any], path: Path) -> None:
 
     One picture per task, or one over all tasks and each of them where there are several.
 
-    :param result: as :func:`~.closed_loop.run_evaluate` gives it.
+    :param result: as ``vla-prune evaluate`` writes it.
     :raises VlaPruneError: matplotlib is not installed.
     """
-    make_figure = figure_class()
     rows = [row for row in result['rows'] if row['queries']]
     tasks = list(dict.fromkeys(row['task'] for row in rows))
     tasks.sort(key=lambda task: task != 'all')
     columns = min(len(tasks), 3) or 1
     lines = -(-len(tasks) // columns) or 1
     size = (_WIDTH, 0.9 + 2.7 * lines)
-    figure = make_figure(figsize=size)
+    figure = figure_class()(figsize=size)
     axes = figure.subplots(lines, columns, squeeze=False, sharey=True)
     for axis in axes.flat[len(tasks) :]:
         axis.set_visible(False)
@@ -50,13 +51,12 @@ def plot_modes(episodes: Mapping[EpisodeKey, EpisodeResult], path: Path, most: i
     :param most: columns at most.
     :raises VlaPruneError: matplotlib is not installed.
     """
-    make_figure = figure_class()
     methods = list(dict.fromkeys(key.method for key in episodes))
     shown = _common(episodes, methods)[:most]
     if not shown:
         return
     size = (_WIDTH, 0.8 + 1.5 * len(methods))
-    figure = make_figure(figsize=size)
+    figure = figure_class()(figsize=size)
     axes = figure.subplots(len(methods), len(shown), squeeze=False, sharex='col', sharey=True)
     fastest = max((q.motion_m_s or 0.0 for e in episodes.values() for q in e.queries), default=0.0)
     for line, method in zip(axes, methods, strict=True):
@@ -118,22 +118,13 @@ def _modes_axis(axis: Any, episode: EpisodeResult, fastest: float) -> None:
 def _common(
     episodes: Mapping[EpisodeKey, EpisodeResult], methods: Sequence[str]
 ) -> list[tuple[str, int]]:
-    """Task and seed of the episodes that every method has queries of, in order; tasks take
-    turns."""
-    names = dict.fromkeys((key.task, key.seed) for key in episodes)
-    whole = [
-        name
-        for name in names
-        if all(
-            (key := EpisodeKey(m, *name)) in episodes and episodes[key].queries for m in methods
-        )
-    ]
-    turn: dict[str, int] = {}
-    order = []
-    for task, seed in sorted(whole, key=lambda name: name[1]):
-        turn[task] = turn.get(task, -1) + 1
-        order.append((turn[task], task, seed))
-    return [(task, seed) for _, task, seed in sorted(order, key=lambda entry: entry[0])]
+    """Task and seed of the episodes that every method has queries of; tasks take turns."""
+    ran = Counter((key.task, key.seed) for key, episode in episodes.items() if episode.queries)
+    by_task: dict[str, list[tuple[str, int]]] = {}
+    for name in sorted(ran, key=lambda name: name[1]):
+        if ran[name] == len(methods):
+            by_task.setdefault(name[0], []).append(name)
+    return [name for turn in zip_longest(*by_task.values()) for name in turn if name]
 
 
 def _mode_handles(fastest: float) -> list[Any]:

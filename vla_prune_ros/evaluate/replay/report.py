@@ -16,7 +16,7 @@ from . import columns
 from .columns import Column, columns_of
 from .figures import MOST_ERRORS, MOST_POINTS, bag_figures, pens
 from .metrics import AXIS_COLUMNS, Borders, Comparison
-from .results import BagResult, MethodRow, ReplayResult
+from .results import BagResult, MethodRow, Moment, ReplayResult
 from .thumbnails import overlay_uri
 
 # What HTML forbids in text: control characters, and halves of pairs from undecodable file names.
@@ -60,13 +60,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """What a method kept; no ``image`` where it gave no answer."""
+    """What a method kept: ``'fine, 64/256'``; no ``image`` where it gave no answer."""
 
     method: str
     image: str
-    mode: str
-    kept: int
-    patches: int
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -216,25 +214,19 @@ def _bag(bag: BagResult, colours: Mapping[str, str], alone: bool) -> BagSection:
         tables=() if alone else _tables(bag.rows, colours),
         figures=figures,
         no_figures=missing,
-        thumbnails=tuple(
-            ThumbnailRow(
-                t_s=moment.t_s,
-                camera=moment.camera,
-                thumbnails=tuple(
-                    Thumbnail(
-                        method=method,
-                        image=overlay_uri(moment.image, kept) if kept else '',
-                        mode=moment.mode.get(method, ''),
-                        kept=kept.count('1'),
-                        patches=len(kept),
-                    )
-                    for method in colours
-                    for kept in [moment.kept.get(method, '')]
-                ),
-            )
-            for moment in bag.strip
-        ),
+        thumbnails=tuple(_thumbnails(moment, list(colours)) for moment in bag.strip),
     )
+
+
+def _thumbnails(moment: Moment, methods: Sequence[str]) -> ThumbnailRow:
+    def thumbnail(method: str) -> Thumbnail:
+        kept = moment.kept.get(method, '')
+        if not kept:
+            return Thumbnail(method, image='', caption='')
+        caption = f'{moment.mode[method]}, {kept.count("1")}/{len(kept)}'
+        return Thumbnail(method, image=overlay_uri(moment.image, kept), caption=caption)
+
+    return ThumbnailRow(moment.t_s, moment.camera, tuple(map(thumbnail, methods)))
 
 
 def _leaves(of: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:

@@ -1,7 +1,4 @@
-"""``vla-prune replay``: methods on bags, spread over processes or machines, resumable.
-
-What must be right before a bag is opened: a long replay fails in its first seconds or not.
-"""
+"""``vla-prune replay``: methods on bags, spread over processes or machines, resumable."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -13,7 +10,6 @@ from typing import Protocol
 from ...bags.events import Due
 from ...bags.reader import Bag, find_bags
 from ...errors import DataError, ProfileError, VlaPruneError
-from ...profiles import Profile
 from ..machine import checkpoint_card, installed, machine, versions
 from ..methods import Method, parse_methods
 from ..pool import run_jobs
@@ -28,11 +24,18 @@ from .thumbnails import thumbnails
 def check_replay(setting: ReplaySetting, methods: Iterable[Method]) -> None:
     """Check all that a replay depends on beside bags, device and dtype, which are the workers'.
 
+    A long replay fails in its first seconds or not.
+
     :raises ProfileError: profile, period, a parameter of the robot or a pruning knob is not
         usable.
     :raises CheckpointError: a checkpoint is broken, or its weights do not suit the method.
     :raises DataError: the topics file cannot be read.
     """
+    from ...engine.load import pruner_target
+    from ...model.checkpoint import find_variant, read_size
+    from ...pruning.registry import build_pruner
+    from ...pruning.trained import read_trained
+
     profile, robot = setting.load_profile(), setting.robot
     if profile.action_kind != 'delta_pose':
         raise ProfileError(
@@ -42,20 +45,10 @@ def check_replay(setting: ReplaySetting, methods: Iterable[Method]) -> None:
     setting.check()
     Due(profile, robot.wiring(), setting.period_s)
     robot.motion()
-    for method in methods:
-        _check_method(method, profile)
-
-
-def _check_method(method: Method, profile: Profile) -> None:
-    """What :func:`~vla_prune_ros.load_policy` finds out before it reads the weights."""
-    from ...engine.load import pruner_target
-    from ...model.checkpoint import find_variant, read_size
-    from ...pruning.registry import build_pruner
-    from ...pruning.trained import read_trained
-
-    folder = method.folder
-    size = read_size(folder, profile, find_variant(folder, profile))
-    build_pruner(method.pruning, pruner_target(profile, size, read_trained(folder)))
+    for method in methods:  # what load_policy finds out before it reads the weights
+        size = read_size(method.folder, profile, find_variant(method.folder, profile))
+        target = pruner_target(profile, size, read_trained(method.folder))
+        build_pruner(method.pruning, target)
 
 
 DENSE = 'dense'
@@ -86,17 +79,14 @@ class ReplayOptions:
 class Watch(Protocol):
     """Is told what happens while a replay runs."""
 
-    def reading(self, bags: int) -> None:
-        """So many bags are to be read through."""
+    def reading(self, bags: int) -> None: ...
 
-    def scanned(self, name: str, recording: Recording | None, problem: str) -> None:
-        """A bag was read through, or could not be."""
+    def scanned(self, name: str, recording: Recording | None, problem: str) -> None: ...
 
     def begin(self, jobs: Sequence[tuple[ReplayJob, int]]) -> None:
-        """These methods are to run on these bags, each with so many queries."""
+        """:param jobs: methods that run on bags, each with so many queries."""
 
-    def ended(self, job: ReplayJob) -> None:
-        """One of them is done."""
+    def ended(self, job: ReplayJob) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +127,13 @@ def run_replay(options: ReplayOptions, watch: Watch) -> ReplayRun:
     answers: dict[tuple[Path, str], tuple[ReplayedQuery, ...]] = {}
     running = run_jobs(ReplayWorker, jobs, setting, options.workers, options.ray)
     with closing(running) as outcomes:
-        for outcome in _finished(outcomes):
+        for outcome in outcomes:
+            if outcome.answers is None:
+                raise VlaPruneError(*(outcome.wrong or ('a job gave nothing', 'run it again')))
+            stored = ReplayStore(outcome.job.folder).answers(outcome.job.key)
+            if stored.done() is None:  # it ran on another machine
+                stored.begin(outcome.answers)
+                stored.end()
             answers[outcome.job.bag, outcome.job.method.name] = outcome.answers
             watch.ended(outcome.job)
     bags = tuple(_with_thumbnails(_bag(scans[p], methods, answers), setting) for p in paths)
@@ -160,21 +156,9 @@ def _scan(
         for outcome in chain(gone, outcomes):
             if outcome.recording is not None:  # where it was read on another machine
                 ReplayStore(outcome.job.folder).put_recording(outcome.job.key, outcome.recording)
-            said = '; '.join(outcome.wrong or ())
-            watch.scanned(outcome.job.folder.name, outcome.recording, said)
+            problem = '; '.join(outcome.wrong or ())
+            watch.scanned(outcome.job.folder.name, outcome.recording, problem)
             yield outcome
-
-
-def _finished(outcomes: Iterable[ReplayOutcome]) -> Iterator[ReplayOutcome]:
-    """Answers, each on this machine's disk as well."""
-    for outcome in outcomes:
-        if outcome.answers is None:
-            raise VlaPruneError(*(outcome.wrong or ('a job gave nothing', 'run it again')))
-        stored = ReplayStore(outcome.job.folder).answers(outcome.job.key)
-        if stored.done() is None:
-            stored.begin(outcome.answers)
-            stored.end()
-        yield outcome
 
 
 def _bag(
