@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 NOTHING = '-'
-_UNITS = {'_m_s3': 'm/s³', '_mm': 'mm', '_ms': 'ms', '_deg': 'deg'}
+_UNITS = {'_m_s3': 'm/s³', '_mm': 'mm', '_ms': 'ms', '_deg': 'deg', '_agreement': '%'}
 
 
 def number(value: float | None) -> str:

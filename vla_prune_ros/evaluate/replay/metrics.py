@@ -95,15 +95,15 @@ class Comparison:
     )
     axes: dict[str, AxisError]
     sign_agreement: dict[str, float | None] = shown(
-        Column('same direction, of steps where both move', _mean_sign, '%', 'sign %')
+        Column('same direction, of steps where both move', _mean_sign, short='sign %')
     )
     gripper_agreement: float = shown(
-        Column('steps on which both want the gripper open, or both closed', percent, '%', 'grip %')
+        Column('steps on which both want the gripper open or closed', percent, short='grip %')
     )
     flips: Flips = shown(
         Column(_FLIPS, _count_flips, 'here/there/paired', 'flips'),
-        Column(_FLIPS, lambda f: number(f.offset_ms and f.offset_ms.mean), 'mean ms', 'apart ms'),
-        Column(_FLIPS, lambda f: number(f.offset_ms and f.offset_ms.p95), 'p95 ms'),
+        Column(_FLIPS, lambda f: number(f.offset_ms and f.offset_ms.mean), 'mean, ms', 'apart ms'),
+        Column(_FLIPS, lambda f: number(f.offset_ms and f.offset_ms.p95), 'p95, ms'),
     )
 
 
