@@ -110,7 +110,9 @@ def convert(value: Any, hint: Any) -> Any:
         return Path(value).expanduser()
     elif is_dataclass(hint) and isinstance(value, Mapping):
         return from_mapping(hint, value, hint.__name__)
-    elif origin in (Mapping, dict) or hint in (Mapping, dict):
+    elif origin in (Mapping, dict) and isinstance(value, Mapping):
+        return {convert(k, args[0]): convert(v, args[1]) for k, v in value.items()}
+    elif hint in (Mapping, dict):
         good = isinstance(value, Mapping)
     else:
         good = (

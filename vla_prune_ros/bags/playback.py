@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from .reader import TEXT, Bag, BagMessage, storage_files
+from .reader import TEXT_TYPE, Bag, BagMessage, storage_files, type_store
 
 JUMP_NS = 1_000_000_000
 """A pause of the recording from which on it counts as a jump of time, as in a replay without ROS
@@ -98,9 +98,7 @@ class Serializer:
         first = storage_files(path)[0] if path.is_dir() else path
         self._convert: Callable[[bytes, str], Any] | None = None
         if first.suffix == '.bag':
-            from rosbags.typesys import Stores, get_typestore
-
-            self._convert = get_typestore(Stores.ROS2_HUMBLE).ros1_to_cdr
+            self._convert = type_store().ros1_to_cdr
 
     def cdr(self, message: BagMessage, stamp_ns: int | None = None) -> bytes:
         """Serialised message.
@@ -114,7 +112,7 @@ class Serializer:
         raw = message.raw
         if self._convert is not None:
             raw = bytes(self._convert(raw, message.type))
-        if message.type == TEXT:
+        if message.type == TEXT_TYPE:
             return raw
         if stamp_ns is None and not any(raw[_HEADER_STAMP : _HEADER_STAMP + 8]):
             stamp_ns = message.stamp_ns
@@ -122,7 +120,7 @@ class Serializer:
 
 
 class LaterBag(Bag):
-    """A bag without its first seconds; what was latched is said again at the new beginning.
+    """A bag without its first seconds; what was latched is repeated at the new beginning.
 
     :param topics: those that are going to be read.
     :param offset_s: seconds after the first message of these, by receipt.
@@ -131,7 +129,7 @@ class LaterBag(Bag):
     """
 
     def __init__(
-        self, path: 'str | Path', topics: Iterable[str], offset_s: float, latched: str = ''
+        self, path: str | Path, topics: Iterable[str], offset_s: float, latched: str = ''
     ) -> None:
         super().__init__(path)
         self._latched, self._begin_ns, wanted = latched, 0, set(topics)

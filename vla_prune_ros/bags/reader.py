@@ -1,21 +1,21 @@
-"""The storage files of a bag: which they are, and how each is opened, whole or in part.
-
-Recorded bags as ordered messages, without ROS: rosbag2 (sqlite3 and MCAP) and ROS 1.
+"""Recorded bags as messages in order, without ROS: rosbag2 (sqlite3 and MCAP) and ROS 1.
 
 Each storage file is opened by itself, so that a bag reads the same with and without its
-``metadata.yaml``; a file that ``rosbags`` refuses is read as far as it goes. Nothing is decoded
-before somebody asks, and a message that was seen once is found again by its place.
+``metadata.yaml``; what ``rosbags`` refuses is read by :mod:`.recovery`, as far as it goes. Nothing
+is decoded before somebody asks, and a message that was seen once is found again by its place.
 """
 
 import heapq
 import re
 import shutil
 import struct
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -23,132 +23,23 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 
 from ..errors import DataError, InputRefused
-from .recovery import CutMcap, CutSqlite, Storage
+from .recovery import RECOVERIES, RecoveredFile, Storage
 
 FILES = ('.mcap', '.db3', '.bag')
 """Endings of storage files; ``.zstd`` may follow."""
 
 METADATA = 'metadata.yaml'
 
-_ZSTD = b'\x28\xb5\x2f\xfd'
-_Value = TypeVar('_Value')
-_CUT = {'.mcap': CutMcap, '.db3': CutSqlite}
-
-
-def is_storage(path: Path) -> bool:
-    """Whether a file's name is that of a storage file."""
-    return Path(path.name.removesuffix('.zstd')).suffix in FILES
-
-
-def storage_files(folder: Path) -> list[Path]:
-    """Storage files in a folder, by the number in their names: ``bag_2`` before ``bag_10``."""
-    return sorted(
-        (p for p in folder.iterdir() if p.is_file() and is_storage(p)),
-        key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r'(\d+)', p.name)],
-    )
-
-
-def listed(folder: Path) -> list[str]:
-    """File names in metadata.yaml; none where it is missing or broken, for nothing needs it."""
-    try:
-        data = yaml.safe_load((folder / METADATA).read_text(encoding='utf-8'))
-        names = data['rosbag2_bagfile_information']['relative_file_paths']
-        return [Path(str(name)).name for name in names]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
-        return []
-
-
-def find_bags(path: 'str | Path') -> list[Path]:
-    """The bags below a path, in order of name: itself where it is one.
-
-    A folder is a bag where it holds ``metadata.yaml``, or storage files with its own name in front
-    (a split bag of a recorder that was killed); every other storage file is a bag of its own.
-    """
-    path = Path(path).expanduser()
-    if not path.is_dir() or (path / METADATA).exists():
-        return [path]
-    files = storage_files(path)
-    if files and all(p.name.startswith(path.name + '_') for p in files):
-        return [path]
-    return files + [b for d in sorted(path.iterdir()) if d.is_dir() for b in find_bags(d)]
-
-
-def open_storage(path: Path) -> Storage:
-    """One file through ``rosbags``.
-
-    :raises Exception: whatever ``rosbags`` and the libraries under it raise.
-    """
-    if path.suffix == '.bag':
-        from rosbags.rosbag1 import Reader as Reader1
-
-        old: Any = Reader1(path)
-        old.open()
-        return old
-    from rosbags.rosbag2 import Reader as Reader2
-
-    reader: Any = Reader2(path)
-    reader.open()
-    if path.suffix == '.mcap' and not reader.storage.chunks:
-        # Each reading would walk through the whole file, and two at once would meet.
-        reader.close()
-        raise ValueError('no index')
-    return reader
-
-
-def recover(path: Path) -> 'CutMcap | CutSqlite | None':
-    """What is left of a file that :func:`open_storage` refused; None where nothing is."""
-    try:
-        return _CUT[path.suffix](path)
-    except Exception:  # not even its head is what it should be, or there is no such reader
-        return None
-
-
-def rows(
-    storage: Storage, topics: set[str], start: int | None, stop: int | None
-) -> Iterator[tuple[str, int, bytes]]:
-    """Topic, time of receipt in ns and serialised message, by receipt, of some topics."""
-    wanted = [c for c in storage.connections if c.topic in topics]
-    if wanted:  # no connection would mean all to rosbags
-        for channel, receipt_ns, raw in storage.messages(wanted, start, stop):
-            yield channel.topic, receipt_ns, raw
-
-
-def unpack(path: Path, stack: ExitStack) -> Path:
-    """A compressed file, unpacked for as long as the stack is open."""
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='vla_prune_bag_'))
-    out = Path(folder) / path.stem
-    with _zstd().open(path, 'rb') as packed, out.open('wb') as file:
-        shutil.copyfileobj(packed, file)
-    return out
-
-
-def decompressed(raw: bytes) -> bytes:
-    """A message without the compression that a recorder may have put on each."""
-    return _zstd().decompress(raw) if raw[:4] == _ZSTD else bytes(raw)
-
-
-def line(error: Exception) -> str:
-    """The first line of an error, or its kind."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _zstd() -> Any:
-    try:
-        from compression import zstd
-    except ImportError:  # before Python 3.14
-        from backports import zstd
-    return zstd
-
-
-IMAGES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
-POSE, JOINTS = 'geometry_msgs/msg/PoseStamped', 'sensor_msgs/msg/JointState'
-TEXT, TWIST = 'std_msgs/msg/String', 'geometry_msgs/msg/TwistStamped'
-TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
-TYPES = (*IMAGES, POSE, JOINTS, TEXT, TWIST, TRAJECTORY)
+IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+POSE_TYPE, JOINTS_TYPE = 'geometry_msgs/msg/PoseStamped', 'sensor_msgs/msg/JointState'
+TEXT_TYPE, TWIST_TYPE = 'std_msgs/msg/String', 'geometry_msgs/msg/TwistStamped'
+TRAJECTORY_TYPE = 'trajectory_msgs/msg/JointTrajectory'
+TYPES = (*IMAGE_TYPES, POSE_TYPE, JOINTS_TYPE, TEXT_TYPE, TWIST_TYPE, TRAJECTORY_TYPE)
 """Message types that are read; topics of other types are listed and left alone."""
 
-
-_OPENING = ''  # a row before the first of a file, so that no file is read before its time
+_ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
+_Value = TypeVar('_Value')
+_Row = tuple[str, int, bytes]  # topic, time of receipt, serialised message
 
 
 class Topic(NamedTuple):
@@ -184,12 +75,10 @@ class BagMessage:
 
     @property
     def topic(self) -> str:
-        """Its topic."""
         return self.place.topic
 
     @property
     def receipt_ns(self) -> int:
-        """When the recorder received it."""
         return self.place.receipt_ns
 
     def message(self) -> Any:
@@ -232,7 +121,7 @@ class Bag:
         not installed.
     """
 
-    def __init__(self, path: 'str | Path') -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
         self.unstamped: set[str] = set()
         """Topics with a message, of those read so far, whose header stamp is zero."""
@@ -244,7 +133,11 @@ class Bag:
         except BaseException:
             self.close()
             raise
-        self.topics = self._count()
+        counts: dict[str, Topic] = {}
+        for c in (c for _, storage in self._storages for c in storage.connections):
+            before = counts.get(c.topic, Topic(c.msgtype, 0))
+            counts[c.topic] = Topic(before.type, before.count + c.msgcount)
+        self.topics = dict(sorted(counts.items()))
         """Topic -> type and number of messages, in order of name."""
 
     def __enter__(self) -> 'Bag':
@@ -254,7 +147,6 @@ class Bag:
         self.close()
 
     def close(self) -> None:
-        """Let go of the files."""
         for _, storage in self._storages:
             storage.close()
         self._storages.clear()
@@ -263,7 +155,7 @@ class Bag:
     @property
     def lost(self) -> list[str]:
         """What could not be read, one line each; grows while messages are read."""
-        cut = [s.lost for _, s in self._storages if isinstance(s, CutMcap | CutSqlite) and s.lost]
+        cut = [s.lost for _, s in self._storages if isinstance(s, RecoveredFile) and s.lost]
         return list(dict.fromkeys([*self._lost, *cut]))
 
     def require(self, topic: str, types: Collection[str] = TYPES) -> None:
@@ -295,12 +187,11 @@ class Bag:
         for topic in wanted:
             self.require(topic)
         streams = [self._stream(i, wanted, start_ns, stop_ns) for i in range(len(self._storages))]
-        merged = heapq.merge(*streams, key=lambda row: row[1])
         together: list[BagMessage] = []
         numbers: Counter[str] = Counter()
         now_ns: int | None = None
-        for topic, receipt_ns, raw in merged:
-            if topic is _OPENING:
+        for topic, receipt_ns, raw in heapq.merge(*streams, key=lambda row: row[1]):
+            if not topic:
                 continue
             if receipt_ns != now_ns:
                 yield from sorted(together, key=_by_stamp)
@@ -316,50 +207,54 @@ class Bag:
 
         :raises DataError: it is not there any more.
         """
-        streams = (
-            self._stream(i, {place.topic}, place.receipt_ns, place.receipt_ns + 1)
-            for i in range(len(self._storages))
-        )
-        found = (raw for stream in streams for topic, _, raw in stream if topic is not _OPENING)
-        for nth, raw in enumerate(found):
-            if nth == place.nth:
-                message = self._message(place, raw)
-                if message is not None:
-                    return message
+        start, stop = place.receipt_ns, place.receipt_ns + 1
+        streams = (self._stream(i, {place.topic}, start, stop) for i in range(len(self._storages)))
+        found = (raw for stream in streams for topic, _, raw in stream if topic)
+        for raw in islice(found, place.nth, place.nth + 1):
+            message = self._message(place, raw)
+            if message is not None:
+                return message
         raise DataError(f'bag {self.path} has no message at {place}', 'was it written to since?')
 
     def _stream(
         self, number: int, topics: set[str], start: int | None, stop: int | None
-    ) -> Iterator[tuple[str, int, bytes]]:
+    ) -> Iterator[_Row]:
         path, storage = self._storages[number]
-        yield _OPENING, storage.start_time, b''
+        # A row without a topic before the first of a file: merging reads no file before its time.
+        yield '', storage.start_time, b''
         last, given = start, 0  # what comes again where the file has to be opened anew
         try:
-            for row in rows(storage, topics, start, stop):
+            for row in _rows(storage, topics, start, stop):
                 last, given = row[1], given + 1 if row[1] == last else 1
                 yield row
         except Exception as error:  # rosbags, SQLite and decompressors each have their own
-            damage = f'{path.name} is damaged ({line(error)})'
-            rest = None if isinstance(storage, CutMcap | CutSqlite) else recover(path)
+            rest = None if isinstance(storage, RecoveredFile) else _recover(path)
             if rest is None or not rest.lost:
-                self._lost[damage] = None
+                self._lost[f'{path.name} is damaged ({_first_line(error)})'] = None
             if rest is not None:
                 storage.close()
                 self._storages[number] = path, rest
-                yield from islice(rows(rest, topics, last, stop), given, None)
+                yield from islice(_rows(rest, topics, last, stop), given, None)
 
     def _message(self, place: Place, raw: bytes) -> BagMessage | None:
         kind = self.topics[place.topic].type
         try:
-            raw = decompressed(raw)
-            stamp_ns = 0 if kind == TEXT else self._stamp(raw)
+            if raw[:4] == _ZSTD_MAGIC:  # a recorder may have compressed each message
+                raw = _zstd().decompress(raw)
+            stamp_ns = 0 if kind == TEXT_TYPE else self._stamp(raw)
         except Exception:
-            where = f'{place.topic}: a damaged message, received at {place.receipt_ns} ns'
-            self._lost[where] = None
+            damage = f'{place.topic}: a damaged message, received at {place.receipt_ns} ns'
+            self._lost[damage] = None
             return None
-        if stamp_ns == 0 and kind != TEXT:
+        if stamp_ns == 0 and kind != TEXT_TYPE:
             self.unstamped.add(place.topic)
-        return BagMessage(kind, place, stamp_ns or place.receipt_ns, raw, self._deserialize)
+        return BagMessage(
+            type=kind,
+            place=place,
+            stamp_ns=stamp_ns or place.receipt_ns,
+            raw=bytes(raw),
+            _deserialize=self._deserialize,
+        )
 
     def _stamp(self, raw: bytes) -> int:
         """Header stamp, without deserialising an image: behind CDR's head, or ROS 1's sequence."""
@@ -367,34 +262,29 @@ class Bag:
         seconds, nanoseconds = struct.unpack_from('<iI' if little else '>iI', raw, 4)
         return seconds * 1_000_000_000 + nanoseconds
 
-    def _count(self) -> dict[str, Topic]:
-        counts: dict[str, Topic] = {}
-        for _, storage in self._storages:
-            for c in storage.connections:
-                before = counts.get(c.topic, Topic(c.msgtype, 0))
-                counts[c.topic] = Topic(before.type, before.count + c.msgcount)
-        return dict(sorted(counts.items()))
-
     def _open(self) -> None:
-        try:
-            from rosbags.typesys import Stores, get_typestore
-        except ImportError:
-            raise DataError(
-                'rosbags is not installed, no bag can be read', "pip install 'vla_prune_ros[bags]'"
-            ) from None
         files = self._files()
+        self._ros1 = files[0].suffix == '.bag'
+        store = type_store(self._ros1)
+        self._deserialize: Callable[[bytes, str], Any] = (
+            store.deserialize_ros1 if self._ros1 else store.deserialize_cdr
+        )
         for path in files:
-            self._open_file(path)
+            try:
+                if path.suffix == '.zstd':
+                    path = _unpack(path, self._stack)
+                self._storages.append((path, _open_storage(path)))
+            except Exception as error:
+                rest = _recover(path)
+                if rest is None:
+                    self._lost[f'{path.name} cannot be read ({_first_line(error)})'] = None
+                else:
+                    self._storages.append((path, rest))
         if not self._storages:
             raise DataError(
                 f'bag {self.path} cannot be read: {"; ".join(self.lost)}',
                 'record it again; for ROS 1 try `rosbag reindex`',
             )
-        self._ros1 = files[0].suffix == '.bag'
-        store = get_typestore(Stores.ROS1_NOETIC if self._ros1 else Stores.ROS2_HUMBLE)
-        self._deserialize: Callable[[bytes, str], Any] = (
-            store.deserialize_ros1 if self._ros1 else store.deserialize_cdr
-        )
 
     def _files(self) -> list[Path]:
         if not self.path.exists():
@@ -405,23 +295,118 @@ class Bag:
                 f'{self.path} is no bag',
                 f'give a file, or a folder of files, {" or ".join(FILES)}',
             )
-        for name in listed(self.path):
+        for name in _listed(self.path):
             if not (self.path / name).exists():
                 self._lost[f'{name} is named in metadata.yaml and missing'] = None
         return found
 
-    def _open_file(self, path: Path) -> None:
-        try:
-            if path.suffix == '.zstd':
-                path = unpack(path, self._stack)
-            self._storages.append((path, open_storage(path)))
-        except Exception as error:
-            rest = recover(path)
-            if rest is None:
-                self._lost[f'{path.name} cannot be read ({line(error)})'] = None
-            else:
-                self._storages.append((path, rest))
+
+def find_bags(path: str | Path) -> list[Path]:
+    """The bags below a path, in order of name: itself where it is one.
+
+    A folder is a bag where it holds ``metadata.yaml``, or storage files with its own name in front
+    (a split bag of a recorder that was killed); every other storage file is a bag of its own.
+    """
+    path = Path(path).expanduser()
+    if not path.is_dir() or (path / METADATA).exists():
+        return [path]
+    files = storage_files(path)
+    if files and all(p.name.startswith(path.name + '_') for p in files):
+        return [path]
+    return files + [b for d in sorted(path.iterdir()) if d.is_dir() for b in find_bags(d)]
+
+
+def is_storage(path: Path) -> bool:
+    return Path(path.name.removesuffix('.zstd')).suffix in FILES
+
+
+def storage_files(folder: Path) -> list[Path]:
+    """Storage files in a folder, by the number in their names: ``bag_2`` before ``bag_10``."""
+    return sorted(
+        (p for p in folder.iterdir() if p.is_file() and is_storage(p)),
+        key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r'(\d+)', p.name)],
+    )
+
+
+@cache
+def type_store(ros1: bool = False) -> Any:
+    """The message types of ROS 2 Humble (those used here are the same later on), or of Noetic.
+
+    :raises DataError: ``rosbags`` is not installed.
+    """
+    try:
+        from rosbags.typesys import Stores, get_typestore
+    except ImportError:
+        raise DataError(
+            'rosbags is not installed, no bag can be read or written',
+            "pip install 'vla_prune_ros[bags]'",
+        ) from None
+    return get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.ROS2_HUMBLE)
+
+
+def _listed(folder: Path) -> list[str]:
+    """File names in metadata.yaml; none where it is missing or broken, for nothing needs it."""
+    try:
+        data = yaml.safe_load((folder / METADATA).read_text(encoding='utf-8'))
+        names = data['rosbag2_bagfile_information']['relative_file_paths']
+        return [Path(str(name)).name for name in names]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return []
+
+
+def _open_storage(path: Path) -> Storage:
+    """One file through ``rosbags``; raises whatever the libraries under it raise."""
+    if path.suffix == '.bag':
+        from rosbags.rosbag1 import Reader
+    else:
+        from rosbags.rosbag2 import Reader
+    reader: Any = Reader(path)
+    reader.open()
+    if path.suffix == '.mcap' and not reader.storage.chunks:
+        # Each reading would walk through the whole file, and two at once would meet.
+        reader.close()
+        raise ValueError('no index')
+    return reader
+
+
+def _recover(path: Path) -> RecoveredFile | None:
+    """What is left of a file that ``rosbags`` refuses; None where nothing is."""
+    try:
+        return RECOVERIES[path.suffix](path)
+    except Exception:  # not even its head is what it should be, or there is no such reader
+        return None
+
+
+def _rows(
+    storage: Storage, topics: set[str], start: int | None, stop: int | None
+) -> Iterator[_Row]:
+    wanted = [c for c in storage.connections if c.topic in topics]
+    if wanted:  # no connection would mean all to rosbags
+        for connection, receipt_ns, raw in storage.messages(wanted, start, stop):
+            yield connection.topic, receipt_ns, raw
+
+
+def _unpack(path: Path, stack: ExitStack) -> Path:
+    """A compressed file, unpacked for as long as the stack is open."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='vla_prune_bag_'))
+    out = Path(folder) / path.stem
+    with _zstd().open(path, 'rb') as packed, out.open('wb') as file:
+        shutil.copyfileobj(packed, file)
+    return out
+
+
+def _zstd() -> Any:
+    """The module that rosbags itself requires, so it is there where rosbags is."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
 
 
 def _by_stamp(message: BagMessage) -> tuple[int, str]:
     return message.stamp_ns, message.topic
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -8,19 +8,21 @@ hold everything before, found here from the front: records of MCAP by their leng
 import sqlite3
 import struct
 from bisect import bisect_left
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 _MAGIC = b'\x89MCAP0\r\n'
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 3, 4, 5, 6, 15
-_KEPT = (_SCHEMA, _CHANNEL, _MESSAGE)
+_NOTED = (_SCHEMA, _CHANNEL, _MESSAGE)
 _HEAD = struct.Struct('<BQ')  # opcode and length of a record
 _MESSAGE_HEAD = struct.Struct('<HIQQ')  # channel, sequence, log time, publish time
+_CHUNK_HEAD = struct.Struct('<QQQI')  # first and last time, size, checksum
 
 
-class Channel(NamedTuple):
+class Connection(NamedTuple):
     """One topic of a file, with the names that ``rosbags`` gives its connections."""
 
     id: int
@@ -32,30 +34,68 @@ class Channel(NamedTuple):
 class Storage(Protocol):
     """What a bag needs of one file: ``rosbags``' readers have it, and those below."""
 
-    connections: list[Channel]
+    connections: list[Connection]
     start_time: int
     """First time of receipt, ns."""
 
     def messages(
-        self, connections: Collection[Channel], start: int | None, stop: int | None
-    ) -> Iterator[tuple[Channel, int, bytes]]:
-        """Channel, time of receipt in ns and serialised message, by receipt from ``start`` to
+        self, connections: Collection[Connection], start: int | None, stop: int | None
+    ) -> Iterator[tuple[Connection, int, bytes]]:
+        """Connection, time of receipt in ns and serialised message, by receipt from ``start`` to
         before ``stop``."""
 
-    def close(self) -> None:
-        """Let go of the file."""
+    def close(self) -> None: ...
 
 
 class _Place(NamedTuple):
+    """Where a message is; compares by time, then by order in the file."""
+
     receipt_ns: int
     order: int
-    channel: int
-    chunk: int  # offset of the chunk record's body, -1 for a message outside of chunks
-    start: int
-    stop: int
+    connection: int
+    chunk: int = -1  # offset of the chunk record's body, -1 for a message outside of chunks
+    start: int = 0
+    stop: int = 0
 
 
-class CutMcap:
+class RecoveredFile:
+    """A :class:`Storage` over places that were found; subclasses fetch their data."""
+
+    def __init__(self) -> None:
+        self.lost = ''
+        """What could not be read, as a message; empty where all could."""
+        self.connections: list[Connection] = []
+        self.start_time = 0
+        self._places: list[_Place] = []
+
+    def messages(
+        self, connections: Collection[Connection], start: int | None, stop: int | None
+    ) -> Iterator[tuple[Connection, int, bytes]]:
+        wanted = {c.id: c for c in connections}
+        first = 0 if start is None else bisect_left(self._places, (start,))
+        for place in self._places[first:]:
+            if stop is not None and place.receipt_ns >= stop:
+                return
+            if place.connection in wanted:
+                data = self._data(place)
+                if data is not None:
+                    yield wanted[place.connection], place.receipt_ns, data
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def _data(self, place: _Place) -> bytes | None:
+        raise NotImplementedError
+
+    def _found(self, topics: Mapping[int, tuple[str, str]]) -> None:
+        """All places are known. :param topics: connection -> topic and type."""
+        self._places.sort()
+        self.start_time = self._places[0].receipt_ns if self._places else 0
+        counts = Counter(place.connection for place in self._places)
+        self.connections = [Connection(n, *topic, counts[n]) for n, topic in topics.items()]
+
+
+class RecoveredMcap(RecoveredFile):
     """An MCAP file without a usable summary, or with messages that are not in order.
 
     Whole chunks count: of a chunk that is cut or fails its checksum nothing is taken.
@@ -64,45 +104,22 @@ class CutMcap:
     """
 
     def __init__(self, path: Path) -> None:
-        self.lost = ''
-        """What could not be read, in words; empty where all could."""
+        super().__init__()
         self._file = path.open('rb')
-        self._places: list[_Place] = []
         self._types: dict[int, str] = {}
         self._topics: dict[int, tuple[str, str]] = {}
         self._open_chunk: tuple[int, bytes] = -1, b''
         if self._file.read(8) != _MAGIC:
             self._file.close()
             raise ValueError(f'{path.name} is no MCAP file')
-        self._walk(path.name, path.stat().st_size)
-        self._places.sort()
-        self.start_time = self._places[0].receipt_ns if self._places else 0
-        counts = dict.fromkeys(self._topics, 0)
-        for place in self._places:
-            counts[place.channel] = counts.get(place.channel, 0) + 1
-        self.connections = [
-            Channel(number, topic, kind, counts[number])
-            for number, (topic, kind) in self._topics.items()
-        ]
-
-    def messages(
-        self, connections: Collection[Channel], start: int | None, stop: int | None
-    ) -> Iterator[tuple[Channel, int, bytes]]:
-        """See :class:`Storage`."""
-        wanted = {c.id: c for c in connections}
-        first = 0 if start is None else bisect_left(self._places, (start,))
-        for place in self._places[first:]:
-            if stop is not None and place.receipt_ns >= stop:
-                return
-            if place.channel in wanted:
-                yield wanted[place.channel], place.receipt_ns, self._data(place)
+        self._scan(path.name, path.stat().st_size)
+        self._found(self._topics)
 
     def close(self) -> None:
-        """See :class:`Storage`."""
         self._file.close()
 
-    def _walk(self, name: str, size: int) -> None:
-        at, lost_chunks = 8, 0
+    def _scan(self, name: str, size: int) -> None:
+        at, damaged_chunks = 8, 0
         while at + _HEAD.size <= size:
             self._file.seek(at)
             opcode, length = _HEAD.unpack(self._file.read(_HEAD.size))
@@ -113,38 +130,44 @@ class CutMcap:
                 self.lost = f'{name} is cut at byte {at}'
                 break
             if opcode == _CHUNK:
-                lost_chunks += not self._walk_chunk(body)
-            elif opcode in _KEPT:
+                damaged_chunks += not self._scan_chunk(body)
+            elif opcode in _NOTED:
                 head = length if opcode != _MESSAGE else _MESSAGE_HEAD.size
-                self._note(opcode, self._file.read(head), -1, body, body + length)
+                self._note(opcode, self._file.read(head), -1, (body, body + length))
             at = body + length
         else:
             self.lost = f'{name} is cut at byte {at}'
-        if lost_chunks:
-            self.lost = f'{self.lost or name}, {lost_chunks} damaged chunks left out'
+        if damaged_chunks:
+            self.lost = f'{self.lost or name}, {damaged_chunks} damaged chunks left out'
 
-    def _walk_chunk(self, body: int) -> bool:
+    def _scan_chunk(self, body: int) -> bool:
         try:
             data = self._chunk(body)
             at, found = 0, []
             while at < len(data):
                 opcode, length = _HEAD.unpack_from(data, at)
                 start, at = at + _HEAD.size, at + _HEAD.size + length
-                found.append((opcode, data[start:at], body, start, at))
+                found.append((opcode, data[start:at], body, (start, at)))
         except Exception:  # of a decompressor, or of a length that means nothing
             return False
         for record in found:
-            if record[0] in _KEPT:
+            if record[0] in _NOTED:
                 self._note(*record)
         return True
 
-    def _note(self, opcode: int, record: bytes, chunk: int, start: int, stop: int) -> None:
+    def _note(self, opcode: int, record: bytes, chunk: int, span: tuple[int, int]) -> None:
         if opcode == _MESSAGE:
-            channel, _, receipt_ns, _ = _MESSAGE_HEAD.unpack_from(record)
-            place = _Place(
-                receipt_ns, len(self._places), channel, chunk, start + _MESSAGE_HEAD.size, stop
+            connection, _, receipt_ns, _ = _MESSAGE_HEAD.unpack_from(record)
+            self._places.append(
+                _Place(
+                    receipt_ns=receipt_ns,
+                    order=len(self._places),
+                    connection=connection,
+                    chunk=chunk,
+                    start=span[0] + _MESSAGE_HEAD.size,
+                    stop=span[1],
+                )
             )
-            self._places.append(place)
         elif opcode == _SCHEMA:
             self._types[struct.unpack_from('<H', record)[0]] = _text(record, 2)
         else:
@@ -163,65 +186,49 @@ class CutMcap:
         from rosbags.rosbag2.storage_mcap import decompress
 
         self._file.seek(body)
-        _, _, size, crc = struct.unpack('<QQQI', self._file.read(28))
+        _, _, size, crc = _CHUNK_HEAD.unpack(self._file.read(_CHUNK_HEAD.size))
         (length,) = struct.unpack('<I', self._file.read(4))
         compression = self._file.read(length).decode()
         (length,) = struct.unpack('<Q', self._file.read(8))
         return decompress(self._file.read(length), compression, size, crc)
 
 
-class CutSqlite:
+class RecoveredSqlite(RecoveredFile):
     """A SQLite file whose last pages are missing.
 
     :raises sqlite3.Error: not even its tables can be read.
     """
 
     def __init__(self, path: Path) -> None:
-        self.lost = ''
-        """What could not be read, in words; empty where all could."""
+        super().__init__()
         self._name = path.name
         self._file = sqlite3.connect(f'file:{quote(str(path))}?mode=ro&immutable=1', uri=True)
         # Without it SQLite refuses a file that is shorter than its header says.
         self._file.execute('PRAGMA writable_schema=ON')
         topics = self._file.execute('SELECT id, name, type FROM topics').fetchall()
-        self._rows: list[tuple[int, int, int]] = []  # receipt, row, topic
+        query = 'SELECT timestamp, id, topic_id FROM messages ORDER BY id'
         try:
-            for row in self._file.execute(
-                'SELECT timestamp, id, topic_id FROM messages ORDER BY id'
-            ):
-                self._rows.append(row)
+            for row in self._file.execute(query):
+                self._places.append(_Place(*row))
         except sqlite3.Error as error:
-            self.lost = f'{path.name} is cut behind message {len(self._rows)} ({error})'
-        self._rows.sort()
-        self.start_time = self._rows[0][0] if self._rows else 0
-        counts = dict.fromkeys((number for number, *_ in topics), 0)
-        for _, _, topic in self._rows:
-            counts[topic] = counts.get(topic, 0) + 1
-        self.connections = [Channel(*topic, counts[topic[0]]) for topic in topics]
-
-    def messages(
-        self, connections: Collection[Channel], start: int | None, stop: int | None
-    ) -> Iterator[tuple[Channel, int, bytes]]:
-        """See :class:`Storage`; a message whose pages are missing is left out."""
-        wanted = {c.id: c for c in connections}
-        first = 0 if start is None else bisect_left(self._rows, (start,))
-        for receipt_ns, row, topic in self._rows[first:]:
-            if stop is not None and receipt_ns >= stop:
-                return
-            if topic not in wanted:
-                continue
-            try:
-                (data,) = self._file.execute(
-                    'SELECT data FROM messages WHERE id = ?', (row,)
-                ).fetchone()
-            except (sqlite3.Error, TypeError):
-                self.lost = self.lost or f'{self._name} has messages whose pages are missing'
-                continue
-            yield wanted[topic], receipt_ns, data
+            self.lost = f'{path.name} is cut behind message {len(self._places)} ({error})'
+        self._found({number: (name, kind) for number, name, kind in topics})
 
     def close(self) -> None:
-        """See :class:`Storage`."""
         self._file.close()
+
+    def _data(self, place: _Place) -> bytes | None:
+        """None where its pages are missing."""
+        query = 'SELECT data FROM messages WHERE id = ?'
+        try:
+            return self._file.execute(query, (place.order,)).fetchone()[0]
+        except (sqlite3.Error, TypeError):
+            self.lost = self.lost or f'{self._name} has messages whose pages are missing'
+            return None
+
+
+RECOVERIES = {'.mcap': RecoveredMcap, '.db3': RecoveredSqlite}
+"""Ending of a storage file -> what reads the rest of one."""
 
 
 def _text(record: bytes, at: int) -> str:

@@ -1,23 +1,30 @@
 """Which topic of a bag is which stream of the policy: named in a file, or guessed by type."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
-
+from ..config import from_mapping, load_yaml, option
 from ..errors import DataError
 from ..profiles import Profile
-from .reader import IMAGES, JOINTS, POSE, TEXT, TRAJECTORY, TWIST, Bag
+from .reader import (
+    IMAGE_TYPES,
+    JOINTS_TYPE,
+    POSE_TYPE,
+    TEXT_TYPE,
+    TRAJECTORY_TYPE,
+    TWIST_TYPE,
+    Bag,
+)
 
 STREAMS: Mapping[str, str] = {
-    'ee_pose': POSE,
-    'joint_states': JOINTS,
-    'instruction': TEXT,
-    'action_chunk': TRAJECTORY,
-    'twist': TWIST,
-    'pose_target': POSE,
-    'gripper': TRAJECTORY,
+    'ee_pose': POSE_TYPE,
+    'joint_states': JOINTS_TYPE,
+    'instruction': TEXT_TYPE,
+    'action_chunk': TRAJECTORY_TYPE,
+    'twist': TWIST_TYPE,
+    'pose_target': POSE_TYPE,
+    'gripper': TRAJECTORY_TYPE,
 }
 """Stream -> message type, beside the cameras; named as the topics of the nodes are."""
 
@@ -27,31 +34,25 @@ _ALONE = ('ee_pose', 'joint_states', 'instruction', 'twist')
 
 @dataclass(frozen=True)
 class Topics:
-    """Topics of a bag; empty where it has none.
+    """Topics of a bag; empty where it has none."""
 
-    :param images: camera of the profile -> topic of Image or CompressedImage.
-    :param ee_pose: PoseStamped, measured.
-    :param joint_states: JointState.
-    :param instruction: String.
-    :param action_chunk: JointTrajectory, as ``vla_policy`` publishes it.
-    :param twist: TwistStamped, commanded by the executor or a person.
-    :param pose_target: PoseStamped, likewise.
-    :param gripper: JointTrajectory of one joint, likewise.
-    """
+    images: Mapping[str, str] = option({}, 'Camera of the profile: topic of its images.')
+    ee_pose: str = option('', 'PoseStamped, measured.')
+    joint_states: str = option('', 'JointState.')
+    instruction: str = option('', 'String.')
+    action_chunk: str = option('', 'JointTrajectory, as vla_policy publishes it.')
+    twist: str = option('', 'TwistStamped, commanded by the executor or a person.')
+    pose_target: str = option('', 'PoseStamped, likewise.')
+    gripper: str = option('', 'JointTrajectory of one joint, likewise.')
 
-    images: Mapping[str, str] = field(default_factory=dict)
-    ee_pose: str = ''
-    joint_states: str = ''
-    instruction: str = ''
-    action_chunk: str = ''
-    twist: str = ''
-    pose_target: str = ''
-    gripper: str = ''
+    def by_stream(self) -> dict[str, str]:
+        """Camera or stream -> topic, of those that are named."""
+        named = asdict(self)
+        return {s: topic for s, topic in {**named.pop('images'), **named}.items() if topic}
 
     def of(self, streams: Collection[str]) -> dict[str, str]:
         """Topic -> stream, of the cameras and streams that are named here."""
-        named = {s: getattr(self, s) for s in STREAMS} | dict(self.images)
-        return {topic: s for s, topic in named.items() if topic and s in streams}
+        return {topic: s for s, topic in self.by_stream().items() if s in streams}
 
     def check(self, bag: Bag, needed: Collection[str]) -> None:
         """Check that the bag holds what is named, in messages of the right type.
@@ -59,54 +60,42 @@ class Topics:
         :param needed: cameras and streams that must be named.
         :raises DataError: one is not named, missing or of another type; names what there is.
         """
+        named = self.by_stream()
         for stream in needed:
-            if not (self.images.get(stream) or getattr(self, stream, '')):
+            if stream not in named:
                 there = ', '.join(f'{name} ({t.type})' for name, t in bag.topics.items())
                 raise DataError(
                     f'no topic of bag {bag.path} is named for {stream!r}',
                     f'name one of: {there or "none"}',
                 )
-        for topic in self.images.values():
-            bag.require(topic, IMAGES)
-        for stream, kind in STREAMS.items():
-            if getattr(self, stream):
-                bag.require(getattr(self, stream), (kind,))
-        named = [*self.images.values(), *(getattr(self, stream) for stream in STREAMS)]
-        twice = sorted({topic for topic in named if topic and named.count(topic) > 1})
-        if twice:
-            raise DataError(
-                f'topic {twice[0]!r} is named for several streams', 'name each topic once'
-            )
+        for stream, topic in named.items():
+            bag.require(topic, IMAGE_TYPES if stream in self.images else (STREAMS[stream],))
+            if list(named.values()).count(topic) > 1:
+                raise DataError(
+                    f'topic {topic!r} is named for several streams', 'name each topic once'
+                )
 
     def describe(self) -> str:
         """One line that can be printed: stream = topic, of those that are named."""
-        named = {**self.images, **{k: v for k, v in asdict(self).items() if k != 'images'}}
-        return ', '.join(f'{stream} = {topic}' for stream, topic in named.items() if topic)
+        return ', '.join(f'{stream} = {topic}' for stream, topic in self.by_stream().items())
 
 
-def load_topics(path: 'str | Path') -> Topics:
-    """Topics out of a YAML file: the fields of :class:`Topics`, ``images`` a mapping by camera.
+def load_topics(path: str | Path) -> Topics:
+    """Topics out of a YAML file: the fields of :class:`Topics`.
 
     :raises DataError: it cannot be read, or has an unknown field or an unusable value.
     """
-    try:
-        data = yaml.safe_load(Path(path).expanduser().read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(
-            f'topics file {path} cannot be read ({str(error).splitlines()[0]})',
-            'check the path and that it is YAML',
-        ) from None
-    known = [f.name for f in fields(Topics)]
-    remedy = f'give a mapping of {", ".join(known)}'
-    if not isinstance(data, dict) or set(data) - set(known):
-        raise DataError(f'topics file {path} is no mapping of streams to topics', remedy)
-    for name, value in data.items():
-        values = value.values() if name == 'images' and isinstance(value, dict) else [value]
-        if (name == 'images') != isinstance(value, dict) or not all(
-            isinstance(v, str) for v in values
-        ):
-            raise DataError(f'topics file {path}: {name} is {value!r}', remedy)
-    return Topics(**data)
+    values = load_yaml(path, 'topics file', DataError)
+    return make_topics(values, f'topics file {path}')
+
+
+def make_topics(values: Mapping[str, object], where: str) -> Topics:
+    """Topics out of a mapping. :raises DataError: see :func:`load_topics`."""
+    topics = from_mapping(Topics, values, where, DataError)
+    for camera, topic in topics.images.items():
+        if not isinstance(topic, str):
+            raise DataError(f'{where}: images.{camera} is {topic!r}', 'give the name of a topic')
+    return topics
 
 
 def guess_topics(bag: Bag, profile: Profile) -> Topics:
@@ -116,7 +105,8 @@ def guess_topics(bag: Bag, profile: Profile) -> Topics:
     that ends like it, or the only one of its type. What stays open is empty.
     """
     filled = {name: t.type for name, t in bag.topics.items() if t.count}
-    images = _guess_images([n for n, kind in filled.items() if kind in IMAGES], profile.cameras)
+    pictures = [n for n, kind in filled.items() if kind in IMAGE_TYPES]
+    images = _guess_images(pictures, profile.cameras)
     found: dict[str, str] = {}
     for stream, kind in STREAMS.items():
         free = [n for n, k in filled.items() if k == kind and n not in found.values()]

@@ -1,7 +1,4 @@
-"""What was done from an instant on: motion and gripper as actions of a profile.
-
-What was done while a bag was recorded: motion and gripper, collected from its messages.
-"""
+"""What was done while a bag was recorded: motion and gripper, as actions of a profile."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,15 +7,66 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from ..config import option
+from ..errors import ProfileError
 from ..profiles import Profile
 from ..runtime.messages import read_gripper, read_joints, read_twist, read_valid_pose
 from ..runtime.schedule import GripperLatch
 from ..runtime.state import joints_proprio
 from .events import INSTRUCTION, Event
 from .reader import BagMessage
+from .topics import Topics
+
+_GRIPPER_RANGES = {'gripper': (0.0, 1.0), 'joint_states': (0.0, 0.04)}
+"""Stream -> closed and open: of commands, and of a finger in m."""
 
 
-class Motion:
+@dataclass(frozen=True)
+class Reading:
+    """How a recording is turned into actions."""
+
+    motion: str = option(doc='Stream of how the arm moved: ee_pose, twist or pose_target.')
+    gripper: str = option(doc='Stream of the gripper: gripper (commands) or joint_states.')
+    gripper_closed: float = option(doc='Position of that command or joint when closed.')
+    gripper_open: float = option(doc='The same when open.')
+    close_below: float = option(0.4, 'Openings (0 to 1) below close the gripper.')
+    open_above: float = option(0.6, 'Openings above open it.')
+    no_op: float | None = option(
+        None, 'A step whose first six numbers have a norm below it is no action; null: none.'
+    )
+    max_gap_s: float = option(0.25, 'Between poses further apart nothing is known.', above=0)
+    hold_s: float = option(0.2, 'A velocity without a successor ends after this time.', above=0)
+
+
+def choose_reading(
+    topics: Topics,
+    motion: str,
+    *,
+    gripper_closed: float | None = None,
+    gripper_open: float | None = None,
+    **others: float | None,
+) -> Reading:
+    """A reading of the gripper that is recorded: commands, else a finger.
+
+    :param gripper_closed: None for 0, of both; ``gripper_open``: None for 1 of commands, 0.04 m of
+        a finger. :param others: fields of :class:`Reading`.
+    :raises ProfileError: the gripper is closed where it is open.
+    """
+    stream = 'gripper' if topics.gripper else 'joint_states'
+    closed, opened = _GRIPPER_RANGES[stream]
+    closed = closed if gripper_closed is None else gripper_closed
+    opened = opened if gripper_open is None else gripper_open
+    if not np.isfinite(opened - closed) or closed == opened:
+        raise ProfileError(
+            f'the gripper of {stream} is closed at {closed:g} and open at {opened:g}',
+            'give gripper_closed and gripper_open, the two ends of its range as recorded',
+        )
+    return Reading(
+        motion=motion, gripper=stream, gripper_closed=closed, gripper_open=opened, **others
+    )
+
+
+class PoseInterpolator:
     """A pose over time, between samples on the straight line and the shortest rotation.
 
     :param stamps_ns: (N,), rising strictly. :param positions: (N, 3), m.
@@ -38,47 +86,12 @@ class Motion:
         self._quats = np.asarray(quats_xyzw, np.float64).reshape(-1, 4)
         self._max_gap = max_gap_ns
 
-    @classmethod
-    def of_twists(
-        cls,
-        stamps_ns: Sequence[int],
-        twists: Sequence[np.ndarray],
-        hold_ns: int,
-        begin_ns: int,
-        end_ns: int,
-    ) -> 'Motion':
-        """Where commanded velocities lead, from an arbitrary pose.
-
-        Each holds until the next one, for ``hold_ns`` at most; nothing moves before the first and
-        behind the last. With ``v`` and ``w`` constant in between that is exact: straight lines,
-        and ``exp(w t)`` applied from the left.
-
-        :param twists: (N, 6), m/s and rad/s in the base frame.
-        :param begin_ns: from here; ``end_ns``: to here it is known.
-        """
-        knots, position, rotation = [begin_ns], np.zeros(3), Rotation.identity()
-        positions, quats = [position], [rotation.as_quat()]
-        for i, (stamp, moved) in enumerate(zip(stamps_ns, twists, strict=True)):
-            following = stamps_ns[i + 1] if i + 1 < len(stamps_ns) else end_ns
-            until = min(following, stamp + hold_ns)
-            for knot, speed in ((stamp, np.zeros(6)), (until, np.asarray(moved, np.float64))):
-                if knot <= knots[-1]:
-                    continue
-                dt_s = (knot - knots[-1]) * 1e-9
-                position = position + speed[:3] * dt_s
-                rotation = Rotation.from_rotvec(speed[3:] * dt_s) * rotation
-                knots.append(knot)
-                positions.append(position)
-                quats.append(rotation.as_quat())
-        if end_ns > knots[-1]:
-            knots, positions, quats = [*knots, end_ns], [*positions, position], [*quats, quats[-1]]
-        return cls(knots, positions, quats, end_ns - begin_ns + 1)
-
     def at(self, times_ns: np.ndarray) -> tuple[np.ndarray, Rotation, np.ndarray]:
         """Poses at times (T,): positions (T, 3), rotations (T), and bool (T,) where known."""
-        count = len(self._stamps)
+        count, wanted = len(self._stamps), len(times_ns)
         if count == 0:
-            return np.zeros((len(times_ns), 3)), _identity(len(times_ns)), times_ns < 0
+            identity = np.tile((0.0, 0.0, 0.0, 1.0), (wanted, 1))
+            return np.zeros((wanted, 3)), Rotation.from_quat(identity), np.zeros(wanted, bool)
         before = np.searchsorted(self._stamps, times_ns, 'right') - 1
         exact = (before >= 0) & (self._stamps[before] == times_ns)
         inside = (before >= 0) & (before + 1 < count)
@@ -86,28 +99,57 @@ class Motion:
         high = np.where(exact, low, np.minimum(low + 1, count - 1))
         gap = self._stamps[high] - self._stamps[low]
         known = exact | (inside & (gap <= self._max_gap))
-        share = np.where(gap > 0, (times_ns - self._stamps[low]) / np.maximum(gap, 1), 0.0)
-        share = np.clip(share, 0.0, 1.0)
-        positions = self._positions[low] + share[:, None] * (
-            self._positions[high] - self._positions[low]
-        )
+        ratio = np.where(gap > 0, (times_ns - self._stamps[low]) / np.maximum(gap, 1), 0.0)
+        ratio = np.clip(ratio, 0.0, 1.0)[:, None]
+        moved = self._positions[high] - self._positions[low]
         first, last = (Rotation.from_quat(self._quats[i]) for i in (low, high))
-        turned = Rotation.from_rotvec(share[:, None] * (last * first.inv()).as_rotvec())
-        return positions, turned * first, known
+        turned = Rotation.from_rotvec(ratio * (last * first.inv()).as_rotvec())
+        return self._positions[low] + ratio * moved, turned * first, known
 
 
-class Gripper:
+def integrate_twists(
+    stamped: Sequence[tuple[int, np.ndarray]], hold_ns: int, begin_ns: int, end_ns: int
+) -> PoseInterpolator:
+    """Where commanded velocities lead, from an arbitrary pose.
+
+    Each holds until the next one, for ``hold_ns`` at most; nothing moves before the first and
+    behind the last. With ``v`` and ``w`` constant in between that is exact: straight lines, and
+    ``exp(w t)`` applied from the left.
+
+    :param stamped: stamps (ns), and (6,) in m/s and rad/s in the base frame.
+    :param begin_ns: from here; ``end_ns``: to here it is known.
+    """
+    knots, position, rotation = [begin_ns], np.zeros(3), Rotation.identity()
+    positions, quats = [position], [rotation.as_quat()]
+    ends = [stamp for stamp, _ in stamped[1:]] + [end_ns]
+    for (stamp, velocity), following in zip(stamped, ends, strict=False):
+        until = min(following, stamp + hold_ns)
+        for knot, speed in ((stamp, np.zeros(6)), (until, np.asarray(velocity, np.float64))):
+            if knot <= knots[-1]:
+                continue
+            dt_s = (knot - knots[-1]) * 1e-9
+            position = position + speed[:3] * dt_s
+            rotation = Rotation.from_rotvec(speed[3:] * dt_s) * rotation
+            knots.append(knot)
+            positions.append(position)
+            quats.append(rotation.as_quat())
+    if end_ns > knots[-1]:
+        knots, positions, quats = [*knots, end_ns], [*positions, position], [*quats, quats[-1]]
+    return PoseInterpolator(knots, positions, quats, end_ns - begin_ns + 1)
+
+
+class GripperSignal:
     """Open (1) or closed (0) over time; each value holds until the next.
 
-    :param stamps_ns: (N,), rising. :param values: (N,).
-    :param share: the part of a step at which it is read: 0.5 for commands, which come a little
+    :param stamped: stamps (ns), rising, and values.
+    :param phase: the part of a step at which it is read: 0.5 for commands, which come a little
         off the instants of the steps, 1 for what was measured when the step was done.
     """
 
-    def __init__(self, stamps_ns: Sequence[int], values: Sequence[float], share: float) -> None:
-        self._stamps = np.asarray(stamps_ns, np.int64)
-        self._values = np.asarray(values, np.float64)
-        self.share = share
+    def __init__(self, stamped: Sequence[tuple[int, float]], phase: float) -> None:
+        self._stamps = np.array([stamp for stamp, _ in stamped], np.int64)
+        self._values = np.array([value for _, value in stamped], np.float64)
+        self.phase = phase
 
     def at(self, times_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values at times (T,), and bool (T,) where known: not before the first."""
@@ -117,7 +159,7 @@ class Gripper:
         return self._values[np.maximum(before, 0)], before >= 0
 
 
-class Labels:
+class ActionLabels:
     """Actions in a profile's units, on a grid that begins at any instant.
 
     :param no_op: a step is a no-op where its first six numbers have a norm below this, in the
@@ -125,7 +167,11 @@ class Labels:
     """
 
     def __init__(
-        self, motion: Motion, gripper: Gripper, profile: Profile, no_op: float | None
+        self,
+        motion: PoseInterpolator,
+        gripper: GripperSignal,
+        profile: Profile,
+        no_op: float | None,
     ) -> None:
         self._motion, self._gripper, self._profile = motion, gripper, profile
         self._no_op = no_op
@@ -142,11 +188,10 @@ class Labels:
         times = stamp_ns + np.arange(first, first + count + 1, dtype=np.int64) * self._dt
         positions, rotations, known = self._motion.at(times)
         turned = (rotations[1:] * rotations[:-1].inv()).as_rotvec()
-        grip, gripped = self._gripper.at(times[:-1] + round(self._gripper.share * self._dt))
-        valid = known[1:] & known[:-1] & gripped
-        actions = self._profile.from_si(
-            np.column_stack((np.diff(positions, axis=0), turned, grip))
-        )
+        grip, grip_known = self._gripper.at(times[:-1] + round(self._gripper.phase * self._dt))
+        valid = known[1:] & known[:-1] & grip_known
+        moved = np.diff(positions, axis=0)
+        actions = self._profile.from_si(np.column_stack((moved, turned, grip)))
         return np.where(valid[:, None], actions, 0.0), valid
 
     def chunk(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray] | str:
@@ -189,34 +234,6 @@ class Labels:
         return chunk, valid
 
 
-def _identity(count: int) -> Rotation:
-    return Rotation.from_quat(np.tile((0.0, 0.0, 0.0, 1.0), (count, 1)))
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a recording is turned into actions.
-
-    :param motion: stream that says how the arm moved: ``ee_pose``, ``twist`` or ``pose_target``.
-    :param gripper: stream of the gripper: ``gripper`` (commands) or ``joint_states``.
-    :param gripper_closed: position of that command or joint when closed; ``gripper_open``: open.
-    :param close_below: openings (0 ... 1) below close the gripper; ``open_above``: above open it.
-    :param no_op: see :class:`~.bag_labels.Labels`.
-    :param max_gap_s: between poses further apart nothing is known.
-    :param hold_s: a velocity without a successor ends after this time.
-    """
-
-    motion: str
-    gripper: str
-    gripper_closed: float
-    gripper_open: float
-    close_below: float = 0.4
-    open_above: float = 0.6
-    no_op: float | None = None
-    max_gap_s: float = 0.25
-    hold_s: float = 0.2
-
-
 @dataclass(eq=False)
 class _Epoch:
     """What came between two jumps of time or changes of the task, by stamp."""
@@ -225,7 +242,7 @@ class _Epoch:
     gripper: list[tuple[int, float]] = field(default_factory=list)
 
 
-class Tracks:
+class Trajectory:
     """Collects the streams that a reading names, epoch by epoch.
 
     :param finger: joint whose opening counts where there are no gripper commands.
@@ -242,7 +259,7 @@ class Tracks:
     def note(self, event: Event) -> None:
         """Take an event in; those of other streams say when an epoch begins.
 
-        :raises InputRefused: the message is unusable; the track goes on without it.
+        :raises InputRefused: the message is unusable; the trajectory goes on without it.
         """
         if event.epoch != self._last:
             self._begin(event)
@@ -252,21 +269,21 @@ class Tracks:
         if event.stream == reading.motion:
             self._in_order(epoch.motion, event.message, self._moved(event.message))
         if event.stream == reading.gripper:
-            value = self._opening(event.message)
-            latched = self._latch.update(value)
-            self._in_order(
-                epoch.gripper, event.message, round(value) if latched is None else latched
-            )
+            opening = self._opening(event.message)
+            latched = self._latch.update(opening)
+            value = round(opening) if latched is None else latched
+            self._in_order(epoch.gripper, event.message, value)
 
-    def labels(self, epoch: int, stamps_ns: Sequence[int], profile: Profile) -> Labels:
+    def labels(self, epoch: int, stamps_ns: Sequence[int], profile: Profile) -> ActionLabels:
         """Actions of an epoch.
 
         :param stamps_ns: of its frames: commands are known from the first to the last instant that
             anything was heard of.
         """
-        track = self._epochs.get(epoch, _Epoch())
-        motion = self._motion(track, list(stamps_ns))
-        return Labels(motion, self._gripper(track), profile, self._reading.no_op)
+        reading, noted = self._reading, self._epochs.get(epoch, _Epoch())
+        gripper = GripperSignal(noted.gripper, 0.5 if reading.gripper == 'gripper' else 1.0)
+        motion = self._motion(noted.motion, list(stamps_ns))
+        return ActionLabels(motion, gripper, profile, reading.no_op)
 
     def _begin(self, event: Event) -> None:
         before, self._last = self._epochs[self._last], event.epoch
@@ -276,12 +293,12 @@ class Tracks:
         else:
             self._latch.reset()
 
-    def _in_order(self, track: list, message: BagMessage, value: object) -> None:
-        """Behind a newer one nothing is taken: the track is read by time."""
-        if track and message.stamp_ns <= track[-1][0]:
+    def _in_order(self, noted: list, message: BagMessage, value: object) -> None:
+        """Behind a newer one nothing is taken: it is read by time."""
+        if noted and message.stamp_ns <= noted[-1][0]:
             self.left_out['not_newer'] += 1
         else:
-            track.append((message.stamp_ns, value))
+            noted.append((message.stamp_ns, value))
 
     def _moved(self, message: BagMessage) -> tuple[np.ndarray, ...]:
         if self._reading.motion == 'twist':
@@ -296,22 +313,20 @@ class Tracks:
         else:
             names, positions, _ = message.read(read_joints)
             value = float(joints_proprio(names, positions, (self._finger,))[0])
-        share = (value - reading.gripper_closed) / (reading.gripper_open - reading.gripper_closed)
-        return float(np.clip(share, 0.0, 1.0))
+        ratio = (value - reading.gripper_closed) / (reading.gripper_open - reading.gripper_closed)
+        return float(np.clip(ratio, 0.0, 1.0))
 
-    def _motion(self, track: _Epoch, stamps_ns: list[int]) -> Motion:
-        stamps = [stamp for stamp, _ in track.motion]
-        columns = list(zip(*(value for _, value in track.motion), strict=True))
+    def _motion(
+        self, noted: list[tuple[int, tuple[np.ndarray, ...]]], stamps_ns: list[int]
+    ) -> PoseInterpolator:
+        stamps = [stamp for stamp, _ in noted]
         if self._reading.motion != 'twist':
-            positions, quats = columns or ((), ())
-            return Motion(stamps, positions, quats, round(1e9 * self._reading.max_gap_s))
-        ends = stamps + stamps_ns
-        if not ends:
-            return Motion((), (), (), 0)
+            positions, quats = [pose[0] for _, pose in noted], [pose[1] for _, pose in noted]
+            max_gap_ns = round(1e9 * self._reading.max_gap_s)
+            return PoseInterpolator(stamps, positions, quats, max_gap_ns)
+        known = stamps + stamps_ns
+        if not known:
+            return PoseInterpolator((), (), (), 0)
+        twists = [(stamp, moved[0]) for stamp, moved in noted]
         hold_ns = round(1e9 * self._reading.hold_s)
-        twists = columns[0] if columns else ()
-        return Motion.of_twists(stamps, twists, hold_ns, min(ends), max(ends))
-
-    def _gripper(self, track: _Epoch) -> Gripper:
-        stamps, values = [s for s, _ in track.gripper], [v for _, v in track.gripper]
-        return Gripper(stamps, values, 0.5 if self._reading.gripper == 'gripper' else 1.0)
+        return integrate_twists(twists, hold_ns, min(known), max(known))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..runtime.messages import MessageBuilder
-from .reader import METADATA, Topic, is_storage
+from .reader import METADATA, Topic, is_storage, type_store
 
 STORAGES = ('mcap', 'sqlite3')
 """Kinds of storage; MCAP holds the message definitions, so that any tool can show it."""
@@ -19,21 +19,6 @@ STORAGES = ('mcap', 'sqlite3')
 # The newest layout of metadata.yaml that Humble reads: with 9, profiles are no text any more.
 _VERSION = 8
 _DEPTH, _LATCHED_DEPTH = 10, 1
-
-
-@cache
-def type_store() -> Any:
-    """The message types of ROS 2 Humble; those used here are the same in later distributions.
-
-    :raises DataError: ``rosbags`` is not installed.
-    """
-    try:
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError:
-        raise DataError(
-            'rosbags is not installed, no bag can be written', "pip install 'vla_prune_ros[bags]'"
-        ) from None
-    return get_typestore(Stores.ROS2_HUMBLE)
 
 
 @cache
@@ -67,7 +52,7 @@ class BagWriter:
 
     def __init__(
         self,
-        path: 'str | Path',
+        path: str | Path,
         storage: str = 'mcap',
         latched: Collection[str] = (),
         overwrite: bool = False,
@@ -90,8 +75,7 @@ class BagWriter:
         from rosbags.rosbag2 import StoragePlugin, Writer
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        parts = tempfile.mkdtemp(prefix=f'.{self.path.name}.', dir=self.path.parent)
-        self._folder = Path(parts)
+        self._folder = Path(tempfile.mkdtemp(prefix=f'.{self.path.name}.', dir=self.path.parent))
         try:
             plugin = StoragePlugin[self._storage.upper()]
             self._writer = Writer(
@@ -99,7 +83,7 @@ class BagWriter:
             )
             self._writer.open()
         except BaseException:
-            self._discard()
+            shutil.rmtree(self._folder, ignore_errors=True)
             raise
         return self
 
@@ -112,9 +96,12 @@ class BagWriter:
                 self._writer.abort()
                 raise DataError(f'nothing was written to bag {self.path}', 'write a message')
             self._writer.close()
-            self._publish()
+            self._require_free()
+            if self.path.exists():  # out of the way as shortly as it can
+                self.path.rename(self._folder / 'replaced')
+            (self._folder / self.path.name).rename(self.path)
         finally:
-            self._discard()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def write(self, topic: str, receipt_ns: int, message: Any) -> None:
         """Append one message.
@@ -125,8 +112,13 @@ class BagWriter:
         """
         kind = message.__msgtype__
         if topic not in self.topics:
-            self._connect(topic, kind)
-        before = self.topics[topic]
+            self._connections[topic] = self._writer.add_connection(
+                topic,
+                kind,
+                typestore=self._store,
+                offered_qos_profiles=[_qos(topic in self._latched)],
+            )
+        before = self.topics.get(topic, Topic(kind, 0))
         if before.type != kind:
             raise DataError(
                 f'topic {topic!r} has messages of {before.type}, this one is {kind}',
@@ -138,15 +130,6 @@ class BagWriter:
         first, last = self.span_ns
         self.span_ns = min(first or receipt_ns, receipt_ns), max(last, receipt_ns)
 
-    def _connect(self, topic: str, kind: str) -> None:
-        self._connections[topic] = self._writer.add_connection(
-            topic,
-            kind,
-            typestore=self._store,
-            offered_qos_profiles=[_profile(topic in self._latched)],
-        )
-        self.topics[topic] = Topic(kind, 0)
-
     def _require_free(self) -> None:
         if not self.path.exists():
             return
@@ -154,16 +137,6 @@ class BagWriter:
             raise DataError(f'{self.path} exists', 'choose another path, or set overwrite')
         if not _is_bag_alone(self.path):
             raise DataError(f'{self.path} exists and is no bag', 'choose another path')
-
-    def _publish(self) -> None:
-        """Give the finished bag its name; the old one is out of the way as shortly as it can."""
-        self._require_free()
-        if self.path.exists():
-            self.path.rename(self._folder / 'replaced')
-        (self._folder / self.path.name).rename(self.path)
-
-    def _discard(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _is_bag_alone(folder: Path) -> bool:
@@ -176,25 +149,18 @@ def _is_bag_alone(folder: Path) -> bool:
     )
 
 
-def _profile(latched: bool) -> Any:
-    from rosbags.interfaces import (
-        Qos,
-        QosDurability,
-        QosHistory,
-        QosLiveliness,
-        QosReliability,
-        QosTime,
-    )
+def _qos(latched: bool) -> Any:
+    from rosbags import interfaces as ros
 
-    unset = QosTime(0, 0)
-    return Qos(
-        QosHistory.KEEP_LAST,
-        _LATCHED_DEPTH if latched else _DEPTH,
-        QosReliability.RELIABLE,
-        QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+    unset = ros.QosTime(0, 0)
+    return ros.Qos(
+        history=ros.QosHistory.KEEP_LAST,
+        depth=_LATCHED_DEPTH if latched else _DEPTH,
+        reliability=ros.QosReliability.RELIABLE,
+        durability=ros.QosDurability.TRANSIENT_LOCAL if latched else ros.QosDurability.VOLATILE,
         deadline=unset,
         lifespan=unset,
-        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness=ros.QosLiveliness.AUTOMATIC,
         liveliness_lease_duration=unset,
         avoid_ros_namespace_conventions=False,
     )

@@ -37,7 +37,7 @@ def test_every_format_of_the_settings_has_a_source():
 def test_a_bag_takes_the_branch_of_its_poses_from_the_checkpoint(opened, tmp_path):
     data = Data(format='rosbag', path=tmp_path, options={'actions': 'commands'})
     open_source(data, LIBERO, statistics())
-    assert opened['rotation_reference'].tolist() == [3.0, 4.0, 5.0]
+    assert opened['rotation_reference'] == [3.0, 4.0, 5.0]
     assert (opened['actions'], opened['path']) == ('commands', tmp_path)
     given = Data(format='rosbag', path=tmp_path, options={'rotation_reference': [0, 0, 1]})
     open_source(given, LIBERO, statistics())

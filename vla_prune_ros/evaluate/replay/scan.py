@@ -9,7 +9,7 @@ from ...bags.events import Due, Event, Replay
 from ...bags.observation import POSE
 from ...bags.reader import Bag
 from ...bags.topics import STREAMS, Topics
-from ...bags.trajectory import Tracks
+from ...bags.trajectory import Trajectory
 from ...errors import DataError, InputRefused
 from ...profiles import Profile
 from ...runtime.messages import read_valid_pose
@@ -64,7 +64,7 @@ class _Scan:
         reading = self._reading = setting.reading(self._topics)
         self._replay = open_replay(bag, self._topics, setting)
         finger = setting.robot.gripper_joints[0]
-        self._tracks = None if reading is None else Tracks(reading, finger)
+        self._tracks = None if reading is None else Trajectory(reading, finger)
         self._instants: list[Instant] = []
         self._span: list[int] = []
         self._refused: Counter[str] = Counter()

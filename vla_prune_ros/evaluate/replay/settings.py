@@ -5,7 +5,6 @@ What all queries of a replay have in common, and the topics of a bag.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -16,7 +15,7 @@ import yaml
 from ...bags.observation import Wiring
 from ...bags.reader import Bag
 from ...bags.topics import Topics, guess_topics, load_topics
-from ...bags.trajectory import Reading
+from ...bags.trajectory import Reading, choose_reading
 from ...errors import ProfileError
 from ...profiles import Profile, load_profile, validate_profile
 from ...runtime.guard import Limits
@@ -147,9 +146,6 @@ def _number(value: Any, kind: type) -> Any:
     return float(value) if kind is float and type(value) is int else value
 
 
-_ENDS = {'gripper': (0.0, 1.0), 'joint_states': (0.0, 0.04)}
-
-
 @dataclass(frozen=True)
 class ReplaySetting:
     """Everything but bags and methods.
@@ -218,15 +214,8 @@ class ReplaySetting:
         motion = next((s for s in self.sources if getattr(topics, s, '')), '')
         if not motion:
             return None
-        grip = 'gripper' if topics.gripper else 'joint_states'
-        given = self.gripper_closed, self.gripper_open
-        ends = [d if g is None else g for g, d in zip(given, _ENDS[grip], strict=True)]
-        if not math.isfinite(ends[1] - ends[0]) or ends[0] == ends[1]:
-            raise ProfileError(
-                f'the gripper of {grip} is closed at {ends[0]:g} and open at {ends[1]:g}',
-                'give the positions --gripper-closed and --gripper-open',
-            )
-        return Reading(motion, grip, *ends)
+        ends = {'gripper_closed': self.gripper_closed, 'gripper_open': self.gripper_open}
+        return choose_reading(topics, motion, **ends)
 
     def text(self) -> str:
         """All of it on one line: two replays with the same text ask the same."""

@@ -35,7 +35,15 @@ from trajectory_msgs.msg import JointTrajectory
 
 from ...bags.events import Event, Replay
 from ...bags.playback import LaterBag, Serializer, Timeline
-from ...bags.reader import IMAGES, JOINTS, POSE, TEXT, TRAJECTORY, TWIST, Bag
+from ...bags.reader import (
+    IMAGE_TYPES,
+    JOINTS_TYPE,
+    POSE_TYPE,
+    TEXT_TYPE,
+    TRAJECTORY_TYPE,
+    TWIST_TYPE,
+    Bag,
+)
 from ...bags.topics import STREAMS, Topics, guess_topics, load_topics
 from ...config import option
 from ...errors import DataError, InputRefused, ProfileError
@@ -108,13 +116,13 @@ INPUTS = ('ee_pose', 'joint_states', 'instruction')
 """Streams that the policy takes, beside its cameras."""
 
 _KINDS: Mapping[str, type] = {
-    IMAGES[0]: Image,
-    IMAGES[1]: CompressedImage,
-    POSE: PoseStamped,
-    JOINTS: JointState,
-    TEXT: String,
-    TWIST: TwistStamped,
-    TRAJECTORY: JointTrajectory,
+    IMAGE_TYPES[0]: Image,
+    IMAGE_TYPES[1]: CompressedImage,
+    POSE_TYPE: PoseStamped,
+    JOINTS_TYPE: JointState,
+    TEXT_TYPE: String,
+    TWIST_TYPE: TwistStamped,
+    TRAJECTORY_TYPE: JointTrajectory,
 }
 _CLOCK_STEP_NS = 1_000_000  # of ROS time: finer than anybody compares stamps with it
 _ACKNOWLEDGED_WITHIN_S = 0.5
@@ -189,7 +197,7 @@ class PlayerOutputs:
         if stream in INPUTS:
             return self._publisher(_KINDS[kind], f'{self._target}/{stream}', qos.sensor_data())
         names = [f'{self._target}/image/{stream}', f'{self._target}/image/{stream}/compressed']
-        name, other = names if kind == IMAGES[0] else names[::-1]
+        name, other = names if kind == IMAGE_TYPES[0] else names[::-1]
         publisher = self._publisher(_KINDS[kind], name, qos.sensor_data())
         self._other_transport[publisher.topic_name] = other
         return publisher

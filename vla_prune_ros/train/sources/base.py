@@ -1,34 +1,29 @@
-"""Libraries of the extra ``train``, imported where they are needed.
-
-What training takes from a recording: one labelled frame at a time.
-
-Episodes laid end to end: which frames are samples, their chunks, and the gripper's numbers.
-
-Do the numbers of a data set have the units that a checkpoint was trained with?
-
-Sources by the name of their format.
-"""
+"""What training takes from a recording: one labelled frame at a time, from sources by format."""
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Protocol
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from ...config import from_mapping, nearest
 from ...errors import DataError, VlaPruneError
 from ...model.normalization import Bounds, Statistics
 from ...profiles import Profile
 from ..config import Data
 
+T = TypeVar('T')
+
 
 def library(module: str, package: str) -> Any:
-    """An optional module.
+    """An optional module, imported where it is needed.
 
-    :param module: what is imported, for example ``pyarrow.parquet``.
-    :param package: the name under which it is installed.
-    :raises VlaPruneError: it is not installed; the mend names the extra.
+    :param module: what is imported, for example ``pyarrow.parquet``; ``package``: what is
+        installed.
+    :raises VlaPruneError: it is not installed; the remedy names the extra.
     """
     try:
         return importlib.import_module(module)
@@ -36,6 +31,9 @@ def library(module: str, package: str) -> Any:
         raise VlaPruneError(
             f'{package} cannot be imported ({error})', "pip install 'vla_prune_ros[train]'"
         ) from None
+
+
+# --- samples -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -61,36 +59,24 @@ class Sample:
 
 
 class Source(Protocol):
-    """Samples by number. Read by one process at a time; every process opens its own."""
+    """Samples by number. Read by one process at a time; every process opens its own files."""
 
-    def __len__(self) -> int:
-        """Number of samples."""
+    def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample with this number."""
+        """:raises IndexError: there is no such sample.
+        :raises DataError: its images cannot be read.
+        """
 
     def instruction(self, index: int) -> str:
-        """Its instruction, without decoding its pictures."""
+        """The task of a sample, without decoding its images."""
 
     def numbers(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Every step's action float64 (N, D) and state float64 (N, P), for statistics."""
 
 
-GRIPPERS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
-    'open_high': lambda values: values,
-    'open_low': lambda values: 1.0 - values,
-    'libero': lambda values: 1.0 - np.clip(values, 0.0, 1.0),
-}
-"""What a dataset's gripper commands are -> the policy's 0 closed .. 1 open.
-
-``open_high``: the same already. ``open_low``: 1 closed .. 0 open. ``libero``: +1 closes, -1 (or 0)
-opens, as robosuite takes it; clipped and inverted as ``libero_dataset_transform`` of openvla-oft
-does.
-"""
-
-
 class Steps:
-    """E episodes, N steps in all, and the samples among them.
+    """E episodes laid end to end, N steps in all, and the samples among them.
 
     :param lengths: steps per episode, each at least 1.
     :param chunk: K, steps of a chunk.
@@ -132,6 +118,111 @@ class Steps:
         return np.minimum(rows, last), rows <= last
 
 
+class EpisodeSource:
+    """A :class:`Source` whose numbers are in memory; subclasses set these and read the images."""
+
+    steps: Steps
+    actions: np.ndarray
+    """float64 (N, D), as the policy predicts them."""
+    states: np.ndarray | None
+    """float64 (N, P)."""
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> Sample:
+        episode, step = self.steps.locate(index)
+        rows, valid = self.steps.chunk(index)
+        return Sample(
+            images=self._images(episode, step),
+            state=None if self.states is None else self.states[step],
+            instruction=self._task(episode, step),
+            chunk=self.actions[rows],
+            valid=valid,
+        )
+
+    def instruction(self, index: int) -> str:
+        return self._task(*self.steps.locate(index))
+
+    def numbers(self) -> tuple[np.ndarray, np.ndarray | None]:
+        return self.actions, self.states
+
+    def _images(self, episode: int, step: int) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+    def _task(self, episode: int, step: int) -> str:
+        raise NotImplementedError
+
+
+class Cache(Generic[T]):
+    """Files or parts of them that are open; the ones used last stay.
+
+    Nothing of it is shared between processes: a file that was opened before a fork has one
+    position for both. A pickled copy is empty.
+
+    :param limit: sum of the sizes that stay. :param size: of one; None for 1 each.
+    :param close: frees one that has to go.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        size: Callable[[T], int] | None = None,
+        close: Callable[[T], Any] | None = None,
+    ) -> None:
+        self.limit, self._size, self._close = limit, size, close
+        self._values: OrderedDict[tuple[int, Hashable], T] = OrderedDict()
+        self._used = 0
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_values': OrderedDict(), '_used': 0}
+
+    def get(self, key: Hashable, open_value: Callable[[], T]) -> T:
+        own = os.getpid(), key
+        if own not in self._values:
+            self._values[own] = value = open_value()
+            self._used += self._size(value) if self._size else 1
+            while self._used > self.limit and len(self._values) > 1:
+                self._drop(next(iter(self._values)))
+        self._values.move_to_end(own)
+        return self._values[own]
+
+    def forget(self, key: Hashable) -> None:
+        own = os.getpid(), key
+        if own in self._values:
+            self._drop(own)
+
+    def _drop(self, own: tuple[int, Hashable]) -> None:
+        value = self._values.pop(own)
+        self._used -= self._size(value) if self._size else 1
+        if self._close:
+            self._close(value)
+
+
+# --- numbers and their units ---------------------------------------------------------------------
+
+GRIPPERS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    'open_high': lambda values: values,
+    'open_low': lambda values: 1.0 - values,
+    'libero': lambda values: 1.0 - np.clip(values, 0.0, 1.0),
+}
+"""What a dataset's gripper commands are -> the policy's 0 closed .. 1 open.
+
+``open_high``: the same already. ``open_low``: 1 closed .. 0 open. ``libero``: +1 closes, -1 (or 0)
+opens, as robosuite takes it; clipped and inverted as ``libero_dataset_transform`` of openvla-oft
+does.
+"""
+
+BEYOND = 1.0
+"""So many ranges (q01 to q99, or min to max) outside of the limits a value is far off."""
+
+MOST = 0.05
+"""Ratio of far values in one dimension that is refused: q01 and q99 alone leave 2 % outside."""
+
+
 def gripper_columns(profile: Profile) -> list[int]:
     """Which numbers of an action are grippers, by their names in the profile."""
     return [i for i, name in enumerate(profile.action_names) if name.endswith('gripper')]
@@ -150,13 +241,6 @@ def require_finite(values: np.ndarray, what: str) -> None:
         )
 
 
-BEYOND = 1.0
-"""So many ranges (q01 to q99, or min to max) outside of the limits a value is far off."""
-
-MOST = 0.05
-"""Share of far values in one dimension that is refused: q01 and q99 alone leave 2 % outside."""
-
-
 def require_units(source: Source, name: str, statistics: Statistics) -> None:
     """Refuse data whose actions or states are far outside of what the checkpoint knows: degrees,
     millimetres, another gripper, another order of the joints.
@@ -165,16 +249,16 @@ def require_units(source: Source, name: str, statistics: Statistics) -> None:
     :raises DataError: a dimension is far off, or there are not as many as in the checkpoint.
     """
     actions, states = source.numbers()
-    _require(actions, statistics.action, f'{name}: actions')
+    _require_within(actions, statistics.action, f'{name}: actions')
     if statistics.proprio is not None:
         if states is None:
             raise DataError(
                 f'{name} has no states, and the checkpoint takes some', 'name the state feature'
             )
-        _require(states, statistics.proprio, f'{name}: states')
+        _require_within(states, statistics.proprio, f'{name}: states')
 
 
-def _require(values: np.ndarray, bounds: Bounds, what: str) -> None:
+def _require_within(values: np.ndarray, bounds: Bounds, what: str) -> None:
     if values.shape[1] != len(bounds.low):
         raise DataError(
             f'{what} have {values.shape[1]} numbers, the checkpoint {len(bounds.low)}',
@@ -184,9 +268,9 @@ def _require(values: np.ndarray, bounds: Bounds, what: str) -> None:
     high = np.where(bounds.mask, bounds.high, 1.0)
     span = high - low
     far = (values < low - BEYOND * span - 1e-6) | (values > high + BEYOND * span + 1e-6)
-    share = far.mean(axis=0)
-    worst = int(share.argmax())
-    if share[worst] > MOST:
+    ratio = far.mean(axis=0)
+    worst = int(ratio.argmax())
+    if ratio[worst] > MOST:
         seen = np.quantile(values[:, worst], [0.01, 0.99])
         raise DataError(
             f'{what}: number {worst} runs from {seen[0]:.3g} to {seen[1]:.3g}, in the training of '
@@ -196,12 +280,26 @@ def _require(values: np.ndarray, bounds: Bounds, what: str) -> None:
         )
 
 
+# --- formats -------------------------------------------------------------------------------------
+
 FORMATS = {
     'two_cubes': 'two_cubes.TwoCubes',
     'libero_hdf5': 'libero_hdf5.LiberoHdf5',
     'lerobot': 'lerobot.LeRobot',
     'rosbag': 'rosbag.Rosbag',
 }
+
+
+def source_options(record: type[T], values: Mapping[str, Any], name: str) -> T:
+    """The options of a format.
+
+    :raises DataError: one is not its own. :raises ProfileError: a value is not usable.
+    """
+    known = [f.name for f in fields(record)]
+    for option in values:
+        if option not in known:
+            raise DataError(f'format {name} has no option {option!r}', nearest(option, known))
+    return from_mapping(record, values, f'format {name}')
 
 
 def open_source(data: Data, profile: Profile, statistics: Statistics | None = None) -> Source:
@@ -212,14 +310,11 @@ def open_source(data: Data, profile: Profile, statistics: Statistics | None = No
     :raises DataError: it cannot be read, holds nothing, or an option is not its own.
     """
     module, name = FORMATS[data.format].split('.')
-    make = getattr(import_module(f'.{module}', __package__), name)
+    make = getattr(importlib.import_module(f'.{module}', __package__), name)
     options = dict(data.options)
     if data.format == 'rosbag' and statistics is not None and statistics.proprio is not None:
-        options.setdefault('rotation_reference', statistics.proprio.mean[3:6])
-    try:
-        source = make(data.path, profile, **options)
-    except TypeError as error:
-        raise DataError(f'{data.format} {data.path}: {error}', 'see docs/training.md') from None
+        options.setdefault('rotation_reference', statistics.proprio.mean[3:6].tolist())
+    source = make(data.path, profile, **options)
     if not len(source):
         raise DataError(f'{data.path} holds no samples', 'check the path and its format')
     return source

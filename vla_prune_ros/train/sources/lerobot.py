@@ -1,17 +1,10 @@
-"""LeRobot datasets by their file format, without the ``lerobot`` package.
-
-What a LeRobot dataset says about itself: ``meta/`` of versions 2.0, 2.1 and 3.0.
+"""LeRobot datasets of versions 2.0, 2.1 and 3.0 by their file format, without ``lerobot`` itself.
 
 Layout: ``lerobot/datasets/utils.py`` and ``dataset_metadata.py`` of huggingface/lerobot, and its
 converter from 2.1 to 3.0.
-
-The numbers of a LeRobot dataset's frames, and pictures where they lie between the numbers.
-
-Single frames out of video files, by their time.
 """
 
 import json
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,22 +13,69 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ...config import option
 from ...errors import DataError, ProfileError
 from ...profiles import Profile
-from .base import GRIPPERS, Sample, Steps, gripper_columns, library, require_finite
+from .base import (
+    GRIPPERS,
+    Cache,
+    EpisodeSource,
+    Steps,
+    gripper_columns,
+    library,
+    require_finite,
+    source_options,
+)
 
 VERSIONS = ('v2.0', 'v2.1', 'v3.0')
+
+KEPT_FILES = 32
+"""Video files that stay open; a decoder needs some megabytes."""
+
+KEPT_BYTES = 512 * 2**20
+"""Row groups with images that stay in memory."""
+
+_INDEX = ('episode_index', 'frame_index', 'task_index')
+_RATE_TOLERANCE = 0.01
+_READ_ON_FRAMES = 3  # so near behind the last one, decoding on is cheaper than to seek
+_READ_ERRORS = (KeyError, TypeError, ValueError, OSError)  # pyarrow's own are ValueErrors
+
+
+@dataclass(frozen=True)
+class LeRobotOptions:
+    """Options of the format ``lerobot``."""
+
+    cameras: Mapping[str, str] = option(doc='Camera of the profile: feature with its images.')
+    state: str = option('observation.state', 'Feature with the numbers of the state.')
+    action: str = option('action', "Feature with the action, in the profile's units.")
+    gripper: str = option(
+        'open_high', "What the dataset's gripper commands are.", choices=tuple(sorted(GRIPPERS))
+    )
+    stride: int = option(
+        1,
+        'Frames per step of the profile, for joint positions recorded at a higher rate: a chunk '
+        'takes every stride-th action.',
+        low=1,
+    )
+    fps: float | None = option(
+        None,
+        'True rate where meta/info.json has a wrong one (published conversions of LIBERO: 10 for '
+        '20). Videos are read by the one that is written there.',
+        above=0,
+    )
+    episodes: tuple[int, ...] | None = option(None, 'Episodes to take; null: all.')
+    whole_chunks: bool = option(False, 'Only frames with a whole chunk ahead are samples.')
 
 
 @dataclass(frozen=True)
 class Meta:
-    """One dataset.
+    """``meta/`` of one dataset.
 
     :param fps: frames per second, as it says.
     :param features: name -> ``dtype``, ``shape`` and more.
-    :param tasks: number of a task -> its words.
+    :param tasks: number of a task -> its instruction.
     :param episodes: number of an episode -> its entry: ``length``, and from version 3.0 on
-        ``videos/...``, where in which file its pictures are.
+        ``videos/...``, where in which file its images are.
     """
 
     root: Path
@@ -63,31 +103,26 @@ class Meta:
         return self.features[name]
 
     def video(self, feature: str, episode: int) -> tuple[Path, float]:
-        """The file with an episode's pictures, and when it begins in there, in s.
+        """The file with an episode's images, and when it begins in there, in s.
 
         :raises DataError: the dataset does not say.
         """
-        entry = self.episodes[episode]
         try:
-            if self.version != 'v3.0':
+            if self.version == 'v3.0':
+                entry, key = self.episodes[episode], f'videos/{feature}'
+                place = {part: entry[f'{key}/{part}'] for part in ('chunk_index', 'file_index')}
+                begin_s = float(entry[f'{key}/from_timestamp'])
+            else:
                 place = {'episode_chunk': episode // self.chunks_size, 'episode_index': episode}
-                return self._video_file(feature, place), 0.0
-            key = f'videos/{feature}'
-            place = {part: entry[f'{key}/{part}'] for part in ('chunk_index', 'file_index')}
-            return self._video_file(feature, place), float(entry[f'{key}/from_timestamp'])
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise _broken_lerobot_meta(
-                self.root, f'video of {feature!r}, episode {episode}', error
-            ) from None
-
-    def _video_file(self, feature: str, place: Mapping[str, int]) -> Path:
-        return self.root / self.video_path.format(video_key=feature, **place)
+                begin_s = 0.0
+            return self.root / self.video_path.format(video_key=feature, **place), begin_s
+        except (*_READ_ERRORS, IndexError) as error:
+            what = f'dataset {self.root}: video of {feature!r}, episode {episode}'
+            raise _unreadable(what, error) from None
 
 
 def read_meta(root: Path) -> Meta:
-    """Read ``meta/``.
-
-    :raises DataError: not a dataset's folder, another version, or broken.
+    """:raises DataError: not a dataset's folder, another version, or broken.
     :raises VlaPruneError: pyarrow is not installed.
     """
     file = root / 'meta' / 'info.json'
@@ -104,52 +139,49 @@ def read_meta(root: Path) -> Meta:
                 f'dataset {root} has version {version!r}, only {", ".join(VERSIONS)} are read',
                 'convert it with the scripts of lerobot',
             )
-        tables = _read_lines if version != 'v3.0' else _read_parquet
-        tasks, episodes = tables(root)
+        tables = _read_json_lines if version != 'v3.0' else _read_parquet
+        tasks, episodes = tables(root / 'meta')
         return Meta(
-            root,
-            version,
-            float(info['fps']),
-            info['features'],
-            tasks,
-            {int(e['episode_index']): {**e, 'length': int(e['length'])} for e in episodes},
-            info.get('video_path') or '',
-            int(info['chunks_size']),
+            root=root,
+            version=version,
+            fps=float(info['fps']),
+            features=info['features'],
+            tasks=tasks,
+            episodes={
+                int(e['episode_index']): {**e, 'length': int(e['length'])} for e in episodes
+            },
+            video_path=info.get('video_path') or '',
+            chunks_size=int(info['chunks_size']),
         )
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise _broken_lerobot_meta(root, 'meta', error) from None
+    except _READ_ERRORS as error:
+        raise _unreadable(f'dataset {root}: meta', error) from None
 
 
-def _read_lines(root: Path) -> tuple[dict[int, str], list[dict[str, Any]]]:
+def _read_json_lines(meta: Path) -> tuple[dict[int, str], list[dict[str, Any]]]:
     """Tasks and episodes of versions 2.0 and 2.1."""
     tasks, episodes = (
         [json.loads(line) for line in text.splitlines() if line.strip()]
         for text in (
-            (root / 'meta' / f'{name}.jsonl').read_text(encoding='utf-8')
-            for name in ('tasks', 'episodes')
+            (meta / f'{name}.jsonl').read_text(encoding='utf-8') for name in ('tasks', 'episodes')
         )
     )
     return {int(entry['task_index']): entry['task'] for entry in tasks}, episodes
 
 
-def _read_parquet(root: Path) -> tuple[dict[int, str], list[dict[str, Any]]]:
+def _read_parquet(meta: Path) -> tuple[dict[int, str], list[dict[str, Any]]]:
     """Tasks and episodes of version 3.0."""
     parquet = library('pyarrow.parquet', 'pyarrow')
-    tasks = parquet.ParquetFile(root / 'meta' / 'tasks.parquet').read()
-    # The words are the index of a pandas table, which older writers left without a name.
-    named = [name for name in ('task', '__index_level_0__') if name in tasks.column_names]
-    words = tasks.column(named[0] if named else 'task').to_pylist()
-    numbers = tasks.column('task_index').to_pylist()
+    tasks = parquet.ParquetFile(meta / 'tasks.parquet').read()
+    # The instruction is the index of a pandas table, which older writers left without a name.
+    index = '__index_level_0__' if 'task' not in tasks.column_names else 'task'
+    columns = tasks.column('task_index').to_pylist(), tasks.column(index).to_pylist()
     episodes: list[dict[str, Any]] = []
-    for file in sorted((root / 'meta' / 'episodes').glob('*/*.parquet')):
+    for file in sorted((meta / 'episodes').glob('*/*.parquet')):
         table = parquet.ParquetFile(file)
-        names = [
-            name
-            for name in table.schema_arrow.names
-            if name in ('episode_index', 'length') or name.startswith('videos/')
-        ]
+        wanted = ('episode_index', 'length', 'videos/')
+        names = [name for name in table.schema_arrow.names if name.startswith(wanted)]
         episodes += table.read(columns=names).to_pylist()
-    return {int(n): str(w) for n, w in zip(numbers, words, strict=True)}, episodes
+    return {int(n): str(task) for n, task in zip(*columns, strict=True)}, episodes
 
 
 def _is_kind(feature: Mapping[str, Any], kinds: Sequence[str]) -> bool:
@@ -158,14 +190,12 @@ def _is_kind(feature: Mapping[str, Any], kinds: Sequence[str]) -> bool:
     return len(feature['shape']) == 1 and feature['dtype'].startswith(('float', 'int'))
 
 
-def _broken_lerobot_meta(root: Path, what: str, error: Exception) -> DataError:
-    return DataError(
-        f'dataset {root}: {what} cannot be read ({type(error).__name__}: {error})',
-        'fetch it again',
-    )
+def _unreadable(what: Any, error: Exception) -> DataError:
+    first_line = f'{type(error).__name__}: {error}'.splitlines()[0]
+    return DataError(f'{what} cannot be read ({first_line})', 'fetch it again')
 
 
-_INDEX = ('episode_index', 'frame_index', 'task_index')
+# --- frames --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -191,141 +221,115 @@ class Frames:
 def read_frames(meta: Meta, features: Sequence[str], episodes: Sequence[int]) -> Frames:
     """Read some features of some episodes, from whatever files they are in.
 
-    An episode's frames are told by their ``episode_index``, as lerobot does: published datasets
-    name wrong files in ``meta/episodes``.
+    A frame's own ``episode_index`` says where it belongs, as in lerobot: published datasets name
+    wrong files in ``meta/episodes``.
 
     :raises DataError: frames are missing or there twice, or a file is broken.
     """
     files = sorted((meta.root / 'data').glob('*/*.parquet'))
+    if not files:
+        raise DataError(f'dataset {meta.root} has no data/*/*.parquet', 'fetch it again')
     wanted = np.array(sorted(episodes), np.int64)
     parts: list[dict[str, np.ndarray]] = []
     for number, file in enumerate(files):
-        part = _read_file(meta, file, features)
+        part = _read_numbers(meta, file, features)
         keep = np.isin(part['episode_index'], wanted)
         part.update(file=np.full(len(keep), number), row=np.arange(len(keep)))
         parts.append({name: values[keep] for name, values in part.items()})
-    if not parts:
-        raise DataError(f'dataset {meta.root} has no data/*/*.parquet', 'fetch it again')
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.lexsort((found['frame_index'], found['episode_index']))
     found = {name: values[order] for name, values in found.items()}
     lengths = np.array([meta.episodes[episode]['length'] for episode in wanted], np.int64)
-    _require_all(meta, wanted, lengths, found)
-    task, file, row = found['task_index'], found['file'], found['row']
-    columns = {name: found[name] for name in features}
-    return Frames(files, wanted.tolist(), lengths, found['frame_index'], task, file, row, columns)
-
-
-def _read_file(meta: Meta, file: Path, features: Sequence[str]) -> dict[str, np.ndarray]:
-    parquet = library('pyarrow.parquet', 'pyarrow')
-    try:
-        table = parquet.ParquetFile(file).read(columns=[*_INDEX, *features])
-        out = {name: table.column(name).to_numpy() for name in _INDEX}
-        for name in features:
-            shape = (len(table), *meta.features[name]['shape'])
-            out[name] = _flat(table.column(name)).astype(np.float64).reshape(shape)
-        return out
-    except (KeyError, ValueError, OSError) as error:
-        raise _broken(file, error) from None
-
-
-def _flat(column: Any) -> np.ndarray:
-    """Numbers of a column, be it of lists (width above 1) or of numbers (width 1)."""
-    values = column.combine_chunks()
-    return np.asarray(values.flatten() if hasattr(values, 'flatten') else values)
-
-
-def _require_all(
-    meta: Meta, episodes: np.ndarray, lengths: np.ndarray, found: dict[str, np.ndarray]
-) -> None:
-    """Every episode has the frames 0 .. length - 1, once each."""
-    begins = np.searchsorted(found['episode_index'], episodes)
-    ends = np.searchsorted(found['episode_index'], episodes, side='right')
-    for episode, length, begin, end in zip(episodes, lengths, begins, ends, strict=True):
+    begins = np.searchsorted(found['episode_index'], wanted)
+    ends = np.searchsorted(found['episode_index'], wanted, side='right')
+    for episode, length, begin, end in zip(wanted, lengths, begins, ends, strict=True):
         if not np.array_equal(found['frame_index'][begin:end], np.arange(length)):
             raise DataError(
                 f'dataset {meta.root}: episode {episode} has {length} frames, but {end - begin} '
                 'are in its files or they are not numbered one by one',
                 "fetch it again, or choose others with 'episodes'",
             )
+    return Frames(
+        files=files,
+        episodes=wanted.tolist(),
+        lengths=lengths,
+        frame=found['frame_index'],
+        task=found['task_index'],
+        file=found['file'],
+        row=found['row'],
+        columns={name: found[name] for name in features},
+    )
 
 
-class ParquetPictures:
-    """Pictures that are embedded in the files of the frames, as PNG or JPEG.
+def _read_numbers(meta: Meta, file: Path, features: Sequence[str]) -> dict[str, np.ndarray]:
+    parquet = library('pyarrow.parquet', 'pyarrow')
+    try:
+        table = parquet.ParquetFile(file).read(columns=[*_INDEX, *features])
+        out = {name: table.column(name).to_numpy() for name in _INDEX}
+        for name in features:
+            values = table.column(name).combine_chunks()
+            # A feature of width 1 may be a column of numbers, wider ones are lists.
+            flat = values.flatten() if hasattr(values, 'flatten') else values
+            shape = (len(table), *meta.features[name]['shape'])
+            out[name] = np.asarray(flat).astype(np.float64).reshape(shape)
+        return out
+    except _READ_ERRORS as error:
+        raise _unreadable(file, error) from None
 
-    A file is read by its row groups (lerobot writes 100 frames or an episode in each), and the
-    groups read last are kept.
 
-    :param frames: the frames; :param keep_bytes: of row groups in memory.
-    """
+class ParquetImages:
+    """Images that lie between the numbers. A file is read by its row groups (lerobot writes 100
+    frames or an episode in each), and the groups read last are kept."""
 
-    def __init__(self, root: Path, frames: Frames, keep_bytes: int = 512 * 2**20) -> None:
-        self._root, self._frames, self._keep = root, frames, keep_bytes
-        self._open: dict[int, tuple[Any, np.ndarray]] = {}
-        self._groups: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
-        self._bytes = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the open files and what was read: a process that gets a copy opens its own."""
-        return {**self.__dict__, '_open': {}, '_groups': OrderedDict(), '_bytes': 0}
+    def __init__(self, root: Path, frames: Frames, keep_bytes: int = KEPT_BYTES) -> None:
+        self._root, self._frames = root, frames
+        self._files: Cache[tuple[Any, np.ndarray]] = Cache(len(frames.files))
+        self.groups: Cache[Any] = Cache(keep_bytes, size=_nbytes)
 
     def read(self, feature: str, step: int) -> np.ndarray:
-        """The picture of a frame, uint8 (H, W, 3) RGB.
+        """The image of a frame, uint8 (H, W, 3) RGB.
 
         :param step: number of the frame among the N.
-        :raises DataError: it is not there or no picture.
+        :raises DataError: it is not there or no image.
         """
-        file, row = int(self._frames.file[step]), int(self._frames.row[step])
+        number, row = int(self._frames.file[step]), int(self._frames.row[step])
+        file = self._frames.files[number]
         try:
             entry = self._entry(feature, file, row)
             data = entry['bytes'] or (self._root / entry['path']).read_bytes()
-            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        except (KeyError, TypeError, ValueError, OSError, cv2.error) as error:
-            raise _broken(self._frames.files[file], error) from None
-        if picture is None:
-            raise DataError(
-                f'{self._frames.files[file]}: {feature!r} of row {row} is no picture',
-                'fetch the file again',
-            )
-        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        except (*_READ_ERRORS, cv2.error) as error:
+            raise _unreadable(file, error) from None
+        if image is None:
+            raise DataError(f'{file}: {feature!r} of row {row} is no picture', 'fetch it again')
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
-    def _entry(self, feature: str, file: int, row: int) -> dict[str, Any]:
-        if file not in self._open:
-            parquet = library('pyarrow.parquet', 'pyarrow')
-            opened = parquet.ParquetFile(self._frames.files[file], memory_map=True)
-            groups = range(opened.metadata.num_row_groups)
-            sizes = [opened.metadata.row_group(group).num_rows for group in groups]
-            self._open[file] = opened, np.cumsum([0, *sizes])
-        opened, begins = self._open[file]
+    def _entry(self, feature: str, file: Path, row: int) -> dict[str, Any]:
+        opened, begins = self._files.get(file, lambda: _open_parquet(file))
         group = int(np.searchsorted(begins, row, side='right')) - 1
-        return self._group(feature, file, group)[row - int(begins[group])].as_py()
 
-    def _group(self, feature: str, file: int, group: int) -> Any:
-        key = feature, file, group
-        if key in self._groups:
-            self._groups.move_to_end(key)
-            return self._groups[key]
-        table = self._open[file][0].read_row_group(group, columns=[feature])
-        self._groups[key] = column = table.column(feature).combine_chunks()
-        self._bytes += column.nbytes
-        while self._bytes > self._keep and len(self._groups) > 1:
-            self._bytes -= self._groups.popitem(last=False)[1].nbytes
-        return column
+        def read_group() -> Any:
+            table = opened.read_row_group(group, columns=[feature])
+            return table.column(feature).combine_chunks()
+
+        column = self.groups.get((feature, file, group), read_group)
+        return column[row - int(begins[group])].as_py()
 
 
-def _broken(file: Path, error: Exception) -> DataError:
-    what = f'{type(error).__name__}: {error}'.splitlines()[0]
-    return DataError(f'{file} cannot be read ({what})', 'fetch it again')
+def _nbytes(column: Any) -> int:
+    return column.nbytes
 
 
-KEPT_FILES = 32
-"""Video files that stay open; a decoder needs some megabytes."""
-
-_READ_ON_FRAMES = 3  # so near behind the last one, decoding on is cheaper than to seek
+def _open_parquet(file: Path) -> tuple[Any, np.ndarray]:
+    """A file, and the rows at which its groups begin."""
+    opened = library('pyarrow.parquet', 'pyarrow').ParquetFile(file, memory_map=True)
+    groups = range(opened.metadata.num_row_groups)
+    sizes = [opened.metadata.row_group(group).num_rows for group in groups]
+    return opened, np.cumsum([0, *sizes])
 
 
 class Videos:
-    """Random access to the frames of any number of files.
+    """Random access to the frames of any number of video files, by their time.
 
     :param fps: frames per second of the files.
     :raises VlaPruneError: PyAV is not installed.
@@ -333,12 +337,8 @@ class Videos:
 
     def __init__(self, fps: float, kept_files: int = KEPT_FILES) -> None:
         library('av', 'PyAV')
-        self._fps, self._kept = fps, kept_files
-        self._open: OrderedDict[Path, _Video] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the open files: a process that gets a copy opens its own."""
-        return {**self.__dict__, '_open': OrderedDict()}
+        self._fps = fps
+        self._open: Cache[_Video] = Cache(kept_files, close=_Video.close)
 
     def read(self, path: Path, time_s: float) -> np.ndarray:
         """The frame that is nearest to a time, at most half a frame away; uint8 (H, W, 3) RGB.
@@ -347,22 +347,14 @@ class Videos:
         """
         av = library('av', 'PyAV')
         try:
-            return self._video(av, path).read(time_s)
-        except (OSError, ValueError, TypeError, LookupError, av.FFmpegError) as error:
-            self._open.pop(path, None)
-            what = f'{type(error).__name__}: {error}'.splitlines()[0]
+            video = self._open.get(path, lambda: _Video(av.open(str(path)), self._fps))
+            return video.read(time_s)
+        except (*_READ_ERRORS, LookupError, av.FFmpegError) as error:
+            self._open.forget(path)
+            first_line = f'{type(error).__name__}: {error}'.splitlines()[0]
             raise DataError(
-                f'{path}: no frame at {time_s:.3f} s ({what})', 'fetch the file again'
+                f'{path}: no frame at {time_s:.3f} s ({first_line})', 'fetch the file again'
             ) from None
-
-    def _video(self, av: Any, path: Path) -> '_Video':
-        if path in self._open:
-            self._open.move_to_end(path)
-            return self._open[path]
-        while len(self._open) >= self._kept:
-            self._open.popitem(last=False)[1].close()
-        self._open[path] = video = _Video(av.open(str(path)), self._fps)
-        return video
 
 
 class _Video:
@@ -377,11 +369,9 @@ class _Video:
         self._last: Any = None
 
     def close(self) -> None:
-        """Free the decoder."""
         self._container.close()
 
     def read(self, time_s: float) -> np.ndarray:
-        """The frame within half a period of a time."""
         if self._last is None or abs(self._last.time - time_s) > self._period / 2:
             self._last = self._find(time_s)
         return self._last.to_ndarray(format='rgb24')
@@ -407,109 +397,69 @@ class _Video:
         return None
 
 
-_RATE_TOLERANCE = 0.01
+# --- source --------------------------------------------------------------------------------------
 
 
-class LeRobot:
-    """A :class:`~.sample.Source`: a folder in LeRobot's format 2.0, 2.1 or 3.0.
+class LeRobot(EpisodeSource):
+    """A :class:`~.base.Source`: a folder in LeRobot's format.
 
-    Pictures, state and actions are taken as they are, the gripper's command excepted: the robot
+    Images, state and actions are taken as they are, the gripper's command excepted: the robot
     must later give and take the same. A chunk that reaches past the end of its episode has no
     labels there.
 
     :param root: the folder with ``meta``, ``data`` and perhaps ``videos``.
     :param profile: says how many steps of how many numbers.
-    :param cameras: camera of the profile -> name of the feature with its pictures.
-    :param state: feature with the P numbers of the state; not read where the profile takes none.
-    :param action: feature with the D numbers of an action, in the profile's units.
-    :param gripper: what the dataset's gripper commands are, a key of :data:`~.steps.GRIPPERS`.
-    :param stride: frames per step of the profile, for joint positions recorded at a higher rate:
-        a chunk takes every ``stride``-th action.
-    :param fps: the true rate where the one in ``meta/info.json`` is wrong (published conversions
-        of LIBERO say 10 for 20). Videos are read by the one that is written there.
-    :param episodes: numbers of the episodes to take; None: all.
-    :param whole_chunks: see :class:`~.steps.Steps`.
+    :param options: fields of :class:`LeRobotOptions`.
     :raises DataError: the folder is no such dataset, incomplete, or does not fit the profile.
-    :raises ProfileError: an argument has no meaning.
+    :raises ProfileError: an option has no meaning.
     :raises VlaPruneError: pyarrow or PyAV is not installed.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        profile: Profile,
-        cameras: Mapping[str, str],
-        state: str = 'observation.state',
-        action: str = 'action',
-        gripper: str = 'open_high',
-        stride: int = 1,
-        fps: float | None = None,
-        episodes: Sequence[int] | None = None,
-        whole_chunks: bool = False,
-    ) -> None:
-        _require_arguments(profile, cameras, gripper, stride)
+    def __init__(self, root: str | Path, profile: Profile, **options: Any) -> None:
+        chosen = source_options(LeRobotOptions, options, 'lerobot')
+        _require_meaning(profile, chosen)
         self._meta = meta = read_meta(Path(root).expanduser())
-        self._cameras = {name: cameras[name] for name in profile.cameras}
+        self._cameras = {name: chosen.cameras[name] for name in profile.cameras}
         kinds = {key: meta.feature(key, ('image', 'video')) for key in self._cameras.values()}
         self._filmed = {key for key, feature in kinds.items() if feature['dtype'] == 'video'}
-        widths = {action: profile.action_dim}
+        widths = {chosen.action: profile.action_dim}
         if profile.proprio_dim:
-            widths[state] = profile.proprio_dim
-        _require_widths(meta, profile, widths)
-        _require_rate(meta, profile, meta.fps if fps is None else fps, stride)
-        chosen = list(meta.episodes) if episodes is None else _require_known(meta, episodes)
-        self._frames = read_frames(meta, list(widths), chosen)
-        self._actions = self._frames.columns[action]
-        self._states = self._frames.columns[state] if profile.proprio_dim else None
-        self._steps = Steps(self._frames.lengths, profile.chunk, stride, whole_chunks)
+            widths[chosen.state] = profile.proprio_dim
+        for name, width in widths.items():
+            has = meta.feature(name)['shape'][0]
+            if has != width:
+                raise DataError(
+                    f'{name!r} of dataset {meta.root} has {has} numbers, profile '
+                    f'{profile.name!r} takes {width}',
+                    'use a profile of this robot',
+                )
+        _require_rate(meta, profile, chosen)
+        self._frames = read_frames(meta, list(widths), _episodes(meta, chosen.episodes))
+        self.actions = self._frames.columns[chosen.action]
+        self.states = self._frames.columns[chosen.state] if profile.proprio_dim else None
+        self.steps = Steps(self._frames.lengths, profile.chunk, chosen.stride, chosen.whole_chunks)
         self._require_usable()
-        columns = gripper_columns(profile)
-        self._actions[:, columns] = GRIPPERS[gripper](self._actions[:, columns])
-        self._pictures = ParquetPictures(meta.root, self._frames)
+        grippers = gripper_columns(profile)
+        self.actions[:, grippers] = GRIPPERS[chosen.gripper](self.actions[:, grippers])
+        self._embedded = ParquetImages(meta.root, self._frames)
         self._videos = Videos(meta.fps) if self._filmed else None
 
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self._steps)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The sample with this number.
-
-        :raises IndexError: there is none. :raises DataError: its pictures cannot be read.
-        """
-        episode, step = self._steps.locate(index)
-        rows, valid = self._steps.chunk(index)
-        number = self._frames.episodes[episode]
-        return Sample(
-            {camera: self._picture(key, number, step) for camera, key in self._cameras.items()},
-            None if self._states is None else self._states[step],
-            self._task(step),
-            self._actions[rows],
-            valid,
-        )
-
-    def instruction(self, index: int) -> str:
-        """The task of a sample in plain words."""
-        return self._task(self._steps.locate(index)[1])
-
-    def numbers(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Actions (N, D), the gripper as the policy predicts it, and states (N, P) of all
-        frames."""
-        return self._actions, self._states
-
-    def _task(self, step: int) -> str:
+    def _task(self, episode: int, step: int) -> str:
         return self._meta.tasks[int(self._frames.task[step])]
 
-    def _picture(self, feature: str, episode: int, step: int) -> np.ndarray:
+    def _images(self, episode: int, step: int) -> dict[str, np.ndarray]:
+        return {c: self._image(key, episode, step) for c, key in self._cameras.items()}
+
+    def _image(self, feature: str, episode: int, step: int) -> np.ndarray:
         if self._videos is None or feature not in self._filmed:
-            return self._pictures.read(feature, step)
-        path, begin_s = self._meta.video(feature, episode)
+            return self._embedded.read(feature, step)
+        path, begin_s = self._meta.video(feature, self._frames.episodes[episode])
         return self._videos.read(path, begin_s + int(self._frames.frame[step]) / self._meta.fps)
 
     def _require_usable(self) -> None:
         """Finite numbers, known tasks, all videos, and a sample: better now than in an hour."""
         meta, frames = self._meta, self._frames
-        if not len(self._steps):
+        if not len(self.steps):
             raise DataError(f'dataset {meta.root} has no episode as long as a chunk', 'add some')
         begin = 0
         for number, length in zip(frames.episodes, frames.lengths, strict=True):
@@ -527,46 +477,30 @@ class LeRobot:
                 )
 
 
-def _require_arguments(
-    profile: Profile, cameras: Mapping[str, str], gripper: str, stride: int
-) -> None:
-    missing = [camera for camera in profile.cameras if camera not in cameras]
-    name, kind = profile.name, profile.action_kind
-    checks = (
-        (not missing, f'cameras lacks {missing} of profile {name!r}', 'name a feature for each'),
-        (gripper in GRIPPERS, f'gripper is {gripper!r}', f'use one of {sorted(GRIPPERS)}'),
-        (stride >= 1, f'stride is {stride}', 'use 1 or more'),
-        (
-            stride == 1 or kind == 'joint_positions',
-            f'stride is {stride} for {kind!r}, whose actions in between would be lost',
+def _require_meaning(profile: Profile, options: LeRobotOptions) -> None:
+    missing = [camera for camera in profile.cameras if camera not in options.cameras]
+    if missing:
+        raise ProfileError(
+            f'cameras lacks {missing} of profile {profile.name!r}', 'name a feature for each'
+        )
+    if options.stride > 1 and profile.action_kind != 'joint_positions':
+        raise ProfileError(
+            f'stride is {options.stride} for {profile.action_kind!r}, whose actions in between '
+            'would be lost',
             "use 1, and a profile with the dataset's period",
-        ),
-    )
-    for good, what, remedy in checks:
-        if not good:
-            raise ProfileError(what, remedy)
+        )
 
 
-def _require_widths(meta: Meta, profile: Profile, widths: Mapping[str, int]) -> None:
-    for name, width in widths.items():
-        has = meta.feature(name)['shape'][0]
-        if has != width:
-            raise DataError(
-                f'{name!r} of dataset {meta.root} has {has} numbers, profile {profile.name!r} '
-                f'takes {width}',
-                'use a profile of this robot',
-            )
-
-
-def _require_rate(meta: Meta, profile: Profile, fps: float, stride: int) -> None:
+def _require_rate(meta: Meta, profile: Profile, options: LeRobotOptions) -> None:
+    fps, stride = options.fps or meta.fps, options.stride
     period = profile.control_period_s
     ratio = period * fps
     if abs(ratio / stride - 1) <= _RATE_TOLERANCE:
         return
-    whole = max(round(ratio), 1)
+    nearest_stride = max(round(ratio), 1)
     remedy = f"use a profile with control_period_s: {stride / fps:g}, or give the true 'fps'"
-    if whole > 1 and abs(ratio / whole - 1) <= _RATE_TOLERANCE:
-        remedy = f'with joint positions use stride: {whole}, else {remedy}'
+    if nearest_stride > 1 and abs(ratio / nearest_stride - 1) <= _RATE_TOLERANCE:
+        remedy = f'with joint positions use stride: {nearest_stride}, else {remedy}'
     raise DataError(
         f'dataset {meta.root} has {fps:g} frames per second with stride {stride}, a step of '
         f'profile {profile.name!r} is {period:g} s',
@@ -574,11 +508,13 @@ def _require_rate(meta: Meta, profile: Profile, fps: float, stride: int) -> None
     )
 
 
-def _require_known(meta: Meta, episodes: Sequence[int]) -> list[int]:
-    unknown = sorted(set(episodes) - set(meta.episodes))
-    if unknown or not episodes:
+def _episodes(meta: Meta, chosen: Sequence[int] | None) -> list[int]:
+    if chosen is None:
+        return list(meta.episodes)
+    unknown = sorted(set(chosen) - set(meta.episodes))
+    if unknown or not chosen:
         raise DataError(
             f'dataset {meta.root} has no episode {unknown[0] if unknown else "chosen"}',
             f'it has {len(meta.episodes)}, numbered from {min(meta.episodes, default=0)}',
         )
-    return list(dict.fromkeys(episodes))
+    return list(dict.fromkeys(chosen))

@@ -1,7 +1,5 @@
 """LIBERO's demonstration files, with the conventions that OpenVLA-OFT's checkpoints learned.
 
-What one of LIBERO's demonstration files holds, as the published training took it.
-
 The layout is that of LIBERO's ``scripts/create_dataset.py``; what is left out and what is turned
 follows openvla-oft (``regenerate_libero_dataset.py``, ``libero_dataset_transform``) and the
 published conversion to RLDS, whose state is ``ee_states`` with ``gripper_states`` behind.
@@ -15,15 +13,32 @@ from typing import Any
 
 import numpy as np
 
+from ...config import option
 from ...errors import DataError
 from ...profiles import Profile
-from .base import GRIPPERS, Sample, Steps, library, require_finite
+from .base import GRIPPERS, Cache, EpisodeSource, Steps, library, require_finite, source_options
 
 NOOP_NORM = 1e-4
+
+PERIOD_S = 0.05
 
 _SUFFIX = '_demo'
 _STATE = ('ee_pos', 'ee_ori', 'gripper_states')
 _ARM_JOINTS = 7
+_OPEN_FILES = 256  # the largest suite, libero_90, has 90
+
+
+@dataclass(frozen=True)
+class LiberoHdf5Options:
+    """Options of the format ``libero_hdf5``."""
+
+    cameras: Mapping[str, str] = option(
+        {'primary': 'agentview_rgb', 'wrist': 'eye_in_hand_rgb'},
+        'Camera of the profile: name of its images under obs.',
+    )
+    whole_chunks: bool = option(
+        True, 'Only frames with a whole chunk ahead are samples, as in the published training.'
+    )
 
 
 @dataclass(frozen=True)
@@ -31,7 +46,7 @@ class Demo:
     """One demonstration of T kept steps.
 
     :param name: its group under ``data``. :param instruction: the task in plain words.
-    :param frames: int64 (T,), number of the picture that each step followed from.
+    :param frames: int64 (T,), number of the image that each step followed from.
     :param actions: float64 (T, 7), the gripper 0 closed or 1 open.
     :param states: float64 (T, 8), position (m), rotation vector (rad), both fingers (m).
     """
@@ -44,31 +59,44 @@ class Demo:
     states: np.ndarray
 
 
-def demonstrations(path: Path, file: Any, pictures: Sequence[str]) -> Iterator[Demo]:
+def demonstrations(path: Path, file: Any, images: Sequence[str]) -> Iterator[Demo]:
     """Those of one file that have a step, by number.
 
     :param file: the open ``h5py.File``.
-    :param pictures: names under ``obs`` that there must be.
+    :param images: names under ``obs`` that there must be.
     :raises DataError: not one of LIBERO's files, or one that cannot be used.
     """
-    names = _demo_names(file['data']) if 'data' in file else []
+    data = file.get('data', {})
+    names = [name for name in data if name.startswith('demo_') and name[5:].isdigit()]
+    names.sort(key=lambda name: int(name[5:]))
     if not names:
         raise DataError(
             f'{path} holds no demonstrations of LIBERO', "give files with 'data/demo_0' in them"
         )
-    data = file['data']
-    _require_opengl(path, data)
+    convention = data.attrs.get('macros_image_convention', 'opengl')
+    if convention != 'opengl':
+        raise DataError(
+            f'{path} has pictures in the convention {convention!r}',
+            "record it with robosuite's IMAGE_CONVENTION = 'opengl'",
+        )
     instruction = instruction_of(path, data)
     shift = int(seen_after(data[names[0]]))
     for name in names:
-        actions, states = _numbers(f'{path}, {name}', data[name], pictures)
+        actions, states = _numbers(f'{path}, {name}', data[name], images)
         kept = kept_steps(actions)
         kept = kept[kept >= shift]
         frames = kept - shift
         if len(kept):
             actions = actions[kept]
             actions[:, -1] = GRIPPERS['libero'](actions[:, -1])
-            yield Demo(path, name, instruction, frames, actions, states[frames])
+            yield Demo(
+                path=path,
+                name=name,
+                instruction=instruction,
+                frames=frames,
+                actions=actions,
+                states=states[frames],
+            )
 
 
 def kept_steps(actions: np.ndarray) -> np.ndarray:
@@ -96,7 +124,7 @@ def seen_after(demo: Any) -> bool:
 
 
 def instruction_of(path: Path, data: Any) -> str:
-    """What the file's task is; see :class:`~.libero_hdf5.LiberoHdf5`.
+    """What the file's task is; see :class:`LiberoHdf5`.
 
     :raises DataError: neither its name nor its content says so.
     """
@@ -105,18 +133,18 @@ def instruction_of(path: Path, data: Any) -> str:
         scenes = [i for i, word in enumerate(words) if 'SCENE' in word]
         return ' '.join(words[scenes[-1] + 1 if scenes else 0 :])
     try:
-        told = json.loads(data.attrs['problem_info'])['language_instruction']
+        instruction = json.loads(data.attrs['problem_info'])['language_instruction']
     except (KeyError, TypeError, ValueError):
         raise DataError(
             f'{path} does not say what its task is',
             "name it after the task, ending in '_demo.hdf5'",
         ) from None
-    return ''.join(told).strip('"')
+    return ''.join(instruction).strip('"')
 
 
-def _numbers(where: str, demo: Any, pictures: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _numbers(where: str, demo: Any, images: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """All actions and states of a demonstration, float64 (N, 7) and (N, 8)."""
-    wanted = ['actions', *(f'obs/{key}' for key in (*_STATE, *pictures))]
+    wanted = ['actions', *(f'obs/{key}' for key in (*_STATE, *images))]
     missing = [key for key in wanted if key not in demo]
     if missing:
         has = sorted(f'obs/{key}' for key in demo.get('obs', ()))
@@ -135,30 +163,10 @@ def _numbers(where: str, demo: Any, pictures: Sequence[str]) -> tuple[np.ndarray
     return actions, states
 
 
-def _demo_names(data: Any) -> list[str]:
-    names = [name for name in data if name.startswith('demo_') and name[5:].isdigit()]
-    return sorted(names, key=lambda name: int(name[5:]))
+class LiberoHdf5(EpisodeSource):
+    """A :class:`~.base.Source`: ``*_demo.hdf5`` files as LIBERO publishes or regenerates them.
 
-
-def _require_opengl(path: Path, data: Any) -> None:
-    convention = data.attrs.get('macros_image_convention', 'opengl')
-    if convention != 'opengl':
-        raise DataError(
-            f'{path} has pictures in the convention {convention!r}',
-            "record it with robosuite's IMAGE_CONVENTION = 'opengl'",
-        )
-
-
-CAMERAS: Mapping[str, str] = {'primary': 'agentview_rgb', 'wrist': 'eye_in_hand_rgb'}
-"""Camera of the profile ``libero`` -> its pictures in the file."""
-
-PERIOD_S = 0.05
-
-
-class LiberoHdf5:
-    """A :class:`~.sample.Source`: ``*_demo.hdf5`` files as LIBERO publishes or regenerates them.
-
-    - Pictures are turned by 180 degrees. Those of the published files have 128 x 128 pixels;
+    - Images are turned by 180 degrees. Those of the published files have 128 x 128 pixels;
       OpenVLA-OFT was trained on 256 x 256 that its authors rendered anew, and they left out
       demonstrations that failed when replayed. Their regenerated files are read the same way, and
       are the ones to fine-tune a published checkpoint with.
@@ -167,107 +175,70 @@ class LiberoHdf5:
     - No-ops are left out: the first six numbers have a norm below 1e-4 and the gripper is as in
       the action kept last (before the first kept one: the norm alone decides).
     - Instruction: the file's name without ``_demo`` and without what goes up to ``SCENE``, which
-      is what the published policies were told. The file's own ``language_instruction`` has other
+      is what the published policies were given. The file's own ``language_instruction`` has other
       words in most of libero_spatial, _object and _goal; it counts where the name does not end in
       ``_demo``.
-    - The published files hold with every action what was seen *after* it
-      (issue 54 of LIBERO), regenerated ones what was seen
-      before. The arm's joints beside the simulator's states tell which; a picture that came after
-      an action gets the next one as its label.
+    - The published files hold with every action what was seen *after* it (issue 54 of LIBERO),
+      regenerated ones what was seen before. The arm's joints beside the simulator's states tell
+      which; an image that came after an action gets the next one as its label.
+    - Statistics are of all steps that are no no-ops, the last ones of an episode as well: what the
+      published ones are of.
 
     :param path: one file, or a folder with any number of them.
     :param profile: 7 actions per step at 20 Hz, 8 numbers of state or none.
-    :param cameras: camera of the profile -> name under ``obs``.
-    :param whole_chunks: see :class:`~.steps.Steps`; True as in the published training.
+    :param options: fields of :class:`LiberoHdf5Options`.
     :raises DataError: no such file, not one of LIBERO's, or not fit for the profile.
     :raises VlaPruneError: h5py is not installed.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        profile: Profile,
-        cameras: Mapping[str, str] = CAMERAS,
-        whole_chunks: bool = True,
-    ) -> None:
-        _require_fit(profile, cameras)
-        self._cameras = {name: cameras[name] for name in profile.cameras}
-        self._open: dict[Path, Any] = {}
-        files = _files(Path(path).expanduser())
-        demos = [demo for file in files for demo in self._read(file)]
-        sizes = [len(demo.frames) for demo in demos]
-        self._steps = Steps(sizes, profile.chunk, whole_chunks=whole_chunks)
-        if not len(self._steps):
+    def __init__(self, path: str | Path, profile: Profile, **options: Any) -> None:
+        chosen = source_options(LiberoHdf5Options, options, 'libero_hdf5')
+        _require_profile(profile, chosen.cameras)
+        self._cameras = {name: chosen.cameras[name] for name in profile.cameras}
+        self._files: Cache[Any] = Cache(_OPEN_FILES, close=_close)
+        path = Path(path).expanduser()
+        files = sorted(path.rglob('*.hdf5')) if path.is_dir() else [path]
+        if not files or not files[0].is_file():
+            raise DataError(
+                f'no demonstrations at {path}', 'give a .hdf5 file or a folder with some'
+            )
+        images = list(self._cameras.values())
+        self._demos = [d for file in files for d in demonstrations(file, self._file(file), images)]
+        sizes = [len(demo.frames) for demo in self._demos]
+        self.steps = Steps(sizes, profile.chunk, whole_chunks=chosen.whole_chunks)
+        if not len(self.steps):
             raise DataError(
                 f'no demonstration in {path} has {profile.chunk} steps', 'give longer ones'
             )
-        self._places = [(demo.path, demo.name) for demo in demos]
-        self._instructions = [demo.instruction for demo in demos]
-        self._frames = np.concatenate([demo.frames for demo in demos])
-        self._actions = np.concatenate([demo.actions for demo in demos])
-        states = [demo.states for demo in demos] if profile.proprio_dim else None
-        self._states = np.concatenate(states) if states else None
+        self._frames = np.concatenate([demo.frames for demo in self._demos])
+        self.actions = np.concatenate([demo.actions for demo in self._demos])
+        self.states = None
+        if profile.proprio_dim:
+            self.states = np.concatenate([demo.states for demo in self._demos])
 
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self._steps)
+    def _task(self, episode: int, step: int) -> str:
+        return self._demos[episode].instruction
 
-    def __getitem__(self, index: int) -> Sample:
-        """The sample with this number.
-
-        :raises IndexError: there is none. :raises DataError: its pictures cannot be read any more.
-        """
-        episode, step = self._steps.locate(index)
-        rows, valid = self._steps.chunk(index)
-        return Sample(
-            {name: self._picture(episode, key, step) for name, key in self._cameras.items()},
-            None if self._states is None else self._states[step],
-            self._instructions[episode],
-            self._actions[rows],
-            valid,
-        )
-
-    def instruction(self, index: int) -> str:
-        """The task of a sample in plain words."""
-        return self._instructions[self._steps.locate(index)[0]]
-
-    def numbers(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Actions (N, 7) and states (N, 8) of all steps that are no no-ops, the last ones of an
-        episode as well: what the published statistics are of."""
-        return self._actions, self._states
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the open files: a process that gets a copy opens its own."""
-        return {**self.__dict__, '_open': {}}
-
-    def _picture(self, episode: int, key: str, step: int) -> np.ndarray:
-        path, name = self._places[episode]
+    def _images(self, episode: int, step: int) -> dict[str, np.ndarray]:
+        demo, frame = self._demos[episode], int(self._frames[step])
         try:
-            pictures = self._file(path)['data'][name]['obs'][key]
-            return np.ascontiguousarray(pictures[int(self._frames[step])][::-1, ::-1])
+            seen = self._file(demo.path)['data'][demo.name]['obs']
+            return {
+                camera: np.ascontiguousarray(seen[key][frame][::-1, ::-1])
+                for camera, key in self._cameras.items()
+            }
         except (KeyError, OSError) as error:
-            raise _unreadable(path, error) from None
-
-    def _read(self, path: Path) -> list[Demo]:
-        return list(demonstrations(path, self._file(path), list(self._cameras.values())))
+            raise _unreadable(demo.path, error) from None
 
     def _file(self, path: Path) -> Any:
-        if path not in self._open:
-            try:
-                self._open[path] = library('h5py', 'h5py').File(path, 'r')
-            except OSError as error:
-                raise _unreadable(path, error) from None
-        return self._open[path]
+        h5py = library('h5py', 'h5py')
+        try:
+            return self._files.get(path, lambda: h5py.File(path, 'r'))
+        except OSError as error:
+            raise _unreadable(path, error) from None
 
 
-def _files(path: Path) -> list[Path]:
-    files = sorted(path.rglob('*.hdf5')) if path.is_dir() else [path]
-    if not files or not files[0].is_file():
-        raise DataError(f'no demonstrations at {path}', 'give a .hdf5 file or a folder with some')
-    return files
-
-
-def _require_fit(profile: Profile, cameras: Mapping[str, str]) -> None:
+def _require_profile(profile: Profile, cameras: Mapping[str, str]) -> None:
     unknown = [repr(camera) for camera in profile.cameras if camera not in cameras]
     kind, state, period = profile.action_kind, profile.proprio_dim, profile.control_period_s
     checks = (
@@ -282,6 +253,10 @@ def _require_fit(profile: Profile, cameras: Mapping[str, str]) -> None:
                 f'demonstrations of LIBERO do not fit profile {profile.name!r}: {what}',
                 "use the profile 'libero' or one based on it",
             )
+
+
+def _close(file: Any) -> None:
+    file.close()
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

@@ -1,10 +1,6 @@
-"""Bags that were recorded of a robot, by hand or by policy, as demonstrations.
+"""Bags that were recorded of a robot, by hand or by policy, as demonstrations."""
 
-One pass over a bag: the frames that a policy would have seen, and what was done meanwhile.
-"""
-
-import os
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +11,9 @@ import numpy as np
 from ...bags.events import Event, Replay
 from ...bags.observation import JOINTS, POSE, Wiring, picture
 from ...bags.reader import Bag, Place, find_bags
-from ...bags.topics import Topics, guess_topics, load_topics
-from ...bags.trajectory import Reading, Tracks
+from ...bags.topics import Topics, guess_topics, load_topics, make_topics
+from ...bags.trajectory import Reading, Trajectory, choose_reading
+from ...config import from_mapping, option
 from ...errors import DataError, InputRefused, ProfileError
 from ...profiles import Profile
 from ...runtime.messages import read_joints, read_valid_pose
@@ -27,11 +24,62 @@ from ...runtime.state import (
     pose_gripper_proprio,
     resolve_axis_angle,
 )
-from .base import Sample
+from .base import Cache, Sample, source_options
+
+_OPEN_BAGS = 8
+
+
+@dataclass(frozen=True)
+class RosbagOptions:
+    """Options of the format ``rosbag``."""
+
+    topics: Mapping[str, Any] | str | Path | None = option(
+        None, 'Fields of Topics, or a YAML file with them; null guesses them for each bag.'
+    )
+    actions: str = option(
+        'poses',
+        'poses: differences of the measured end-effector pose. commands: the topic twist, '
+        'integrated over each step, or differences of pose_target.',
+        choices=('poses', 'commands'),
+    )
+    wiring: Mapping[str, Any] = option(
+        {}, 'Parameters of vla_policy that say how to read a robot.'
+    )
+    instruction: str = option('', 'The task until a bag names one, and of bags that name none.')
+    rotation_reference: tuple[float, ...] | None = option(
+        None,
+        'Mean rotation vector (3) of the statistics of the checkpoint that is trained on; null: '
+        'the one that agrees with the mean of these bags.',
+    )
+    gripper_closed: float | None = option(
+        None, 'Gripper command or finger joint when closed, as recorded; null: 0.'
+    )
+    gripper_open: float | None = option(
+        None, 'The same when open; null: 1 of commands, 0.04 m of a finger.'
+    )
+    close_below: float = option(0.4, 'Openings (0 to 1) below close the gripper.')
+    open_above: float = option(0.6, 'Openings above open it.')
+    no_op: float | None = option(
+        1e-4,
+        'Steps whose first six numbers have a norm below it, with an unchanged gripper, are left '
+        'out, as in the published preparation of LIBERO; measured poses are noisy and need a '
+        'larger one. null keeps every frame.',
+    )
+    max_gap_s: float = option(0.25, 'Between poses further apart nothing is known.', above=0)
+    hold_s: float = option(0.2, 'A velocity without a successor ends after this time.', above=0)
+
+    def reading(self, topics: Topics) -> Reading:
+        """:raises ProfileError: the gripper is closed where it is open."""
+        motion = 'ee_pose'
+        if self.actions == 'commands':
+            motion = 'pose_target' if topics.pose_target and not topics.twist else 'twist'
+        names = ('gripper_closed', 'gripper_open', 'close_below', 'open_above')
+        names += ('no_op', 'max_gap_s', 'hold_s')
+        return choose_reading(topics, motion, **{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Frame:
     """What a policy would have seen at one instant.
 
     :param images: camera -> place in the bag.
@@ -45,10 +93,10 @@ class Seen:
     instruction: str
 
 
-class Labelled(NamedTuple):
+class LabelledFrame(NamedTuple):
     """A frame, its chunk float64 (K, 7) and which of its steps are labels, bool (K,)."""
 
-    frame: Seen
+    frame: Frame
     chunk: np.ndarray
     valid: np.ndarray
 
@@ -58,12 +106,12 @@ class _Epoch:
     """The frames between two jumps of time or changes of the task."""
 
     number: int
-    frames: list[Seen] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
     slot: int = -1  # control period of the last frame, counted from the first
 
 
-class Recorder:
-    """Reads bags of one robot.
+class FrameReader:
+    """One pass over a bag: the frames that a policy would have seen, and what was done meanwhile.
 
     :param profile: with ``action_kind`` ``delta_pose``.
     """
@@ -77,47 +125,40 @@ class Recorder:
         self.refusal = ''
         """What was wrong with the first message that was refused."""
 
-    def read(self, bag: Bag, topics: Topics, instruction: str) -> list[Labelled]:
+    def read(self, bag: Bag, topics: Topics, instruction: str) -> list[LabelledFrame]:
         """The labelled frames of a bag, in its order.
 
         :raises DataError: a topic is missing, or there are frames and never an instruction.
         """
-        reading = self._reading
-        topics.check(bag, (reading.motion, reading.gripper))
-        replay = Replay(
-            bag,
-            topics,
-            self._profile,
-            self._wiring,
-            instruction,
-            (reading.motion, reading.gripper),
-        )
-        tracks = Tracks(reading, self._wiring.gripper_joints[0])
+        extra = (self._reading.motion, self._reading.gripper)
+        topics.check(bag, extra)
+        replay = Replay(bag, topics, self._profile, self._wiring, instruction, extra=extra)
+        trajectory = Trajectory(self._reading, self._wiring.gripper_joints[0])
         epochs = [_Epoch(0)]
         for event in replay.events():
             if event.epoch != epochs[-1].number:
                 epochs.append(_Epoch(event.epoch))
-            self._note(event, epochs[-1], tracks, replay.instruction)
+            self._note(event, epochs[-1], trajectory, replay.instruction)
         if not replay.instruction:
             raise DataError(
                 f'bag {bag.path} has no instruction', 'name its topic, or give `instruction`'
             )
         self.left_out.update(replay.pairing.losses)
-        self.left_out.update(tracks.left_out)
-        return [labelled for epoch in epochs for labelled in self._label(epoch, tracks)]
+        self.left_out.update(trajectory.left_out)
+        return [labelled for epoch in epochs for labelled in self._label(epoch, trajectory)]
 
-    def _note(self, event: Event, epoch: _Epoch, tracks: Tracks, instruction: str) -> None:
+    def _note(self, event: Event, epoch: _Epoch, trajectory: Trajectory, instruction: str) -> None:
         if event.refusal is not None:
             self.refusal = self.refusal or str(event.refusal)
         try:
-            tracks.note(event)
+            trajectory.note(event)
             if event.pair is not None:
-                self._frame(epoch, event.pair, instruction)
+                self._keep_first(epoch, event.pair, instruction)
         except InputRefused as refusal:
             self.left_out[refusal.reason] += 1
             self.refusal = self.refusal or str(refusal)
 
-    def _frame(self, epoch: _Epoch, pair: Pair, instruction: str) -> None:
+    def _keep_first(self, epoch: _Epoch, pair: Pair, instruction: str) -> None:
         """Keep the first pair of each control period, whatever the cameras' rate."""
         if epoch.frames:
             since_ns = pair.stamp_ns - epoch.frames[0].stamp_ns
@@ -128,7 +169,7 @@ class Recorder:
         else:
             epoch.slot = 0
         places = {camera: pair.items[camera].place for camera in self._profile.cameras}
-        epoch.frames.append(Seen(pair.stamp_ns, places, self._state(pair), instruction))
+        epoch.frames.append(Frame(pair.stamp_ns, places, self._state(pair), instruction))
 
     def _state(self, pair: Pair) -> tuple[np.ndarray, ...]:
         profile = self._profile
@@ -141,91 +182,57 @@ class Recorder:
         moved = position + np.asarray(self._wiring.pose_offset_m)
         return moved, quaternion, self._fingers.pick(names, positions)
 
-    def _label(self, epoch: _Epoch, tracks: Tracks) -> list[Labelled]:
+    def _label(self, epoch: _Epoch, trajectory: Trajectory) -> list[LabelledFrame]:
         stamps = [frame.stamp_ns for frame in epoch.frames]
-        labels = tracks.labels(epoch.number, stamps, self._profile)
+        labels = trajectory.labels(epoch.number, stamps, self._profile)
         out = []
         for frame in epoch.frames:
             found = labels.chunk(frame.stamp_ns)
             if isinstance(found, str):
                 self.left_out[found] += 1
             else:
-                out.append(Labelled(frame, *found))
+                out.append(LabelledFrame(frame, *found))
         return out
 
 
-_OPEN_BAGS = 8
-_RANGES = {'gripper': (0.0, 1.0), 'joint_states': (0.0, 0.04)}
-
-
 class Rosbag:
-    """A :class:`~.sample.Source`: rosbag2 and ROS 1 bags, paired and turned into states as
+    """A :class:`~.base.Source`: rosbag2 and ROS 1 bags, paired and turned into states as
     ``vla_policy`` does it.
 
     - Frames: the first pair of each control period. A chunk's steps lie on a grid that begins at
       the frame's stamp, whatever the rates of camera and robot.
-    - Actions ``poses``: differences of the measured end-effector pose, interpolated at the steps.
-      ``commands``: the velocities on the topic ``twist`` integrated over each step, or differences
-      of ``pose_target``.
     - Gripper: the command on the topic ``gripper`` in the middle of the step, else the first
       finger joint's opening at its end; 0 or 1 by the thresholds of ``chunk_executor``.
-    - No-ops are left out of frames and chunks, as in the published preparation of LIBERO
-      (openvla, ``regenerate_libero_dataset.py``): six numbers with a norm below ``no_op``, and an
-      unchanged gripper. Measured poses are noisy and need a larger one than the published 1e-4.
     - Where time jumps, or the task changes, chunks end. Behind the end of a recording and from a
       gap on, steps are no labels.
 
     :param path: a bag, or a folder with any number of them.
     :param profile: end-effector deltas; the labels are divided by its ``action_scale``.
-    :param topics: or a mapping of its fields, or a YAML file; None guesses for each bag, see
-        :func:`~vla_prune_ros.bags.topics.guess_topics`.
-    :param actions: ``poses`` or ``commands``.
-    :param wiring: or a mapping of its fields: the parameters of ``vla_policy``.
-    :param instruction: the task until a bag names one, and of bags that name none.
-    :param rotation_reference: (3,) mean rotation vector of the statistics of the checkpoint that
-        is trained on; None for the one that agrees with the mean of these bags.
-    :param gripper_closed: position of that joint or command when closed, as recorded;
-        ``gripper_open``: when open. None for 0 and 1 of commands, 0 and 0.04 m of a finger.
-    :param close_below: openings below close the gripper; ``open_above``: above open it.
-    :param no_op: see above; None keeps every frame.
-    :param max_gap_s: between poses further apart nothing is known.
-    :param hold_s: a velocity without a successor ends after this time.
+    :param options: fields of :class:`RosbagOptions`.
     :raises DataError: a bag cannot be read, lacks a topic or an instruction, or no frame is left.
-    :raises ProfileError: the profile is not one of end-effector deltas, or a number is unusable.
+    :raises ProfileError: the profile is not one of end-effector deltas, or an option is unusable.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        profile: Profile,
-        topics: 'Topics | Mapping[str, Any] | str | Path | None' = None,
-        *,
-        actions: str = 'poses',
-        wiring: 'Wiring | Mapping[str, Any] | None' = None,
-        instruction: str = '',
-        rotation_reference: Sequence[float] | None = None,
-        gripper_closed: float | None = None,
-        gripper_open: float | None = None,
-        close_below: float = 0.4,
-        open_above: float = 0.6,
-        no_op: float | None = 1e-4,
-        max_gap_s: float = 0.25,
-        hold_s: float = 0.2,
-    ) -> None:
-        _require_deltas(profile)
-        self._profile, self._topics = profile, _topics(topics)
-        self._wiring = wiring if isinstance(wiring, Wiring) else Wiring(**(wiring or {}))
-        self._bags: OrderedDict[tuple[int, Path], Bag] = OrderedDict()
-        paths = find_bags(path)
-        if not paths:
-            raise DataError(f'no bags at {path}', 'give a bag, or a folder with some')
-        numbers = (close_below, open_above, no_op, max_gap_s, hold_s)
+    def __init__(self, path: str | Path, profile: Profile, **options: Any) -> None:
+        if profile.action_kind != 'delta_pose':
+            raise ProfileError(
+                f'profile {profile.name!r} commands {profile.action_kind}',
+                'bags are read as end-effector deltas; use a profile of action_kind delta_pose',
+            )
+        self._options = source_options(RosbagOptions, options, 'rosbag')
+        self._profile = profile
+        self._wiring = from_mapping(Wiring, self._options.wiring, 'wiring')
+        self._topics = _topics(self._options.topics)
+        self._bags: Cache[Bag] = Cache(_OPEN_BAGS, close=Bag.close)
         self.lost: list[str] = []
         """What could not be read, one line each."""
         self._refusal = ''
-        self.left_out: dict[str, int] = {}
+        self.left_out: Counter[str] = Counter()
         """Frames and messages that gave nothing, by reason."""
-        self._frames: list[tuple[Path, Labelled]] = []
+        self._frames: list[tuple[Path, LabelledFrame]] = []
+        paths = find_bags(path)
+        if not paths:
+            raise DataError(f'no bags at {path}', 'give a bag, or a folder with some')
         for bag_path in paths:
             try:
                 bag = Bag(bag_path)
@@ -235,25 +242,22 @@ class Rosbag:
                 self.lost.append(str(error))  # one broken recording of many
                 continue
             with bag:
-                self._read(bag, actions, (gripper_closed, gripper_open), numbers, instruction)
+                self._read(bag)
         if not self._frames:
-            raise self._nothing(path)
-        self._states = self._build_states(rotation_reference)
+            counts = [f'{count} x {reason}' for reason, count in self.left_out.items()]
+            why = '; '.join([*counts, *self.lost][:6]) or 'no images that pair'
+            remedy = self._refusal or 'check topics, `no_op` and the slop; docs/troubleshooting.md'
+            raise DataError(f'{path} gives no frames ({why})', remedy)
+        self._states = self._build_states()
 
     def __len__(self) -> int:
-        """Number of samples."""
         return len(self._frames)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample with this number.
-
-        :raises IndexError: there is none.
-        :raises DataError: its pictures cannot be decoded.
-        """
         if not 0 <= index < len(self):
             raise IndexError(f'sample {index} of {len(self)}')
         path, (frame, chunk, valid) = self._frames[index]
-        bag = self._bag(path)
+        bag = self._bags.get(path, lambda: Bag(path))
         try:
             images = {
                 camera: picture(camera, bag.read(place), self._wiring)
@@ -264,7 +268,13 @@ class Rosbag:
                 f'bag {path} at {frame.stamp_ns} ns: {refusal.what}', refusal.remedy
             ) from None
         state = None if self._states is None else self._states[index]
-        return Sample(images, state, frame.instruction, chunk, valid)
+        return Sample(
+            images=images,
+            state=state,
+            instruction=frame.instruction,
+            chunk=chunk,
+            valid=valid,
+        )
 
     def instruction(self, index: int) -> str:
         """The task of a sample, cleaned as the node cleans it."""
@@ -274,45 +284,22 @@ class Rosbag:
         """The first action of every sample (N, 7), and its state (N, P)."""
         return np.array([labelled.chunk[0] for _, labelled in self._frames]), self._states
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Open files stay with the process that opened them."""
-        return {**self.__dict__, '_bags': OrderedDict()}
-
-    def _read(
-        self,
-        bag: Bag,
-        actions: str,
-        ends: tuple[float | None, float | None],
-        numbers: tuple[float, float, float | None, float, float],
-        instruction: str,
-    ) -> None:
+    def _read(self, bag: Bag) -> None:
         topics = self._topics or guess_topics(bag, self._profile)
-        grip = 'gripper' if topics.gripper else 'joint_states'
-        closed, opened = (
-            default if given is None else given
-            for given, default in zip(ends, _RANGES[grip], strict=True)
-        )
-        reading = Reading(_motion(actions, topics), grip, closed, opened, *numbers)
-        _require_usable(reading)
-        recorder = Recorder(self._profile, self._wiring, reading)
-        self._frames += [(bag.path, found) for found in recorder.read(bag, topics, instruction)]
+        reader = FrameReader(self._profile, self._wiring, self._options.reading(topics))
+        frames = reader.read(bag, topics, self._options.instruction)
+        self._frames += [(bag.path, found) for found in frames]
         self.lost += [f'{bag.path}: {line}' for line in bag.lost]
-        self._refusal = self._refusal or recorder.refusal
-        for reason, count in recorder.left_out.items():
-            self.left_out[reason] = self.left_out.get(reason, 0) + count
+        self._refusal = self._refusal or reader.refusal
+        self.left_out.update(reader.left_out)
 
-    def _nothing(self, path: str | Path) -> DataError:
-        counts = [f'{count} x {reason}' for reason, count in self.left_out.items()]
-        why = '; '.join([*counts, *self.lost][:6]) or 'no images that pair'
-        remedy = self._refusal or 'check topics, `no_op` and the slop; docs/troubleshooting.md'
-        return DataError(f'{path} gives no frames ({why})', remedy)
-
-    def _build_states(self, reference: Sequence[float] | None) -> np.ndarray | None:
+    def _build_states(self) -> np.ndarray | None:
         parts = [labelled.frame.state for _, labelled in self._frames]
         if self._profile.proprio_kind == 'none' or not self._profile.proprio_dim:
             return None
         if self._profile.proprio_kind == 'joints':
             return np.array([part[0] for part in parts])
+        reference = self._options.rotation_reference
         if reference is None:
             reference = agreeing_reference([quat for _, quat, _ in parts])
         rows = [pose_gripper_proprio(p, q, fingers, reference) for p, q, fingers in parts]
@@ -324,15 +311,6 @@ class Rosbag:
                 'set gripper_joints of the wiring, or proprio_dim of the profile',
             )
         return np.array(rows)
-
-    def _bag(self, path: Path) -> Bag:
-        key = os.getpid(), path  # a file that was opened before a fork has one position for both
-        if key not in self._bags:
-            self._bags[key] = Bag(path)
-            while len(self._bags) > _OPEN_BAGS:
-                self._bags.popitem(last=False)[1].close()
-        self._bags.move_to_end(key)
-        return self._bags[key]
 
 
 def agreeing_reference(quats_xyzw: Sequence[np.ndarray]) -> np.ndarray:
@@ -350,34 +328,9 @@ def agreeing_reference(quats_xyzw: Sequence[np.ndarray]) -> np.ndarray:
     return reference
 
 
-def _motion(actions: str, topics: Topics) -> str:
-    if actions == 'poses':
-        return 'ee_pose'
-    if actions != 'commands':
-        raise ProfileError(f'actions is {actions!r}', "use 'poses' or 'commands'")
-    return 'pose_target' if topics.pose_target and not topics.twist else 'twist'
-
-
-def _topics(topics: 'Topics | Mapping[str, Any] | str | Path | None') -> Topics | None:
-    if topics is None or isinstance(topics, Topics):
-        return topics
-    return Topics(**topics) if isinstance(topics, Mapping) else load_topics(topics)
-
-
-def _require_deltas(profile: Profile) -> None:
-    if profile.action_kind != 'delta_pose':
-        raise ProfileError(
-            f'profile {profile.name!r} commands {profile.action_kind}',
-            'bags are read as end-effector deltas; use a profile of action_kind delta_pose',
-        )
-
-
-def _require_usable(reading: Reading) -> None:
-    numbers = reading.gripper_closed, reading.gripper_open, reading.max_gap_s, reading.hold_s
-    if not np.isfinite(numbers).all() or reading.max_gap_s <= 0 or reading.hold_s <= 0:
-        raise ProfileError('max_gap_s and hold_s must be above 0', 'give seconds')
-    if reading.gripper_closed == reading.gripper_open:
-        raise ProfileError(
-            f'gripper_closed and gripper_open are both {reading.gripper_open}',
-            'give the two ends of its range, as they were recorded',
-        )
+def _topics(given: Mapping[str, Any] | str | Path | None) -> Topics | None:
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        return make_topics(given, 'topics')
+    return load_topics(given)

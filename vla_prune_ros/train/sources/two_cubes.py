@@ -1,25 +1,34 @@
 """The demonstrations that ``vla-prune train reference`` records."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
 
+from ...config import option
 from ...errors import DataError
 from ...profiles import Profile
 from ...sim.two_cubes import TASKS
 from ..dataset import split as split_episodes
-from .base import Sample
+from .base import Sample, source_options
+
+
+@dataclass(frozen=True)
+class TwoCubesOptions:
+    split: str = option('train', 'train, or validation: every fortieth episode.')
 
 
 class TwoCubes:
     """Episodes of the scripted expert, and its corrections of a policy.
 
     :param path: folder with ``.npz`` files of :mod:`vla_prune_ros.train.dataset`.
-    :param split: ``'train'`` or ``'validation'``: every fortieth episode is never trained on.
+    :param options: fields of :class:`TwoCubesOptions`.
     """
 
-    def __init__(self, path: Path, profile: Profile, split: str = 'train') -> None:
+    def __init__(self, path: Path, profile: Profile, **options: Any) -> None:
+        split = source_options(TwoCubesOptions, options, 'two_cubes').split
         files = sorted(Path(path).expanduser().glob('*.npz'))
         parts = dict(zip(('train', 'validation'), split_episodes(files), strict=True))
         if split not in parts:
@@ -33,26 +42,24 @@ class TwoCubes:
         return len(self._index)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample with this number; its pictures are what the towers see."""
+        """The sample with this number; its images are what the towers see."""
         number, frame = self._index[index]
         episode = self._episodes[number]
         first = frame * len(self._cameras)
         views = episode.views[first : first + len(self._cameras)]
-        images = {
-            camera: simplejpeg.decode_jpeg(view, 'RGB')
-            for camera, view in zip(self._cameras, views, strict=True)
-        }
         return Sample(
-            images,
-            episode.state[frame],
-            TASKS[episode.task].instruction,
-            episode.chunk[frame],
-            episode.valid[frame],
+            images={
+                camera: simplejpeg.decode_jpeg(view, 'RGB')
+                for camera, view in zip(self._cameras, views, strict=True)
+            },
+            state=episode.state[frame],
+            instruction=TASKS[episode.task].instruction,
+            chunk=episode.chunk[frame],
+            valid=episode.valid[frame],
             prepared=True,
         )
 
     def instruction(self, index: int) -> str:
-        """The words of its task."""
         return TASKS[self._episodes[self._index[index][0]].task].instruction
 
     def numbers(self) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,8 @@ pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
 from sample_messages import MESSAGES, STAMP, write
 
-from vla_prune_ros.bags.reader import Bag
-from vla_prune_ros.bags.writer import BagWriter, type_store
+from vla_prune_ros.bags.reader import Bag, type_store
+from vla_prune_ros.bags.writer import BagWriter
 from vla_prune_ros.errors import DataError
 
 
@@ -183,10 +183,10 @@ def test_an_unknown_storage_is_named(tmp_path):
         write(tmp_path / 'bag', 'parquet')
 
 
-def test_without_rosbags_the_mend_is_said(tmp_path, monkeypatch):
+def test_without_rosbags_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'rosbags.typesys', None)
     type_store.cache_clear()
-    with pytest.raises(DataError, match=r'no bag can be written; pip install'):
+    with pytest.raises(DataError, match='rosbags'):
         write(tmp_path / 'bag')
     assert left(tmp_path) == []
 
