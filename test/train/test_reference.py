@@ -16,8 +16,7 @@ from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeResult
 from vla_prune_ros.sim.two_cubes import TASKS
 from vla_prune_ros.train import reference
 from vla_prune_ros.train.dataset import save
-from vla_prune_ros.train.reference import Plan, successes, train_reference
-from vla_prune_ros.train.trainer import Learner, Recipe
+from vla_prune_ros.train.reference import Plan, Recipe, successes, train_reference
 
 FIRST = 1_000_074  # two rounds of the six tasks: the second one is held out
 NAMES = list(TASKS)
@@ -146,7 +145,7 @@ def test_the_result_is_a_checkpoint_with_its_history(finished):
 def test_a_second_run_records_trains_and_measures_nothing(finished, drawn, monkeypatch):
     work, out, _, _, _ = finished
     drawn.clear()
-    monkeypatch.setattr(Learner, '_one_step', None)
+    monkeypatch.setattr(reference, 'backward', None)
     again = out.parent / 'again'
     train_reference(plan_for(work), again, Progress())
     assert drawn == []

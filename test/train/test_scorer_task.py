@@ -11,7 +11,7 @@ from vla_prune_ros import load_policy
 from vla_prune_ros.model.openvla import ActInputs
 from vla_prune_ros.pruning.methods.baselines import Dense
 from vla_prune_ros.pruning.methods.vla_acl import VlaAcl
-from vla_prune_ros.train.collate import Labelled
+from vla_prune_ros.train.collate import TrainingBatch
 from vla_prune_ros.train.config import FineTuning
 from vla_prune_ros.train.publish import export
 from vla_prune_ros.train.tasks.acl_scorer import ScorerTask, gated
@@ -21,7 +21,7 @@ from vla_prune_ros.train.tasks.forward import visual_tokens
 @pytest.fixture(scope='module')
 def task(tmp_path_factory, tiny_net, words, statistics):
     folder = tmp_path_factory.mktemp('start')
-    export(tiny_net(4), words, statistics, folder, 1, {})
+    export(tiny_net(4), words, folder=folder, statistics=statistics, step=1, about={})
     train = {'method': 'vla_acl', 'budget': [9, 4], 'layers': 1, 'width': 8, 'heads': 2}
     settings = FineTuning.model_validate(
         {
@@ -43,7 +43,7 @@ def batch(words):
     def draw(*shape):
         return torch.from_numpy(rng.normal(size=shape)).float()
 
-    return Labelled(
+    return TrainingBatch(
         draw(2, 2, 6, 224, 224), prompt.repeat(2, 1), draw(2, 8), draw(2, 8, 7), torch.ones(2, 8)
     )
 

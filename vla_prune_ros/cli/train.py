@@ -116,7 +116,7 @@ def add_finetuning(kinds: Any) -> None:
 
 def _finetune(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from ..train.config import read_settings
-    from ..train.trainer import FineTuner
+    from ..train.finetune import FineTuner
 
     settings = read_settings(options.config)
     wanted = _METHODS[options.kind]
@@ -216,8 +216,7 @@ def _reference(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _plan(options: argparse.Namespace) -> 'Plan':
-    from ..train.reference import FURTHER_LR, Plan
-    from ..train.trainer import Recipe
+    from ..train.reference import FURTHER_LR, Plan, Recipe
 
     return Plan(
         options.work,

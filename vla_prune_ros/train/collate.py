@@ -1,11 +1,4 @@
-"""Crops and colours of OpenVLA's training, drawn anew for every look at a picture.
-
-Source: ``finetune.py`` of OpenVLA (``image_augment_kwargs``): a random crop of 90 % of the area,
-brightness 0.2, contrast and saturation 0.8 to 1.2, hue 0.05, in this order, on a picture of 224.
-The operations are TensorFlow's definitions in float32 on OpenCV's colour conversion.
-
-Samples of any source as batches of one prompt length, the same ones after a resume.
-"""
+"""Samples of any source as batches of one prompt length, augmented, the same after a resume."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -14,15 +7,160 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 
-from ..engine.policy import Policy
 from ..model.images import CROP_AREA, pixel_values, prepare_image, resized_image
 from ..model.normalization import Statistics
 from ..model.prompt import PromptTokenizer, build_prompt
 from ..model.proprio import normalize
 from ..profiles import Profile
 from .sources.base import Sample, Source
+
+
+class TrainingBatch(NamedTuple):
+    """B samples whose prompts have one length; without the first axis, one sample.
+
+    :param pixels: float32 (B, C, 6, 224, 224). :param prompts: int64 (B, P).
+    :param state: float32 (B, S), normalised; (B, 0) without a state.
+    :param actions: float32 (B, K, D), normalised.
+    :param weights: float32 (B, K), 0 where a step is no label.
+    """
+
+    pixels: Tensor
+    prompts: Tensor
+    state: Tensor
+    actions: Tensor
+    weights: Tensor
+
+    def to(self, device: torch.device) -> 'TrainingBatch':
+        return TrainingBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def parts(self, count: int) -> list['TrainingBatch']:
+        """Cut into at most ``count`` batches of about the same size."""
+        pieces = [torch.chunk(tensor, count) for tensor in self]
+        return [TrainingBatch(*piece) for piece in zip(*pieces, strict=True)]
+
+
+class TrainingData(Dataset):
+    """Several sources, as the tensors of one sample each.
+
+    :param augment: draw crops and colours anew each time, except of prepared images.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        profile: Profile,
+        statistics: Statistics,
+        tokenizer: PromptTokenizer,
+        *,
+        augment: bool,
+    ) -> None:
+        self._sources = list(sources)
+        self._samples: ConcatDataset[Sample] = ConcatDataset(self._sources)
+        self._profile, self._statistics = profile, statistics
+        self._tokenizer, self._augment = tokenizer, augment
+        self._prompts: dict[str, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> TrainingBatch:
+        """The sample with number ``key[0]``, augmented by the seed ``key[1]``."""
+        index, seed = key
+        sample = self._samples[index]
+        bounds, state = self._statistics.action, self._statistics.proprio
+        scaled = (
+            np.zeros(0)
+            if state is None
+            else normalize(sample.state, state.low, state.high, state.mask)
+        )
+        actions = normalize(sample.chunk, bounds.low, bounds.high, bounds.mask)
+        return TrainingBatch(
+            pixels=torch.from_numpy(pixel_values(self._images(sample, seed))),
+            prompts=self._prompt(sample.instruction),
+            state=torch.from_numpy(scaled).float(),
+            actions=torch.from_numpy(actions).float(),
+            weights=torch.from_numpy(np.asarray(sample.valid, np.float32)),
+        )
+
+    def prompt_lengths(self) -> np.ndarray:
+        """int64 (N,), ids of each sample's prompt."""
+        return np.array(
+            [
+                len(self._prompt(source.instruction(i)))
+                for source in self._sources
+                for i in range(len(source))
+            ]
+        )
+
+    def _images(self, sample: Sample, seed: int) -> list[np.ndarray]:
+        views = [sample.images[camera] for camera in self._profile.cameras]
+        if sample.prepared:
+            return views
+        if not self._augment:
+            return [prepare_image(view, self._profile.pre_resize) for view in views]
+        rng = np.random.default_rng(seed)
+        return [augmented(view, self._profile.pre_resize, rng) for view in views]
+
+    def _prompt(self, instruction: str) -> Tensor:
+        if instruction not in self._prompts:
+            ids = self._tokenizer(build_prompt(instruction))
+            self._prompts[instruction] = torch.tensor(ids)
+        return self._prompts[instruction]
+
+
+class StepBatches(Sampler):
+    """The samples of each step, drawn from the step's number alone.
+
+    A batch has prompts of one length; lengths come up as often as their samples do.
+
+    :param lengths: int64 (N,), ids of each sample's prompt.
+    :param steps: first and last step (exclusive).
+    :param rank: which of several processes; each draws others.
+    """
+
+    def __init__(
+        self, lengths: np.ndarray, *, batch: int, steps: tuple[int, int], seed: int, rank: int = 0
+    ) -> None:
+        self._groups = [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
+        self._ratios = np.array([len(group) for group in self._groups]) / len(lengths)
+        self._batch, self._steps, self._seed, self._rank = batch, steps, seed, rank
+
+    def __len__(self) -> int:
+        return self._steps[1] - self._steps[0]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(*self._steps):
+            # A zero behind a seed changes nothing in NumPy: the two must differ in more than that.
+            common = np.random.default_rng((self._seed, step, 0))
+            rng = np.random.default_rng((self._seed, step, 1 + self._rank))
+            group = common.choice(len(self._groups), p=self._ratios)
+            indices = rng.choice(self._groups[group], self._batch)
+            seeds = rng.integers(2**31, size=self._batch)
+            yield list(zip(indices.tolist(), seeds.tolist(), strict=True))
+
+
+def loader(data: TrainingData, order: StepBatches, workers: int) -> DataLoader:
+    """Batches in the order's steps, read ahead by ``workers`` processes."""
+    return DataLoader(
+        data,
+        batch_sampler=order,
+        collate_fn=stack,
+        num_workers=workers,
+        multiprocessing_context='spawn' if workers else None,
+    )
+
+
+def stack(samples: Sequence[TrainingBatch]) -> TrainingBatch:
+    """Samples of one prompt length as a batch."""
+    return TrainingBatch(*(torch.stack(tensors) for tensors in zip(*samples, strict=True)))
+
+
+# --- augmentation --------------------------------------------------------------------------------
+# ``finetune.py`` of OpenVLA (``image_augment_kwargs``): a random crop of 90 % of the area,
+# brightness 0.2, contrast and saturation 0.8 to 1.2, hue 0.05, in this order, on an image of 224.
+# The operations are TensorFlow's definitions in float32 on OpenCV's colour conversion.
 
 BRIGHTNESS, HUE = 0.2, 0.05
 CONTRAST = SATURATION = (0.8, 1.2)
@@ -59,154 +197,3 @@ def coloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     hsv[..., 0] = (hsv[..., 0] + 360.0 * rng.uniform(-HUE, HUE)) % 360.0
     out = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
     return np.clip(np.rint(255.0 * out), 0, 255).astype(np.uint8)
-
-
-class Labelled(NamedTuple):
-    """B samples whose prompts have one length.
-
-    :param pixels: float32 (B, C, 6, 224, 224). :param prompts: int64 (B, P).
-    :param state: float32 (B, S), normalised; (B, 0) without a state.
-    :param actions: float32 (B, K, D), normalised.
-    :param weights: float32 (B, K), 0 where a step is no label.
-    """
-
-    pixels: Tensor
-    prompts: Tensor
-    state: Tensor
-    actions: Tensor
-    weights: Tensor
-
-    def to(self, device: torch.device) -> 'Labelled':
-        """The same there."""
-        return Labelled(*(tensor.to(device, non_blocking=True) for tensor in self))
-
-    def parts(self, count: int) -> list['Labelled']:
-        """Cut into at most ``count`` batches of about the same size."""
-        pieces = [torch.chunk(tensor, count) for tensor in self]
-        return [Labelled(*piece) for piece in zip(*pieces, strict=True)]
-
-
-class Together(Dataset):
-    """Several sources, as the tensors of one sample each.
-
-    :param augment: draw crops and colours anew each time, except of prepared pictures.
-    """
-
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        profile: Profile,
-        statistics: Statistics,
-        tokenizer: PromptTokenizer,
-        augment: bool,
-    ) -> None:
-        self._sources = list(sources)
-        self._ends = np.cumsum([len(source) for source in sources])
-        self._profile, self._statistics = profile, statistics
-        self._tokenizer, self._augment = tokenizer, augment
-        self._prompts: dict[str, Tensor] = {}
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def __getitem__(self, key: tuple[int, int]) -> Labelled:
-        """The sample with number ``key[0]``, augmented by the seed ``key[1]``."""
-        index, seed = key
-        source, at = self._find(index)
-        sample = source[at]
-        bounds, state = self._statistics.action, self._statistics.proprio
-        scaled = (
-            np.zeros(0)
-            if state is None
-            else normalize(sample.state, state.low, state.high, state.mask)
-        )
-        return Labelled(
-            torch.from_numpy(pixel_values(self._pictures(sample, seed))),
-            self._prompt(sample.instruction),
-            torch.from_numpy(scaled).float(),
-            torch.from_numpy(
-                normalize(sample.chunk, bounds.low, bounds.high, bounds.mask)
-            ).float(),
-            torch.from_numpy(np.asarray(sample.valid, np.float32)),
-        )
-
-    def prompt_lengths(self) -> np.ndarray:
-        """int64 (N,), ids of each sample's prompt."""
-        return np.array(
-            [
-                len(self._prompt(source.instruction(i)))
-                for source in self._sources
-                for i in range(len(source))
-            ]
-        )
-
-    def _find(self, index: int) -> tuple[Source, int]:
-        number = int(np.searchsorted(self._ends, index, side='right'))
-        return self._sources[number], index - int(self._ends[number - 1] if number else 0)
-
-    def _pictures(self, sample: Sample, seed: int) -> list[np.ndarray]:
-        views = [sample.images[camera] for camera in self._profile.cameras]
-        if sample.prepared:
-            return views
-        if not self._augment:
-            return [prepare_image(view, self._profile.pre_resize) for view in views]
-        rng = np.random.default_rng(seed)
-        return [augmented(view, self._profile.pre_resize, rng) for view in views]
-
-    def _prompt(self, instruction: str) -> Tensor:
-        if instruction not in self._prompts:
-            ids = self._tokenizer(build_prompt(instruction))
-            self._prompts[instruction] = torch.tensor(ids)
-        return self._prompts[instruction]
-
-
-class StepBatches(Sampler):
-    """The samples of each step, drawn from the step's number alone.
-
-    A batch has prompts of one length; lengths come up as often as their samples do.
-
-    :param lengths: int64 (N,). :param steps: first and last step (exclusive).
-    :param rank: which of several processes; each draws others.
-    """
-
-    def __init__(
-        self, lengths: np.ndarray, batch: int, steps: tuple[int, int], seed: int, rank: int = 0
-    ) -> None:
-        self._groups = [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
-        self._share = np.array([len(group) for group in self._groups]) / len(lengths)
-        self._batch, self._steps, self._seed, self._rank = batch, steps, seed, rank
-
-    def __len__(self) -> int:
-        return self._steps[1] - self._steps[0]
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in range(*self._steps):
-            # A zero behind a seed changes nothing in NumPy: the two must differ in more than that.
-            common = np.random.default_rng((self._seed, step, 0))
-            rng = np.random.default_rng((self._seed, step, 1 + self._rank))
-            group = common.choice(len(self._groups), p=self._share)
-            chosen = rng.choice(self._groups[group], self._batch)
-            seeds = rng.integers(2**31, size=self._batch)
-            yield list(zip(chosen.tolist(), seeds.tolist(), strict=True))
-
-
-def together(policy: Policy, sources: Sequence[Source], augment: bool) -> Together:
-    """Samples as ``policy`` takes them."""
-    return Together(sources, policy.profile, policy.statistics, policy.tokenizer, augment)
-
-
-def loader(data: Together, order: StepBatches, workers: int) -> DataLoader:
-    """Batches in the order's steps, read ahead by ``workers`` processes."""
-    return DataLoader(
-        data,
-        batch_sampler=order,
-        collate_fn=stack,
-        num_workers=workers,
-        multiprocessing_context='spawn' if workers else None,
-        persistent_workers=False,
-    )
-
-
-def stack(samples: Sequence[Labelled]) -> Labelled:
-    """Samples of one prompt length as a batch."""
-    return Labelled(*(torch.stack(tensors) for tensors in zip(*samples, strict=True)))

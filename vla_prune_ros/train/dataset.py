@@ -1,7 +1,4 @@
-"""Recorded episodes: what they hold, and how they lie on disk (one NumPy archive per episode).
-
-Recorded episodes as batches: decoded, normalised, balanced between the families of tasks.
-"""
+"""Recorded episodes of the two-cube scene: one NumPy archive each, and as batches."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -97,7 +94,7 @@ _NOWHERE = -1
 OFFSET_UNIT_M = 0.1
 
 
-class Batch(NamedTuple):
+class CubeBatch(NamedTuple):
     """B samples of tasks whose prompts have one length.
 
     :param pixels: float32 (B, C, 6, 224, 224). :param prompts: int64 (B, P).
@@ -115,9 +112,8 @@ class Batch(NamedTuple):
     patches: Tensor
     offsets: Tensor
 
-    def to(self, device: torch.device) -> 'Batch':
-        """The same there."""
-        return Batch(*(tensor.to(device) for tensor in self))
+    def to(self, device: torch.device) -> 'CubeBatch':
+        return CubeBatch(*(tensor.to(device) for tensor in self))
 
 
 @dataclass(frozen=True)
@@ -156,16 +152,16 @@ class Samples:
     def __len__(self) -> int:
         return sum(len(family.index) for family in self.families.values())
 
-    def draw(self, family: str, size: int, swapped: float, rng: np.random.Generator) -> Batch:
+    def draw(self, family: str, size: int, swapped: float, rng: np.random.Generator) -> CubeBatch:
         """Random samples of one family.
 
-        :param swapped: share that gets the instruction about the other cube; the pointers and
+        :param swapped: ratio that gets the instruction about the other cube; the pointers and
             offsets follow it, and the actions do not count.
         """
         chosen = rng.integers(len(self.families[family].index), size=size)
         return self.batch(family, chosen, rng.random(size) < swapped)
 
-    def batch(self, family: str, chosen: np.ndarray, swapped: np.ndarray) -> Batch:
+    def batch(self, family: str, chosen: np.ndarray, swapped: np.ndarray) -> CubeBatch:
         """The samples with these numbers; ``swapped``: bool per sample."""
         group = self.families[family]
         picked = [(group.episodes[e], f) for e, f in group.index[chosen]]
@@ -177,14 +173,15 @@ class Samples:
         state = np.stack([e.state[f] for e, f in picked])
         chunk = np.stack([e.chunk[f] for e, f in picked])
         weights = np.stack([e.valid[f] for e, f in picked]) * ~swapped[:, None]
-        return Batch(
-            self._pixels(picked),
-            torch.stack([self._words.prompts[TASKS[name].instruction] for name in names]),
-            _float(normalize(state, *self._state)),
-            _float(normalize(chunk, *self._action)),
-            _float(weights),
-            torch.from_numpy(patch_of(seen)),
-            _float(offset / OFFSET_UNIT_M),
+        prompts = [self._words.prompts[TASKS[name].instruction] for name in names]
+        return CubeBatch(
+            pixels=self._pixels(picked),
+            prompts=torch.stack(prompts),
+            state=_float(normalize(state, *self._state)),
+            actions=_float(normalize(chunk, *self._action)),
+            weights=_float(weights),
+            patches=torch.from_numpy(patch_of(seen)),
+            offsets=_float(offset / OFFSET_UNIT_M),
         )
 
     def _pixels(self, picked: list[tuple[Episode, int]]) -> Tensor:

@@ -26,8 +26,9 @@ STATISTICS_KEY = 'two_cubes'
 def export(
     net: ReferenceNet,
     words: Words,
-    statistics: Mapping[str, Any],
+    *,
     folder: Path,
+    statistics: Mapping[str, Any],
     step: int,
     about: Mapping[str, Any],
 ) -> None:

@@ -8,12 +8,18 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ..errors import CheckpointError
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import CheckpointError, ProfileError
 from ..evaluate.closed_loop.rollout import EpisodeResult
 from ..model.export import write_json
 from ..model.prompt import PromptTokenizer
+from ..runtime.progress import Progress
 from ..sim.two_cubes import TASKS
 from .collect import (
     FIRST_CHECK,
@@ -24,15 +30,51 @@ from .collect import (
     episodes,
     measure,
 )
-from .dataset import Episode, Samples, describe_numbers, split
+from .dataset import OFFSET_UNIT_M, CubeBatch, Episode, Samples, describe_numbers, split
 from .publish import export
 from .report import write_card
 from .tasks.policy import ReferenceNet, Words, make_tokenizer
-from .trainer import Learner, Recipe, validate
+from .trainer import Schedule, Trainer
 
 FURTHER_LR = 6e-4
 RECIPES = ('towers', 'first', 'further')
 PLACES = ('work', 'workers', 'device')  # where it is done, not what
+VALIDATION_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Numbers of one run of the optimiser.
+
+    :param steps: optimiser steps; each takes ``batch`` samples of every family of tasks.
+    :param lr: peak learning rate of AdamW; linear warm-up, then a cosine to 2 % of it.
+    :param part: samples that go forward and back at once; few, so that a CPU's cache holds them.
+    :param towers_only: train the towers' pointers alone, without the decoder.
+    :param swapped: ratio of samples with the instruction about the other cube.
+    :param pointer: weight of the pointer loss. :param offset: weight of the offset loss.
+    :param warm_up: steps of the ramp. :param decay: weight decay of matrices.
+    :param average: ratio of the running mean of the weights that a step keeps.
+    :param seed: of the samples that are drawn.
+    """
+
+    steps: int
+    lr: float = 8e-4
+    batch: int = 8
+    part: int = 8
+    towers_only: bool = False
+    swapped: float = 0.25
+    pointer: float = 0.1
+    offset: float = 0.3
+    warm_up: int = 60
+    decay: float = 0.02
+    average: float = 0.998
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch % self.part or self.part < 1:
+            raise ProfileError(
+                f'a batch of {self.batch} has no parts of {self.part}', 'use a divisor of it'
+            )
 
 
 @dataclass(frozen=True)
@@ -63,14 +105,84 @@ class Plan:
     device: str = 'cpu'
 
 
-class Progress(Protocol):
-    """Who is told how far things are."""
+def losses(net: ReferenceNet, batch: CubeBatch, recipe: Recipe) -> tuple[Tensor, dict[str, float]]:
+    """The sum to minimise, and its parts.
 
-    def stage(self, text: str, total: int) -> None:
-        """A stage of ``total`` units begins."""
+    ``l1`` is the normalised L1 of the chunk (OpenVLA-OFT), ``pointer`` the cross-entropy of
+    finding the cubes among the patches, ``offset_m`` the mean error of the cubes' places.
+    """
+    with torch.autocast(batch.pixels.device.type, torch.bfloat16):
+        if recipe.towers_only:
+            pointers = net.point(net.visual(batch.pixels, batch.prompts))
+        else:
+            actions, pointers, offsets = net(batch.pixels, batch.prompts, batch.state)
+    where = batch.patches.flatten()
+    found = pointers.float().flatten(0, 2)
+    visible = (where >= 0).sum().clamp(min=1)
+    pointer = F.cross_entropy(found, where, ignore_index=-1, reduction='sum') / visible
+    hits = ((found.argmax(1) == where) & (where >= 0)).sum() / visible
+    parts = {'pointer': float(pointer.detach()), 'hits': float(hits)}
+    if recipe.towers_only:
+        return pointer, parts
+    error = (actions.float() - batch.actions).abs().mean(-1)
+    l1 = (error * batch.weights).sum() / batch.weights.sum().clamp(min=1.0)
+    offset = (offsets.float() - batch.offsets).abs().mean()
+    parts.update(l1=float(l1.detach()), offset_m=float(offset.detach()) * OFFSET_UNIT_M)
+    return l1 + recipe.pointer * pointer + recipe.offset * offset, parts
 
-    def at(self, done: int, text: str = '') -> None:
-        """This many units of the stage are done."""
+
+def reference_trainer(net: ReferenceNet, recipe: Recipe, state: Path) -> Trainer:
+    """A run of ``recipe`` on ``net``; goes on where ``state`` ends."""
+    matrices = [p for p in net.parameters() if p.dim() > 1]
+    others = [p for p in net.parameters() if p.dim() <= 1]
+    groups = [
+        {'params': matrices, 'weight_decay': recipe.decay},
+        {'params': others, 'weight_decay': 0.0},
+    ]
+    return Trainer(
+        dict(net.named_parameters()),
+        torch.optim.AdamW(groups, recipe.lr, betas=(0.9, 0.97), fused=True),
+        Schedule(steps=recipe.steps, lr=recipe.lr, warm_up=recipe.warm_up, average=recipe.average),
+        state,
+        asdict(recipe),
+    )
+
+
+def backward(net: ReferenceNet, samples: Samples, recipe: Recipe, step: int) -> dict[str, float]:
+    """Add a step's gradient to the weights; the mean losses of its samples."""
+    # Of the step alone, so that a resumed run draws the same.
+    rng = np.random.default_rng((recipe.seed, recipe.steps, step))
+    device = next(net.parameters()).device
+    parts = recipe.batch // recipe.part
+    ratio = 1.0 / (parts * len(samples.families))
+    sums: dict[str, float] = {}
+    for family in [name for name in samples.families for _ in range(parts)]:
+        batch = samples.draw(family, recipe.part, recipe.swapped, rng)
+        loss, found = losses(net, batch.to(device), recipe)
+        (loss * ratio).backward()
+        for name, value in found.items():
+            sums[name] = sums.get(name, 0.0) + value * ratio
+    return sums
+
+
+@torch.no_grad()
+def validate(
+    net: ReferenceNet, samples: Samples, recipe: Recipe, most: int = 96
+) -> dict[str, float]:
+    """Mean losses over held-out frames, evenly spaced, with the right instruction.
+
+    :param most: frames of a family.
+    """
+    device = next(net.parameters()).device
+    sums: dict[str, float] = {}
+    for family, group in samples.families.items():
+        frames = np.linspace(0, len(group.index) - 1, min(most, len(group.index))).astype(int)
+        for block in np.array_split(frames, max(1, len(frames) // VALIDATION_BATCH)):
+            batch = samples.batch(family, block, np.zeros(len(block), bool))
+            ratio = len(block) / len(frames) / len(samples.families)
+            for name, value in losses(net, batch.to(device), recipe)[1].items():
+                sums[name] = sums.get(name, 0.0) + value * ratio
+    return sums
 
 
 def train_reference(plan: Plan, out: Path, progress: Progress) -> dict[str, Any]:
@@ -96,7 +208,7 @@ class _Run:
         self.words = Words(instructions, PromptTokenizer(tokenizer))
         self.history: list[dict[str, Any]] = []
         self.steps = 0
-        self._validation: list[Episode] = []
+        self._held_out: list[Episode] = []
         self._episodes: list[Episode] = []
 
     def first_round(self) -> ReferenceNet:
@@ -105,30 +217,30 @@ class _Run:
         self._record('demonstrations', range(FIRST_DEMONSTRATION, last), None)
         self.statistics = describe_numbers(self._episodes)
         net = ReferenceNet(self.words.rows, plan.seed).to(plan.device)
-        net = self._learn('towers', net, plan.towers)
-        net = self._learn('imitation', net, plan.first)
+        self._train('towers', net, plan.towers)
+        self._train('imitation', net, plan.first)
         self._check('imitation', net)
         return net
 
     def correct(self, number: int, net: ReferenceNet) -> ReferenceNet:
         first = FIRST_CORRECTION + 100_000 * number
         seeds = range(first, first + self.plan.corrections[number - 1])
-        self._record(f'corrections-{number}', seeds, self._folder(number - 1))
-        net = self._learn(f'round-{number}', net, self.plan.further)
+        corrected = self.plan.work / ('imitation' if number == 1 else f'round-{number - 1}')
+        self._record(f'corrections-{number}', seeds, corrected)
+        self._train(f'round-{number}', net, self.plan.further)
         self._check(f'round-{number}', net)
         return net
 
     def finish(self, net: ReferenceNet, out: Path) -> dict[str, Any]:
         about = {'task_names': list(TASKS), 'history': self.history, 'plan': _plain(self.plan)}
-        export(net, self.words, self.statistics, out, self.steps, about)
+        export(
+            net, self.words, folder=out, statistics=self.statistics, step=self.steps, about=about
+        )
         acting = sum(
             p.numel() for n, p in net.policy.named_parameters() if 'embed_tokens' not in n
         )
         write_card(out, about, acting, self.words.rows)
         return about
-
-    def _folder(self, number: int) -> Path:
-        return self.plan.work / ('imitation' if number == 0 else f'round-{number}')
 
     def _record(self, name: str, seeds: range, checkpoint: Path | None) -> None:
         folder = self.plan.work / name
@@ -138,34 +250,44 @@ class _Run:
             self.plan.workers,
             lambda n, m: self.progress.at(n),
         )
-        train, held = split(episodes(folder, seeds))
+        train, held_out = split(episodes(folder, seeds))
         self._episodes += train
-        self._validation += held
+        self._held_out += held_out
 
-    def _learn(self, name: str, net: ReferenceNet, recipe: Recipe) -> ReferenceNet:
+    def _train(self, name: str, net: ReferenceNet, recipe: Recipe) -> None:
+        """``net`` holds the running mean of its weights afterwards."""
         recipe = replace(recipe, seed=self.plan.seed)
         samples = Samples(self._episodes, self.words, self.statistics)
-        held = Samples(self._validation, self.words, self.statistics)
-        learner = Learner(net, samples, recipe, self.plan.work / f'{name}.pt')
+        held_out = Samples(self._held_out, self.words, self.statistics)
+        trainer = reference_trainer(net, recipe, self.plan.work / f'{name}.pt')
         self.progress.stage(f'training {name}', recipe.steps)
-        learner.run(lambda step, curve: self.progress.at(step, curve.text()))
+        trainer.run(
+            lambda step: backward(net, samples, recipe, step),
+            lambda step, metrics: self.progress.at(step, trainer.curve.text()),
+        )
+        trainer.use_average()
         self.steps += recipe.steps
         entry = {
             'stage': name,
             'samples': len(samples),
             'steps': recipe.steps,
-            'seconds': round(learner.curve.seconds),
-            'training': learner.curve.points,
-            'validation': validate(learner.average, held, recipe),
+            'seconds': round(trainer.curve.seconds),
+            'training': trainer.curve.points,
+            'validation': validate(net, held_out, recipe),
         }
         self.history.append(entry)
-        net.load_state_dict(learner.average.state_dict())
-        return net
 
     def _check(self, name: str, net: ReferenceNet) -> None:
         folder, file = self.plan.work / name, self.plan.work / f'{name}.json'
         if not file.is_file():
-            export(net, self.words, self.statistics, folder, self.steps, {'stage': name})
+            export(
+                net,
+                self.words,
+                folder=folder,
+                statistics=self.statistics,
+                step=self.steps,
+                about={'stage': name},
+            )
             seeds = range(FIRST_CHECK, FIRST_CHECK + self.plan.checks)
             self.progress.stage(f'measuring {name}', len(seeds))
             found = measure(folder, seeds, self.plan.workers, lambda n, m: self.progress.at(n))
@@ -204,6 +326,7 @@ def _require_same(plan: Plan) -> None:
 
 
 def _plain(plan: Plan) -> dict[str, Any]:
-    recipes = {name: replace(getattr(plan, name), seed=plan.seed) for name in RECIPES}
-    about = asdict(replace(plan, **recipes))
+    about = asdict(plan)
+    for name in RECIPES:
+        about[name]['seed'] = plan.seed
     return json.loads(json.dumps({k: v for k, v in about.items() if k not in PLACES}))

@@ -22,7 +22,7 @@ from ...model.vision import IMAGE_SIZE
 from ...pruning.layout import Layout
 from ...pruning.methods.vla_acl import METHOD, make_scorer
 from ...pruning.selection import budgets
-from ..collate import Labelled
+from ..collate import TrainingBatch
 from ..config import FineTuning, ScorerSettings
 from .forward import chosen_read_out, read_out, visual_tokens
 from .lightvla import Metrics, chunk_loss
@@ -78,7 +78,7 @@ class ScorerTask(nn.Module):
         self.register_buffer('black', torch.from_numpy(black), persistent=False)
 
     def forward(
-        self, batch: Labelled, progress: float, generator: torch.Generator | None = None
+        self, batch: TrainingBatch, progress: float, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Metrics]:
         """The loss of a batch; without a generator that of the hard choice."""
         with torch.no_grad():
@@ -113,17 +113,17 @@ class ScorerTask(nn.Module):
         first, last = self.train_settings.alpha
         return last + (first - last) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
-    def _blank(self, batch: Labelled) -> Tensor:
+    def _blank(self, batch: TrainingBatch) -> Tensor:
         """Embeddings of a black picture (B, 1, 256, D)."""
         dtype = batch.pixels.dtype
         black = self.black.to(dtype).expand(len(batch.pixels), 1, -1, -1, -1)
         return visual_tokens(self.policy, black, batch.prompts)
 
-    def _act(self, visual: Tensor, batch: Labelled) -> Tensor:
+    def _act(self, visual: Tensor, batch: TrainingBatch) -> Tensor:
         x, layout = self._embed(visual, batch)
         return self.policy.action_head(read_out(self.policy, x, layout)).float()
 
-    def _pruned(self, visual: Tensor, scores: Tensor, batch: Labelled) -> Tensor:
+    def _pruned(self, visual: Tensor, scores: Tensor, batch: TrainingBatch) -> Tensor:
         x, layout = self._embed(visual, batch)
         best = [
             best_rows(scores[:, c], k) + c * layout.patches for c, k in enumerate(self._budget)
@@ -134,7 +134,7 @@ class ScorerTask(nn.Module):
             chosen_read_out(self.policy, x, layout, chosen, rows)
         ).float()
 
-    def _embed(self, visual: Tensor, batch: Labelled) -> tuple[Tensor, Layout]:
+    def _embed(self, visual: Tensor, batch: TrainingBatch) -> tuple[Tensor, Layout]:
         policy = self.policy
         layout = policy.layout(self._profile.cameras, batch.prompts.shape[1], self._profile.chunk)
         state = batch.state if batch.state.shape[1] else None

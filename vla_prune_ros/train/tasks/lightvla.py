@@ -24,7 +24,7 @@ from ...pruning.methods.lightvla import (
     straight_through,
 )
 from ...pruning.methods.lightvla import STAR_METHOD as STAR
-from ..collate import Labelled
+from ..collate import TrainingBatch
 from ..config import FineTuning, LightVLASettings
 from ..lora import choose_trainable
 from .forward import chosen_read_out, visual_tokens
@@ -116,7 +116,7 @@ class LightVLATask(nn.Module):
                 self.queries = LearnedQueries(width, train.queries, train.after).to(policy.device)
 
     def forward(
-        self, batch: Labelled, progress: float, generator: torch.Generator | None = None
+        self, batch: TrainingBatch, progress: float, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Metrics]:
         """The loss of a batch after this share (0 .. 1) of the training.
 
@@ -151,7 +151,7 @@ class LightVLATask(nn.Module):
         return STAR, settings, {TENSOR: self.queries.queries.detach().float().cpu()}
 
 
-def chunk_loss(actions: Tensor, batch: Labelled) -> tuple[Tensor, Metrics]:
+def chunk_loss(actions: Tensor, batch: TrainingBatch) -> tuple[Tensor, Metrics]:
     """Mean absolute error of the normalised chunk (B, K, D) over its labelled steps, and that of
     the first step alone (OpenVLA-OFT's ``L1RegressionActionHead`` loss and its metrics)."""
     error = (actions.float() - batch.actions).abs().mean(-1)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...engine.policy import Policy
 from ...errors import CheckpointError
-from ..collate import Labelled
+from ..collate import TrainingBatch
 from ..config import FineTuning, LightVLASettings
 from .acl_scorer import ScorerTask
 from .lightvla import LightVLATask, Metrics
@@ -17,7 +17,7 @@ class Task(Protocol):
     """A module whose forward pass is the loss of a batch."""
 
     def forward(
-        self, batch: Labelled, progress: float, generator: torch.Generator | None = None
+        self, batch: TrainingBatch, progress: float, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Metrics]:
         """Loss and metrics after this share (0 .. 1) of the training; None: as at inference."""
 

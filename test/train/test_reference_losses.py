@@ -1,11 +1,6 @@
-"""Losses by loops over single numbers; schedule and mean by their formulas; runs that go on.
-
-Nothing is compared with a stored run: a run that is broken off and resumed must give the very bits
-of one that was not.
-"""
+"""The reference policy's losses by loops over single numbers; what a step and a check draw."""
 
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,10 +8,16 @@ import pytest
 import torch
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.train import trainer as module
-from vla_prune_ros.train.dataset import Batch, Samples
+from vla_prune_ros.train import reference
+from vla_prune_ros.train.dataset import CubeBatch, Samples
+from vla_prune_ros.train.reference import (
+    Recipe,
+    backward,
+    losses,
+    reference_trainer,
+    validate,
+)
 from vla_prune_ros.train.tasks.policy import Answer
-from vla_prune_ros.train.trainer import Learner, Recipe, learning_rate, losses, validate
 
 SMALL = Recipe(4, lr=1e-3, batch=1, part=1, warm_up=2, average=0.9)
 
@@ -48,7 +49,7 @@ def fixed_batch(rng, size=3):
     patches[rng.random((size, 2, 2)) < 0.3] = -1
     weights = (rng.random((size, 8)) < 0.6).astype(np.float32)
     weights[-1] = 0.0  # an instruction about the other cube
-    return Batch(
+    return CubeBatch(
         torch.zeros(size, 1),
         torch.zeros(size, 5, dtype=torch.int64),
         torch.zeros(size, 8),
@@ -127,102 +128,12 @@ def test_a_batch_without_labels_and_without_cubes_gives_zero():
     assert float(total) == 0.0 and set(parts.values()) == {0.0}
 
 
-def test_the_schedule_at_its_ends():
-    recipe = Recipe(1000, warm_up=10)
-    assert learning_rate(0, recipe) == pytest.approx(0.1, rel=1e-4)
-    assert learning_rate(4, recipe) == pytest.approx(0.5, rel=1e-3)
-    assert learning_rate(500, recipe) == pytest.approx(0.51)  # half way down to 0.02
-    assert learning_rate(1000, recipe) == pytest.approx(0.02)
-    falling = [learning_rate(step, recipe) for step in range(10, 1001)]
-    assert falling == sorted(falling, reverse=True)
-    assert learning_rate(0, Recipe(5, warm_up=0)) == 1.0
-
-
 @pytest.fixture(scope='module')
 def samples(six_episodes, words, statistics):
     return Samples(six_episodes, words, statistics)
 
 
-def quiet(step, curve):
-    """No progress."""
-
-
-def weights_of(net):
-    return {name: value.clone() for name, value in net.state_dict().items()}
-
-
-def equal(one, two):
-    return all(torch.equal(one[name], two[name]) for name in one)
-
-
-@pytest.fixture(scope='module')
-def straight(samples, tiny_net, tmp_path_factory):
-    """A run of four steps without a break, and its weights after each."""
-    state = tmp_path_factory.mktemp('straight') / 'state.pt'
-    run = Learner(tiny_net(0), samples, SMALL, state)
-    trail = [weights_of(run.net)]
-    run.run(lambda step, curve: trail.append(weights_of(run.net)))
-    return run, trail
-
-
-def test_every_step_moves_the_weights(straight):
-    run, trail = straight
-    assert len(trail) == 5 and run.step == 4
-    assert all(not equal(a, b) for a, b in zip(trail, trail[1:], strict=False))
-
-
-def test_the_mean_follows_its_recursion(straight):
-    """mean <- keep mean + (1 - keep) weights, keep = min(0.9, (1 + n) / (10 + n)) at step n."""
-    run, trail = straight
-    mean = {name: value.double() for name, value in trail[0].items()}
-    for n, now in enumerate(trail[1:], start=1):
-        keep = min(0.9, (1 + n) / (10 + n))
-        mean = {name: keep * mean[name] + (1 - keep) * now[name].double() for name in mean}
-    for name, value in run.average.state_dict().items():
-        torch.testing.assert_close(value.double(), mean[name], rtol=1e-5, atol=1e-6)
-
-
-class Broken(Exception):
-    """Somebody pulled the plug."""
-
-
-@pytest.mark.parametrize('after', [2, 3])
-def test_a_resumed_run_gives_the_same_bits(samples, tiny_net, straight, tmp_path, after):
-    def unplug(step, curve):
-        if step == after:
-            raise Broken
-
-    state = tmp_path / 'new' / 'state.pt'
-    with pytest.raises(Broken):
-        Learner(tiny_net(0), samples, SMALL, state).run(unplug, save_every=1)
-    run = Learner(tiny_net(7), samples, SMALL, state)  # whose own weights do not matter
-    assert run.step == after - 1  # the state of the step before was the last one on disk
-    run.run(quiet, save_every=1)
-    whole, trail = straight
-    assert equal(weights_of(run.net), trail[-1])
-    assert equal(weights_of(run.average), weights_of(whole.average))
-    assert [p.name for p in state.parent.iterdir()] == ['state.pt']
-
-
-def test_a_finished_run_does_nothing_more(samples, tiny_net, straight, monkeypatch):
-    whole, trail = straight
-    again = Learner(tiny_net(7), samples, SMALL, whole._state)
-    monkeypatch.setattr(again, '_one_step', None)
-    again.run(quiet)
-    assert again.step == 4 and equal(weights_of(again.net), trail[-1])
-    assert equal(weights_of(again.average), weights_of(whole.average))
-
-
-@pytest.mark.parametrize('change', [{'steps': 5}, {'lr': 2e-3}, {'offset': 0.0}], ids=str)
-def test_the_state_of_another_recipe_is_not_used(samples, tiny_net, straight, change):
-    net = tiny_net(7)
-    before = weights_of(net)
-    other = Learner(net, samples, replace(SMALL, **change), straight[0]._state)
-    assert other.step == 0 and equal(weights_of(other.net), before)
-    assert equal(weights_of(other.average), before)
-
-
-def test_a_step_takes_its_share_of_every_family(samples, tiny_net, tmp_path, monkeypatch):
+def test_a_step_takes_its_share_of_every_family(tiny_net, monkeypatch):
     drawn, scales = [], []
     weight = torch.ones((), requires_grad=True)
 
@@ -239,10 +150,9 @@ def test_a_step_takes_its_share_of_every_family(samples, tiny_net, tmp_path, mon
         families=dict.fromkeys(('pick', 'stack', 'place')),
         draw=draw,
     )
-    monkeypatch.setattr(module, 'losses', found)
+    monkeypatch.setattr(reference, 'losses', found)
     recipe = Recipe(1, batch=6, part=3, swapped=0.125)
-    run = Learner(tiny_net(0), fake, recipe, tmp_path / 'state.pt')
-    sums = run._one_step()
+    sums = backward(tiny_net(0), fake, recipe, 0)
     assert sorted(drawn) == sorted([(f, 3, 0.125) for f in fake.families] * 2)
     assert scales == pytest.approx([1 / 6] * 6)
     assert sums == pytest.approx({'l1': (1 + 2 + 3 + 4 + 5 + 6) / 6})
@@ -254,7 +164,9 @@ def test_a_few_steps_lower_the_losses(episode, words, statistics, tiny_net, tmp_
     recipe = Recipe(14, lr=3e-3, batch=1, part=1, swapped=0.0, warm_up=1)
     net = tiny_net(0)
     before = validate(net, few, recipe)
-    Learner(net, few, recipe, tmp_path / 'state.pt').run(quiet)
+    reference_trainer(net, recipe, tmp_path / 'state.pt').run(
+        lambda step: backward(net, few, recipe, step)
+    )
     after = validate(net, few, recipe)
     for name in ('l1', 'pointer', 'offset_m'):
         assert after[name] < 0.9 * before[name], name
@@ -271,7 +183,7 @@ def test_validation_is_the_mean_over_families_of_evenly_spaced_frames(
         seen.setdefault(batch.prompts.shape[1], []).extend(values.tolist())
         return None, {'l1': float(values.mean())}
 
-    monkeypatch.setattr(module, 'losses', found)
+    monkeypatch.setattr(reference, 'losses', found)
     got = validate(tiny_net(0), samples, SMALL)
     assert sorted(len(v) for v in seen.values()) == [6, 6, 6]  # every frame of every family
     assert got['l1'] == pytest.approx(np.mean([np.mean(v) for v in seen.values()]), abs=1e-6)

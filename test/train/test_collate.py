@@ -11,7 +11,7 @@ import torch
 from vla_prune_ros.model.images import pixel_values, prepare_image
 from vla_prune_ros.model.normalization import Bounds, Statistics
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.train.collate import StepBatches, Together, loader, stack
+from vla_prune_ros.train.collate import StepBatches, TrainingData, loader, stack
 from vla_prune_ros.train.sources.base import Sample
 
 WORDS = ('pick up the red cube', 'pick up the green cube', 'put the red cube on the green cube')
@@ -53,7 +53,9 @@ def make(tokenizer):
         action = Bounds(np.full(7, -1.0), np.full(7, 3.0), mask, np.zeros(7))
         full = np.ones(8, bool)
         proprio = Bounds(np.zeros(8), np.full(8, 10.0), full, np.zeros(8)) if state else None
-        return Together(sources, LIBERO, Statistics('a', action, proprio), tokenizer, augment)
+        return TrainingData(
+            sources, LIBERO, Statistics('a', action, proprio), tokenizer, augment=augment
+        )
 
     return make
 
@@ -93,7 +95,7 @@ def test_a_batch_has_one_prompt_length_and_every_sample_comes_up(make):
     data = make([Made(9)])
     lengths = data.prompt_lengths()
     assert len(set(lengths.tolist())) == 2
-    order = list(StepBatches(lengths, 4, (0, 2000), seed=3))
+    order = list(StepBatches(lengths, batch=4, steps=(0, 2000), seed=3))
     assert all(len({lengths[i] for i, _ in batch}) == 1 for batch in order)
     drawn = np.bincount([i for batch in order for i, _ in batch], minlength=9)
     assert (np.abs(drawn / drawn.sum() - 1 / 9) < 0.04).all()
@@ -101,9 +103,9 @@ def test_a_batch_has_one_prompt_length_and_every_sample_comes_up(make):
 
 def test_a_resumed_order_goes_on_where_it_was():
     lengths = np.array([5, 5, 6, 7, 7, 7])
-    whole = list(StepBatches(lengths, 3, (0, 10), seed=1))
-    assert list(StepBatches(lengths, 3, (6, 10), seed=1)) == whole[6:]
-    other = list(StepBatches(lengths, 3, (0, 10), seed=1, rank=1))
+    whole = list(StepBatches(lengths, batch=3, steps=(0, 10), seed=1))
+    assert list(StepBatches(lengths, batch=3, steps=(6, 10), seed=1)) == whole[6:]
+    other = list(StepBatches(lengths, batch=3, steps=(0, 10), seed=1, rank=1))
     assert other != whole
     # Processes work on prompts of one length together, so that none waits for another.
     same = [lengths[a[0][0]] == lengths[b[0][0]] for a, b in zip(whole, other, strict=True)]
@@ -112,7 +114,7 @@ def test_a_resumed_order_goes_on_where_it_was():
 
 def test_batches_are_stacked_and_cut(make):
     data = make([Made(9)])
-    order = StepBatches(data.prompt_lengths(), 4, (0, 2), seed=0)
+    order = StepBatches(data.prompt_lengths(), batch=4, steps=(0, 2), seed=0)
     for batch, keys in zip(loader(data, order, 0), order, strict=True):
         assert batch.pixels.shape == (4, 2, 6, 224, 224) and batch.actions.shape == (4, 8, 7)
         again = stack([data[key] for key in keys])
