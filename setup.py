@@ -85,7 +85,14 @@ setup(
     maintainer='vla_prune_ros maintainers',
     maintainer_email='maintainers@vla-prune-ros.org',
     packages=find_packages(exclude=['test', 'test.*']),
-    package_data={NAME: ['py.typed', 'evaluate/replay/report.html.j2', *STANDIN]},
+    package_data={
+        NAME: [
+            'py.typed',
+            'evaluate/replay/report.html.j2',
+            'train/model_card.md',
+            *STANDIN,
+        ]
+    },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),

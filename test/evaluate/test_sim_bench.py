@@ -78,7 +78,7 @@ class HandClock:
 class Still:
     """A scene that only counts."""
 
-    cameras, env = ('primary', 'wrist'), None
+    cameras = ('primary', 'wrist')
 
     def __init__(self):
         self.actions = []
@@ -89,16 +89,15 @@ class Still:
     def step(self, action):
         self.actions.append(action)
 
+    def render_image(self, camera, side):
+        return np.zeros((8, 8, 3), np.uint8)
+
 
 def test_figures_are_of_the_counted_steps_alone(monkeypatch):
     """On a clock of 1 ms per look each part takes 1 ms, so a step 4 ms: 250 steps/s."""
-    pytest.importorskip('robosuite', reason='the sim extra is not installed')
-    from vla_prune_ros.sim import panda
-
     monkeypatch.setattr(sim_bench, 'time', HandClock())
-    monkeypatch.setattr(panda, 'take_picture', lambda *_: np.zeros((8, 8, 3), np.uint8))
     scene = Still()
-    row = sim_bench._measure(scene, SimBenchOptions(steps=5), True)
+    row = sim_bench._measure(scene, SimBenchOptions(steps=5))
     assert row['steps_per_s'] == pytest.approx(250.0)
     assert row['step_ms']['p50'] == pytest.approx(4.0)
     assert all(q['p95'] == pytest.approx(1.0) for q in row['parts_ms'].values())

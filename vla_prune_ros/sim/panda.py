@@ -1,8 +1,9 @@
-"""What every robosuite scene with one Panda shares: names, state, pictures, and how to make one.
+"""What every robosuite scene with one Panda shares, LIBERO's too: names, state, images.
 
-LIBERO's environments are robosuite's, so the same names and conventions hold there.
+robosuite is imported late: names and tasks of the scenes are needed without it.
 """
 
+import atexit
 import contextlib
 import logging
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..errors import VlaPruneError
 from .rendering import apply_gl, culled
-from .scene import SceneState
+from .scene import Scene, SceneState
 
 CONTROL_HZ = 20.0
 """Control steps per simulated second, as in LIBERO."""
@@ -33,60 +34,100 @@ _JOINTS = {
 }
 
 
-def read_state(env: Any) -> SceneState:
-    """Pose and joints, taken where LIBERO takes them.
+class PandaScene(Scene):
+    """What the scenes of this package share: one Panda, LIBERO's cameras, OSC_POSE at 20 Hz.
 
-    The position is the grip point's (``robot0_eef_pos``), the orientation the hand's
-    (``robot0_eef_quat``).
+    World frame: origin on the floor, x away from the robot, y to its left, z up. A subclass makes
+    ``env``, robosuite's environment, names the episode's ``task``, and calls :meth:`_begin`.
 
-    :param env: robosuite's environment.
+    :param image_size: side of both images, pixels.
+    :param gl: OpenGL backend, as for :func:`~.rendering.choose_gl`.
+    :param render: False for a scene without images and OpenGL context. robosuite still loads the
+        OpenGL library.
+    :raises VlaPruneError: robosuite or OpenGL is missing.
     """
-    model, data, robot = env.sim.model, env.sim.data, env.robots[0]
-    qpos = [model.get_joint_qpos_addr(name) for name in _JOINTS.values()]
-    qvel = [model.get_joint_qvel_addr(name) for name in _JOINTS.values()]
-    quat_wxyz = data.get_body_xquat(robot.robot_model.eef_name)
-    return SceneState(
-        ee_position=np.array(data.site_xpos[robot.eef_site_id], dtype=np.float64),
-        ee_quat_xyzw=np.roll(np.array(quat_wxyz, dtype=np.float64), -1),
-        joint_names=tuple(_JOINTS),
-        joint_positions=np.array(data.qpos[qpos], dtype=np.float64),
-        joint_velocities=np.array(data.qvel[qvel], dtype=np.float64),
-    )
 
+    control_hz = CONTROL_HZ
+    cameras = tuple(MUJOCO_CAMERAS)
+    env: Any
+    task: Any
+    fast_visuals: bool
+    """No multisampling, shadows and reflections, and nothing drawn that is out of sight: about a
+    fifth of the time on a software driver."""
 
-def grip_rotation(env: Any) -> np.ndarray:
-    """Axes of the grip point as columns, float64 (3, 3), world frame.
+    def __init__(self, *, image_size: int, gl: str, render: bool) -> None:
+        self.image_size, self._render, self._steps = image_size, render, 0
+        backend = choose_renderer(gl, render)
+        robosuite = import_robosuite()
+        import mujoco
 
-    x is the direction in which the fingers move, z points out of the hand.
+        images = f'{backend}, {len(self.cameras)} cameras of {image_size}x{image_size}'
+        self.description = (
+            f'robosuite {robosuite.__version__}, MuJoCo {mujoco.__version__}, '
+            f'{images if render else "no pictures"}'
+        )
 
-    :param env: robosuite's environment.
-    """
-    site = env.robots[0].eef_site_id
-    return np.array(env.sim.data.site_xmat[site], dtype=np.float64).reshape(3, 3)
+    def _begin(self) -> None:
+        self.reset(0)
+        # After EGL's own exit handler, so that it runs before: a context freed after eglTerminate
+        # prints an EGLError.
+        atexit.register(self.close)
+
+    @property
+    def instruction(self) -> str:
+        return self.task.instruction
+
+    @property
+    def task_name(self) -> str:
+        return self.task.name
+
+    @property
+    def time_s(self) -> float:
+        """Simulated seconds since the last reset, settling not counted."""
+        return self._steps / self.control_hz
+
+    def step(self, action: np.ndarray) -> None:
+        """One control step of 0.05 s; see :meth:`Scene.step`. Values are clipped to [-1, 1]."""
+        self.env.step(np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0))
+        self._steps += 1
+
+    def images(self) -> dict[str, np.ndarray]:
+        """Both views, uint8 (image_size, image_size, 3) RGB, row 0 at the bottom.
+
+        :raises VlaPruneError: the scene was made without images.
+        """
+        if not self._render:
+            raise VlaPruneError('this scene was made without pictures', 'make it with render=True')
+        return {c: self.render_image(c, self.image_size) for c in self.cameras}
+
+    def render_image(self, camera: str, side: int) -> np.ndarray:
+        """One view, uint8 (side, side, 3) RGB, row 0 at the bottom."""
+        sim, name = self.env.sim, MUJOCO_CAMERAS[camera]
+        # robosuite never does this, and draws into the scene of the process that was made last
+        sim._render_context_offscreen.gl_ctx.make_current()
+        with culled(sim, name) if self.fast_visuals else contextlib.nullcontext():
+            return sim.render(width=side, height=side, camera_name=name)
+
+    def state(self) -> SceneState:
+        """Pose and joints, taken where LIBERO takes them: the position is the grip point's
+        (``robot0_eef_pos``), the orientation the hand's (``robot0_eef_quat``)."""
+        model, data, robot = self.env.sim.model, self.env.sim.data, self.env.robots[0]
+        qpos = [model.get_joint_qpos_addr(name) for name in _JOINTS.values()]
+        qvel = [model.get_joint_qvel_addr(name) for name in _JOINTS.values()]
+        quat_wxyz = data.get_body_xquat(robot.robot_model.eef_name)
+        return SceneState(
+            ee_position=np.array(data.site_xpos[robot.eef_site_id], dtype=np.float64),
+            ee_quat_xyzw=np.roll(np.array(quat_wxyz, dtype=np.float64), -1),
+            joint_names=tuple(_JOINTS),
+            joint_positions=np.array(data.qpos[qpos], dtype=np.float64),
+            joint_velocities=np.array(data.qvel[qvel], dtype=np.float64),
+        )
 
 
 def forget_finger_command(env: Any) -> None:
     """robosuite keeps the finger command of the last episode across a reset; drop it."""
     gripper = env.robots[0].gripper
     gripper.current_action = np.zeros_like(gripper.current_action)
-
-
-def take_pictures(env: Any, side: int, cull: bool) -> dict[str, np.ndarray]:
-    """Both views, uint8 (side, side, 3) RGB, row 0 at the bottom.
-
-    :param env: robosuite's environment with an off-screen renderer.
-    :param cull: leave out what a camera cannot see; see :func:`~.culling.culled`.
-    """
-    return {camera: take_picture(env, camera, side, cull) for camera in MUJOCO_CAMERAS}
-
-
-def take_picture(env: Any, camera: str, side: int, cull: bool) -> np.ndarray:
-    """One view, as :func:`take_pictures` has it."""
-    sim, name = env.sim, MUJOCO_CAMERAS[camera]
-    # robosuite never does this, and draws into the scene of the process that was made last
-    sim._render_context_offscreen.gl_ctx.make_current()
-    with culled(sim, name) if cull else contextlib.nullcontext():
-        return sim.render(width=side, height=side, camera_name=name)
 
 
 def use_fast_visuals(sim: Any, image_size: int) -> None:
@@ -109,10 +150,9 @@ def close_env(env: Any, rendered: bool) -> None:
 
 
 def choose_renderer(gl: str, render: bool) -> str:
-    """Apply the backend and name it; without pictures it is only for scenes that come later.
+    """Apply the backend and name it; without images it is only for scenes that come later.
 
-    :param gl: as for :func:`~.rendering.choose_gl`.
-    :raises VlaPruneError: nothing renders, and pictures are wanted.
+    :raises VlaPruneError: nothing renders, and images are wanted.
     """
     try:
         return apply_gl(gl)

@@ -1,4 +1,4 @@
-"""Simulators by name: the one door through which the rest of the package opens a scene."""
+"""Simulators by name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,6 @@ from .libero.suites import SUITES
 from .scene import Scene
 
 SIMULATORS = ('two_cubes', *SUITES)
-"""Names that :func:`make_scene` knows: two cubes on a table, and the suites of LIBERO."""
 
 
 def make_scene(simulator: str = 'two_cubes', tasks: Sequence[str] = (), **options: Any) -> Scene:

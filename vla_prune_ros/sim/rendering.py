@@ -1,15 +1,4 @@
-"""Leave out of a picture what its camera cannot see: the same pixels for less than half of the
-work.
-
-MuJoCo draws every geom for every camera. On a software driver the time goes into transforming the
-meshes' vertices (a Panda has 350 000), and the wrist camera sees little of the arm that carries
-it.
-
-Which OpenGL renders without a display: EGL, else OSMesa, decided by rendering a few pixels.
-
-A missing or broken driver shows itself only when a context is made, and then it may end the
-process. So the trial runs in a child process, and this one is told which library to load.
-"""
+"""Rendering without a display: which OpenGL works here, and what a camera need not draw."""
 
 import contextlib
 import functools
@@ -26,6 +15,11 @@ import numpy as np
 
 from ..errors import VlaPruneError
 
+# --- culling -------------------------------------------------------------------------------------
+# MuJoCo draws every geom for every camera. On a software driver the time goes into transforming
+# the meshes' vertices (a Panda has 350 000), and the wrist camera sees little of the arm that
+# carries it: without what is out of sight the same pixels take less than half of the work.
+
 HIDDEN_GROUP = 0
 """Geom group that robosuite never draws (collision geoms)."""
 
@@ -34,7 +28,7 @@ _CORNERS = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
 
 
 def may_be_seen(model: Any, data: Any, camera: str) -> np.ndarray:
-    """Which geoms reach into a square picture's viewing pyramid.
+    """Which geoms reach into a square image's viewing pyramid.
 
     A geom counts by the box around it in its own axes (``geom_aabb``): with the camera looking
     along -z and half the field of view ``h``, a point lies beyond a side of the pyramid by ``|x|
@@ -75,6 +69,10 @@ def culled(sim: Any, camera: str) -> Iterator[None]:
         groups[:] = before
 
 
+# --- choice of OpenGL ----------------------------------------------------------------------------
+# A missing or broken driver shows itself only when a context is made, and then it may end the
+# process. So the trial, a few pixels, runs in a child process.
+
 PACKAGES = {'egl': 'libegl1 libgl1-mesa-dri libgles2', 'osmesa': 'libosmesa6'}
 """Backend -> the Debian packages that bring it (Mesa's software driver, no GPU needed)."""
 
@@ -92,7 +90,7 @@ mujoco.mj_forward(model, data)
 with mujoco.Renderer(model, 8, 8) as renderer:
     renderer.update_scene(data)
     if not renderer.render().any():
-        raise SystemExit("the picture is black")
+        raise SystemExit("the image is black")
 '''
 
 
@@ -128,8 +126,6 @@ def apply_gl(wanted: str = 'auto') -> str:
 
     Call it before MuJoCo is imported.
 
-    :param wanted: as for :func:`choose_gl`.
-    :returns: the backend, ``'egl'`` or ``'osmesa'``.
     :raises VlaPruneError: nothing renders, or this process has loaded OpenGL for another backend.
     """
     backend = choose_gl(wanted)
@@ -185,11 +181,11 @@ def _trial(backend: str, device: str) -> str:
             errors='replace',
         )
     except subprocess.TimeoutExpired:
-        return f'no picture within {_TRIAL_TIMEOUT_S:.0f} s'
+        return f'no image within {_TRIAL_TIMEOUT_S:.0f} s'
     if child.returncode == 0:
         return ''
     if child.returncode < 0:
         return f'the driver crashed, signal {-child.returncode}'
     # The indented lines belong to the traceback; the error itself stands at the margin.
-    said = [line.strip() for line in child.stderr.splitlines() if line[:1].strip()]
-    return said[-1] if said else f'exit code {child.returncode}'
+    errors = [line.strip() for line in child.stderr.splitlines() if line[:1].strip()]
+    return errors[-1] if errors else f'exit code {child.returncode}'

@@ -1,9 +1,4 @@
-"""Synchronous stepping: simulated time goes on when the commands of its present instant are in.
-
-What a simulated robot holds: the latest gripper goal, and the latest twist until it is old.
-
-Episodes of one scene on one clock that only rises, and the pace at which it rises.
-"""
+"""A scene as a robot on a clock: held commands, episodes, lock-step with its sender, and pace."""
 
 import threading
 import time
@@ -21,10 +16,11 @@ PARTS = ('twist', 'gripper')
 
 
 class Lockstep:
-    """Waits for all :data:`PARTS` of one instant; a command of another instant counts for nothing.
+    """Synchronous stepping: simulated time goes on when all :data:`PARTS` of its instant are in.
 
-    One thread expects and waits, others report what came. A part that came once is not wanted
-    again, so a sender may repeat itself until time goes on.
+    A command of another instant counts for nothing. One thread expects and waits, others report
+    what came. A part that came once is not wanted again, so a sender may repeat itself until time
+    goes on.
     """
 
     def __init__(self) -> None:
@@ -38,7 +34,6 @@ class Lockstep:
             self._now_ns, self._missing = now_ns, set(PARTS)
 
     def wants(self, part: str, stamp_ns: int) -> bool:
-        """Whether a command is the one that is awaited."""
         with self._changed:
             return stamp_ns == self._now_ns and part in self._missing
 
@@ -50,13 +45,12 @@ class Lockstep:
                 self._changed.notify()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait at most ``timeout_s`` wall seconds; True where everything is in."""
+        """Wait at most ``timeout_s`` wall seconds; True if everything is in."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._missing, timeout_s)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Parts that have not come yet, in the order of :data:`PARTS`."""
         with self._changed:
             return tuple(part for part in PARTS if part in self._missing)
 
@@ -69,7 +63,7 @@ class _Twist:
 
 
 class CommandHold:
-    """Zero-order hold with a timeout.
+    """Zero-order hold of the latest gripper goal, and of the latest twist until it is old.
 
     Setters may run in another thread than :meth:`action`: each replaces one immutable value.
 
@@ -84,18 +78,14 @@ class CommandHold:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all: no motion, gripper open, ``applied`` 0."""
         self._twist: _Twist | None = None
         self._last: _Twist | None = None
         self._open = 1.0
         self.applied = 0
 
     def set_twist(self, linear_m_s: np.ndarray, angular_rad_s: np.ndarray, now_ns: int) -> None:
-        """Hold this twist from now on.
+        """Hold this twist (world axes), received at simulated time ``now_ns``, from now on.
 
-        :param linear_m_s: (3,), world axes.
-        :param angular_rad_s: (3,), world axes.
-        :param now_ns: simulated time of receipt.
         :raises InputRefused: ``non_finite``; the twist held before stays.
         """
         linear = np.array(linear_m_s, dtype=np.float64)
@@ -139,9 +129,9 @@ GAP_NS = 2_000_000_000
 
 
 class Session:
-    """A scene that is reset from seed to seed and moved by held commands.
+    """Episodes of one scene, moved by held commands, on one clock that only rises.
 
-    :param scene: the scene; the session's methods run in its thread.
+    :param scene: the session's methods run in its thread.
     :param seed: seed of episode 0; episode n has ``seed + n``.
     :param command_timeout_s: simulated seconds; see :class:`CommandHold`.
     :param start_ns: simulated time of the first observation.
@@ -160,7 +150,6 @@ class Session:
 
     @property
     def seed(self) -> int:
-        """Seed of the present episode."""
         return self._first_seed + self.episode
 
     def restart_seeds(self, seed: int) -> None:
@@ -174,7 +163,6 @@ class Session:
         self._begin()
 
     def advance(self) -> None:
-        """One control step with the commands held now."""
         self.scene.step(self.commands.action(self.now_ns))
         self.now_ns += self.period_ns
         self.step += 1
@@ -196,8 +184,7 @@ class Session:
         """How the episode stands, for diagnostics.
 
         ``moved_m`` is the length of the end effector's path since the reset, ``commands`` counts
-        the twists that moved it. ``generated_assets`` is true where the scene stands in for a
-        simulator whose files are not there: its results are not that simulator's.
+        the twists that moved it.
         """
         return {
             'episode': self.episode,
@@ -240,11 +227,9 @@ class Pacer:
         self._stepped_at: deque[float] = deque([now], maxlen=41)
 
     def wait_s(self) -> float:
-        """Wall seconds until the next step is due, >= 0."""
         return max(0.0, self._due - self._clock())
 
     def stepped(self) -> None:
-        """Tell that a step was made now."""
         now = self._clock()
         self._due += self._wall_s
         if self._due < now - self._wall_s:

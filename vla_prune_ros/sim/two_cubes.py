@@ -1,20 +1,14 @@
-"""The cubes of robosuite's Stack scene: where they are and what they touch.
-
-What the instructions of the two-cube scene ask for, and exact tests of whether it was done.
-
-All in the world frame: x away from the robot, y to its left, z up, m. In the picture of camera
-``primary`` as OpenVLA-OFT sees it (turned by 180 degrees) the robot's left is on the left, too.
-
-Two cubes on a table and tasks about them in words: robosuite's Stack scene with a Panda arm.
+"""Two cubes on a table and tasks about them: robosuite's Stack scene with a Panda arm.
 
 It needs no asset download, its action space is LIBERO's (OSC_POSE at 20 Hz) and its two 256x256
-views are those of LIBERO's cameras.
+views are those of LIBERO's cameras. All in the world frame: x away from the robot, y to its left,
+z up, m. In the image of camera ``primary`` as OpenVLA-OFT sees it (turned by 180 degrees) the
+robot's left is on the left, too.
 """
 
 import atexit
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,21 +16,17 @@ import numpy as np
 from ..errors import VlaPruneError
 from .panda import (
     CONTROL_HZ,
-    MUJOCO_CAMERAS,
     OPEN_AND_STILL,
     SETTLING_STEPS,
-    choose_renderer,
+    PandaScene,
     close_env,
     forget_finger_command,
-    grip_rotation,
-    import_robosuite,
     matched_versions,
-    read_state,
     seeded,
-    take_pictures,
     use_fast_visuals,
 )
-from .scene import Scene, SceneState
+
+# --- cubes ---------------------------------------------------------------------------------------
 
 BODIES = {'red': 'cubeA_main', 'green': 'cubeB_main'}
 """Colour -> name of the MuJoCo body."""
@@ -90,16 +80,10 @@ Cubes = Mapping[str, Cube]
 
 
 def cube_position(sim: Any, colour: str) -> np.ndarray:
-    """Centre in the world frame, float64 (3,), m."""
     return np.array(sim.data.get_body_xpos(BODIES[colour]), dtype=np.float64)
 
 
 def read_cubes(sim: Any, rest: Mapping[str, np.ndarray]) -> dict[str, Cube]:
-    """Both cubes as they are now.
-
-    :param sim: robosuite's ``MjSim``.
-    :param rest: colour -> float64 (3,), centre after the reset, m.
-    """
     touching = _contacts(sim)
     return {colour: _cube(sim, colour, rest[colour], touching[colour]) for colour in BODIES}
 
@@ -128,6 +112,8 @@ def _contacts(sim: Any) -> dict[str, set[str]]:
                 found[one].add(other)
     return found
 
+
+# --- tasks ---------------------------------------------------------------------------------------
 
 TABLE_Z_M = 0.8
 """Height of the table's top."""
@@ -161,7 +147,7 @@ class Task:
     """An instruction and what fulfils it.
 
     :param name: short name, for options and tables.
-    :param instruction: the task in plain words, as the policy is told.
+    :param instruction: the task in plain words, for the policy.
     :param target: colour of the cube that is to be moved.
     :param reached: whether the target is where it should be, be it held or not.
     :param goal: where the target's centre is to be set down, float64 (3,), m; None for a task that
@@ -190,7 +176,7 @@ def _pick(target: str) -> Task:
         cube = cubes[target]
         return bool(cube.position[2] - cube.rest[2] > LIFTED_M)
 
-    return Task(f'pick_{target}', f'pick up the {target} cube', target, lifted)
+    return Task(f'pick_{target}', f'pick up the {target} cube', target, reached=lifted)
 
 
 def _stack(target: str, support: str) -> Task:
@@ -213,7 +199,8 @@ def _stack(target: str, support: str) -> Task:
 
     name = f'stack_{target}_on_{support}'
     # Not "on the red cube": FiLM takes the mean of the words, in which their order is lost.
-    return Task(name, f'stack the {target} cube on the other cube', target, on_top, goal)
+    instruction = f'stack the {target} cube on the other cube'
+    return Task(name, instruction, target, reached=on_top, goal=goal)
 
 
 def _place_left(target: str) -> Task:
@@ -227,7 +214,8 @@ def _place_left(target: str) -> Task:
         return bool(cube.position[1] > LEFT_M) and bool(lies) and 'table' in cube.touching
 
     name = f'place_{target}_left'
-    return Task(name, f'place the {target} cube on the left', target, on_the_left, goal)
+    instruction = f'place the {target} cube on the left'
+    return Task(name, instruction, target, reached=on_the_left, goal=goal)
 
 
 TASKS: Mapping[str, Task] = {
@@ -247,87 +235,47 @@ PICK_TASKS = ('pick_red', 'pick_green')
 """What the scene asks for where nothing else is chosen."""
 
 
-class TwoCubeScene(Scene):
+# --- scene ---------------------------------------------------------------------------------------
+
+
+class TwoCubeScene(PandaScene):
     """Pick up, stack or place the cube that is named.
 
     The episode of a seed has task ``seed % len(tasks)``: successive episodes are balanced, and by
     default even seeds ask for the red cube, odd ones for the green one. Where things lie follows
-    from the seed alone, whatever the task. World frame: origin on the floor below the table's
-    centre, x away from the robot, y to its left, z up.
+    from the seed alone, whatever the task.
 
-    :param image_size: side of both pictures, pixels.
     :param region_m: cubes lie within +-region_m of the table's centre in x and y.
     :param yaw_rad: cubes are turned by up to this angle either way.
-    :param fast_visuals: no multisampling, no shadow map, no reflections, nothing drawn that is out
-        of sight: about a fifth of the time on a software driver.
-    :param gl: OpenGL backend, as for :func:`~vla_prune_ros.sim.rendering.choose_gl`.
-    :param tasks: names from :data:`~vla_prune_ros.sim.two_cubes.TASKS`, at least one.
-    :param render: False for a scene without pictures and OpenGL context. robosuite still loads the
-        OpenGL library.
+    :param tasks: names from :data:`TASKS`, at least one.
     :raises VlaPruneError: robosuite or OpenGL is missing, or a task is unknown; the message names
         what to install or to choose from.
     """
 
-    control_hz = CONTROL_HZ
-    cameras = tuple(MUJOCO_CAMERAS)
-
     def __init__(
         self,
+        *,
+        tasks: Sequence[str] = PICK_TASKS,
         image_size: int = 256,
         region_m: float = 0.10,
         yaw_rad: float = 0.0,
         fast_visuals: bool = True,
         gl: str = 'auto',
-        tasks: Sequence[str] = PICK_TASKS,
         render: bool = True,
     ) -> None:
         self.tasks = _known(tasks)
         self.task_names = tuple(task.name for task in self.tasks)
-        backend = choose_renderer(gl, render)
-        robosuite = import_robosuite()
-        import mujoco
-
-        self.image_size, self._fast_visuals, self._render = image_size, fast_visuals, render
+        super().__init__(image_size=image_size, gl=gl, render=render)
+        self.fast_visuals = fast_visuals
         with seeded(0):
-            self.env = _make_env(robosuite, region_m, yaw_rad, render)
-        # Before EGL's own exit handler: a context freed after eglTerminate prints an EGLError.
-        atexit.register(self.close)
+            self.env = _make_env(region_m, yaw_rad, render)
         if fast_visuals and render:
             use_fast_visuals(self.env.sim, image_size)
-        pictures = f'{backend}, {len(MUJOCO_CAMERAS)} cameras of {image_size}x{image_size}'
-        self.description = (
-            f'robosuite {robosuite.__version__}, MuJoCo {mujoco.__version__}, '
-            f'{pictures if render else "no pictures"}'
-        )
-        self.reset(0)
-
-    @property
-    def instruction(self) -> str:
-        """The task of the present episode."""
-        return self.task.instruction
-
-    @property
-    def task(self) -> Task:
-        """The task of the present episode; may be exchanged within it."""
-        return self._task
-
-    @task.setter
-    def task(self, task: Task) -> None:
-        self._task = task
-
-    @property
-    def task_name(self) -> str:
-        """Name of the present episode's task."""
-        return self.task.name
-
-    @property
-    def time_s(self) -> float:
-        """Simulated seconds since the last reset, settling not counted."""
-        return self._steps / self.control_hz
+        self._begin()
 
     def reset(self, seed: int) -> None:
         """Start the episode that ``seed`` (0 .. 2**32 - 1) names: arm still, gripper open."""
-        self._task = self.tasks[seed % len(self.tasks)]
+        self.task = self.tasks[seed % len(self.tasks)]
         with seeded(seed):
             self.env.reset()
             forget_finger_command(self.env)
@@ -338,26 +286,10 @@ class TwoCubeScene(Scene):
         self._misuse = ''
 
     def step(self, action: np.ndarray) -> None:
-        """One control step of 0.05 s; see :meth:`Scene.step`. Values are clipped to [-1, 1]."""
-        self.env.step(np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0))
-        self._steps += 1
+        super().step(action)
         self._misuse = self.wrong_object()
 
-    def images(self) -> dict[str, np.ndarray]:
-        """Both views, uint8 (image_size, image_size, 3) RGB, row 0 at the bottom.
-
-        :raises VlaPruneError: the scene was made without pictures.
-        """
-        if not self._render:
-            raise VlaPruneError('this scene was made without pictures', 'make it with render=True')
-        return take_pictures(self.env, self.image_size, self._fast_visuals)
-
-    def state(self) -> SceneState:
-        """Pose and joints, taken where LIBERO takes them; see :func:`~.panda.read_state`."""
-        return read_state(self.env)
-
     def success(self) -> bool:
-        """Whether the task is fulfilled now; see :meth:`.Task.success`."""
         return self.task.success(self.cubes())
 
     def wrong_object(self) -> str:
@@ -380,7 +312,8 @@ class TwoCubeScene(Scene):
 
         x is the direction in which the fingers move, z points out of the hand.
         """
-        return grip_rotation(self.env)
+        site = self.env.robots[0].eef_site_id
+        return np.array(self.env.sim.data.site_xmat[site], dtype=np.float64).reshape(3, 3)
 
     def cube_position(self, colour: str | None = None) -> np.ndarray:
         """Centre of a cube in the world frame, float64 (3,), m.
@@ -390,7 +323,6 @@ class TwoCubeScene(Scene):
         return cube_position(self.env.sim, colour or self.task.target)
 
     def close(self) -> None:
-        """Free the OpenGL context; may be called twice."""
         atexit.unregister(self.close)
         close_env(self.env, self._render)
 
@@ -403,7 +335,8 @@ def _known(names: Sequence[str]) -> tuple[Task, ...]:
     return tuple(TASKS[name] for name in names)
 
 
-def _make_env(robosuite: ModuleType, region_m: float, yaw_rad: float, render: bool) -> Any:
+def _make_env(region_m: float, yaw_rad: float, render: bool) -> Any:
+    import robosuite
     from robosuite.utils.placement_samplers import UniformRandomSampler
 
     placement = UniformRandomSampler(
@@ -425,7 +358,7 @@ def _make_env(robosuite: ModuleType, region_m: float, yaw_rad: float, render: bo
             controller_configs=controller,
             hard_reset=False,
             placement_initializer=placement,
-            control_freq=int(TwoCubeScene.control_hz),
+            control_freq=int(CONTROL_HZ),
             has_renderer=False,
             has_offscreen_renderer=render,
             use_camera_obs=False,

@@ -1,20 +1,13 @@
-"""Small jobs in several processes of one thread each.
-
-Where a point of the world appears in a camera's picture, for labels of what can be seen.
-
-Demonstrations of the scripted expert, disturbed on purpose, and its answers to a policy.
+"""Demonstrations of the scripted expert, disturbed on purpose, and its corrections of a policy.
 
 A policy that has only seen smooth episodes does not know what to do beside their paths. So the
 expert is interrupted: by bursts of random motion, by reaching for the wrong cube first (the pose
 of the arm must not give the target away), and later by the policy itself (DAgger, Ross et al.
 2011). What happens in an interruption is never a label.
-
-Many episodes from several processes; what a folder holds already is not recorded again.
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,56 +15,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evaluate import pool as process_pool
+from ..evaluate import pool
 from ..evaluate.closed_loop.driving import proprio, upright
 from ..evaluate.closed_loop.rollout import EpisodeResult, run_episode, swapped
 from ..evaluate.pool import Result
 from ..model.images import CROP_AREA, prepare_image
 from ..profiles import LIBERO
 from ..sim.expert import expert_action
-from ..sim.two_cubes import MUJOCO_CAMERAS, TASKS, Task, TwoCubeScene
+from ..sim.panda import MUJOCO_CAMERAS
+from ..sim.two_cubes import TASKS, Task, TwoCubeScene
 from .dataset import Episode, compress, save
 
 if TYPE_CHECKING:
     from ..engine.policy import Policy
 
 
-_THREADS = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')
-
-
-def in_processes(
-    work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int
-) -> Iterator[Result]:
-    """As :func:`.process_pool.in_processes`, with one thread per process."""
-    with _one_thread():
-        yield from process_pool.in_processes(work, jobs, workers)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For children: several small jobs beat one that is shared between threads."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, '1'))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 def seen_at(sim: Any, camera: str, point: np.ndarray) -> np.ndarray:
-    """Pinhole projection of a world point into what a vision tower sees of a square picture.
+    """Pinhole projection of a world point (3,) into what a vision tower sees of a square image.
 
-    The tower sees the picture turned by 180 degrees and cropped in the middle to
-    ``CROP_AREA`` of its area. Nothing is tested for being hidden behind something else.
+    The tower sees the image turned by 180 degrees and cropped in the middle to ``CROP_AREA`` of
+    its area. Nothing is tested for being hidden behind something else.
 
     :param sim: robosuite's ``MjSim``.
     :param camera: MuJoCo's name of the camera.
-    :param point: (3,), world frame, m.
-    :returns: float64 (2,), x to the right and y down, 0 .. 1 inside the cropped picture; NaN for a
+    :returns: float64 (2,), x to the right and y down, 0 .. 1 inside the cropped image; NaN for a
         point that is behind the camera or outside.
     """
     index = sim.model.camera_name2id(camera)
@@ -89,9 +56,10 @@ def seen_at(sim: Any, camera: str, point: np.ndarray) -> np.ndarray:
 
 CHUNK = LIBERO.chunk
 STRIDE = 2
-"""Every second step of the expert is a sample: neighbours are nearly the same picture."""
+"""Every second step of the expert is a sample: neighbours are nearly the same image."""
 
 MAX_STEPS = {'pick': 150, 'stack': 260, 'place': 260}
+
 Chunk = Callable[[TwoCubeScene], np.ndarray]
 """A policy: the scene as it is -> float64 (K, 7), the next actions in the scene's units."""
 
@@ -120,13 +88,16 @@ class Recorder:
         self._segments: list[int] = []
         self._segment = 0
         self._at: list[int] = []  # frame -> index of the action that followed
-        self._frames: list[tuple[list[bytes], np.ndarray, np.ndarray, np.ndarray]] = []
+        self._views: list[bytes] = []
+        self._states: list[np.ndarray] = []
+        self._seen: list[np.ndarray] = []
+        self._offsets: list[np.ndarray] = []
 
     def expert(self, steps: int, sample: bool = True) -> bool:
-        """Let the expert act; True where the task is then fulfilled (and it stops there)."""
+        """Let the expert act; True if the task is then fulfilled (and it stops there)."""
         for _ in range(steps):
             if sample and (len(self._actions) + self._phase) % STRIDE == 0:
-                self._look()
+                self._add_frame()
             action = expert_action(self.scene)
             self._actions.append(action)
             self._segments.append(self._segment)
@@ -136,7 +107,7 @@ class Recorder:
         return False
 
     def interrupt(self, actions: np.ndarray) -> bool:
-        """Execute (n, 7) actions that are no labels; True where the task is then fulfilled."""
+        """Execute (n, 7) actions that are no labels; True if the task is then fulfilled."""
         self._segment += 1
         self._phase = (-len(self._actions)) % STRIDE  # the first frame afterwards is a sample
         for action in actions:
@@ -171,7 +142,7 @@ class Recorder:
 
     def episode(self) -> Episode | None:
         """What was recorded, after letting the expert go on for the tails of the last chunks."""
-        if not self._frames:
+        if not self._at:
             return None
         self.expert(CHUNK, sample=False)
         actions, segments = np.array(self._actions), np.array(self._segments)
@@ -179,34 +150,31 @@ class Recorder:
         chunk = actions[steps]
         chunk[..., 6] = (1.0 - chunk[..., 6]) / 2.0
         valid = segments[steps] == segments[np.array(self._at)][:, None]
-        views, state, seen, offset = zip(*self._frames, strict=True)
         task = self.scene.task
         return Episode(
-            [view for frame in views for view in frame],
-            np.array(state),
-            chunk,
-            valid,
-            np.array(seen),
-            np.array(offset),
-            task.name,
-            sister_of(task).name,
+            views=self._views,
+            state=np.array(self._states),
+            chunk=chunk,
+            valid=valid,
+            seen=np.array(self._seen),
+            offset=np.array(self._offsets),
+            task=task.name,
+            sister=sister_of(task).name,
         )
 
-    def _look(self) -> None:
+    def _add_frame(self) -> None:
         scene, state = self.scene, self.scene.state()
         colours = scene.task.target, sister_of(scene.task).target
         points = [scene.cube_position(colour) for colour in colours]
         cameras = [MUJOCO_CAMERAS[name] for name in scene.cameras]
         views = upright(scene.images())
         self._at.append(len(self._actions))
-        self._frames.append(
-            (
-                [compress(prepare_image(views[name])) for name in scene.cameras],
-                proprio(state, self._reference),
-                np.array([[seen_at(scene.env.sim, c, p) for c in cameras] for p in points]),
-                np.array([point - state.ee_position for point in points]),
-            )
+        self._views += [compress(prepare_image(views[name])) for name in scene.cameras]
+        self._states.append(proprio(state, self._reference))
+        self._seen.append(
+            np.array([[seen_at(scene.env.sim, c, p) for c in cameras] for p in points])
         )
+        self._offsets.append(np.array([point - state.ee_position for point in points]))
 
 
 def demonstrate(recorder: Recorder) -> Episode | None:
@@ -283,7 +251,7 @@ class Collection:
 def collect(
     wanted: Collection, workers: int, done: Callable[[int, int], None] = lambda n, m: None
 ) -> None:
-    """Record what is missing.
+    """Record what the folder does not hold yet.
 
     :param workers: processes, each with a scene and one thread.
     :param done: called with the number of finished and of all seeds.
@@ -309,6 +277,25 @@ def measure(
         results.append(result)
         done(len(results), len(seeds))
     return results
+
+
+_THREADS = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')
+
+
+def in_processes(
+    work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int
+) -> Iterator[Result]:
+    """As :func:`.pool.in_processes`, with one thread per process: several small jobs beat one
+    that is shared between threads."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, '1'))  # which the children inherit
+    try:
+        yield from pool.in_processes(work, jobs, workers)
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 @cache
@@ -362,5 +349,5 @@ def seeds_of(tasks: Sequence[str], first: int, count: int) -> list[int]:
 
 
 def episodes(folder: Path, seeds: Sequence[int]) -> list[Path]:
-    """Files of the recorded episodes with these seeds, in their order."""
+    """Files of those episodes that gave samples, in the order of the seeds."""
     return [path for path in (folder / f'{seed}.npz' for seed in seeds) if path.is_file()]

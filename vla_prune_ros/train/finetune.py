@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from ..engine.load import load_policy
-from ..errors import VlaPruneError
+from ..engine.policy import Policy
+from ..errors import CheckpointError, VlaPruneError
 from .collate import StepBatches, TrainingBatch, TrainingData, loader
-from .config import Data, FineTuning
+from .config import Data, FineTuning, LightVLASettings
 from .publish import publish
 from .sources.base import open_source, require_units
-from .tasks.registry import make_task
+from .tasks.acl_scorer import ScorerTask
+from .tasks.lightvla import LightVLATask
 from .trainer import Schedule, Trainer
 
 if TYPE_CHECKING:
@@ -171,6 +173,20 @@ class FineTuner:
         return TrainingData(
             sources, policy.profile, policy.statistics, policy.tokenizer, augment=augment
         )
+
+
+def make_task(policy: Policy, settings: FineTuning) -> LightVLATask | ScorerTask:
+    """The module whose forward pass is the loss; ``requires_grad`` says what it trains.
+
+    :raises CheckpointError: the policy's head is none that regresses a chunk.
+    """
+    head = policy.model.size.head
+    if head != 'l1':
+        raise CheckpointError(
+            f'{settings.checkpoint} has a {head} head', 'start from a checkpoint with an L1 head'
+        )
+    lightvla = isinstance(settings.train, LightVLASettings)
+    return (LightVLATask if lightvla else ScorerTask)(policy, settings)
 
 
 def _accelerator(work: Path, device: str | None) -> 'Accelerator':

@@ -1,4 +1,4 @@
-"""Low-rank updates through peft, and the weights that they amount to."""
+"""What of a policy is trained: everything, or peft's low-rank updates; and the merged weights."""
 
 from collections.abc import Iterator
 
@@ -26,10 +26,9 @@ def choose_trainable(policy: OpenVLAOFT, lora: Lora | None) -> None:
             p.requires_grad_(_TABLE not in name)
         return
     _add(policy, lora)
-    for module in WHOLE:
-        part = getattr(policy, module, None)
-        if part is not None:
-            part.requires_grad_(True).float()
+    for name, module in policy.named_children():
+        if name in WHOLE:
+            module.requires_grad_(True).float()
 
 
 def _add(policy: OpenVLAOFT, lora: Lora) -> None:

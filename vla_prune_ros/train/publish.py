@@ -1,7 +1,4 @@
-"""A trained reference policy as a checkpoint folder in the published layout.
-
-A fine-tuned policy as a checkpoint folder in the published layout.
-"""
+"""Trained policies as checkpoint folders in the published layout."""
 
 import shutil
 from collections.abc import Mapping
@@ -13,7 +10,7 @@ from torch import Tensor
 from ..engine.load import UNTRAINED_NOTE
 from ..engine.policy import Policy
 from ..model.export import write_configs, write_json, write_weights
-from ..model.openvla import OpenVLAOFT
+from ..model.openvla import ModelSize, OpenVLAOFT
 from ..model.synthetic import VOCABULARY
 from ..pruning.trained import write_trained
 from .config import FineTuning, LightVLASettings
@@ -42,14 +39,18 @@ def export(
     weights = {k: v.detach().cpu() for k, v in policy.state_dict().items()}
     table = 'language_model.model.embed_tokens.weight'
     weights[table] = words.full_table(weights[table], VOCABULARY)
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob('*_checkpoint.pt'):  # another step's component would make it ambiguous
-        old.unlink()
-    write_weights(folder, weights, film=True, step=step)
-    write_configs(folder, with_vocabulary(policy.size, VOCABULARY))
+    _write_policy(folder, weights, with_vocabulary(policy.size, VOCABULARY), step)
     write_json(folder / 'dataset_statistics.json', {STATISTICS_KEY: statistics})
     make_tokenizer().save(str(folder / 'tokenizer.json'))
     write_json(folder / 'vla_prune.json', {'trained': True, **about})
+
+
+def _write_policy(folder: Path, weights: Mapping[str, Tensor], size: ModelSize, step: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob('*_checkpoint.pt'):  # another step's component would make it ambiguous
+        old.unlink()
+    write_weights(folder, weights, film=size.film, step=step)
+    write_configs(folder, size)
 
 
 COPIED = (
@@ -77,12 +78,8 @@ def publish(
     folder = settings.out if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(settings.train, LightVLASettings):
-        for old in folder.glob('*_checkpoint.pt'):  # of another step: two would be ambiguous
-            old.unlink()
-        size = policy.model.size
         weights = {name: value.cpu() for name, value in merged(policy.model).items()}
-        write_weights(folder, weights, film=size.film, step=step)
-        write_configs(folder, size)
+        _write_policy(folder, weights, policy.model.size, step)
         _copy(Path(policy.describe()['checkpoint']), folder)
     trained = {
         'steps': step,

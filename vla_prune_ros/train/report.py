@@ -8,49 +8,7 @@ from ..errors import VlaPruneError
 from ..evaluate.figures import figure_class
 from .collect import FIRST_CHECK, FIRST_CORRECTION, FIRST_DEMONSTRATION
 
-_HEAD = """\
----
-license: apache-2.0
-library_name: vla_prune_ros
-tags: [robotics, vision-language-action, openvla-oft, token-pruning]
----
-# Reference policy: two cubes, a Panda, six instructions
-
-OpenVLA-OFT+ at reduced width ({millions:.1f} million parameters that act, {rows} rows of the
-embedding table): DINOv2- and SigLIP-shaped towers with FiLM, projector, state, bidirectional Llama
-decoder, zero slots, L1 head on chunks of 8 steps. All 512 visual tokens took part in every step of
-its training, so that it says something about leaving tokens out. The files are laid out as the
-authors publish theirs; `load_policy('models/reference')` reads them like any other checkpoint.
-
-It solves tasks in one rendered scene and nothing else: robosuite's Stack table with a red and a
-green cube, LIBERO's two cameras, state and actions, fixed light and colours. Its words are those
-of the six instructions; any other word has a zero embedding. It is no model for a robot.
-"""
-
-_DATA = """\
-## Data
-
-A scripted expert with privileged sight, interrupted on purpose: it reaches for the wrong cube
-first in half of the episodes, and random motion throws it off its path, before it begins and on
-the way. Interruptions are never labels. Every second step is a sample. Then the policy drives and
-the expert takes over again and again (DAgger); its actions are the labels. Pictures are what the
-towers see (224 x 224 after the published preprocessing), stored as JPEG of quality 95; no
-augmentation.
-
-Seeds: demonstrations from {demonstrations}, corrections from {corrections}, checks while training
-from {checks}. `vla-prune evaluate` counts from 0: none of its placements was seen in training.
-
-## Training
-
-AdamW, bfloat16 arithmetic on the CPU, learning rate {lr:g} with a cosine, batches of one part per
-family of tasks (pick, stack, place), mean of the weights over the last steps. Beside the L1 loss
-of the chunk two aids that are thrown away afterwards: every visual token says whether the named
-cube is there (cross-entropy), and the read-out rows say where both cubes are. A quarter of the
-samples get the instruction about the other cube; only the aids learn from those. First the towers
-learn to point, then everything imitates.
-
-Repeat it with `vla-prune train reference`.
-"""
+TEMPLATE = Path(__file__).with_name('model_card.md')
 
 
 def write_card(folder: Path, about: Mapping[str, Any], parameters: int, rows: int) -> None:
@@ -60,20 +18,19 @@ def write_card(folder: Path, about: Mapping[str, Any], parameters: int, rows: in
     :param parameters: numbers outside the embedding table.
     :param rows: trained rows of that table.
     """
-    plan = about['plan']
-    head = _HEAD.format(millions=parameters / 1e6, rows=rows)
-    data = _DATA.format(
+    history = about['history']
+    text = TEMPLATE.read_text(encoding='utf-8').format(
+        millions=parameters / 1e6,
+        rows=rows,
         demonstrations=FIRST_DEMONSTRATION,
         corrections=FIRST_CORRECTION,
         checks=FIRST_CHECK,
-        lr=plan['first']['lr'],
+        lr=about['plan']['first']['lr'],
+        stages='\n'.join(_stage_rows(history)),
+        curves='\n![losses](curves.png)\n' if _plot(folder / 'curves.png', history) else '',
+        success='\n'.join(_checks(history)),
     )
-    table = '\n'.join(_stage_rows(about['history']))
-    curves = '\n![losses](curves.png)\n' if _plot(folder / 'curves.png', about['history']) else ''
-    (folder / 'README.md').write_text(
-        f'{head}\n{data}\n{table}\n{curves}\n## Success\n\n{_checks(about["history"])}\n',
-        encoding='utf-8',
-    )
+    (folder / 'README.md').write_text(text, encoding='utf-8')
 
 
 def _stage_rows(history: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -94,17 +51,13 @@ def _stage_rows(history: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _checks(history: Sequence[Mapping[str, Any]]) -> str:
-    lines = [
-        'Dense, on the seeds of the checks; `vla-prune evaluate` has the real figures '
-        '(docs/results.md of the repository).',
-        '',
+def _checks(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f'- after {entry["stage"]}: '
+        + '; '.join(f'{task} {text}' for task, text in entry['success'].items())
+        for entry in history
+        if 'success' in entry
     ]
-    for entry in history:
-        if 'success' in entry:
-            found = '; '.join(f'{task} {text}' for task, text in entry['success'].items())
-            lines.append(f'- after {entry["stage"]}: {found}')
-    return '\n'.join(lines)
 
 
 def _plot(path: Path, history: Sequence[Mapping[str, Any]]) -> bool:

@@ -56,7 +56,7 @@ def run_sim_bench(
         scene = TwoCubeScene(image_size=options.size, fast_visuals=fast, gl=options.gl)
         try:
             progress(f'{name}: {options.steps} steps')
-            rows.append({'fast_visuals': fast, **_measure(scene, options, fast)})
+            rows.append({'fast_visuals': fast, **_measure(scene, options)})
             description = scene.description
         finally:
             scene.close()
@@ -98,9 +98,7 @@ def sim_verdict(result: Mapping[str, Any]) -> str:
     return f'bar of {result["bar_steps_per_s"]:g} steps/s {word}: {rate:.1f} with fast visuals'
 
 
-def _measure(scene: Any, options: SimBenchOptions, fast: bool) -> dict[str, Any]:
-    from ...sim.panda import take_picture
-
+def _measure(scene: Any, options: SimBenchOptions) -> dict[str, Any]:
     scene.reset(0)
     times: dict[str, list[float]] = {part: [] for part in PARTS}
     for step in range(WARM_UP + options.steps):
@@ -109,7 +107,7 @@ def _measure(scene: Any, options: SimBenchOptions, fast: bool) -> dict[str, Any]
         images = {}
         for camera in scene.cameras:
             with _timed(times[camera]):
-                images[camera] = take_picture(scene.env, camera, options.size, fast)
+                images[camera] = scene.render_image(camera, options.size)
         with _timed(times['preparation']):
             for image in upright(images).values():
                 prepare_image(image)

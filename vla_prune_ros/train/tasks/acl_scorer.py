@@ -1,12 +1,10 @@
-"""A top-K that gradients can cross: LapSum with the CDF of the Laplace distribution.
+"""VLA-ACL's training: the policy's own chunk under a soft choice of its tokens.
 
-Source: Struski et al., "LapSum - one method to differentiate them all" (arXiv 2503.06242), as
-VLA-ACL uses it: p_i = F((s_i - b) / alpha), with the one b for which the p sum up to K.
-
-What VLA-ACL's training minimises: the policy's own answer under a soft choice of its tokens.
-
-Source: arXiv 2610.08133: gated embedding X s + b sqrt(1 - s^2) with b of a black picture, loss
+Source: arXiv 2610.08133: gated embedding X s + b sqrt(1 - s^2) with b of a black image, loss
 0.5 |a_soft - a_dense| + 0.5 |a_soft - a_demonstration|, temperature from 2 to 0.1 by a cosine.
+
+The soft choice is LapSum's (Struski et al., arXiv 2503.06242) with the CDF F of the Laplace
+distribution: p_i = F((s_i - b) / alpha), with the one b for which the p sum up to K.
 """
 
 import math
@@ -37,7 +35,7 @@ def laplace_cdf(x: Tensor) -> Tensor:
 
 
 def soft_top_k(scores: Tensor, k: int, alpha: float) -> Tensor:
-    """Shares in 0 .. 1 that sum up to K, and nearly the hard choice for a small ``alpha``.
+    """Ratios in 0 .. 1 that sum up to K, and nearly the hard choice for a small ``alpha``.
 
     :param scores: float32 (..., N). :param k: 1 .. N - 1.
     :param alpha: temperature.
@@ -52,9 +50,9 @@ def soft_top_k(scores: Tensor, k: int, alpha: float) -> Tensor:
             low, high = torch.where(many, middle, low), torch.where(many, high, middle)
         b = 0.5 * (low + high)
         density = torch.exp(-((scores - b) / alpha).abs())
-        share = density / density.sum(-1, keepdim=True)
-    # db / ds of the condition that the shares sum up to K, without a value of its own.
-    b = b + (share * (scores - scores.detach())).sum(-1, keepdim=True)
+        slope = density / density.sum(-1, keepdim=True)
+    # db / ds of the condition that the ratios sum up to K, without a value of its own.
+    b = b + (slope * (scores - scores.detach())).sum(-1, keepdim=True)
     return laplace_cdf((scores - b) / alpha)
 
 
@@ -80,7 +78,7 @@ class ScorerTask(nn.Module):
     def forward(
         self, batch: TrainingBatch, progress: float, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Metrics]:
-        """The loss of a batch; without a generator that of the hard choice."""
+        """Loss and metrics of a batch; without a generator those of the hard choice."""
         with torch.no_grad():
             visual = visual_tokens(self.policy, batch.pixels, batch.prompts)
             blank = self._blank(batch)
@@ -94,13 +92,13 @@ class ScorerTask(nn.Module):
             alpha = self._alpha(progress)
             gates = [soft_top_k(scores[:, c], k, alpha) for c, k in enumerate(self._budget)]
             actions = self._act(gated(visual, blank, torch.stack(gates, 1)), batch)
-        share = self.train_settings.dense
+        ratio = self.train_settings.dense
         given, metrics = chunk_loss(actions, batch)
         own = (actions - dense).abs().mean()
         metrics['to_dense'] = own.detach()
         if gates is not None:
             metrics['decided'] = (torch.stack(gates).detach() - 0.5).abs().mul(2).mean()
-        return share * own + (1 - share) * given, metrics
+        return ratio * own + (1 - ratio) * given, metrics
 
     def note(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
         """Method, settings and tensors for the note."""
@@ -114,7 +112,7 @@ class ScorerTask(nn.Module):
         return last + (first - last) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     def _blank(self, batch: TrainingBatch) -> Tensor:
-        """Embeddings of a black picture (B, 1, 256, D)."""
+        """Embeddings of a black image (B, 1, 256, D)."""
         dtype = batch.pixels.dtype
         black = self.black.to(dtype).expand(len(batch.pixels), 1, -1, -1, -1)
         return visual_tokens(self.policy, black, batch.prompts)

@@ -1,9 +1,8 @@
-"""One pass of LightVLA's training: selection that gradients can cross, length unchanged.
+"""LightVLA's training: the L1 of the chunk after a noisy selection that gradients can cross.
 
 Source: the authors' ``TokenPruner`` in training mode (LiAutoAD/LightVLA a4680fd) and their
-``finetune.py``; read-out at the official rows, one before each slot, as both do in training.
-
-What LightVLA's training minimises: the L1 of the chunk after a noisy selection.
+``finetune.py``; read-out at the official rows, one before each slot, as both do in training. The
+length of the sequence does not change.
 """
 
 from typing import Any, NamedTuple
@@ -118,10 +117,11 @@ class LightVLATask(nn.Module):
     def forward(
         self, batch: TrainingBatch, progress: float, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Metrics]:
-        """The loss of a batch after this share (0 .. 1) of the training.
+        """Loss and metrics of a batch.
 
-        :param generator: of the noise; None for none, and for tokens that count once, which is
-            inference.
+        :param progress: ratio 0 .. 1 of the training's steps that are done.
+        :param generator: of the noise; None: as at inference, without noise and with tokens that
+            count once.
         """
         policy, words = self.policy, batch.prompts.shape[1]
         layout = policy.layout(self._profile.cameras, words, self._profile.chunk)
