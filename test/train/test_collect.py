@@ -1,8 +1,8 @@
-"""What is recorded, what is not recorded again, and in which files; jobs run in this process.
+"""What is recorded, what is not recorded again, and in which files; ``test_reference.py`` tries
+everything together."""
 
-``test_processes.py`` tries other processes; ``test_reference.py`` everything together.
-"""
-
+import math
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +17,7 @@ from vla_prune_ros.train.collect import (
     Collection,
     collect,
     episodes,
+    in_processes,
     measure,
     seeds_of,
 )
@@ -158,3 +159,19 @@ def test_a_measured_episode_has_its_seed_and_all_tasks_in_turn(monkeypatch, tmp_
     measure(tmp_path, [FIRST_CHECK, FIRST_CHECK + 3], 1)
     # No step limit is given: the rollout takes that of the seed's task.
     assert sorted(seen) == [(tmp_path, tuple(TASKS), s) for s in (FIRST_CHECK, FIRST_CHECK + 3)]
+
+
+def test_children_have_one_thread_and_the_parent_keeps_its_own(monkeypatch):
+    monkeypatch.setenv('OMP_NUM_THREADS', '2')
+    monkeypatch.delenv('MKL_NUM_THREADS', raising=False)
+    jobs = [('OMP_NUM_THREADS',), ('MKL_NUM_THREADS',), ('NO_SUCH_VARIABLE',)]
+    found = list(in_processes(os.getenv, jobs, 1))
+    assert sorted(map(str, found)) == ['1', '1', 'None']
+    assert os.environ['OMP_NUM_THREADS'] == '2' and 'MKL_NUM_THREADS' not in os.environ
+
+
+def test_an_error_leaves_the_parent_its_own_threads(monkeypatch):
+    monkeypatch.setenv('OMP_NUM_THREADS', '2')
+    with pytest.raises(ValueError, match='math domain|nonnegative'):
+        list(in_processes(math.sqrt, [(-1.0,)], 1))
+    assert os.environ['OMP_NUM_THREADS'] == '2'

@@ -145,31 +145,6 @@ def test_frames_chunks_and_marks_are_those_of_the_log(turns, closing, seed):
     check_against_the_log(scene, episode)
 
 
-def test_every_second_step_is_a_frame_and_either_one_may_begin():
-    starts = set()
-    for seed in range(12):
-        scene = LogScene()
-        tape = recorder(scene, seed)
-        tape.expert(9)
-        tape.expert(8)  # a second call goes on counting
-        frames = frames_of(tape.episode())
-        assert frames == list(range(frames[0], 17, 2))
-        starts.add(frames[0])
-    assert starts == {0, 1}
-
-
-@pytest.mark.parametrize('seed', range(4))
-@pytest.mark.parametrize('before', [1, 4, 5])
-def test_the_first_step_after_an_interruption_is_a_frame(seed, before):
-    scene = LogScene()
-    tape = recorder(scene, seed)
-    tape.expert(before)
-    tape.interrupt(np.zeros((3, 7)))
-    tape.expert(5)
-    frames = frames_of(tape.episode())
-    assert [f for f in frames if f >= before + 3] == [before + 3, before + 5, before + 7]
-
-
 def test_the_last_chunks_are_whole_because_the_expert_goes_on():
     scene = LogScene(success_at=21)
     tape = recorder(scene)
@@ -178,17 +153,6 @@ def test_the_last_chunks_are_whole_because_the_expert_goes_on():
     episode = tape.episode()
     assert scene.steps == 21 + CHUNK
     assert episode.valid.all() and max(frames_of(episode)) >= 19
-    check_against_the_log(scene, episode)
-
-
-def test_an_interruption_at_the_end_cuts_the_last_chunks():
-    scene = LogScene()
-    tape = recorder(scene)
-    tape.expert(6)
-    tape.interrupt(np.zeros((2, 7)))
-    episode = tape.episode()
-    for start, row in zip(frames_of(episode), episode.valid, strict=True):
-        np.testing.assert_array_equal(row, np.arange(CHUNK) < 6 - start)
     check_against_the_log(scene, episode)
 
 
@@ -222,12 +186,6 @@ def test_a_frame_holds_what_the_scene_says_then():
 
 def test_sisters_exchange_the_cubes():
     assert {name: record.sister_of(task).name for name, task in TASKS.items()} == SISTERS
-
-
-def test_no_expert_no_episode():
-    tape = recorder(LogScene())
-    tape.burst(5, 1.0)
-    assert tape.episode() is None
 
 
 def test_a_lure_goes_for_the_other_cube_and_never_closes():

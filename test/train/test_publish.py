@@ -27,7 +27,7 @@ def net(tiny_net):
 @pytest.fixture(scope='module')
 def folder(net, words, statistics, tmp_path_factory):
     folder = tmp_path_factory.mktemp('export') / 'new' / 'checkpoint'
-    export(net, words, statistics, folder, 12, ABOUT)
+    export(net, words, folder=folder, statistics=statistics, step=12, about=ABOUT)
     return folder
 
 
@@ -59,17 +59,14 @@ def test_the_loaded_policy_acts_as_the_trained_network(policy, net, words, stati
         parameter.copy_(parameter.bfloat16().float())
     seen = [answer.model_images[camera] for camera in ('primary', 'wrist')]
     scaled = 2.0 * (state - low) / (high - low + 1e-8) - 1.0
-    want = rounded(
+    given = (
         torch.from_numpy(pixel_values(seen))[None],
         words.prompts[INSTRUCTION][None],
         torch.tensor(scaled, dtype=torch.float32)[None],
-    ).actions[0]
+    )
+    want = rounded(*given).actions[0]
     np.testing.assert_allclose(answer.normalized, want, rtol=0, atol=1e-5)
-    exact = net(
-        torch.from_numpy(pixel_values(seen))[None],
-        words.prompts[INSTRUCTION][None],
-        torch.tensor(scaled, dtype=torch.float32)[None],
-    ).actions[0]
+    exact = net(*given).actions[0]
     assert np.abs(answer.normalized - exact.numpy()).max() > 1e-5  # the rounding is seen
     action = statistics['action']
     low, high = np.array(action['q01'])[:6], np.array(action['q99'])[:6]
@@ -93,8 +90,8 @@ def test_the_note_says_where_it_is_from(folder, statistics):
 
 
 def test_a_later_step_replaces_the_components(net, words, statistics, tmp_path, tiny_net):
-    export(tiny_net(5), words, statistics, tmp_path, 1, {})
-    export(net, words, statistics, tmp_path, 25, {})
+    for step, weights in ((1, tiny_net(5)), (25, net)):
+        export(weights, words, folder=tmp_path, statistics=statistics, step=step, about={})
     names = sorted(p.name for p in tmp_path.glob('*.pt'))
     parts = ('action_head', 'proprio_projector', 'vision_backbone')
     assert names == [f'{part}--25_checkpoint.pt' for part in parts]
@@ -105,5 +102,7 @@ def test_a_later_step_replaces_the_components(net, words, statistics, tmp_path, 
 
 
 def test_at_full_size_it_stays_below_16_megabytes(words, statistics, tmp_path):
-    export(ReferenceNet(words.rows), words, statistics, tmp_path, 0, {})
+    export(
+        ReferenceNet(words.rows), words, folder=tmp_path, statistics=statistics, step=0, about={}
+    )
     assert sum(p.stat().st_size for p in tmp_path.iterdir()) < 16e6
