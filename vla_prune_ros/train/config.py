@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..config import load_yaml
 from ..errors import ProfileError
 
 
@@ -47,7 +47,7 @@ class Noise(_Strict):
     last: float = Field(0.0, ge=0)
 
     def at(self, progress: float) -> float:
-        """Size after this share (0 .. 1) of the training."""
+        """Size after this ratio (0 .. 1) of the training."""
         return self.first + (self.last - self.first) * progress
 
 
@@ -140,13 +140,8 @@ def read_settings(path: Path) -> FineTuning:
     :raises ProfileError: it cannot be read, or a field is unknown or not usable.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding='utf-8'))
-        return FineTuning.model_validate(data)
+        return FineTuning.model_validate(load_yaml(path, 'training file'))
     except ValidationError as error:
         first = error.errors()[0]
-        where = '.'.join(str(part) for part in first['loc']) or 'file'
+        where = '.'.join(str(part) for part in first['loc'])
         raise ProfileError(f'{path}: {where}: {first["msg"]}', 'see docs/training.md') from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ProfileError(
-            f'{path} cannot be read ({str(error).splitlines()[0]})', 'check the path and the YAML'
-        ) from None
