@@ -151,16 +151,6 @@ def test_every_seed_is_measured_once(tmp_path, monkeypatch, here):
     assert progress == [(1, 3), (2, 3), (3, 3)] and here == [2]
 
 
-def test_a_measured_episode_has_its_seed_and_all_tasks_in_turn(monkeypatch, tmp_path):
-    seen = []
-    monkeypatch.setattr(module, '_scene', lambda: tuple(TASKS))
-    monkeypatch.setattr(module, '_policy', lambda checkpoint: checkpoint)
-    monkeypatch.setattr(module, 'run_episode', lambda *given: seen.append(given))
-    measure(tmp_path, [FIRST_CHECK, FIRST_CHECK + 3], 1)
-    # No step limit is given: the rollout takes that of the seed's task.
-    assert sorted(seen) == [(tmp_path, tuple(TASKS), s) for s in (FIRST_CHECK, FIRST_CHECK + 3)]
-
-
 def test_children_have_one_thread_and_the_parent_keeps_its_own(monkeypatch):
     monkeypatch.setenv('OMP_NUM_THREADS', '2')
     monkeypatch.delenv('MKL_NUM_THREADS', raising=False)
