@@ -86,8 +86,8 @@ def test_a_whole_training_pass(micro, recorded):
     layout = micro.layout(LIBERO.cameras, recorded.shape[1] - 512 - 1 - 56 - 1, LIBERO.chunk)
     patches = recorded[:, 1:513].clone().requires_grad_(True)
     x = torch.cat([recorded[:, :1], patches, recorded[:, 513:]], 1)
-    found = selected_pass(micro, x, layout, 0.5 * golden['uniform_noise'].float()[None])
-    assert (1 + found.chosen[0]).tolist() == golden['position_ids'][1:513].tolist()
+    found = selected_pass(micro, x, layout, noise=0.5 * golden['uniform_noise'].float()[None])
+    assert (1 + found.kept_ids[0]).tolist() == golden['position_ids'][1:513].tolist()
     close(found.hidden[0], golden['action_hidden_states'], 1e-5)
     actions = micro.action_head(found.hidden)[0]
     close(actions, golden['normalized_actions'], 1e-5)

@@ -25,11 +25,11 @@ def batch(tiny_net):
 @torch.no_grad()
 def test_with_each_token_once_training_equals_inference(batch):
     policy, x, layout = batch
-    ours = selected_pass(policy, x, layout, None, once=True)
-    published = selected_pass(policy, x, layout, None)
+    ours = selected_pass(policy, x, layout, once=True)
+    published = selected_pass(policy, x, layout)
     for i in range(2):
         hidden, walk = policy.decode(x[i : i + 1], layout, LightVLA())
-        assert walk.ids.tolist() == ours.chosen[i].unique().tolist()
+        assert walk.ids.tolist() == ours.kept_ids[i].unique().tolist()
         assert len(walk.ids) < layout.visual  # some token has several votes
         torch.testing.assert_close(ours.hidden[i], hidden[0], rtol=0, atol=1e-5)
         # The published pass does not: the mismatch that its users reported.
@@ -41,9 +41,9 @@ def test_noise_moves_the_choice_alone(batch):
     policy, x, layout = batch
     shape = (2, layout.visual, layout.visual)
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(2))
-    found = selected_pass(policy, x, layout, noise)
-    assert torch.equal(found.chosen, (found.scores + noise).argmax(-1))
-    torch.testing.assert_close(found.scores, selected_pass(policy, x, layout, None).scores)
+    found = selected_pass(policy, x, layout, noise=noise)
+    assert torch.equal(found.kept_ids, (found.scores + noise).argmax(-1))
+    torch.testing.assert_close(found.scores, selected_pass(policy, x, layout).scores)
 
 
 def test_weights_are_shared_by_the_rows_of_a_token(batch):
@@ -79,7 +79,7 @@ def test_the_straight_through_gradient_is_that_of_the_softmax():
 def test_gradients_reach_every_token_that_asks(batch):
     policy, x, layout = batch
     x = x.clone().requires_grad_(True)
-    selected_pass(policy, x, layout, None).hidden.square().sum().backward()
+    selected_pass(policy, x, layout).hidden.square().sum().backward()
     asked = selection_scores(x[:, 1 : 1 + layout.visual], x[:, 1 + layout.visual :])
     gone = torch.ones(2, layout.visual, dtype=torch.bool).scatter_(1, asked.argmax(-1), False)
     assert gone.any() and (x.grad[:, 1 : 1 + layout.visual][gone].abs().amax(-1) > 0).all()

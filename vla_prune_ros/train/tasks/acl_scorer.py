@@ -22,7 +22,7 @@ from ...pruning.methods.vla_acl import METHOD, make_scorer
 from ...pruning.selection import budgets
 from ..collate import TrainingBatch
 from ..config import FineTuning, ScorerSettings
-from .forward import chosen_read_out, read_out, visual_tokens
+from .forward import kept_read_out, read_out, visual_tokens
 from .lightvla import Metrics, chunk_loss
 
 HALVINGS = 50
@@ -126,10 +126,10 @@ class ScorerTask(nn.Module):
         best = [
             best_rows(scores[:, c], k) + c * layout.patches for c, k in enumerate(self._budget)
         ]
-        chosen = torch.cat(best, dim=1)
-        rows = x[:, 1:].gather(1, chosen[..., None].expand(-1, -1, x.shape[-1]))
+        kept_ids = torch.cat(best, dim=1)
+        rows = x[:, 1:].gather(1, kept_ids[..., None].expand(-1, -1, x.shape[-1]))
         return self.policy.action_head(
-            chosen_read_out(self.policy, x, layout, chosen, rows)
+            kept_read_out(self.policy, x, layout, kept_ids, rows)
         ).float()
 
     def _embed(self, visual: Tensor, batch: TrainingBatch) -> tuple[Tensor, Layout]:

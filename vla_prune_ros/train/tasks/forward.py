@@ -26,25 +26,26 @@ def read_out(policy: OpenVLAOFT, x: Tensor, layout: Layout) -> Tensor:
     return policy.language_model.read_out(x, walk)
 
 
-def chosen_read_out(
+def kept_read_out(
     policy: OpenVLAOFT,
     x: Tensor,
     layout: Layout,
-    chosen: Tensor,
+    kept_ids: Tensor,
     rows: Tensor,
+    *,
     bias: Tensor | None = None,
     first: int = 0,
 ) -> Tensor:
-    """:func:`read_out` where R rows stand for the visual tokens, each at the position of the token
-    that it was chosen for.
+    """:func:`read_out` where R rows stand for the visual tokens, each at the position of its
+    token.
 
-    :param x: (B, S, D) behind ``first`` layers. :param chosen: int64 (B, R), visual tokens.
+    :param x: (B, S, D) behind ``first`` layers. :param kept_ids: int64 (B, R), visual tokens.
     :param rows: (B, R, D), what stands there. :param bias: of the keys, (B, 1, 1, 1 + R + ...).
     """
     everything = torch.arange(layout.length, device=x.device).expand(len(x), -1)
     rest = slice(1 + layout.visual, None)
-    positions = torch.cat([everything[:, :1], 1 + chosen, everything[:, rest]], dim=1)
-    left = replace(layout, cameras=('chosen',), patches=chosen.shape[1])
+    positions = torch.cat([everything[:, :1], 1 + kept_ids, everything[:, rest]], dim=1)
+    left = replace(layout, cameras=('kept',), patches=kept_ids.shape[1])
     walk = PruningState(left, Dense(), positions)
     x = torch.cat([x[:, :1], rows, x[:, rest]], dim=1)
     return policy.language_model.read_out(x, walk, bias, first)

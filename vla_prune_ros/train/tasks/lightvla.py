@@ -26,19 +26,19 @@ from ...pruning.methods.lightvla import STAR_METHOD as STAR
 from ..collate import TrainingBatch
 from ..config import FineTuning, LightVLASettings
 from ..lora import choose_trainable
-from .forward import chosen_read_out, visual_tokens
+from .forward import kept_read_out, visual_tokens
 
 
 class Selected(NamedTuple):
     """What a training pass gives; R rows vote, one per visual token or one per learned query.
 
     :param hidden: (B, K * D_action, D), for the action head.
-    :param chosen: int64 (B, R), the visual token that each row of the sequence holds.
+    :param kept_ids: int64 (B, R), the visual token that each row of the sequence holds.
     :param scores: float32 (B, R, V), without noise.
     """
 
     hidden: Tensor
-    chosen: Tensor
+    kept_ids: Tensor
     scores: Tensor
 
 
@@ -46,7 +46,8 @@ def selected_pass(
     policy: OpenVLAOFT,
     embeddings: Tensor,
     layout: Layout,
-    noise: Tensor | None,
+    *,
+    noise: Tensor | None = None,
     once: bool = False,
     queries: LearnedQueries | None = None,
 ) -> Selected:
@@ -71,23 +72,23 @@ def selected_pass(
     with torch.autocast(x.device.type, enabled=False):  # inference compares in float32 as well
         score = selection_scores if queries is None else queries.scores
         scores = score(visual, others)
-        matrix, chosen = straight_through(scores, noise)
+        matrix, kept_ids = straight_through(scores, noise)
         rows = (matrix @ visual.float()).to(visual.dtype)
-    bias = shared_weight(chosen, layout).to(x.dtype) if once else None
-    hidden = chosen_read_out(policy, x, layout, chosen, rows, bias, first)
-    return Selected(hidden, chosen, scores)
+    bias = shared_weight(kept_ids, layout).to(x.dtype) if once else None
+    hidden = kept_read_out(policy, x, layout, kept_ids, rows, bias=bias, first=first)
+    return Selected(hidden, kept_ids, scores)
 
 
-def shared_weight(chosen: Tensor, layout: Layout) -> Tensor:
+def shared_weight(kept_ids: Tensor, layout: Layout) -> Tensor:
     """Bias of the keys: -log m for a visual token that m rows hold, else 0.
 
-    :param chosen: int64 (B, R). :param layout: of the whole sequence.
+    :param kept_ids: int64 (B, R). :param layout: of the whole sequence.
     :returns: float32 (B, 1, 1, 1 + R + the rows behind the visual ones).
     """
-    votes = torch.zeros(len(chosen), layout.visual, device=chosen.device)
-    votes.scatter_add_(1, chosen, torch.ones(chosen.shape, device=chosen.device))
+    votes = torch.zeros(len(kept_ids), layout.visual, device=kept_ids.device)
+    votes.scatter_add_(1, kept_ids, torch.ones(kept_ids.shape, device=kept_ids.device))
     others = layout.length - 1 - layout.visual
-    weight = -votes.gather(1, chosen).log()
+    weight = -votes.gather(1, kept_ids).log()
     return torch.nn.functional.pad(weight, (1, others))[:, None, None]
 
 
@@ -136,10 +137,10 @@ class LightVLATask(nn.Module):
                 (len(x), votes, layout.visual), generator=generator, device=x.device
             )
         once = train.shared_weight or generator is None
-        found = selected_pass(policy, x, layout, noise, once, self.queries)
+        found = selected_pass(policy, x, layout, noise=noise, once=once, queries=self.queries)
         actions = policy.action_head(found.hidden)
         kept = torch.zeros(len(x), layout.visual, device=x.device)
-        kept.scatter_(1, found.chosen, 1.0)
+        kept.scatter_(1, found.kept_ids, 1.0)
         loss, metrics = chunk_loss(actions, batch)
         return loss, {**metrics, 'tokens': kept.sum(1).mean()}
 

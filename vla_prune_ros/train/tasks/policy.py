@@ -21,7 +21,7 @@ from ...model.vision import PATCHES
 from ...profiles import LIBERO
 from .forward import read_out, visual_tokens
 
-SIZES = Preset((128, 3, 2), (64, 3, 2), 128, 344, 5, 2)
+SIZES = Preset(dino=(128, 3, 2), siglip=(64, 3, 2), hidden=128, mlp=344, layers=5, heads=2)
 PIECES = (*dict.fromkeys(STANDIN_PIECES), '▁left', '▁right', '▁other')
 """Words of the stand-in tokeniser, the published vocabulary not being ours to ship."""
 
