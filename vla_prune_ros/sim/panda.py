@@ -64,7 +64,7 @@ class PandaScene(Scene):
         images = f'{backend}, {len(self.cameras)} cameras of {image_size}x{image_size}'
         self.description = (
             f'robosuite {robosuite.__version__}, MuJoCo {mujoco.__version__}, '
-            f'{images if render else "no pictures"}'
+            f'{images if render else "no images"}'
         )
 
     def _begin(self) -> None:
@@ -97,7 +97,7 @@ class PandaScene(Scene):
         :raises VlaPruneError: the scene was made without images.
         """
         if not self._render:
-            raise VlaPruneError('this scene was made without pictures', 'make it with render=True')
+            raise VlaPruneError('this scene was made without images', 'make it with render=True')
         return {c: self.render_image(c, self.image_size) for c in self.cameras}
 
     def render_image(self, camera: str, side: int) -> np.ndarray:
@@ -187,7 +187,7 @@ def import_robosuite() -> ModuleType:
 
 @contextlib.contextmanager
 def matched_versions() -> Iterator[None]:
-    """Within, a failed assertion of robosuite is told as what it is: a wrong MuJoCo.
+    """Within, a failed assertion of robosuite names its cause: a wrong MuJoCo.
 
     :raises VlaPruneError: in place of an AssertionError.
     """

@@ -99,11 +99,11 @@ class FineTuning(_Strict):
     :param lr: of AdamW. :param schedule: ``step`` lowers it to a tenth after three quarters of the
         steps (the authors' 30 of 40 thousand), ``cosine`` down to 2 %. :param warm_up: steps.
     :param lora: null trains every weight but the embedding table.
-    :param augment: crops and colours as OpenVLA-OFT's training has them; not for pictures that are
+    :param augment: crops and colours as OpenVLA-OFT's training has them; not for images that are
         cropped already. :param workers: processes that read data.
     :param precision: of the arithmetic. :param export_every: steps between checkpoints, 0 for one
-        at the end. :param validate_every: steps between two looks at ``validation``, at
-        ``validation_samples`` of it.
+        at the end. :param validate_every: steps between two validations, each on
+        ``validation_samples`` samples.
     """
 
     checkpoint: str

@@ -24,12 +24,12 @@ JPEG_QUALITY = 95
 class Episode:
     """N labelled frames of one episode; cameras in the scene's order (C of them).
 
-    :param views: N * C JPEG pictures of 224 x 224, frame by frame: what the towers see.
+    :param views: N * C JPEG images of 224 x 224, frame by frame: what the towers see.
     :param state: float64 (N, 8), LIBERO's state vector, un-normalised.
     :param chunk: float64 (N, K, 7), what the expert did from this frame on, in LIBERO's units, the
         gripper 0 closed or 1 open, as a policy predicts it.
     :param valid: bool (N, K), False where the expert was interrupted before that step.
-    :param seen: float64 (N, 2, C, 2), where the target and the other cube appear in each picture,
+    :param seen: float64 (N, 2, C, 2), where the target and the other cube appear in each image,
         0 .. 1 right and down; NaN out of sight.
     :param offset: float64 (N, 2, 3), from the grip point to the target and to the other cube, m.
     :param task: name of the task.
@@ -52,10 +52,10 @@ class Episode:
 _ARRAYS = ('state', 'chunk', 'valid', 'seen', 'offset', 'task', 'sister')
 
 
-def compress(picture: np.ndarray) -> bytes:
+def compress(image: np.ndarray) -> bytes:
     """uint8 (224, 224, 3) RGB -> JPEG without chroma subsampling."""
     return simplejpeg.encode_jpeg(
-        np.ascontiguousarray(picture),
+        np.ascontiguousarray(image),
         quality=JPEG_QUALITY,
         colorspace='RGB',
         colorsubsampling='444',

@@ -29,7 +29,7 @@ class LiberoEnv:
 
     :param task: the task; assets and renderer must have been chosen before.
     :param render: whether to make an OpenGL context.
-    :param fast_size: side of the pictures for which :func:`~.panda.use_fast_visuals` is applied;
+    :param fast_size: side of the images for which :func:`~.panda.use_fast_visuals` is applied;
         0 leaves shadows and multisampling as LIBERO has them.
     :raises VlaPruneError: the environment cannot be made; the message names the task.
     """
@@ -141,7 +141,7 @@ def _make(bddl_file: Path) -> Any:
     problem = TASK_MAPPING[get_problem_info(str(bddl_file))['problem_name']]
     with matched_versions():
         # Not LIBERO's own wrapper: its reset tries again for ever, whatever the error is. The
-        # arguments are the wrapper's; pictures are taken on demand, and no context is made for
+        # arguments are the wrapper's; images are rendered on demand, and no context is made for
         # the model of the constructor, which the first reset replaces.
         return problem(
             str(bddl_file),

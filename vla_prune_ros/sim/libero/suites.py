@@ -39,7 +39,7 @@ class LiberoTask:
     :param suite: name of the suite.
     :param index: number of the task within it, in the benchmark's own order.
     :param name: name of its files.
-    :param instruction: what published policies are trained with and told: the task's name as
+    :param instruction: what published policies are trained with: the task's name as
         words. The ``:language`` of the BDDL file may differ ("Pick the akita black bowl ...").
     :param bddl_file: the problem: objects, regions, initial placement and goal.
     :param states_file: the fixed initial states.
