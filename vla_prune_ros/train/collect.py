@@ -74,15 +74,15 @@ class Recorder:
     """Drives one scene and keeps what the expert did.
 
     :param scene: reset to the episode.
-    :param rotation_reference: float64 (3,), see :func:`~.closed_loop.driving.proprio`.
+    :param rotation_branch: float64 (3,), see :func:`~.closed_loop.driving.proprio`.
     :param rng: fixes the disturbances.
     """
 
     def __init__(
-        self, scene: TwoCubeScene, rotation_reference: np.ndarray, rng: np.random.Generator
+        self, scene: TwoCubeScene, rotation_branch: np.ndarray, rng: np.random.Generator
     ) -> None:
         self.scene, self.rng = scene, rng
-        self._reference = rotation_reference
+        self._rotation_branch = rotation_branch
         self._phase = int(rng.integers(STRIDE))
         self._actions: list[np.ndarray] = []
         self._segments: list[int] = []
@@ -170,7 +170,7 @@ class Recorder:
         views = upright(scene.images())
         self._at.append(len(self._actions))
         self._views += [compress(prepare_image(views[name])) for name in scene.cameras]
-        self._states.append(proprio(state, self._reference))
+        self._states.append(proprio(state, self._rotation_branch))
         self._seen.append(
             np.array([[seen_at(scene.env.sim, c, p) for c in cameras] for p in points])
         )
