@@ -43,7 +43,7 @@ def backward(run):
     def backward(step):
         loss = sum(((p - step) ** 2).sum() for p in run.weights.values())
         loss.backward()
-        return {'loss': float(loss)}
+        return {'loss': float(loss.detach())}
 
     return backward
 
