@@ -1,4 +1,13 @@
-"""The 2026 episode loop against the original's own record and a plain twin.
+"""The 2026 code's rules against the record of its episode loop, and against a plain twin.
+
+Revision 8091adc4 of SpecPrune-VLA (``run_libero_eval.py``) mixes its controller with the queue of
+actions, and the mixture decides how often the policy is asked and in which mode. The loop below
+keeps the same books with the package's mode rule and look-back, oddities included:
+
+- the first nine control steps never reach the robot: one complete chunk and an action of the next;
+- entering fine mode throws the queued actions away, except at the very first evaluation;
+- fine mode ends only with an empty queue, so a slow action right after it costs two queries;
+- after a long motion the reference frame is the present one, or one of the first of the episode.
 
 ``specprune/controller.json`` is what the original loop did with scripted chunks and no simulator:
 every query and every executed action.
@@ -6,65 +15,108 @@ every query and every executed action.
 
 import json
 import math
+from collections import deque
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla_prune_ros.errors import ActionRefused
-from vla_prune_ros.pruning.episode_loop import AuthorsLoop
+from vla_prune_ros.pruning.modes import LEGACY_2026, UnitSpeed, look_back_legacy
 
-SLOW = [0.1, 0.05, 0.1, 0.0, 0.01, 0.0, 0.7]
-FAST = [0.5, -0.4, 0.3, 0.02, 0.0, 0.0, 0.7]
-TURN = [0.4, 0.3, 0.05, 0.3, 0.2, 0.1, 0.7]
+FIRST_EXECUTED = 10  # control step, counted from 1, whose action is the first to reach the robot
+FIRST_JUDGED = 11  # control step after which the controller sees the motion for the first time
 
 
-def run(loop, chunks, steps):
-    """Queries and steps of an episode of ``steps`` control steps; chunks are cycled."""
-    queries, done = [], []
+class AuthorsLoop:
+    """Queue, mode and motion of one episode; queries and steps in the words of the record."""
+
+    def __init__(self, chunk=8):
+        self._queue = deque(maxlen=chunk)
+        self._moved = np.zeros(3)
+        self.fine, self.queries, self.acting_step = False, 0, 1
+
+    def needs_query(self):
+        return not self._queue
+
+    def query(self):
+        """What the policy is asked with now."""
+        frames = self.acting_step
+        look_back = look_back_legacy(float(np.linalg.norm(self._moved)))
+        if look_back >= 1:
+            reference = frames - look_back if frames >= look_back else frames - 1
+        else:  # counted from the beginning; the present frame where that one does not exist yet
+            reference = min(-look_back, frames - 1)
+        return {
+            'query': self.queries,
+            'acting_step': self.acting_step,
+            'precise': self.fine,
+            'look_back_T': look_back,
+            'frames_stored': frames,
+            'reference_frame_index': reference,
+            'reference_frame_index_wrist': reference,
+            'executed_env_steps_at_reference': max(0, reference + 1 - FIRST_EXECUTED),
+            'executed_env_steps_now': max(0, frames - FIRST_EXECUTED),
+            'accumulated_xyz': self._moved.tolist(),
+        }
+
+    def load(self, chunk):
+        """Take the policy's answer (K, D) and start counting motion anew."""
+        self._queue.extend(chunk)
+        self._moved = np.zeros(3)
+        self.queries += 1
+
+    def step(self):
+        """Take the next action and end the control step; None where the robot never gets it."""
+        action = self._queue.popleft()
+        step = {
+            'acting_step': self.acting_step,
+            'precise_before': self.fine,
+            'queue_left': len(self._queue),
+            'infer_step': self.queries,
+            'executed': action[:6].tolist(),
+        }
+        executed = self.acting_step >= FIRST_EXECUTED
+        flushed = executed and self._judge(action)
+        self.acting_step += 1
+        return {**step, 'precise_after': self.fine, 'flushed': flushed} if executed else None
+
+    def _judge(self, action):
+        """Count the motion of an executed action and update the mode; True where it flushes."""
+        self._moved += action[:3]
+        if self.acting_step < FIRST_JUDGED:
+            return False
+        speed = UnitSpeed(
+            linear=float(np.linalg.norm(action[:3])),
+            horizontal=float(np.linalg.norm(action[:2])),
+            vertical=float(action[2]),
+            angular=float(np.linalg.norm(action[3:6])),
+        )
+        was_fine = self.fine
+        self.fine = LEGACY_2026.axes.fine(was_fine, speed, may_leave=not self._queue)
+        entered = self.fine and not was_fine
+        flushed = entered and bool(self._queue) and self.acting_step > FIRST_JUDGED
+        if flushed:
+            self._queue.clear()
+        return flushed
+
+
+def run(chunks, steps):
+    """Queries and executed steps of an episode of ``steps`` control steps; chunks are cycled."""
+    loop, queries, done = AuthorsLoop(), [], []
     for _ in range(steps):
         if loop.needs_query():
             queries.append(loop.query())
-            loop.load(np.array(chunks[(len(queries) - 1) % len(chunks)]))
+            loop.load(np.array(chunks[(len(queries) - 1) % len(chunks)], float))
         done.append(loop.step())
-    return queries, done
-
-
-def query_record(query):
-    """In the words of the original's record."""
-    return {
-        'query': query.index,
-        'acting_step': query.acting_step,
-        'precise': query.fine,
-        'look_back_T': query.look_back,
-        'frames_stored': query.frames_stored,
-        'reference_frame_index': query.reference_frame,
-        'reference_frame_index_wrist': query.reference_frame,
-        'executed_env_steps_at_reference': query.executed_at_reference,
-        'executed_env_steps_now': query.executed,
-        'accumulated_xyz': list(query.moved_units),
-    }
-
-
-def step_record(step):
-    """As above; the gripper's number is the robot's business."""
-    return {
-        'acting_step': step.acting_step,
-        'precise_before': step.fine_before,
-        'queue_left': step.queue_left,
-        'infer_step': step.queries,
-        'executed': step.action[:6].tolist(),
-        'precise_after': step.fine_after,
-        'flushed': step.flushed,
-    }
+    return queries, [step for step in done if step is not None]
 
 
 def assert_as_recorded(scenario):
     last = max(scenario['queries'][-1]['acting_step'], scenario['steps'][-1]['acting_step'])
-    queries, steps = run(AuthorsLoop(), scenario['policy_chunks'], last)
-    assert [query_record(q) for q in queries] == scenario['queries']
-    executed = [step_record(s) for s in steps if s.executed]
+    queries, executed = run(scenario['policy_chunks'], last)
+    assert queries == scenario['queries']
+    # The gripper's number is the robot's business.
     want = [{**s, 'executed': s['executed'][:6]} for s in scenario['steps']]
     assert executed[: len(want)] == want
     assert len(executed) - len(want) in (0, 1)  # the record may end with a query
@@ -135,34 +187,12 @@ chunk_lists = st.lists(st.lists(actions, min_size=1, max_size=10) | held, min_si
 
 @given(chunk_lists)
 def test_any_chunks_against_the_twin(chunks):
-    queries, steps = run(AuthorsLoop(), chunks, 60)
-    got = [('query', q.acting_step, q.fine, q.look_back, q.reference_frame) for q in queries]
-    got += [
-        ('step', s.acting_step, s.fine_before, s.fine_after, s.queue_left, s.flushed)
-        for s in steps
-        if s.executed
-    ]
+    queries, steps = run(chunks, 60)
+    asked = ('acting_step', 'precise', 'look_back_T', 'reference_frame_index')
+    acted = ('acting_step', 'precise_before', 'precise_after', 'queue_left', 'flushed')
+    got = [('query', *(q[k] for k in asked)) for q in queries]
+    got += [('step', *(s[k] for k in acted)) for s in steps]
     assert sorted(got) == sorted(twin(chunks, 60))
-
-
-def test_the_first_nine_steps_never_reach_the_robot():
-    _, steps = run(AuthorsLoop(), [[FAST] * 8], 20)
-    assert [s.acting_step for s in steps if not s.executed] == list(range(1, 10))
-
-
-def test_entering_flushes_except_at_the_first_look():
-    _, steps = run(AuthorsLoop(), [[FAST] * 8, [FAST, FAST] + [SLOW] * 6], 20)
-    assert [s.acting_step for s in steps if s.flushed] == []
-    assert steps[10].fine_after and not steps[9].fine_after
-    _, steps = run(AuthorsLoop(), [[FAST] * 8, [FAST] * 3 + [SLOW] * 5], 20)
-    assert [s.acting_step for s in steps if s.flushed] == [12]
-
-
-def test_a_slow_action_right_after_fine_mode_costs_two_queries():
-    chunks = [[SLOW] * 8, [SLOW] * 8, [TURN] * 8, [SLOW] * 8, [FAST] * 8]
-    queries, steps = run(AuthorsLoop(), chunks, 30)
-    assert [q.acting_step for q in queries] == [1, 9, 17, 25, 26]
-    assert steps[24].flushed and not steps[23].fine_after
 
 
 @pytest.mark.parametrize(
@@ -177,67 +207,7 @@ def test_a_slow_action_right_after_fine_mode_costs_two_queries():
 )
 def test_reference_after_a_long_motion(moved, look_back, reference):
     """Seven actions are counted up to the third query, at control step 17 with 17 frames."""
-    x = moved / 7
-    queries, _ = run(AuthorsLoop(), [[[x, 0, 0, 0, 0, 0]] * 8], 17)
-    assert (queries[2].look_back, queries[2].reference_frame) == (look_back, reference)
-    assert np.linalg.norm(queries[2].moved_units) == pytest.approx(moved)
-
-
-def test_without_the_adapter():
-    """As the recorded tensors were made: queries at 1, 9, 17, 25, T = 6, always coarse."""
-    queries, steps = run(AuthorsLoop(adapter=False), [[SLOW] * 8], 32)
-    assert [q.acting_step for q in queries] == [1, 9, 17, 25]
-    assert [q.reference_frame for q in queries] == [0, 3, 11, 19]
-    assert [q.executed for q in queries] == [0, 8, 16, 24]
-    assert [q.executed_at_reference for q in queries] == [0, 3, 11, 19]
-    assert all(s.executed and not s.fine_after and not s.flushed for s in steps)
-    assert {q.look_back for q in queries} == {6}
-
-
-def test_reset_begins_an_episode():
-    loop = AuthorsLoop()
-    chunks = [[FAST] * 8, [SLOW] * 8, [FAST] * 8]
-    first = run(loop, chunks, 21)
-    assert loop.fine
-    loop.reset()
-    again = run(loop, chunks, 21)
-    assert again[0] == first[0]
-    assert [step_record(s) for s in again[1]] == [step_record(s) for s in first[1]]
-
-
-def test_a_query_asked_twice_is_the_same():
-    loop = AuthorsLoop()
-    run(loop, [[FAST] * 8], 16)
-    assert loop.query() == loop.query() and loop.query().moved_units != (0.0, 0.0, 0.0)
-
-
-def test_a_longer_chunk_keeps_its_last_actions():
-    loop = AuthorsLoop(chunk=2)
-    loop.load(np.arange(5)[:, None] * np.ones(7))
-    assert [loop.step().action[0] for _ in range(2)] == [3.0, 4.0]
-    assert loop.needs_query()
-
-
-@pytest.mark.parametrize(
-    ('chunk', 'reason'),
-    [
-        (np.zeros((0, 7)), 'shape'),
-        (np.zeros(7), 'shape'),
-        (np.zeros((8, 5)), 'shape'),
-        (np.full((8, 7), np.nan), 'non_finite'),
-    ],
-)
-def test_a_chunk_that_is_not_usable(chunk, reason):
-    loop = AuthorsLoop()
-    with pytest.raises(ActionRefused) as refused:
-        loop.load(chunk)
-    assert refused.value.reason == reason and loop.needs_query() and loop.queries == 0
-
-
-def test_calls_out_of_order():
-    loop = AuthorsLoop()
-    with pytest.raises(ActionRefused, match='no action is queued; load'):
-        loop.step()
-    loop.load(np.array([SLOW] * 8))
-    with pytest.raises(ActionRefused, match='8 actions are still queued'):
-        loop.load(np.array([SLOW] * 8))
+    queries, _ = run([[[moved / 7, 0, 0, 0, 0, 0]] * 8], 17)
+    assert queries[2]['look_back_T'] == look_back
+    assert queries[2]['reference_frame_index'] == reference
+    assert np.linalg.norm(queries[2]['accumulated_xyz']) == pytest.approx(moved)

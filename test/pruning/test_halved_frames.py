@@ -8,12 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.model.images import comparison_frame, prepare_image
 from vla_prune_ros.pruning.frame_change import (
     RECOMMENDED,
-    RECOMMENDED_HALVED,
-    ChangeSettings,
+    RECOMMENDED_HALF,
     compare,
 )
 
@@ -21,7 +19,7 @@ SIZES = [(224, 224), (256, 256), (480, 640), (720, 1280)]
 
 
 def scene(shape, seed=0):
-    """A smooth coloured picture with a few edges."""
+    """A smooth coloured image with a few edges."""
     random = np.random.default_rng(seed)
     small = random.integers(30, 220, (12, 12, 3), np.uint8)
     image = np.asarray(Image.fromarray(small).resize(shape[::-1], Image.BICUBIC)).copy()
@@ -36,7 +34,7 @@ def noisy(image, sigma, seed):
 
 def changed(now, then):
     frames = [torch.from_numpy(comparison_frame(f)) for f in (now, then)]
-    return compare(*frames, RECOMMENDED_HALVED).changed.view(16, 16).numpy()
+    return compare(*frames, RECOMMENDED_HALF).changed.view(16, 16).numpy()
 
 
 def test_each_pixel_is_the_mean_of_what_it_covers():
@@ -48,7 +46,7 @@ def test_each_pixel_is_the_mean_of_what_it_covers():
 
 @pytest.mark.parametrize('shape', SIZES)
 def test_it_shows_the_section_that_the_towers_see(shape):
-    """Patch by patch the mean colour of both pictures is the same, to a few levels."""
+    """Patch by patch the mean colour of both images is the same, to a few levels."""
     image = scene(shape)
     seen = prepare_image(image).reshape(16, 14, 16, 14, 3).mean(axis=(1, 3))
     half = comparison_frame(image).reshape(16, 7, 16, 7, 3).mean(axis=(1, 3))
@@ -83,19 +81,14 @@ def test_what_moved_is_found_where_it_was_and_where_it_is(shape):
     assert found.sum() <= 6  # a border that falls between two patches may mark the neighbour
 
 
-def test_halved_frames_answer_as_whole_ones_do():
-    """The mean over 2 x 2 pixels, rounded to whole levels, moves an amount by half a level."""
+def test_half_resolution_gives_the_amounts_of_full_resolution():
+    """The mean over 2 x 2 pixels, rounded to integer levels, moves an amount by half a level."""
     random = np.random.default_rng(3)
     now, then = (random.integers(0, 256, (224, 224, 3), np.uint8) for _ in range(2))
     half = [
         torch.from_numpy(np.rint(i.reshape(112, 2, 112, 2, 3).mean((1, 3))).astype(np.uint8))
         for i in (now, then)
     ]
-    whole = compare(torch.from_numpy(now), torch.from_numpy(then), RECOMMENDED)
-    half_resolution = compare(*half, RECOMMENDED_HALVED)
-    torch.testing.assert_close(half_resolution.amount, whole.amount, rtol=0, atol=0.5)
-
-
-def test_cosine_takes_whole_frames():
-    with pytest.raises(ProfileError, match='halved'):
-        ChangeSettings('cosine', (0.99,), half_resolution=True)
+    full = compare(torch.from_numpy(now), torch.from_numpy(then), RECOMMENDED)
+    half_resolution = compare(*half, RECOMMENDED_HALF)
+    torch.testing.assert_close(half_resolution.amount, full.amount, rtol=0, atol=0.5)

@@ -1,15 +1,13 @@
-"""Which patches of a camera's picture changed since an earlier frame.
+"""Which patches of a camera's image changed since an earlier frame, and which frame that is.
 
 Cosine similarity of raw pixels is what SpecPrune-VLA and VLA-Cache compare. It does not see
-brightness, and in the dark it sees nothing but noise: two pictures of mean m with independent
+brightness, and in the dark it sees nothing but noise: two images of mean m with independent
 noise of standard deviation s have a similarity of about 1 - s^2 / m^2, 0.92 for s = 3 and m = 10.
 The mean absolute difference of pooled pixels has a noise floor that does not depend on the scene:
 0.8 * s / sqrt(2), 1.7 levels for s = 3.
 
 Everything runs on the device of the images. Sums are of whole or quarter numbers and therefore
 exact: their order, which differs from device to device, does not matter.
-
-The earlier frame that the present one is compared with, chosen by speed.
 """
 
 import math
@@ -32,6 +30,8 @@ PATCH = 14
 """Side of a patch in pixels, of both vision towers."""
 POOL = 2
 METRICS = ('cosine', 'difference')
+THRESHOLDS = {'cosine': (1e-6, 1.0), 'difference': (0.0, 255.0)}
+"""Metric -> lowest and highest threshold."""
 
 
 @dataclass(frozen=True)
@@ -41,40 +41,17 @@ class ChangeSettings:
     :param metric: ``'cosine'`` (:func:`cosine_similarity`) or ``'difference'``
         (:func:`difference`).
     :param threshold: per camera, the last serves further cameras. ``'cosine'``: a patch of lower
-        similarity changed, above 0 to 1. ``'difference'``: a patch that differs by more grey
-        levels changed, 0 to 255.
+        similarity changed. ``'difference'``: a patch that differs by more grey levels changed.
     :param noise_levels: a patch can only have changed if its :func:`difference` exceeds this many
         grey levels; 0 for off.
-    :param halved: frames come at half the resolution, 2 x 2 pixels averaged; for ``'difference'``,
-        which would average them itself.
-    :raises ProfileError: a value that is not possible.
+    :param half_resolution: frames come at half the resolution, 2 x 2 pixels averaged; for
+        ``'difference'``, which would average them itself.
     """
 
     metric: str
     threshold: tuple[float, ...]
     noise_levels: float = 0.0
     half_resolution: bool = False
-
-    def __post_init__(self) -> None:
-        if self.half_resolution and self.metric != 'difference':
-            raise ProfileError(
-                f'frame comparison by {self.metric!r} of halved frames', "use 'difference'"
-            )
-        if self.metric not in METRICS:
-            raise ProfileError(
-                f'frame comparison by {self.metric!r}', f'use one of {", ".join(METRICS)}'
-            )
-        low, high = (1e-6, 1.0) if self.metric == 'cosine' else (0.0, 255.0)
-        if not self.threshold or not all(low <= t <= high for t in self.threshold):
-            raise ProfileError(
-                f'frame comparison: threshold is {list(self.threshold)}',
-                f'use numbers from {low:g} to {high:g}, one per camera or one for all',
-            )
-        if not 0 <= self.noise_levels < 255:
-            raise ProfileError(
-                f'frame comparison: noise_levels is {self.noise_levels}',
-                'use grey levels from 0 (off) to below 255',
-            )
 
     def threshold_of(self, camera_index: int) -> float:
         """The threshold of a camera, by its place in the model's order."""
@@ -85,8 +62,8 @@ RECOMMENDED = ChangeSettings('difference', (5.0,))
 """Five levels: noise of standard deviation 6 per pixel stays below, and so does a lamp that
 flickers by 2 % on a white table; a change of 25 levels in a quarter of a patch is above."""
 
-RECOMMENDED_HALVED = replace(RECOMMENDED, half_resolution=True)
-"""The same of frames at half the resolution, which are had in a twentieth of the time."""
+RECOMMENDED_HALF = replace(RECOMMENDED, half_resolution=True)
+"""The same of frames at half the resolution, which take a twentieth of the time to prepare."""
 
 RECOMMENDED_COSINE = ChangeSettings('cosine', (0.999,), 5.0)
 """For lighting that changes as a whole. The noise floor frees the threshold from noise, and it
@@ -112,7 +89,7 @@ class Change:
 
 
 def to_device(image: np.ndarray, device: torch.device | str) -> Tensor:
-    """A picture uint8 (H, W, 3) as a tensor of its own on ``device``."""
+    """An image uint8 (H, W, 3) as a tensor of its own on ``device``."""
     return torch.tensor(np.ascontiguousarray(image), device=device)
 
 
@@ -159,7 +136,7 @@ def difference(current: Tensor, reference: Tensor, side: int = PATCH, pool: int 
     column of a patch makes smaller cells.
 
     :param current: uint8 (H, W, 3); ``reference`` alike.
-    :param pool: side of a cell; 1 for frames that are halved already.
+    :param pool: side of a cell; 1 for frames of half the resolution.
     :returns: float32 (patches,), 0 to 255.
     :raises InputRefused: images that cannot be compared.
     """
@@ -183,7 +160,7 @@ def compare(
     black patch outranks one that really changed.
 
     :param current: uint8 (H, W, 3); ``reference`` alike.
-    :param side: of a patch in whole frames.
+    :param side: of a patch in frames of full resolution.
     :raises InputRefused: images that cannot be compared.
     """
     threshold, floor = settings.threshold_of(camera_index), settings.noise_levels
@@ -234,14 +211,14 @@ LONGEST_STEPS = {'paper': 11, 'released': 6, 'clamped': 6}
 LIBERO = Target()
 
 
-class Reference:
-    """Chooses T, fetches the frame T - 1 steps back, and compares.
+class ReferenceFrame:
+    """Chooses T by speed, fetches the frame T - 1 steps back, and compares.
 
     ``'paper'`` and ``'released'`` count control steps and action units of the robot, as published.
     ``'clamped'`` counts steps of 0.05 s and units of 0.05 m whatever the robot: a reference is at
     most 0.25 s old, and the same motion in m/s gives the same age.
 
-    :param rule: one of these; the formulas of T are in ``controller``.
+    :param rule: one of these; the formulas of T are in :mod:`.modes`.
     """
 
     def __init__(self, change: ChangeSettings, rule: str, target: Target) -> None:
@@ -268,7 +245,7 @@ class Reference:
 
         :param motion: None where unknown: the longest look back, which finds the most motion.
         :param since_s: time since the last query; a whole chunk where it is not above 0.
-        :raises ProfileError: the pictures do not divide into the layout's patches.
+        :raises ProfileError: the images do not divide into the layout's patches.
         """
         steps = self._steps(motion, since_s)
         changes = []
@@ -304,11 +281,11 @@ class Reference:
         return to_device(image, device)
 
     def _patch_side(self, frame: Tensor, layout: Layout) -> int:
-        """Pixels of a patch's side in a frame of whole resolution."""
+        """Pixels of a patch's side in a frame of full resolution."""
         grid = isqrt(layout.patches)
         if grid * grid != layout.patches or any(side % grid for side in frame.shape[:2]):
             raise ProfileError(
-                f'pictures of {frame.shape[0]} x {frame.shape[1]} and {layout.patches} patches',
+                f'images of {frame.shape[0]} x {frame.shape[1]} and {layout.patches} patches',
                 'use specprune with square grids of patches',
             )
         return frame.shape[0] // grid * (2 if self._change.half_resolution else 1)

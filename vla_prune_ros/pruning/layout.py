@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+PUBLISHED_LAYERS, PUBLISHED_PATCHES = 32, 256  # of the model that methods were published for
 
 # 'In: What action should the robot take to' behind BOS; '? \\n Out : _' behind the task words
 # (reference tokenisation of the published prompt).
@@ -53,6 +56,14 @@ class Target:
     step_rad: float = 0.5
     trained: Trained | None = None
     width: int = 4096
+
+    def scaled_layer(self, published: int) -> int:
+        """The layer at the same ratio of the depth as one of 32: 31 is the last of any decoder."""
+        return max(1, round((published + 1) * self.layers / PUBLISHED_LAYERS)) - 1
+
+    def scaled_count(self, published: int) -> int:
+        """As many tokens of a camera as ``published`` of 256, rounded up."""
+        return ceil(published * self.patches / PUBLISHED_PATCHES)
 
 
 @dataclass(frozen=True)

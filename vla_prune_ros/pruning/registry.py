@@ -1,12 +1,17 @@
-"""Pruners by name, for YAML, the command line and ``load_policy(pruning=...)``."""
+"""Pruners by name, for YAML, the command line and ``load_policy(pruning=...)``.
 
-from collections.abc import Callable, Mapping
-from inspect import signature
+A new method is one file, with a :class:`~.base.Pruner` and the record of its options, and one line
+in :data:`PRUNERS`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ..config import from_mapping, load_yaml, nearest
 from ..errors import ProfileError
 from .base import Pruner
 from .layout import Target
@@ -17,115 +22,102 @@ from .methods.lightvla import LightVLA, LightVLAStar
 from .methods.vla_acl import VlaAcl
 from .methods.vla_adp import VlaAdp
 from .methods.vla_cache import VlaCache
-from .methods.vla_cache import fit as fit_vla_cache
 from .methods.vla_pruner import VlaPruner
-from .specprune import pruner as specprune_build
-from .specprune.config import SPECPRUNE_PRESETS
+from .specprune.pruner import SpecPrune
 
-Build = Callable[..., Pruner]
-KNOBS: Mapping[str, tuple[str, ...]] = {
-    'vla_cache': tuple(signature(fit_vla_cache).parameters)[1:],
+PRUNERS: Mapping[str, type[Pruner]] = {
+    'dense': Dense,
+    'uniform': Uniform,
+    'specprune': SpecPrune,
+    'lightvla': LightVLA,
+    'lightvla_star': LightVLAStar,
+    'fastv': FastV,
+    'divprune': DivPrune,
+    'vla_adp': VlaAdp,
+    'vla_acl': VlaAcl,
+    'vla_pruner': VlaPruner,
+    'vla_cache': VlaCache,
 }
-"""Knobs of methods whose ``build`` hands them on."""
 
-PRUNERS: Mapping[str, Build] = {
-    'dense': Dense.build,
-    'uniform': Uniform.build,
-    'specprune': specprune_build.build,
-    'lightvla': LightVLA.build,
-    'lightvla_star': LightVLAStar.build,
-    'fastv': FastV.build,
-    'divprune': DivPrune.build,
-    'vla_adp': VlaAdp.build,
-    'vla_acl': VlaAcl.build,
-    'vla_pruner': VlaPruner.build,
-    'vla_cache': VlaCache.build,
-}
-"""Method name -> ``build(target, **knobs)``."""
-
-PRESETS: Mapping[str, tuple[str, ...]] = {'specprune': tuple(SPECPRUNE_PRESETS)}
-"""Method name -> the words that may stand behind its colon instead of a budget."""
+PrunerSpec = str | Path | Mapping[str, Any] | Pruner
+"""``'uniform'``, ``'uniform:128'``, ``'uniform:128,64'`` (per camera), ``'specprune:paper'``,
+``'specprune:recommended:96'``, ``{'name': 'uniform', 'budget': [128, 64]}``, the same as one line
+of YAML in braces, the path of a ``.yaml`` file with that mapping, or a pruner as it is."""
 
 
-def build_pruner(
-    spec: 'str | Path | Mapping[str, Any] | Pruner', target: Target | None = None
-) -> Pruner:
-    """A pruner from a word, a mapping, a YAML file, or as it is.
-
-    ``'uniform'``, ``'uniform:128'``, ``'uniform:128,64'`` (per camera), ``'specprune:paper'``,
-    ``'specprune:recommended:96'``, ``{'name': 'uniform', 'budget': [128, 64]}``, the same as one
-    line of YAML in braces, and the path of a ``.yaml`` file with that mapping all work.
+def build_pruner(spec: PrunerSpec, target: Target | None = None) -> Pruner:
+    """The pruner that ``spec`` names.
 
     :param target: what it is built for; default OpenVLA-OFT with LIBERO's conventions.
-    :raises ProfileError: unknown name or knob, or a value that is not possible.
+    :raises ProfileError: unknown name or option, or a value that is not possible.
     """
     known = read_spec(spec)
-    if not isinstance(known, Mapping):
+    if isinstance(known, Pruner):
         return known
-    knobs = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items() if k != 'name'}
-    return PRUNERS[known['name']](target or Target(), **knobs)
+    method = PRUNERS[known['name']]
+    return method(_options(known), target or Target())
 
 
-def read_spec(spec: 'str | Path | Mapping[str, Any] | Pruner') -> 'Mapping[str, Any] | Pruner':
-    """What :func:`build_pruner` takes, as a mapping of known names or as it is.
+def read_spec(spec: PrunerSpec) -> Mapping[str, Any] | Pruner:
+    """``spec`` as a mapping with a known name and options in their ranges, or the pruner itself.
 
-    :raises ProfileError: unknown name or knob.
+    :raises ProfileError: unknown name or option, or a value that is not possible.
     """
+    if isinstance(spec, Pruner):
+        return spec
     if isinstance(spec, Path):
-        spec = _from_yaml(str(spec))
+        spec = load_yaml(spec, 'pruning file')
     elif isinstance(spec, str):
         spec = _parse(spec.strip())
     if not isinstance(spec, Mapping):
-        return _require_pruner(spec)
+        raise ProfileError(
+            f'pruning is {spec!r}',
+            "give a name like 'specprune', a mapping, a YAML file, or a Pruner",
+        )
     name = spec.get('name')
     if not isinstance(name, str) or name not in PRUNERS:
-        raise ProfileError(f'unknown pruning method {name!r}', f'use one of {sorted(PRUNERS)}')
-    known = KNOBS.get(name) or tuple(signature(PRUNERS[name]).parameters)[1:]
-    for knob in spec:
-        if knob not in ('name', *known):
-            has = f'its knobs are {", ".join(known)}' if known else 'it has no knobs'
-            raise ProfileError(f'pruning method {name!r} has no {knob!r}', has)
+        raise ProfileError(f'unknown pruning method {name!r}', nearest(name, PRUNERS))
+    _options(spec)
     return spec
 
 
-def _require_pruner(spec: Any) -> Pruner:
-    if isinstance(spec, Pruner):
-        return spec
-    raise ProfileError(
-        f'pruning is {spec!r}',
-        "give a name like 'specprune', a mapping, a YAML file, or an instance of "
-        'vla_prune_ros.pruning.base.Pruner',
-    )
+def _options(spec: Mapping[str, Any]) -> Any:
+    values = {option: value for option, value in spec.items() if option != 'name'}
+    return from_mapping(PRUNERS[spec['name']].options_type, values, spec['name'])
 
 
 def _parse(text: str) -> Mapping[str, Any]:
-    if text.startswith('{') or text.endswith(('.yaml', '.yml')):
-        return _from_yaml(text)
-    name, *words = text.split(':')
+    if text.endswith(('.yaml', '.yml')):
+        return load_yaml(text, 'pruning file')
+    if text.startswith('{'):
+        return _inline(text)
+    name, *parts = text.split(':')
     spec: dict[str, Any] = {'name': name}
-    if words and words[0] in PRESETS.get(name, ()):
-        spec['preset'] = words.pop(0)
-    if not words:
+    if parts and parts[0] in _presets(name):
+        spec['preset'] = parts.pop(0)
+    if not parts:
         return spec
-    numbers = words[0].split(',')
-    if len(words) > 1 or not all(n.strip().isascii() and n.strip().isdigit() for n in numbers):
+    numbers = parts[0].split(',')
+    if len(parts) > 1 or not all(n.strip().isascii() and n.strip().isdigit() for n in numbers):
         raise ProfileError(
-            f'pruning {text!r}: {":".join(words)!r} is neither a budget nor a preset',
+            f'pruning {text!r}: {":".join(parts)!r} is neither a budget nor a preset',
             "write it like 'uniform:128', 'uniform:128,64' or 'specprune:paper'",
         )
     return {**spec, 'budget': tuple(int(n) for n in numbers)}
 
 
-def _from_yaml(text: str) -> Mapping[str, Any]:
+def _inline(text: str) -> Mapping[str, Any]:
     try:
-        path = Path(text).expanduser()
-        source = text if text.startswith('{') else path.read_text(encoding='utf-8')
-        spec = yaml.safe_load(source)
-    except (OSError, ValueError, RuntimeError, yaml.YAMLError) as error:
+        spec = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         raise ProfileError(
             f'pruning {text!r} cannot be read ({str(error).splitlines()[0]})',
-            "check the path, or write it like '{name: uniform, budget: [128, 64]}'",
+            "write it like '{name: uniform, budget: [128, 64]}'",
         ) from None
-    if not isinstance(spec, Mapping):
-        raise ProfileError(f'pruning {text!r} is not a mapping', "start it with 'name: specprune'")
     return spec
+
+
+def _presets(name: str) -> tuple[str, ...]:
+    """What may stand behind the colon of a method instead of a budget."""
+    options = fields(PRUNERS[name].options_type) if name in PRUNERS else ()
+    return next((f.metadata['choices'] for f in options if f.name == 'preset'), ())

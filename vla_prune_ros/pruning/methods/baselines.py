@@ -1,4 +1,4 @@
-"""Baselines behind the seam: ``dense`` keeps everything, ``uniform`` keeps an even grid."""
+"""Baselines: ``dense`` keeps everything, ``uniform`` keeps an even grid."""
 
 import math
 from dataclasses import dataclass
@@ -7,13 +7,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ...errors import ProfileError
-from ..base import Pruner, PruningContext, PruningSite, Query, Selection
+from ..base import Pruner, PruningContext, PruningSite, Selection
 from ..layout import Target
-from ..selection import Budget, budgets
+from ..modes import DENSE
+from ..selection import Budget, budget_option, budgets
 
 
-@dataclass(frozen=True)
 class Dense(Pruner):
     """No pruning at all: the published model."""
 
@@ -21,16 +20,10 @@ class Dense(Pruner):
     capturable = True
     sites = ()
 
-    @classmethod
-    def build(cls, target: Target) -> 'Dense':
-        """There is nothing to choose."""
-        return cls()
+    def begin(self, query: object) -> str:
+        return DENSE
 
-    def begin(self, query: Query) -> str:
-        """Always ``'dense'``."""
-        return 'dense'
-
-    def keep(self, view: PruningContext) -> Tensor | None:
+    def keep(self, context: PruningContext) -> None:
         return None
 
 
@@ -71,45 +64,32 @@ def stratified(patches: int, budget: int) -> Tensor:
 
 
 @cache
-def _grid(patches: int, left: tuple[int, ...], device: torch.device) -> Tensor:
+def _grid(patches: int, budget: tuple[int, ...], device: torch.device) -> Tensor:
     """Ids of all cameras, ascending; made once, for reading only."""
-    parts = [stratified(patches, count) + i * patches for i, count in enumerate(left)]
+    parts = [stratified(patches, count) + i * patches for i, count in enumerate(budget)]
     return torch.cat(parts).to(device)
 
 
 @dataclass(frozen=True)
+class UniformOptions:
+    budget: Budget = budget_option()
+
+
 class Uniform(Pruner):
     """A fixed, evenly spread subset of each camera's tokens, chosen before layer 0.
 
     The stratified baseline that any selection must beat (reference study: 384 and 256 of 512
     tokens with original position ids kept nearly all success).
-
-    :param budget: visual tokens per camera that stay; the last number serves further cameras.
     """
 
-    budget: tuple[int, ...] = (128,)
     name = 'uniform'
+    options_type = UniformOptions
     capturable = True
     sites = (PruningSite(-1),)
 
-    def __post_init__(self) -> None:
-        if not self.budget or any(int(b) != b or b < 1 for b in self.budget):
-            raise ProfileError(
-                f'uniform: budget is {list(self.budget)}', 'use whole numbers of 1 or more'
-            )
+    def __init__(self, options: UniformOptions, target: Target) -> None:
+        self.budget = budgets(self.name, options.budget, target)
 
-    @classmethod
-    def build(cls, target: Target, budget: Budget = None) -> 'Uniform':
-        """For ``target``; half of each camera's tokens where no budget is given."""
-        return cls(budgets('uniform', budget, target))
-
-    def begin(self, query: Query) -> str:
-        """``'coarse'``: the budget does not depend on the motion."""
-        return 'coarse'
-
-    def keep(self, view: PruningContext) -> Selection:
-        """The same ids every time; a camera with fewer tokens than its budget keeps all."""
-        patches = view.layout.patches
-        cameras = range(len(view.layout.cameras))
-        left = tuple(min(self.budget[min(i, len(self.budget) - 1)], patches) for i in cameras)
-        return Selection(_grid(patches, left, view.ids.device), left)
+    def keep(self, context: PruningContext) -> Selection:
+        ids = _grid(context.layout.patches, self.budget, context.ids.device)
+        return Selection(ids, self.budget)

@@ -5,37 +5,46 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..base import Pruner, PruningContext, PruningSite, Query, Selection, text_positions
-from ..knobs import one_of, switch, whole
+from ...config import option
+from ..base import Pruner, PruningContext, PruningSite, Selection, text_positions
 from ..layout import Layout, Target
-from ..selection import Budget, best_first, best_per_camera, budgets
+from ..selection import Budget, best_first, best_per_camera, budget_option, budgets
 
 
-def everything(layout: Layout) -> range:
-    """All positions of the sequence."""
+def all_positions(layout: Layout) -> range:
     return range(layout.length)
 
 
 def last_prompt(layout: Layout) -> range:
-    """The position of the last prompt token."""
     return layout.prompt_positions[-1:]
 
 
 def action_slots(layout: Layout) -> range:
-    """Positions of the action slots."""
     return layout.slot_positions
 
 
 ROWS: Mapping[str, Callable[[Layout], Sequence[int]]] = {
-    'all': everything,
+    'all': all_positions,
     'last': last_prompt,
     'text': text_positions,
     'action': action_slots,
 }
-"""Whose attention counts: knob ``rows`` -> positions."""
+"""Whose attention counts: option ``rows`` -> original positions."""
 
 
 @dataclass(frozen=True)
+class FastVOptions:
+    budget: Budget = budget_option()
+    layer: int = option(2, "K, layers that see every token; clipped to the model's layers", low=1)
+    rows: str = option(
+        'all',
+        'whose attention counts: all tokens, the last of the prompt, the words of the task '
+        '(text) or the action slots',
+        choices=tuple(ROWS),
+    )
+    joint: bool = option(False, 'one ranking of all cameras, which keeps the sum of the budgets')
+
+
 class FastV(Pruner):
     """FastV (arXiv 2403.06764), on the bidirectional decoder of OpenVLA-OFT.
 
@@ -50,75 +59,36 @@ class FastV(Pruner):
     The code counts layers like ``layer``: K = 2 means that layers 0 and 1 see everything and that
     the maps of layer 1 decide. The port to OpenVLA-OFT that comes with VLA-Pruner (arXiv
     2511.16449) cuts after layer 3 counted from 0 (``layer=4``), takes the rows from BOS to the
-    last prompt token, and selects camera by camera as here; the original has one picture.
-    Survivors keep their positions in all of them.
+    last prompt token, and selects camera by camera as here; the original has one image. Kept
+    tokens keep their positions in all of them.
 
     Ours: ``'text'`` and ``'action'``, budgets per camera, and K clipped to the model's depth.
-
-    :param budget: visual tokens per camera that stay.
-    :param layer: K, layers that see every token.
-    :param rows: key of :data:`ROWS`.
-    :param joint: rank all cameras together and keep the sum of the budgets, as published for one
-        picture; how many each camera keeps then depends on the data.
+    ``joint`` ranks all cameras together, as published for one image; how many each camera keeps
+    then depends on the data.
     """
 
-    budget: tuple[int, ...]
-    layer: int = 2
-    rows: str = 'all'
-    joint: bool = False
     name = 'fastv'
+    options_type = FastVOptions
 
-    @classmethod
-    def build(
-        cls,
-        target: Target,
-        budget: Budget = None,
-        layer: int = 2,
-        rows: str = 'all',
-        joint: bool = False,
-    ) -> 'FastV':
-        """For ``target``.
+    def __init__(self, options: FastVOptions, target: Target) -> None:
+        self.budget = budgets(self.name, options.budget, target)
+        self._options = options
+        layer = min(options.layer, max(1, target.layers - 1))
+        self.sites = (PruningSite(layer - 1, ROWS[options.rows], hidden=False),)
+        self.capturable = not options.joint
 
-        :param budget: visual tokens per camera; None for half of them.
-        :param layer: layers that see every token, 1 or more; clipped to the model's layers.
-        :param rows: ``'all'``, ``'last'``, ``'text'`` (words of the task) or ``'action'``.
-        :param joint: one ranking for all cameras.
-        :raises ProfileError: a value that is not possible.
-        """
-        return cls(
-            budgets('fastv', budget, target),
-            min(whole('fastv', 'layer', layer, 1), max(1, target.layers - 1)),
-            one_of('fastv', 'rows', rows, tuple(ROWS)),
-            switch('fastv', 'joint', joint),
-        )
-
-    @property
-    def capturable(self) -> bool:
-        """One ranking of all cameras leaves each of them as many as the data say."""
-        return not self.joint
-
-    @property
-    def sites(self) -> tuple[PruningSite, ...]:
-        """After layer K - 1, counted from 0."""
-        return (PruningSite(self.layer - 1, ROWS[self.rows], hidden=False),)
-
-    def begin(self, query: Query) -> str:
-        """``'coarse'``: the budget does not depend on the motion."""
-        return 'coarse'
-
-    def keep(self, view: PruningContext) -> Tensor | Selection:
-        """The tokens that receive the most attention; ties go to the lower id."""
-        scores = self._scores(view.attention)
-        if self.joint:
-            return view.ids[best_first(scores)[: sum(self.budget)]]
-        return Selection.of(best_per_camera(view.ids, scores, view.kept_per_camera, self.budget))
+    def keep(self, context: PruningContext) -> Tensor | Selection:
+        scores = self._scores(context.attention)
+        if self._options.joint:
+            return context.ids[best_first(scores)[: sum(self.budget)]]
+        kept = best_per_camera(context.ids, scores, context.kept_per_camera, self.budget)
+        return Selection.of(kept)
 
     def report(self) -> dict[str, float | int | str]:
-        """Whose attention decided."""
-        return {'reason': 'budget', 'rows': self.rows}
+        return {'reason': 'budget', 'rows': self._options.rows}
 
     def _scores(self, attention: Tensor) -> Tensor:
-        if self.rows != 'all':
+        if self._options.rows != 'all':
             return attention.mean(dim=0)
         n = attention.shape[1]
         own = attention[1 : 1 + n].diagonal()  # row of position 1 + i, column of id i

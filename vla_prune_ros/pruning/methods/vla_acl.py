@@ -1,4 +1,4 @@
-"""VLA-ACL: a small transformer scores the visual tokens; the best of each camera stay.
+"""VLA-ACL: a small transformer scores the visual tokens; the best of each camera are kept.
 
 Source: arXiv 2610.08133 (a scorer of 5 bidirectional layers over the patch embeddings, a hard
 top-K per view before layer 0, original positions, the policy frozen). Its width, heads and
@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...config import option
 from ...errors import CheckpointError, ProfileError
-from ..base import Pruner, PruningContext, PruningSite, Query, Selection
+from ..base import Pruner, PruningContext, PruningSite, Selection
 from ..layout import Target, Trained
 from ..selection import Budget, best_per_camera, budgets
 from ..trained import read_trained
@@ -31,76 +32,79 @@ class PatchScorer(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, patches: int, cameras: int, width: int, heads: int, layers: int
+        self, inputs: int, patches: int, cameras: int, *, width: int, heads: int, layers: int
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(inputs, elementwise_affine=False)
         self.enter = nn.Linear(inputs, width)
         self.place = nn.Parameter(0.02 * torch.randn(cameras, patches, width))
         layer = nn.TransformerEncoderLayer(
-            width, heads, 4 * width, 0.0, 'gelu', batch_first=True, norm_first=True
+            width,
+            heads,
+            dim_feedforward=4 * width,
+            dropout=0.0,
+            activation='gelu',
+            batch_first=True,
+            norm_first=True,
         )
         self.body = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
 
     def forward(self, visual: Tensor) -> Tensor:
-        """(B, C, V, D) -> float32 (B, C, V); each camera is looked at by itself."""
+        """(B, C, V, D) -> float32 (B, C, V); no camera sees another."""
         x = self.enter(self.norm(visual.float())) + self.place
         y = self.body(x.flatten(0, 1))
         return self.leave(y).squeeze(-1).unflatten(0, visual.shape[:2]).float()
 
 
-@dataclass(frozen=True, eq=False)
-class VlaAcl(Pruner):
-    """Inference of VLA-ACL.
+@dataclass(frozen=True)
+class VlaAclOptions:
+    budget: Budget = option(
+        None, 'visual tokens per camera that are kept; none: as in the training', low=1
+    )
+    weights: str = option(
+        '', "folder with pruning.json and pruning.safetensors; default the checkpoint's"
+    )
 
-    :param scorer: on the device of the policy. :param budget: visual tokens per camera.
+
+class VlaAcl(Pruner):
+    """With the trained scorer; a random one of the published shape where nothing is known of the
+    checkpoint, as before it is loaded, or for measuring times with random weights.
+
+    :raises ProfileError: there is no scorer. :raises CheckpointError: it does not fit the model.
     """
 
-    scorer: PatchScorer
-    budget: tuple[int, ...]
     name = METHOD
+    options_type = VlaAclOptions
     capturable = True
     sites = (PruningSite(-1),)
 
-    @classmethod
-    def build(cls, target: Target, budget: Budget = None, weights: str = '') -> 'VlaAcl':
-        """With a trained scorer; a random one of its shape where nothing is known of the
-        checkpoint, as before it is loaded, or for measuring times with random weights.
-
-        :param budget: tokens per camera; None for that of the training.
-        :param weights: folder with ``pruning.json`` and ``pruning.safetensors``; default the
-            checkpoint's.
-        :raises ProfileError: there is no scorer. :raises CheckpointError: it does not fit.
-        """
-        known = target.trained is not None
-        trained = read_trained(Path(weights).expanduser()) if weights else target.trained
+    def __init__(self, options: VlaAclOptions, target: Target) -> None:
+        trained = target.trained
+        if options.weights:
+            trained = read_trained(Path(options.weights).expanduser())
         if trained is None:
             trained = Trained(METHOD, {**PUBLISHED, 'budget': min(64, target.patches)})
         elif trained.method != METHOD or not trained.tensors:
             raise ProfileError(
-                f'{weights or "the checkpoint"} brings no scorer of vla_acl',
+                f'{options.weights or "the checkpoint"} brings no scorer of vla_acl',
                 'train one (vla-prune train scorer) and name its folder: weights: FOLDER',
             )
-        settings = trained.settings
-        scorer = make_scorer(target, settings)
-        if known:
+        scorer = make_scorer(target, trained.settings)
+        if target.trained is not None:
             _load(scorer, trained)
-        given = settings.get('budget', 64) if budget is None else budget
-        return cls(scorer.eval().requires_grad_(False), budgets(METHOD, given, target))
+        self.scorer = scorer.eval().requires_grad_(False)
+        budget = trained.settings.get('budget', 64) if options.budget is None else options.budget
+        self.budget = budgets(METHOD, budget, target)
 
-    def begin(self, query: Query) -> str:
-        """``'coarse'``: the choice does not depend on the motion."""
-        return 'coarse'
-
-    def keep(self, view: PruningContext) -> Selection:
-        """The tokens that stay."""
-        layout = view.layout
-        if next(self.scorer.parameters()).device != view.hidden.device:
-            self.scorer.to(view.hidden.device)
-        visual = view.hidden[1 : 1 + layout.visual].unflatten(0, (-1, layout.patches))
+    def keep(self, context: PruningContext) -> Selection:
+        layout = context.layout
+        if next(self.scorer.parameters()).device != context.hidden.device:
+            self.scorer.to(context.hidden.device)
+        visual = context.hidden[1 : 1 + layout.visual].unflatten(0, (-1, layout.patches))
         scores = self.scorer(visual[None])[0].flatten()
-        return Selection.of(best_per_camera(view.ids, scores, view.kept_per_camera, self.budget))
+        kept = best_per_camera(context.ids, scores, context.kept_per_camera, self.budget)
+        return Selection.of(kept)
 
 
 def make_scorer(target: Target, settings: Mapping[str, Any]) -> PatchScorer:
@@ -110,12 +114,10 @@ def make_scorer(target: Target, settings: Mapping[str, Any]) -> PatchScorer:
     :raises CheckpointError: one of them is absent or not possible.
     """
     try:
-        width, heads, layers = (int(settings[name]) for name in ('width', 'heads', 'layers'))
+        shape = {name: int(settings[name]) for name in PUBLISHED}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return PatchScorer(
-                target.width, target.patches, len(target.cameras), width, heads, layers
-            )
+            return PatchScorer(target.width, target.patches, len(target.cameras), **shape)
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise CheckpointError(
             f'the scorer of vla_acl has no usable shape ({error!r})',

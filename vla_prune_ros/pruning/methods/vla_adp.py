@@ -3,15 +3,35 @@
 import math
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from ...config import option
 from ...errors import ProfileError
 from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query, Selection
-from ..knobs import share, weights, whole
 from ..layout import Layout, Target
-from ..selection import Budget, best_per_camera, budgets
+from ..modes import COARSE, DENSE
+from ..selection import Budget, best_per_camera, budgets, per_camera
 from ..state import Stateful
 
-SPLIT = (0.4, 0.6)
+RATIO, SPLIT = 0.5, (0.4, 0.6)
+
+
+@dataclass(frozen=True)
+class VlaAdpOptions:
+    budget: Budget = option(
+        None,
+        'visual tokens per camera that are kept where a query is pruned; none: by keep_ratio and '
+        'split',
+        low=1,
+    )
+    keep_ratio: float | None = option(
+        None, 'ratio of all visual tokens that is kept; none: 0.5', above=0, high=1
+    )
+    split: float | tuple[float, ...] | None = option(
+        None, 'weights of the cameras, the last for all further ones; none: 0.4, 0.6', above=0
+    )
+    window: int = option(3, 'displacements that the gate compares', low=2, high=10**6)
+    max_pruned: int = option(3, 'pruned queries in a row before one that sees everything', low=1)
 
 
 def language_positions(layout: Layout) -> list[int]:
@@ -22,14 +42,14 @@ def language_positions(layout: Layout) -> list[int]:
 def split_budget(
     keep_ratio: float, split: Sequence[float], cameras: int, patches: int
 ) -> tuple[int, ...]:
-    """Tokens per camera for a share of all of them, as the released code deals them out.
+    """Tokens per camera for a ratio of all of them, as the released code deals them out.
 
-    The total is rounded, each camera gets its rounded share and at least 1; what is then missing
+    The total is rounded, each camera gets its rounded part and at least 1; what is then missing
     or too much is settled one by one, cameras of larger weight first.
 
-    :param keep_ratio: share of all visual tokens that stay, above 0 and up to 1.
-    :param split: weights; the last is shared by all cameras from there on, and a single camera
-        takes the whole total.
+    :param keep_ratio: ratio of all visual tokens that is kept, above 0 and up to 1.
+    :param split: weights; the last one is divided among all cameras from there on, and a single
+        camera takes the total.
     :returns: at most ``patches`` per camera; what a full camera cannot hold goes to the others.
     """
     total = max(1, round(keep_ratio * cameras * patches))
@@ -59,7 +79,6 @@ class MotionGate(Stateful):
     An arm at rest (all displacements 0) counts as moving as far as before, as published.
 
     :param window: displacements that are compared, the last one included, 2 or more.
-    :param max_pruned: pruned queries in a row, 1 or more.
     """
 
     state_names = ('_moved', 'streak')
@@ -70,7 +89,6 @@ class MotionGate(Stateful):
         self.streak = 0
 
     def reset(self) -> None:
-        """No window has passed yet."""
         self._moved.clear()
         self.streak = 0
 
@@ -107,12 +125,13 @@ class VlaAdp(Pruner):
 
     A token's score is the product of keys and queries that layer 0 would form, mean over heads and
     over all text tokens (BOS, prompt and stop), divided by sqrt(d), neither rotated nor
-    normalised: as in the released code. A share of all tokens stays, dealt out 4:6 between the
-    scene camera and all others together. Gate: :class:`MotionGate`. The first three queries of an
-    episode see everything, as three windows are compared.
+    normalised: as in the released code. A ratio of all tokens is kept, dealt out 4:6 between the
+    scene camera and all others together; the released preset keeps 0.75. Gate:
+    :class:`MotionGate`. The first three queries of an episode see everything, as three windows are
+    compared.
 
-    Not as released: survivors keep their original positions. The released code closes the gaps and
-    numbers survivors anew, which is the likely cause of its loss (arXiv 2610.08133, 32 tokens per
+    Not as released: kept tokens have their original positions. The released code closes the gaps
+    and numbers them anew, which is the likely cause of its loss (arXiv 2610.08133, 32 tokens per
     camera chosen by text attention: 44.8 % success with closed gaps, 89.5 % with original
     positions).
 
@@ -120,88 +139,62 @@ class VlaAdp(Pruner):
     query, at most one chunk (the arm holds still after it); the code takes the distance between
     the poses at both ends of an executed chunk, the paper the length of the path. Without stamps
     (every query at 0) that time is one chunk. Without motion nothing is guessed: the query sees
-    everything, and says so. The released preset keeps 0.75.
-
-    :param budget: visual tokens per camera that stay where a query is pruned.
-    :param chunk_s: duration of a chunk, s.
-    :param gate: decides from displacements.
+    everything, and says so.
     """
 
     name = 'vla_adp'
-    state_names = ('_watch', '_gate', '_last_ns')
+    options_type = VlaAdpOptions
+    state_names = ('_monitor', '_gate', '_last_ns')
     capturable = True
     sites = (PruningSite(-1, language_positions, scores='logits'),)
 
-    def __init__(self, budget: tuple[int, ...], target: Target, gate: MotionGate) -> None:
-        self.budget = budget
-        self._chunk_s = target.chunk * target.control_period_s
-        self._watch, self._gate = EpisodeMonitor(target), gate
-        self.reset()
-
-    @classmethod
-    def build(
-        cls,
-        target: Target,
-        budget: Budget = None,
-        keep_ratio: float | None = None,
-        split: Sequence[float] | None = None,
-        window: int = 3,
-        max_pruned: int = 3,
-    ) -> 'VlaAdp':
-        """For ``target``.
-
-        :param budget: visual tokens per camera where a query is pruned; None: by ``keep_ratio``
-            and ``split``.
-        :param keep_ratio: share of all visual tokens that stay, above 0 and up to 1; None: 0.5.
-        :param split: weights of the cameras, the last shared by all further ones; None: 0.4, 0.6.
-        :param window: displacements that the gate compares, 2 or more.
-        :param max_pruned: pruned queries in a row before one that sees everything, 1 or more.
-        :raises ProfileError: a value that is not possible.
-        """
-        cameras = len(target.cameras)
-        if budget is not None and (keep_ratio is not None or split is not None):
+    def __init__(self, options: VlaAdpOptions, target: Target) -> None:
+        budget = options.budget
+        if budget is None:
+            split = SPLIT
+            if options.split is not None:
+                split = per_camera(self.name, 'split', options.split, target)
+            ratio = options.keep_ratio or RATIO
+            budget = split_budget(ratio, split, len(target.cameras), target.patches)
+        elif options.keep_ratio is not None or options.split is not None:
             raise ProfileError(
                 'vla_adp: budget is given with keep_ratio or split',
-                'give either the tokens per camera or a share of them',
+                'give either the tokens per camera or a ratio of them',
             )
-        if budget is None:
-            ratio = share('vla_adp', 'keep_ratio', 0.5 if keep_ratio is None else keep_ratio)
-            parts = SPLIT if split is None else weights('vla_adp', 'split', split, cameras)
-            budget = split_budget(ratio, parts, cameras, target.patches)
-        gate = MotionGate(
-            whole('vla_adp', 'window', window, 2), whole('vla_adp', 'max_pruned', max_pruned, 1)
-        )
-        return cls(budgets('vla_adp', budget, target), target, gate)
+        self.budget = budgets(self.name, budget, target)
+        self._chunk_s = target.chunk * target.control_period_s
+        self._monitor = EpisodeMonitor(target)
+        self._gate = MotionGate(options.window, options.max_pruned)
+        self.reset()
 
     def begin(self, query: Query) -> str:
         """``'coarse'`` where the gate prunes, else ``'dense'``."""
-        why = self._watch.check(query)
-        moved = None
+        why = self._monitor.check(query)
+        moved_m = None
         # A pause in the stream is no new episode here: only the last chunk's motion counts.
         if why and why != 'camera_gap':
             self._gate.reset()
             self._prune = False
         else:
-            moved = self._displacement(query)
-            self._prune, why = self._gate.step(moved)
+            moved_m = self._displacement_m(query)
+            self._prune, why = self._gate.step(moved_m)
         self._last_ns = query.stamp_ns
         self._report = {'reason': why, 'pruned_in_a_row': self._gate.streak}
-        if moved is not None:
-            self._report.update(displacement_m=moved, motion=query.motion.source)
+        if moved_m is not None:
+            self._report.update(displacement_m=moved_m, motion=query.motion.source)
         elif why == 'no_motion':
             self._report['motion'] = 'unknown'
-        return 'coarse' if self._prune else 'dense'
+        return COARSE if self._prune else DENSE
 
-    def keep(self, view: PruningContext) -> Selection | None:
-        """The best of each camera where the query is pruned; ties go to the lower id."""
+    def keep(self, context: PruningContext) -> Selection | None:
         if not self._prune:
             return None
-        scores = view.attention.mean(dim=0)
-        return Selection.of(best_per_camera(view.ids, scores, view.kept_per_camera, self.budget))
+        scores = context.attention.mean(dim=0)
+        kept = best_per_camera(context.ids, scores, context.kept_per_camera, self.budget)
+        return Selection.of(kept)
 
     def reset(self) -> None:
-        """As at the start of an episode."""
-        self._watch.reset()
+        self._monitor.reset()
         self._gate.reset()
         self._prune = False
         self._last_ns = 0
@@ -216,7 +209,7 @@ class VlaAdp(Pruner):
         """
         return dict(self._report)
 
-    def _displacement(self, query: Query) -> float | None:
+    def _displacement_m(self, query: Query) -> float | None:
         motion = query.motion
         if motion is None or not math.isfinite(motion.linear_m_s) or motion.linear_m_s < 0:
             return None

@@ -1,24 +1,18 @@
-"""Knobs of VLA-Cache, and how the released numbers fit another model.
-
-How many static tokens VLA-Cache reuses at which depth: by how focused the attention is there.
-
-The paper (arXiv 2502.02175) lets the share grow with the entropy that the attention has lost so
-far, alpha_l = min(k * sum_j R_j, 1), and prints no k. Its released code has another form with all
-numbers given, and that is what stands here.
-
-What each layer last computed of every visual token, by original id.
-
-VLA-Cache (arXiv 2502.02175, NeurIPS 2025): static visual tokens keep the keys and values of an
+"""VLA-Cache (arXiv 2502.02175, NeurIPS 2025): static visual tokens keep the keys and values of an
 earlier query instead of being computed again.
 
 Training-free. A token is *static* where its patch looks as it did at the query before, *relevant*
-where the words of the prompt looked at it then. Static tokens that are not relevant leave the
-residual stream; their keys and values stay in sight of all others, as they were computed last.
-Numbers and rules are those of the released code for OpenVLA-OFT (``vla_cache_config``,
-``reuse_schedule``), except that the released code
+where the words of the prompt attended to it then. Static tokens that are not relevant leave the
+residual stream; their keys and values are still attended to, as they were computed last. How many
+leave grows with depth, by how focused the attention is there.
 
-- compares the present picture with itself: the list of pictures that it takes the previous one
-  from holds the present one already. Here it is the picture of the query before, as in the paper;
+Numbers and rules are those of the released code for OpenVLA-OFT. The paper lets the ratio of
+reused tokens grow with the entropy that the attention has lost so far,
+alpha_l = min(k * sum_j R_j, 1), and prints no k; the released code has another form with all
+numbers given. Here it is as released, except that the released code
+
+- compares the present image with itself: the list of images that it takes the previous one
+  from holds the present one already. Here it is the image of the query before, as in the paper;
 - reads whole attention maps, which leaves the fused kernel in every layer. Here the rows of the
   prompt are read beside it, and entropies are of these rows. Its own rows for relevance are the 34
   behind the visual tokens, whatever the prompt's length;
@@ -33,105 +27,90 @@ cameras.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from math import ceil, isqrt
+from dataclasses import asdict, dataclass, replace
+from math import isqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...config import option
 from ...errors import ProfileError
 from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query
 from ..frame_change import cosine_similarity, least_changed, to_device
-from ..knobs import share, whole
 from ..layout import Layout, Target
+from ..modes import COARSE, DENSE
 from ..selection import best_first
-from ..specprune.rows import scaled_layer
 from ..state import Stateful
 
 METHOD = 'vla_cache'
-PATCHES = 256
-STATIC_TOP = 150
-RELEVANT_TOP = 100
-RELEVANT_LAYER = 15
-GROW_BEFORE = (2, 6, 9, 11)
+STATIC_TOP, RELEVANT_TOP = 150, 100
+RELEVANT_LAYER, GROW_BEFORE = 15, (2, 6, 9, 11)
 
 
 @dataclass(frozen=True)
-class VlaCacheConfig:
-    """What is reused; see :func:`fit` for the knobs.
+class VlaCacheOptions:
+    """Released numbers are for 32 layers and 256 patches per camera: other models get layers at
+    the same ratio of the depth and counts at the same ratio of the patches, rounded up. Layers
+    that are given are clipped to the model's."""
 
-    :param grow_before: ascending; empty for a decoder of one layer, which reuses nothing.
-    """
-
-    threshold: float
-    static_top: int
-    relevant_top: int
-    relevant_layer: int
-    grow_before: tuple[int, ...]
-    growth: float
-
-
-def fit(
-    target: Target,
-    threshold: float = 0.996,
-    static_top: int | None = None,
-    relevant_top: int | None = None,
-    relevant_layer: int | None = None,
-    grow_before: Sequence[int] | None = None,
-    growth: float = 0.55,
-) -> VlaCacheConfig:
-    """Knobs for ``target``; those left out are the released code's.
-
-    Released numbers are for 32 layers and 256 patches per camera. Other models get layers at the
-    same share of the depth and counts at the same share of the patches, rounded up.
-
-    :param threshold: least cosine similarity of a static patch, above 0 to 1; 0.996, and 0.85 on
-        the authors' real robot.
-    :param static_top: tokens per camera that count as static at most; 150 of 256, the paper has
-        100.
-    :param relevant_top: tokens per camera that are relevant; 100 of 256.
-    :param relevant_layer: the layer whose attention says so, from 0; 15 of 32; clipped to the
-        model's.
-    :param grow_before: decoder layers before which more tokens are reused, from 1; 2, 6, 9 and 11
-        of 32; clipped to the model's.
-    :param growth: how much of a rise of the share from layer to layer counts, 0 to 1; 0.55.
-    :raises ProfileError: a value that is not possible.
-    """
-    return VlaCacheConfig(
-        share(METHOD, 'threshold', threshold),
-        _count('static_top', static_top, STATIC_TOP, 1, target.patches),
-        _count('relevant_top', relevant_top, RELEVANT_TOP, 0, target.patches),
-        _relevant_layer(relevant_layer, target.layers),
-        _grow_before(grow_before, target.layers),
-        share(METHOD, 'growth', growth, zero=True),
+    threshold: float = option(
+        0.996,
+        "least cosine similarity of a static patch; 0.85 on the authors' real robot",
+        above=0,
+        high=1,
+    )
+    static_top: int | None = option(
+        None, 'most tokens of a camera that count as static; none: 150 of 256 (paper: 100)', low=1
+    )
+    relevant_top: int | None = option(
+        None, 'tokens of a camera that are relevant; none: 100 of 256', low=0
+    )
+    relevant_layer: int | None = option(
+        None, 'the layer whose attention says so, from 0; none: 15 of 32', low=0
+    )
+    grow_before: tuple[int, ...] | None = option(
+        None,
+        'layers before which more tokens are reused, from 1; none: 2, 6, 9 and 11 of 32',
+        low=1,
+    )
+    growth: float = option(
+        0.55, 'how much of a rise of the ratio from layer to layer counts', low=0, high=1
     )
 
 
-def _count(knob: str, given: int | None, released: int, low: int, patches: int) -> int:
-    if given is None:
-        return ceil(released * patches / PATCHES)
-    if whole(METHOD, knob, given, low) > patches:
-        raise ProfileError(
-            f'{METHOD}: {knob} is {given}',
-            f'use a whole number up to {patches}, the tokens of a camera',
-        )
-    return given
+def adapt_to_model(options: VlaCacheOptions, target: Target) -> VlaCacheOptions:
+    """All numbers, for the model; ``grow_before`` is ascending, and empty for a decoder of one
+    layer, which reuses nothing.
 
+    :raises ProfileError: more tokens than a camera has, or no layer in ``grow_before``.
+    """
+    for name in ('static_top', 'relevant_top'):
+        count = getattr(options, name)
+        if count is not None and count > target.patches:
+            raise ProfileError(
+                f'{METHOD}: {name} is {count}',
+                f'use at most {target.patches}, the tokens of a camera',
+            )
+    grow_before = options.grow_before
+    if grow_before is None:
+        grow_before = [max(1, target.scaled_layer(layer - 1) + 1) for layer in GROW_BEFORE]
+    elif not grow_before:
+        raise ProfileError(f'{METHOD}: grow_before is empty', 'use layers, like [2, 6, 9, 11]')
+    deepest = target.layers - 1
 
-def _relevant_layer(given: int | None, layers: int) -> int:
-    if given is None:
-        return max(0, scaled_layer(RELEVANT_LAYER, layers))
-    return min(whole(METHOD, 'relevant_layer', given, 0), layers - 1)
+    def given_or(value: int | None, scaled: int) -> int:
+        return scaled if value is None else value
 
-
-def _grow_before(given: Sequence[int] | None, layers: int) -> tuple[int, ...]:
-    if given is None:
-        given = [max(1, scaled_layer(layer - 1, layers) + 1) for layer in GROW_BEFORE]
-    elif not isinstance(given, (list, tuple)) or not given:
-        raise ProfileError(f'{METHOD}: grow_before is {given!r}', 'use layers, like [2, 6, 9, 11]')
-    clipped = {min(whole(METHOD, 'grow_before', layer, 1), layers - 1) for layer in given}
-    return tuple(sorted(clipped - {0}))
+    return replace(
+        options,
+        static_top=given_or(options.static_top, target.scaled_count(STATIC_TOP)),
+        relevant_top=given_or(options.relevant_top, target.scaled_count(RELEVANT_TOP)),
+        relevant_layer=min(
+            given_or(options.relevant_layer, target.scaled_layer(RELEVANT_LAYER)), deepest
+        ),
+        grow_before=tuple(sorted({min(layer, deepest) for layer in grow_before} - {0})),
+    )
 
 
 EPSILON = 1e-10
@@ -147,8 +126,8 @@ def attention_entropy(attention: Tensor) -> Tensor:
     return -(p * torch.log(p + EPSILON)).sum(dim=-1).mean(dim=-1)
 
 
-def reuse_shares(entropies: Sequence[float], growth: float) -> list[float]:
-    """Share of the reusable tokens that each layer may reuse, 0 to 1.
+def reuse_ratios(entropies: Sequence[float], growth: float) -> list[float]:
+    """Ratio of the reusable tokens that each layer may reuse, 0 to 1.
 
     1 - (E - min) / (max - min + 1e-10) over all layers; from layer to layer a rise counts only
     ``growth`` times, a fall in full.
@@ -157,18 +136,18 @@ def reuse_shares(entropies: Sequence[float], growth: float) -> list[float]:
     :param growth: 0 to 1.
     """
     low, high = min(entropies), max(entropies)
-    shares = [1.0 - (e - low) / (high - low + EPSILON) for e in entropies]
-    for i in range(1, len(shares)):
-        rise = shares[i] - shares[i - 1]
+    ratios = [1.0 - (e - low) / (high - low + EPSILON) for e in entropies]
+    for i in range(1, len(ratios)):
+        rise = ratios[i] - ratios[i - 1]
         if rise > 0:
-            shares[i] = shares[i - 1] + growth * rise
-    return shares
+            ratios[i] = ratios[i - 1] + growth * rise
+    return ratios
 
 
-def reuse_counts(shares: Sequence[float], before: Sequence[int], reusable: int) -> dict[int, int]:
+def reuse_counts(ratios: Sequence[float], before: Sequence[int], reusable: int) -> dict[int, int]:
     """Tokens reused from each of the layers ``before`` on.
 
-    int(share * reusable), at least 1; never fewer than at an earlier layer, since a token that was
+    int(ratio * reusable), at least 1; never fewer than at an earlier layer, since a token that was
     left out has nothing to come back with.
 
     :param before: layers, ascending.
@@ -177,13 +156,14 @@ def reuse_counts(shares: Sequence[float], before: Sequence[int], reusable: int) 
     """
     counts, most = {}, 1
     for layer in before:
-        most = max(most, int(shares[layer] * reusable))
+        most = max(most, int(ratios[layer] * reusable))
         counts[layer] = most
     return counts
 
 
 class TokenStore(Stateful):
-    """Keys or values per layer, a slot for every visual token; a write overwrites its tokens only.
+    """Keys or values per layer, a slot for every visual token, by original id; a write overwrites
+    the slots of its tokens only.
 
     Slots keep what was last written, so that tokens that are left out of a pass answer with what
     they held when they were last computed. Visual positions do not depend on the prompt, hence
@@ -226,13 +206,11 @@ class TokenStore(Stateful):
 
 
 def prompt_rows(layout: Layout) -> range:
-    """The whole prompt without BOS."""
+    """The prompt without BOS."""
     return layout.prompt_positions
 
 
-def reusable_tokens(
-    similarity: Tensor, relevance: Tensor, threshold: float, static_top: int, relevant_top: int
-) -> Tensor:
+def reusable_tokens(similarity: Tensor, relevance: Tensor, options: VlaCacheOptions) -> Tensor:
     """Patches of one camera that are static and not relevant: int64 (m,), ascending.
 
     The ``static_top`` most similar of those at least ``threshold`` similar, without the
@@ -241,13 +219,13 @@ def reusable_tokens(
     :param similarity: float32 (patches,), to the query before.
     :param relevance: float32 (patches,), attention of the prompt at the query before.
     """
-    static = least_changed(similarity, static_top, threshold)
-    relevant = best_first(relevance)[:relevant_top]
+    static = least_changed(similarity, options.static_top, options.threshold)
+    relevant = best_first(relevance)[: options.relevant_top]
     return static[~torch.isin(static, relevant)]
 
 
 class VlaCache(Pruner):
-    """One episode's cache; see the module. Built by :meth:`build`.
+    """One episode's cache; see the module.
 
     A query runs dense, mode ``'dense'``, where it continues no episode (``EpisodeMonitor``: first,
     new instruction, clock or camera jump), where the layout changed, where the pass before was
@@ -257,100 +235,87 @@ class VlaCache(Pruner):
 
     A diffusion head makes several passes per query whose visual keys and values depend on the
     denoising step; the released code has no reuse there either, and it is refused.
-
-    :param config: fits ``target``.
     """
 
     name = METHOD
+    options_type = VlaCacheOptions
     state_names = (
         'keys',
         'values',
-        '_watch',
+        '_monitor',
         '_entropies',
         '_relevance',
         '_images',
         '_complete',
     )
 
-    def __init__(self, config: VlaCacheConfig, target: Target) -> None:
-        self.config = config
+    def __init__(self, options: VlaCacheOptions, target: Target) -> None:
+        self.options = adapt_to_model(options, target)
         self.history_s = target.control_period_s  # frames between queries tell of camera gaps
         self.sites = tuple(
             PruningSite(layer, prompt_rows, hidden=False) for layer in range(target.layers)
         )
         self.keys, self.values = TokenStore(), TokenStore()
-        self._watch = EpisodeMonitor(target)
+        self._monitor = EpisodeMonitor(target)
         self._report: dict[str, float | int | str] = {}
         self._forget()
-
-    @classmethod
-    def build(cls, target: Target, **knobs: Any) -> 'VlaCache':
-        """For ``target``; :func:`.vla_cache_config.fit` says what the knobs are.
-
-        :raises ProfileError: a value that is not possible.
-        """
-        return cls(fit(target, **knobs), target)
 
     def begin(self, query: Query) -> str:
         """Find what is reused, and from which layer on.
 
         :raises ProfileError: the layout has a diffusion head's time token, or its patches are no
-            square grid over the picture.
+            square grid over the image.
         """
         if query.layout.time:
             raise ProfileError(
                 f'{METHOD}: a diffusion head makes several passes per query',
                 'use another pruning method with this checkpoint',
             )
-        reason = self._watch.check(query) or self._lack(query)
+        reason = self._monitor.check(query) or self._lack(query)
         if reason:
             self._forget()
         device = None if query.visual is None else query.visual.device
         images = [to_device(query.model_images[c], device) for c in query.layout.cameras]
         self._report = {'reason': reason}
-        self._reusable = None if reason else self._find(images, query.layout)
+        self._reusable = None if reason else self._find_reusable(images, query.layout)
         self._counts = self._plan(query.layout)
         self._layout, self._images = query.layout, images
-        self._gone, self._complete = None, False
-        return 'coarse' if self._counts else 'dense'
+        self._reused, self._complete = None, False
+        return COARSE if self._counts else DENSE
 
-    def keep(self, view: PruningContext) -> Tensor | None:
+    def keep(self, context: PruningContext) -> Tensor | None:
         """The tokens that are computed in the next layer."""
         if self._layout is None:
             return None
-        layer = view.site.layer
-        self._entropies[layer] = attention_entropy(view.all_keys)
-        if layer == self.config.relevant_layer:
-            self._relevance = self._relevance_of(view)
+        layer = context.site.layer
+        self._entropies[layer] = attention_entropy(context.all_keys)
+        if layer == self.options.relevant_layer:
+            self._relevance = self._relevance_of(context)
         self._complete = layer == self.sites[-1].layer
         count = self._counts.get(layer + 1, 0)
-        if count <= view.layout.visual - len(view.ids):
+        if count <= context.layout.visual - len(context.ids):
             return None
-        self._gone = self._reusable[:count]
-        return view.ids[~torch.isin(view.ids, self._gone)]
+        self._reused = self._reusable[:count]
+        return context.ids[~torch.isin(context.ids, self._reused)]
 
     def cached_kv(
         self, layer: int, ids: Tensor, k: Tensor, v: Tensor
     ) -> tuple[Tensor, Tensor] | None:
-        """Store what was computed, answer what was not.
-
-        :param k: (1, kv heads, n, d), rotated; ``v`` alike.
-        :returns: (1, kv heads, m, d) each, of the tokens that are gone, ids ascending.
-        """
+        """Store what was computed, answer what was not."""
         if self._layout is None:
             return None
         self.keys.write(layer, self._layout.visual, ids, k)
         self.values.write(layer, self._layout.visual, ids, v)
         if layer == 0:
-            self._gone = None  # a pass begins
-        if self._gone is None:
+            self._reused = None  # a pass begins
+        if self._reused is None:
             return None
-        return self.keys.read(layer, self._gone), self.values.read(layer, self._gone)
+        return self.keys.read(layer, self._reused), self.values.read(layer, self._reused)
 
     def reset(self) -> None:
         """As at the start of an episode; frees the memory."""
         self._forget()
-        self._watch.reset()
+        self._monitor.reset()
 
     def state(self) -> dict[str, Any]:
         layout = None if self._layout is None else asdict(self._layout)
@@ -370,59 +335,53 @@ class VlaCache(Pruner):
     def _forget(self) -> None:
         self.keys.clear()
         self.values.clear()
-        self._entropies: dict[int, Tensor] = {}
-        self._relevance: Tensor | None = None
+        self._entropies: dict[int, Tensor] = {}  # layer -> of the query before
+        self._relevance: Tensor | None = None  # (V,), of the query before
         self._layout: Layout | None = None
         self._images: list[Tensor] = []
-        self._reusable: Tensor | None = None
-        self._counts: dict[int, int] = {}
-        self._gone: Tensor | None = None
-        self._complete = False
+        self._reusable: Tensor | None = None  # ids, ascending
+        self._counts: dict[int, int] = {}  # layer -> how many of them are reused from there on
+        self._reused: Tensor | None = None  # those of the layer that runs
+        self._complete = False  # the last pass saw every layer
 
     def _lack(self, query: Query) -> str:
         if not self._complete:
             return 'interrupted'  # images and stores are of different queries
         return '' if query.layout == self._layout else 'new_layout'
 
-    def _relevance_of(self, view: PruningContext) -> Tensor:
+    def _relevance_of(self, context: PruningContext) -> Tensor:
         """(V,), reused tokens included: they are attended to."""
-        scores = view.attention.new_zeros(view.layout.visual)
-        scores[view.ids] = view.attention.mean(dim=0)
-        if self._gone is not None:
-            scores[self._gone] = view.all_keys[:, len(view.positions) :].mean(dim=0)
+        scores = context.attention.new_zeros(context.layout.visual)
+        scores[context.ids] = context.attention.mean(dim=0)
+        if self._reused is not None:
+            scores[self._reused] = context.all_keys[:, len(context.positions) :].mean(dim=0)
         return scores
 
-    def _find(self, images: list[Tensor], layout: Layout) -> Tensor:
+    def _find_reusable(self, images: list[Tensor], layout: Layout) -> Tensor:
         relevance = self._relevance.view(-1, layout.patches)
         found = []
         for camera, (now, before) in enumerate(zip(images, self._images, strict=True)):
             similarity = cosine_similarity(now, before, _patch_side(now, layout))
-            mine = reusable_tokens(
-                similarity,
-                relevance[camera],
-                self.config.threshold,
-                self.config.static_top,
-                self.config.relevant_top,
-            )
-            self._report[f'reusable_{layout.cameras[camera]}'] = len(mine)
-            found.append(mine + camera * layout.patches)
+            own = reusable_tokens(similarity, relevance[camera], self.options)
+            self._report[f'reusable_{layout.cameras[camera]}'] = len(own)
+            found.append(own + camera * layout.patches)
         return torch.cat(found)
 
     def _plan(self, layout: Layout) -> dict[int, int]:
-        config = self.config
+        grow_before = self.options.grow_before
         if self._reusable is None:
             return {}
-        if not len(self._reusable) or not config.grow_before:
+        if not len(self._reusable) or not grow_before:
             self._report['reason'] = 'nothing_reusable'
             return {}
         entropies = torch.stack([self._entropies[site.layer] for site in self.sites])
         if not bool(entropies.isfinite().all()):  # of a query with broken numbers
             self._report['reason'] = 'not_finite'
             return {}
-        shares = reuse_shares(entropies.tolist(), config.growth)
-        counts = reuse_counts(shares, config.grow_before, len(self._reusable))
+        ratios = reuse_ratios(entropies.tolist(), self.options.growth)
+        counts = reuse_counts(ratios, grow_before, len(self._reusable))
         # In order of ids, as released: the first camera's upper rows come first.
-        last = self._reusable[: counts[config.grow_before[-1]]] // layout.patches
+        last = self._reusable[: counts[grow_before[-1]]] // layout.patches
         per_camera = torch.bincount(last, minlength=len(layout.cameras)).tolist()
         for camera, count in zip(layout.cameras, per_camera, strict=True):
             self._report[f'reused_{camera}'] = count
@@ -430,11 +389,11 @@ class VlaCache(Pruner):
 
 
 def _patch_side(image: Tensor, layout: Layout) -> int:
-    """Pixels along a patch where the patches are a square grid over the picture."""
+    """Pixels along a patch where the patches are a square grid over the image."""
     across = isqrt(layout.patches)
     if across * across != layout.patches or image.shape[0] % across:
         raise ProfileError(
             f'{METHOD}: {layout.patches} patches are no square grid of {image.shape[0]} pixels',
-            'use a model whose patches tile the picture in a square',
+            'use a model whose patches tile the image in a square',
         )
     return image.shape[0] // across

@@ -1,18 +1,34 @@
-"""The presets of SpecPrune-VLA: the paper, the released code, and what we recommend.
+"""SpecPrune-VLA in numbers: the paper, the released code, what we recommend, and the options.
 
 Counts are tokens of 256 per camera; the last number of a pair serves further cameras. Layers are
-0-based and those of a decoder of 32; :class:`Target` scales both.
+0-based and those of a decoder of 32; :func:`adapt_to_model` scales both.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from .. import modes as motion
-from ..frame_change import AUTHORS_2026, PAPER_V3, RECOMMENDED_HALVED, ChangeSettings
+from ...config import option
+from ...errors import ProfileError
+from .. import modes
+from ..frame_change import (
+    AUTHORS_2026,
+    METRICS,
+    PAPER_V3,
+    RECOMMENDED_COSINE,
+    RECOMMENDED_HALF,
+    THRESHOLDS,
+    ChangeSettings,
+)
+from ..layout import PUBLISHED_LAYERS, Target
+from ..modes import COARSE, FINE
+from ..selection import Budget, budgets, per_camera
 from .importance import RunningMean
 
-COARSE, FINE = 'coarse', 'fine'
+METHOD = 'specprune'
+STATIC_LAYERS = (0, 1)
+FILLS = ('even', 'text')
+MODES = ('auto', COARSE, FINE)
 
 
 @dataclass(frozen=True)
@@ -23,17 +39,15 @@ class Counts:
     fine: tuple[int, ...]
 
     def of(self, mode: str) -> tuple[int, ...]:
-        """Those of ``'coarse'`` or ``'fine'``."""
         return self.fine if mode == FINE else self.coarse
 
     def map(self, change: Callable[[tuple[int, ...]], tuple[int, ...]]) -> 'Counts':
-        """Both modes' numbers, changed."""
         return Counts(change(self.coarse), change(self.fine))
 
 
 @dataclass(frozen=True)
 class SpecPruneConfig:
-    """Everything that is chosen before the first query.
+    """The constants of a preset, changed by :class:`SpecPruneOptions`.
 
     :param local: K, tokens that the text rows of a layer choose.
     :param first_keeps: multiple of ``local`` that layer 0 chooses; 0: nothing is dropped there.
@@ -41,8 +55,8 @@ class SpecPruneConfig:
         which shift by one row between the layers and are fixed for the global scores.
     :param change: how two frames are compared.
     :param compare: False leaves the comparison of frames out: every patch counts as still.
-    :param moved: least number of patches that stay for having changed most.
-    :param moved_more: patches beyond ``moved`` that count as changed stay too, or come next.
+    :param moved: least number of patches that are kept for having changed most.
+    :param moved_more: patches beyond ``moved`` that count as changed are kept too, or come next.
     :param global_layers: layers whose text rows give V_global.
     :param global_tokens: V_global's size per layer.
     :param joint: rank all cameras together for V_global and for the patches that moved, with the
@@ -50,12 +64,11 @@ class SpecPruneConfig:
     :param global_dense: harvest in dense passes only.
     :param updates: layers whose action rows update the running score.
     :param prunes: layers after which dynamic pruning acts.
-    :param keep_ratio: share that stays there, of ``ratio_of``: ``'sequence'`` or ``'visual'``.
-    :param floor: least number of visual tokens of all cameras of which dynamic pruning stops.
+    :param keep_ratio: ratio that is kept there, of ``ratio_of``: ``'sequence'`` or ``'visual'``.
+    :param floor: least number of visual tokens of all cameras, at which dynamic pruning stops.
     :param running: how the running score is formed.
-    :param budgets: layer -> tokens that stay after it; None for the data-dependent sets.
-    :param fill: what budgets are filled up with beyond the evidence: ``'even'``, patches spread
-        over the picture, or ``'text'``, those that the words look at most.
+    :param budgets: layer -> tokens that are kept after it; None for the data-dependent sets.
+    :param fill: what fills up budgets.
     :param controller: coarse or fine, by speed.
     :param look_back: rule of the reference frame: ``'paper'``, ``'released'`` or ``'clamped'``.
     :param start_dense: run dense where nothing is known: first query, new task, camera gap.
@@ -81,7 +94,7 @@ class SpecPruneConfig:
     running: RunningMean
     budgets: Mapping[int, Counts] | None
     fill: str
-    controller: motion.ControllerSettings
+    controller: modes.ControllerSettings
     look_back: str
     start_dense: bool
     refresh_every: int
@@ -123,7 +136,7 @@ PAPER = SpecPruneConfig(
     running=RunningMean(),
     budgets=None,
     fill='text',
-    controller=motion.PAPER,
+    controller=modes.PAPER,
     look_back='paper',
     start_dense=True,
     refresh_every=0,
@@ -150,7 +163,7 @@ LEGACY_2026 = SpecPruneConfig(
     running=RunningMean(exact=False),
     budgets=None,
     fill='text',
-    controller=motion.LEGACY_2026,
+    controller=modes.LEGACY_2026,
     look_back='released',
     start_dense=False,
     refresh_every=0,
@@ -160,7 +173,7 @@ RECOMMENDED_PRESET = SpecPruneConfig(
     local=Counts((24, 19), (32, 26)),
     first_keeps=2,
     rows='task',
-    change=RECOMMENDED_HALVED,
+    change=RECOMMENDED_HALF,
     compare=True,
     moved=Counts((20, 26), (27, 35)),  # fine mode scales every K by 32 / 24, as in the paper
     moved_more=True,
@@ -184,7 +197,7 @@ RECOMMENDED_PRESET = SpecPruneConfig(
         }
     ),
     fill='even',
-    controller=motion.RECOMMENDED,
+    controller=modes.RECOMMENDED,
     look_back='clamped',
     start_dense=True,
     refresh_every=8,
@@ -214,3 +227,155 @@ SPECPRUNE_PRESETS: Mapping[str, SpecPruneConfig] = MappingProxyType(
         'legacy_2026': LEGACY_2026,
     }
 )
+
+
+@dataclass(frozen=True)
+class SpecPruneOptions:
+    """Where None is allowed, it leaves what the preset says."""
+
+    preset: str = option(
+        'recommended', 'the constants to start from', choices=tuple(SPECPRUNE_PRESETS)
+    )
+    mode: str = option(
+        'auto',
+        'auto: by the speed of the end effector; else the same in every query',
+        choices=MODES,
+    )
+    budget: Budget = option(
+        None,
+        'visual tokens per camera that are kept after layer 1 in coarse mode; all other budgets '
+        'change in proportion; for presets with budgets',
+        low=1,
+    )
+    fill: str | None = option(
+        None,
+        'what fills budgets up: even, patches spread over the image, or text, those that the '
+        'words of the task attend to most; for presets with budgets',
+        choices=FILLS,
+    )
+    refresh_every: int | None = option(
+        None,
+        'a query runs dense when the global scores are older than this many queries; 0: never; '
+        'for presets that harvest them in dense passes only',
+        low=0,
+    )
+    enter_m_s: float | None = option(None, 'speed in m/s below which fine mode may begin', above=0)
+    enter_rad_s: float | None = option(
+        None, 'speed in rad/s below which fine mode may begin', above=0
+    )
+    metric: str | None = option(None, 'how frames are compared', choices=METRICS)
+    change_threshold: float | tuple[float, ...] | None = option(
+        None,
+        'a patch changed where its difference is above (grey levels) or its cosine similarity '
+        'below; one number for all cameras or one per camera',
+        above=0,
+    )
+    global_scores: bool = option(True, 'false leaves V_global out')
+    moving_patches: bool = option(True, 'false leaves the comparison of frames out')
+
+
+def configure(options: SpecPruneOptions, target: Target) -> SpecPruneConfig:
+    """The preset for the model of ``target``, with what the options change.
+
+    :raises ProfileError: the preset has nothing that an option could change, or a value does not
+        fit the target.
+    """
+    config = adapt_to_model(SPECPRUNE_PRESETS[options.preset], target)
+    _require(options, 'budget', config.budgets is not None)
+    _require(options, 'fill', config.budgets is not None)
+    _require(options, 'refresh_every', config.global_dense)
+    if options.budget is not None:
+        budget = budgets(METHOD, options.budget, target)
+        config = _scale_budgets(config, budget, target.patches)
+    if options.fill is not None:
+        config = replace(config, fill=options.fill)
+    if options.refresh_every is not None:
+        config = replace(config, refresh_every=options.refresh_every)
+    config = replace(
+        config,
+        controller=config.controller.with_thresholds(options.enter_m_s, options.enter_rad_s),
+        change=_change(config.change, options, target),
+    )
+    if not options.global_scores:
+        config = replace(config, global_layers=(), refresh_every=0)
+    if not options.moving_patches:
+        none = (0,) * len(target.cameras)
+        config = replace(config, compare=False, moved=Counts(none, none), moved_more=False)
+    return config
+
+
+def _require(options: SpecPruneOptions, name: str, possible: bool) -> None:
+    if getattr(options, name) is not None and not possible:
+        raise ProfileError(
+            f'{METHOD}: preset {options.preset!r} takes no {name}', "use preset 'recommended'"
+        )
+
+
+def _scale_budgets(
+    config: SpecPruneConfig, budget: tuple[int, ...], patches: int
+) -> SpecPruneConfig:
+    """All budgets in the proportion that makes those after the static layers ``budget``."""
+    reference = config.budgets[max(k for k in config.budgets if k in STATIC_LAYERS)].coarse
+
+    def scale(counts: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(
+            min(patches, max(1, round(c * b / r)))
+            for c, b, r in zip(counts, budget, reference, strict=True)
+        )
+
+    return replace(config, budgets={k: c.map(scale) for k, c in config.budgets.items()})
+
+
+def _change(preset: ChangeSettings, options: SpecPruneOptions, target: Target) -> ChangeSettings:
+    change = preset
+    if options.metric is not None and options.metric != preset.metric:
+        change = RECOMMENDED_COSINE if options.metric == 'cosine' else RECOMMENDED_HALF
+    if options.change_threshold is None:
+        return change
+    threshold = per_camera(METHOD, 'change_threshold', options.change_threshold, target)
+    low, high = THRESHOLDS[change.metric]
+    if not all(low <= t <= high for t in threshold):
+        raise ProfileError(
+            f'{METHOD}: change_threshold is {list(threshold)}',
+            f'use numbers from {low:g} to {high:g} for {change.metric!r}',
+        )
+    return replace(change, threshold=threshold)
+
+
+def adapt_to_model(config: SpecPruneConfig, target: Target) -> SpecPruneConfig:
+    """A preset for a decoder of another depth, and other cameras.
+
+    The released code's layers stay where they are, and those that a shallower decoder lacks are
+    left out, as running it on such a model does. The other presets move to the same ratio of the
+    depth. Counts grow and shrink with the patches of a camera, rounded up.
+    """
+    n = len(target.cameras)
+
+    def counts(published: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(map(target.scaled_count, (published + (published[-1],) * n)[:n]))
+
+    config = config.map_counts(counts)
+    config = replace(config, floor=target.scaled_count(config.floor))
+    return config if target.layers == PUBLISHED_LAYERS else _adapt_layers(config, target)
+
+
+def _adapt_layers(config: SpecPruneConfig, target: Target) -> SpecPruneConfig:
+    def at(published: Sequence[int]) -> tuple[int, ...]:
+        if config.rows == 'released':
+            return tuple(layer for layer in published if layer < target.layers)
+        return tuple(dict.fromkeys(map(target.scaled_layer, published)))
+
+    def deep(published: Sequence[int]) -> tuple[int, ...]:
+        return tuple(layer for layer in at(published) if layer not in STATIC_LAYERS)
+
+    table = config.budgets
+    if table is not None:  # of two layers that fall together the deeper one's budget holds
+        scaled = {target.scaled_layer(layer): counts for layer, counts in table.items()}
+        table = {**scaled, **{layer: table[layer] for layer in STATIC_LAYERS}}
+    return replace(
+        config,
+        global_layers=at(config.global_layers),
+        updates=deep(config.updates),
+        prunes=deep(config.prunes),
+        budgets=table,
+    )

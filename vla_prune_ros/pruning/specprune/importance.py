@@ -1,13 +1,8 @@
-"""Layer-wise dynamic pruning: a running score of every visual token, from the action rows.
+"""How important each visual token is: a running score within a pass, V_global from pass to pass.
 
 Formulas: SpecPrune-VLA, arXiv 2509.05614 (rank weight, layer confidence, moving average); the
-entropy form of the confidence is that of its third version and of the released code.
-
-What the language model looked at last time: V_global of SpecPrune-VLA.
-
-Scores are kept by original id, whatever was dropped when they were harvested. The pass that they
-come from matters: harvested from pruned passes they feed on themselves, since a token that is gone
-cannot be looked at (arXiv 2608.00391 measures how success falls); a dense pass has no such fault.
+entropy form of the confidence is that of its third version and of the released code. All scores
+are by original id, whatever was dropped when they were harvested.
 """
 
 import math
@@ -39,8 +34,8 @@ def rank_weights(count: int, k: float, like: Tensor) -> Tensor:
 def entropy_confidence(attention: Tensor) -> Tensor:
     """1 / (E + 1e-8), E the mean over rows of the entropy of attention over the visual tokens.
 
-    Each row gets 1e-8 added, is divided by its sum, and its entropy by ln(n): 0 where it looks at
-    one token, 1 where it looks at all alike.
+    Each row gets 1e-8 added, is divided by its sum, and its entropy by ln(n): 0 where it attends
+    to one token, 1 where it attends to all alike.
 
     :param attention: float32 (R, n).
     :returns: float32 scalar.
@@ -67,49 +62,52 @@ class RunningMean:
         dtype = torch.float64 if self.exact else torch.float32
         return torch.zeros(visual, dtype=dtype, device=device)
 
-    def update(self, scores: Tensor, ids: Tensor, seen: Tensor, confidence: Tensor) -> Tensor:
+    def update(self, scores: Tensor, ids: Tensor, attention: Tensor, confidence: Tensor) -> Tensor:
         """S after one more layer.
 
         :param scores: (V,) by original id.
         :param ids: int64 (n,) ascending: the tokens that are left; only theirs change.
-        :param seen: float32 (n,) attention that each receives; rank 0 is the highest.
+        :param attention: float32 (n,) that each receives; rank 0 is the highest.
         :param confidence: scalar w_conf of the layer.
         """
         weights = rank_weights(len(ids), self.k, scores)
         fresh = torch.empty_like(weights)
-        fresh[best_first(seen)] = weights * confidence.to(weights.dtype)
+        fresh[best_first(attention)] = weights * confidence.to(weights.dtype)
         out = scores.clone()
         out[ids] = (1.0 - self.beta) * scores[ids] + self.beta * fresh
         return out
 
 
-def surviving_count(length: int, visual_left: int, keep_ratio: float, floor: int) -> int:
-    """Visual tokens that stay where a share of the whole sequence is removed.
+def num_kept_of_sequence(length: int, visual: int, keep_ratio: float, floor: int) -> int:
+    """Visual tokens that are kept where a ratio of the complete sequence is.
 
-    ``max(int(keep_ratio * length), floor)`` tokens of the sequence stay, at most all of them, and
-    everything that is not visual is among them (released code).
+    ``max(int(keep_ratio * length), floor)`` tokens of the sequence are kept, at most all of them,
+    and everything that is not visual is among them (released code).
 
-    :param length: tokens in the sequence now.
+    :param length: tokens in the sequence now, of which ``visual`` are visual.
     :param floor: least length of the sequence.
     """
     total = min(max(int(keep_ratio * length), floor), length)
-    return max(0, total - (length - visual_left))
+    return max(0, total - (length - visual))
 
 
 HARVEST = 'global'
-"""Key of ``PruningContext.memory``: layer -> what the pass that runs saw there."""
+"""Key of ``PruningContext.memory``: layer -> scores of the pass that runs."""
 
 
 @dataclass
 class GlobalMemory(Stateful):
-    """Scores of one pass, and how old they are.
+    """V_global of SpecPrune-VLA: what the language model attended to last time, and how old it is.
+
+    The pass that scores come from matters: harvested from pruned passes they feed on themselves,
+    since a token that is gone cannot be attended to (arXiv 2608.00391 measures how success falls);
+    a dense pass has no such fault.
 
     The tensors are overwritten in place, so that a captured pass finds them where they were; what
-    the host knows of them follows when the pass is over (:meth:`learn`).
+    the host knows of them follows when the pass is over (:meth:`after_pass`).
 
     :param age: queries begun since they were harvested.
-    :param mode: of the pass that they come from.
-    :param stamp_ns: of the query that they come from.
+    :param mode: of the pass that they come from. :param stamp_ns: of its query.
     """
 
     state_names = ('age', 'mode', 'stamp_ns', 'empty', '_scores')
@@ -126,65 +124,48 @@ class GlobalMemory(Stateful):
         return {} if self.empty else self._scores
 
     def forget(self) -> None:
-        """As at the start of an episode."""
         self.empty, self.age = True, 0
 
-    def replace(self, scores: Mapping[int, Tensor], mode: str, stamp_ns: int) -> None:
-        """Take over what a finished pass in ``mode`` saw."""
-        self._write(scores)
-        self._date(mode, stamp_ns)
-
-    def collect(self, view: PruningContext, attention: Tensor, layers: int) -> None:
-        """Harvest at one site; what a pass saw is written down when all ``layers`` were seen.
+    def collect(self, context: PruningContext, attention: Tensor, layers: int) -> None:
+        """Harvest at one site; scores are stored when all ``layers`` of the pass were seen.
 
         :param attention: float32 (R, n) text rows of the layer.
         """
-        fresh = view.memory.setdefault(HARVEST, {})
-        fresh[view.site.layer] = harvest(view, attention)
+        fresh = context.memory.setdefault(HARVEST, {})
+        by_id = attention.new_zeros(context.layout.visual)
+        by_id[context.ids] = attention.mean(dim=0).nan_to_num()
+        fresh[context.site.layer] = by_id
         if len(fresh) == layers:
-            self._write(fresh)
+            self.store(fresh)
 
-    def learn(self, memory: Mapping[str, Any], layers: int, mode: str, stamp_ns: int) -> None:
-        """A pass in ``mode`` is over: note whose scores these are now.
-
-        :param memory: of the pass, see ``PruningContext``.
-        """
-        if layers and len(memory.get(HARVEST, ())) == layers:
-            self._date(mode, stamp_ns)
-
-    def top(self, patches: int, counts: Sequence[int], joint: bool) -> Tensor:
-        """The best tokens of every layer, united; ties go to the lower id.
-
-        :param patches: visual tokens per camera.
-        :param counts: tokens per layer and camera.
-        :param joint: rank all cameras together, with the sum of ``counts``, as the paper does.
-        :returns: bool (V,).
-        """
-        scores = torch.stack(list(self.scores.values()))  # [layers, V]
-        best = torch.zeros_like(scores, dtype=torch.bool)
-        width, sizes = (scores.shape[1], [sum(counts)]) if joint else (patches, counts)
-        groups = zip(scores.split(width, 1), best.split(width, 1), sizes, strict=True)
-        for its, mark, size in groups:
-            order = torch.sort(its, dim=1, descending=True, stable=True).indices
-            mark.scatter_(1, order[:, :size], True)
-        return best.any(dim=0)
-
-    def _write(self, scores: Mapping[int, Tensor]) -> None:
+    def store(self, scores: Mapping[int, Tensor]) -> None:
+        """Take over the scores of a pass, in the same tensors where they fit."""
         for layer, fresh in scores.items():
             if layer in self._scores and self._scores[layer].shape == fresh.shape:
                 self._scores[layer].copy_(fresh)
             else:
                 self._scores[layer] = fresh.clone()
 
-    def _date(self, mode: str, stamp_ns: int) -> None:
-        self.age, self.mode, self.stamp_ns, self.empty = 0, mode, stamp_ns, False
+    def after_pass(self, memory: Mapping[str, Any], layers: int, mode: str, stamp_ns: int) -> None:
+        """A pass in ``mode`` is over: if all ``layers`` were seen, the scores are its own now.
 
+        :param memory: of the pass, see ``PruningContext``.
+        """
+        if layers and len(memory.get(HARVEST, ())) == layers:
+            self.age, self.mode, self.stamp_ns, self.empty = 0, mode, stamp_ns, False
 
-def harvest(view: PruningContext, attention: Tensor) -> Tensor:
-    """Scores by original id: float32 (V,), absent tokens 0.
+    def top(self, patches: int, counts: Sequence[int], joint: bool) -> Tensor:
+        """The best tokens of every layer, united; ties go to the lower id: bool (V,).
 
-    :param attention: float32 (R, n) text rows of the layer.
-    """
-    scores = attention.new_zeros(view.layout.visual)
-    scores[view.ids] = attention.mean(dim=0).nan_to_num()
-    return scores
+        :param patches: visual tokens per camera.
+        :param counts: tokens per layer and camera.
+        :param joint: rank all cameras together, with the sum of ``counts``, as the paper does.
+        """
+        scores = torch.stack(list(self.scores.values()))  # [layers, V]
+        best = torch.zeros_like(scores, dtype=torch.bool)
+        width, sizes = (scores.shape[1], [sum(counts)]) if joint else (patches, counts)
+        groups = zip(scores.split(width, 1), best.split(width, 1), sizes, strict=True)
+        for group, mark, size in groups:
+            order = torch.sort(group, dim=1, descending=True, stable=True).indices
+            mark.scatter_(1, order[:, :size], True)
+        return best.any(dim=0)
