@@ -11,7 +11,7 @@ from vla_prune_ros.pruning.specprune.importance import (
     RunningMean,
     entropy_confidence,
     rank_weights,
-    surviving_count,
+    num_kept_of_sequence,
 )
 
 UNIT = st.floats(0, 1, width=32)
@@ -50,9 +50,9 @@ def test_confidence_is_one_over_the_mean_normalised_entropy(rows):
     st.floats(0, 1),
     st.floats(0.1, 50),
 )
-def test_update_touches_the_tokens_that_are_left_only(tokens, beta, confidence):
+def test_update_touches_kept_tokens_only(tokens, beta, confidence):
     """Ranks by descending attention, ties to the lower id."""
-    ids = [i for i, (alive, _, _) in enumerate(tokens) if alive]
+    ids = [i for i, (kept, _, _) in enumerate(tokens) if kept]
     if not ids:
         return
     before = [old for _, old, _ in tokens]
@@ -85,5 +85,5 @@ def test_scores_start_at_zero_in_the_chosen_precision():
         (100, 20, 151, 20),  # shorter than the floor: all stay
     ],
 )
-def test_a_share_of_the_whole_sequence_goes_down_to_a_floor(length, visual, floor, want):
-    assert surviving_count(length, visual, 0.9, floor) == want
+def test_a_ratio_of_the_sequence_is_kept_down_to_a_floor(length, visual, floor, want):
+    assert num_kept_of_sequence(length, visual, 0.9, floor) == want

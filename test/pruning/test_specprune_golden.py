@@ -135,16 +135,16 @@ def test_four_queries_of_the_released_code(case, checkpoint_of, embed):
         )
         low_change = torch.cat([golden[f'q{q}.low_change.{c}'] for c in CAMERAS])
         if q == 0:
-            counts = pruner.evidence.removable.view(2, 256).sum(1).tolist()
+            counts = pruner.token_scores.removable.view(2, 256).sum(1).tolist()
             assert counts == [len(golden[f'q0.low_change.{c}']) for c in CAMERAS]
-            pruner.evidence = replace(pruner.evidence, removable=mask(low_change))
+            pruner.token_scores = replace(pruner.token_scores, removable=mask(low_change))
         else:
             assert set(frames.asked.values()) == {5 * PERIOD_NS}
-            assert torch.equal(pruner.evidence.removable, mask(low_change))
+            assert torch.equal(pruner.token_scores.removable, mask(low_change))
         if case.stem.endswith('_injected'):
-            looked_at = mask(golden[f'q{q}.vglobal_in'])
-            pruner.evidence = replace(pruner.evidence, looked_at=looked_at)
-        assert torch.equal(pruner.evidence.looked_at, mask(golden[f'q{q}.vglobal_in']))
+            in_global = mask(golden[f'q{q}.vglobal_in'])
+            pruner.token_scores = replace(pruner.token_scores, in_global=in_global)
+        assert torch.equal(pruner.token_scores.in_global, mask(golden[f'q{q}.vglobal_in']))
         spy, trace = Spy(pruner), []
         hidden, walk = model.decode(x, layout, spy, trace)
         compare(golden, f'q{q}.', layout, pruner, spy, walk, trace, query_mode)

@@ -217,8 +217,8 @@ def test_every_decision_of_an_episode(preset, cameras, seed, slow, shaking):
         looked = {layer: s.tolist() for layer, s in scene.pruner.memory.scores.items()}
         mode, seen = scene.query(SLOW if is_slow else FAST)
         assert mode == ('fine' if is_slow else 'coarse')
-        amount = scene.pruner.evidence.amount.tolist()
-        moved = scene.pruner.evidence.moved.tolist()
+        amount = scene.pruner.token_scores.amount.tolist()
+        moved = scene.pruner.token_scores.moved.tolist()
         want = twin(scene, preset, mode, seen, amount, moved, looked)
         assert [stay for _, _, _, stay in seen] == want
 
@@ -228,8 +228,8 @@ def test_a_camera_that_shakes_keeps_what_was_looked_at():
     scene = Scene(2, 5, shaking=('b',), grid=16)
     scene.query()
     _, seen = scene.query()
-    assert scene.pruner.evidence.moved[256:].all()
-    looked = scene.pruner.evidence.looked_at.nonzero().flatten().tolist()
+    assert scene.pruner.token_scores.moved[256:].all()
+    looked = scene.pruner.token_scores.in_global.nonzero().flatten().tolist()
     assert looked and set(looked) <= set(seen[0][3]) and set(looked) <= set(seen[1][3])
 
 
@@ -291,7 +291,7 @@ def test_without_comparison_no_frame_is_kept_or_missed():
     scene.query()
     mode, seen = scene.query()
     assert mode == 'coarse' and 'look_back_steps' not in scene.pruner.report()
-    assert not scene.pruner.evidence.moved.any()
+    assert not scene.pruner.token_scores.moved.any()
     assert len(seen[1][3]) == sum(
         of_camera(BUDGET['recommended']['coarse'][1], c) for c in range(2)
     )

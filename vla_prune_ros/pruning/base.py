@@ -135,16 +135,24 @@ class Query:
     frames: Mapping[str, np.ndarray] | None = None
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """Options of a pruner that has none."""
+
+
 class Pruner(Stateful, ABC):
     """Decides which visual tokens are kept.
 
-    A subclass sets ``name`` and ``sites``, and writes :meth:`begin` and :meth:`keep`. Everything
-    else has a default. What it learns from query to query lives until :meth:`reset`, and is named
-    in ``state_names``.
+    A subclass sets ``name`` and ``sites``, and writes :meth:`keep`. Everything else has a default.
+    What it learns from query to query lives until :meth:`reset`, and is named in ``state_names``.
+    One that can be built by name takes ``(options, target)``, a record of ``options_type`` whose
+    fields are made by :func:`vla_prune_ros.config.option`, and the :class:`~.layout.Target`.
+    """
     """
 
     name: str
     sites: tuple[PruningSite, ...]
+    options_type: type = NoOptions
 
     capturable = False
     """``keep`` only computes: every answer is None or a :class:`Selection`, shapes follow from the
@@ -166,9 +174,9 @@ class Pruner(Stateful, ABC):
         """Name for reports, with the preset where there is one."""
         return self.name
 
-    @abstractmethod
     def begin(self, query: Query) -> str:
         """Start an inference; returns the mode: ``'dense'``, ``'coarse'`` or ``'fine'``."""
+        return 'coarse'
 
     @abstractmethod
     def keep(self, context: PruningContext) -> 'Tensor | Selection | None':

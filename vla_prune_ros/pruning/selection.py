@@ -9,17 +9,42 @@ nearest neighbour is farthest; VLA-Pruner (arXiv 2511.16449) uses the same step 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..config import is_int, option
 from ..errors import ProfileError
-from .knobs import is_whole
 from .layout import Target
 
-Budget = int | Sequence[int] | None
+Budget = int | tuple[int, ...] | None
 """Visual tokens per camera: one number for all, or one per camera; None for half of them."""
+
+
+def budget_option() -> Any:
+    """The field of a budget that is half of each camera's tokens where none is given."""
+    return option(
+        None,
+        'visual tokens per camera that are kept, one number for all or one per camera; none: half '
+        'of them',
+        low=1,
+    )
+
+
+def per_camera(method: str, name: str, value: Any, target: Target) -> tuple[Any, ...]:
+    """An option that is one number for all cameras, or a number for each, as a tuple.
+
+    :raises ProfileError: no number, or more than cameras.
+    """
+    given = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if not 1 <= len(given) <= len(target.cameras):
+        raise ProfileError(
+            f'{method}: {name} has {len(given)} numbers for {len(target.cameras)} cameras',
+            'give one per camera, or one for all',
+        )
+    return given
 
 
 def budgets(method: str, budget: Budget, target: Target) -> tuple[int, ...]:
@@ -29,17 +54,12 @@ def budgets(method: str, budget: Budget, target: Target) -> tuple[int, ...]:
         cameras.
     """
     if budget is None:
-        return (max(1, target.patches // 2),) * len(target.cameras)
-    given = tuple(budget) if isinstance(budget, (list, tuple)) else (budget,)
-    if not given or not all(is_whole(b) and 1 <= b <= target.patches for b in given):
+        budget = max(1, target.patches // 2)
+    given = per_camera(method, 'budget', budget, target)
+    if not all(is_int(b) and 1 <= b <= target.patches for b in given):
         raise ProfileError(
             f'{method}: budget is {budget!r}',
             f'use whole numbers from 1 to {target.patches}, the tokens of a camera',
-        )
-    if len(given) > len(target.cameras):
-        raise ProfileError(
-            f'{method}: budget has {len(given)} numbers for {len(target.cameras)} cameras',
-            'give one per camera, or one for all',
         )
     return tuple(map(int, given + (given[-1],) * (len(target.cameras) - len(given))))
 

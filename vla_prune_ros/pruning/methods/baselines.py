@@ -20,6 +20,9 @@ class Dense(Pruner):
     capturable = True
     sites = ()
 
+    def __init__(self, options: object = None, target: Target | None = None) -> None:
+        """Nothing to choose."""
+
     def begin(self, query: object) -> str:
         return DENSE
 

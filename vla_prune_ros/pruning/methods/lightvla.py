@@ -137,9 +137,7 @@ class LightVLA(VotingPruner):
     name = METHOD
     options_type = LightVLAOptions
 
-    def __init__(
-        self, options: LightVLAOptions = LightVLAOptions(), target: Target = Target()
-    ) -> None:
+    def __init__(self, options: LightVLAOptions, target: Target) -> None:
         trained = target.trained
         if trained is not None and trained.method != METHOD and not options.force:
             was = f'for {trained.method!r}' if trained.method else 'without pruning'

@@ -70,8 +70,8 @@ class VlaPruner(Pruner):
 
     Known weakness: scores are harvested from passes that are pruned themselves. A dropped token
     has no attention behind the cut, counts 0 there, and comes back only by S_vl. Once w pruned
-    queries follow each other, S_hat is above 0 only for tokens that one of them kept: it ranks what
-    it kept itself (arXiv 2608.00391 measures how such scores degenerate), and with ``text=False``
+    queries follow each other, S_hat is above 0 only for tokens that one of them kept: it feeds
+    on itself (arXiv 2608.00391 measures how such scores degenerate), and with ``text=False``
     nothing new enters. Ties at 0 go to the lower id.
 
     Ours: a diffusion head makes several passes per query, of which the last one counts; the
