@@ -27,7 +27,7 @@ from vla_prune_ros.model.openvla import ActInputs
 from vla_prune_ros.profiles import ALOHA, LIBERO
 from vla_prune_ros.pruning.base import Pruner, PruningSite
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.methods.baselines import Dense, Uniform
+from vla_prune_ros.pruning.methods.baselines import Dense
 from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.pruning.specprune.rows import plan_sites
 
@@ -60,12 +60,13 @@ def size_of(kind):
 
 @pytest.mark.parametrize(
     'pruner',
-    [Dense(), Uniform((64,)), *(TwoSites(*how) for how in product((1, 2), (True, False)))],
-    ids=lambda p: p.name,
+    ['dense', 'uniform:64', *(TwoSites(*how) for how in product((1, 2), (True, False)))],
+    ids=lambda p: p if isinstance(p, str) else p.name,
 )
 @pytest.mark.parametrize('kind', ['libero', 'aloha', 'film', 'discrete', 'stateless'])
 def test_equal_to_the_counter(kind, pruner):
     profile, size = ALOHA if kind == 'aloha' else LIBERO, size_of(kind)
+    pruner = build_pruner(pruner, Target(profile.cameras))
     network = random_network(size, torch.float32, 'cpu')
     layout = network.layout(profile.cameras, PROMPT.shape[1], profile.chunk)
     pixels = torch.zeros(len(profile.cameras), 6, 224, 224)

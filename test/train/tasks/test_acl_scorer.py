@@ -9,8 +9,9 @@ import torch
 
 from vla_prune_ros import load_policy
 from vla_prune_ros.model.openvla import ActInputs
+from vla_prune_ros.pruning.layout import Target
 from vla_prune_ros.pruning.methods.baselines import Dense
-from vla_prune_ros.pruning.methods.vla_acl import VlaAcl
+from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.train.collate import TrainingBatch
 from vla_prune_ros.train.config import FineTuning
 from vla_prune_ros.train.publish import export
@@ -52,7 +53,8 @@ def batch(words):
 def test_without_noise_it_is_the_pruned_policy(task, batch):
     loss, metrics = task(batch, 1.0)
     errors = []
-    pruner = VlaAcl(task.scorer, (9, 4))
+    pruner = build_pruner('vla_acl:9,4', Target(width=8))
+    pruner.scorer = task.scorer
     for i in range(2):
         visual = visual_tokens(task.policy, batch.pixels[i : i + 1], batch.prompts[i : i + 1])
         layout = task.policy.layout(('primary', 'wrist'), batch.prompts.shape[1], 8)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.methods.lightvla import LightVLA, selection_scores, straight_through
+from vla_prune_ros.pruning.methods.lightvla import selection_scores, straight_through
+from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.train.tasks.lightvla import selected_pass, shared_weight
 
 
@@ -28,7 +29,7 @@ def test_with_each_token_once_training_equals_inference(batch):
     ours = selected_pass(policy, x, layout, once=True)
     published = selected_pass(policy, x, layout)
     for i in range(2):
-        hidden, walk = policy.decode(x[i : i + 1], layout, LightVLA())
+        hidden, walk = policy.decode(x[i : i + 1], layout, build_pruner('lightvla'))
         assert walk.ids.tolist() == ours.kept_ids[i].unique().tolist()
         assert len(walk.ids) < layout.visual  # some token has several votes
         torch.testing.assert_close(ours.hidden[i], hidden[0], rtol=0, atol=1e-5)

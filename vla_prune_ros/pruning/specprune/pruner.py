@@ -194,10 +194,11 @@ class SpecPrune(Pruner):
         if config.budgets is None:
             return select_union(context.ids, self.token_scores, local)
         return select_to_budget(
-            context,
+            context.ids,
             self.token_scores,
             local,
             text,
+            kept_per_camera=context.kept_per_camera,
             budget=config.budgets[layer].of(self._mode),
             fill=self._even_fill(context),
         )

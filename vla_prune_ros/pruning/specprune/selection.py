@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from ..base import PruningContext, Selection
+from ..base import Selection
 from ..frame_change import Change, most_changed
 from ..selection import best_first
 from .config import SpecPruneConfig
@@ -64,10 +64,12 @@ def select_union(ids: Tensor, scores: TokenScores, local: Tensor) -> Tensor:
 
 
 def select_to_budget(
-    context: PruningContext,
+    ids: Tensor,
     scores: TokenScores,
     local: Tensor,
     text: Tensor,
+    *,
+    kept_per_camera: Sequence[int],
     budget: Sequence[int],
     fill: Tensor | None,
 ) -> Selection:
@@ -78,11 +80,11 @@ def select_to_budget(
     inside it. A camera that moves itself sees every patch change: that must not push V_global out,
     so that here, unlike in :func:`select_union`, not all of them come first.
 
+    :param ids: int64 (n,), ascending: the tokens that are left.
     :param local: int64, V_local.
-    :param text: float32 (n,) attention of the text to each token that is left.
+    :param text: float32 (n,) attention of the text to each.
     :param fill: (V,) by original id, higher comes first among the others; None for ``text``.
     """
-    ids, kept_per_camera = context.ids, context.kept_per_camera
     first = (scores.most_moved | scores.in_global).index_fill(0, local, True)[ids]
     moved = scores.moved[ids] & ~first
     level = 2 * first.long() + moved.long()

@@ -24,10 +24,11 @@ from vla_prune_ros.pruning.base import Query
 from vla_prune_ros.pruning.forward_state import PruningState
 from vla_prune_ros.pruning.layout import Layout, Target
 from vla_prune_ros.pruning.methods.baselines import Dense
-from vla_prune_ros.pruning.methods.vla_cache import VlaCache, reusable_tokens
+from vla_prune_ros.pruning.methods.vla_cache import VlaCacheOptions, reusable_tokens
+from vla_prune_ros.pruning.registry import build_pruner
 
 LAYERS, WIDTH, PIXELS = 4, 16, 4
-KNOBS = {'static_top': 11, 'relevant_top': 4, 'relevant_layer': 2, 'grow_before': (1, 3)}
+OPTIONS = {'static_top': 11, 'relevant_top': 4, 'relevant_layer': 2, 'grow_before': (1, 3)}
 SECOND = 1_000_000_000
 
 
@@ -63,8 +64,8 @@ def target_of(layout):
     return Target(layout.cameras, layout.patches, LAYERS)
 
 
-def build(layout, **knobs):
-    return VlaCache.build(target_of(layout), **{**KNOBS, **knobs})
+def build(layout, **options):
+    return build_pruner({'name': 'vla_cache', **OPTIONS, **options}, target_of(layout))
 
 
 def embeddings(layout, seed):
@@ -124,7 +125,7 @@ class Twin:
             share = share + 0.55 * (raw - share) if layer and raw > share else raw
             shares.append(share)
         gone, cut = {}, 0
-        for layer in KNOBS['grow_before']:
+        for layer in OPTIONS['grow_before']:
             if reusable:
                 cut = max(cut, 1, int(shares[layer] * len(reusable)))
                 gone[layer] = reusable[:cut]
@@ -148,10 +149,10 @@ class Twin:
             alike[patch] = float(np.float32(dot / (norms + 1e-8)))
         static = [p for p in sorted(alike, key=lambda p: (-alike[p], p)) if alike[p] >= 0.996]
         base = index * self.layout.patches
-        rows = self.seen[KNOBS['relevant_layer']]
+        rows = self.seen[OPTIONS['relevant_layer']]
         look = {p: sum(row[1 + base + p] for row in rows) / len(rows) for p in alike}
-        relevant = sorted(look, key=lambda p: (-look[p], p))[: KNOBS['relevant_top']]
-        return [base + p for p in sorted(set(static[: KNOBS['static_top']]) - set(relevant))]
+        relevant = sorted(look, key=lambda p: (-look[p], p))[: OPTIONS['relevant_top']]
+        return [base + p for p in sorted(set(static[: OPTIONS['static_top']]) - set(relevant))]
 
     def _entropy(self, layer):
         total = 0.0
@@ -251,9 +252,8 @@ def test_selection_of_a_camera_against_loops(patches, static_top, relevant_top, 
     static = sorted(static, key=lambda p: (-similarity[p], p))[:static_top]
     relevant = sorted(range(patches), key=lambda p: (-relevance[p], p))[:relevant_top]
     want = [p for p in range(patches) if p in static and p not in relevant]
-    got = reusable_tokens(
-        torch.tensor(similarity), torch.tensor(relevance), threshold, static_top, relevant_top
-    )
+    options = VlaCacheOptions(threshold, static_top, relevant_top)
+    got = reusable_tokens(torch.tensor(similarity), torch.tensor(relevance), options)
     assert got.tolist() == want
 
 
@@ -261,18 +261,18 @@ def test_two_identical_queries_give_the_dense_answer_with_fewer_tokens():
     layout, x = layout_of(2), embeddings(layout_of(2), 0)
     pruner, images = build(layout), pictures(layout, 0)
     dense, _ = run(Dense(), layout, x)
-    modes, left = [], []
+    modes, num_kept = [], []
     for _ in range(3):
         modes.append(pruner.begin(query_of(layout, images)))
         got, walk = run(pruner, layout, x)
-        left.append(len(walk.ids))
+        num_kept.append(len(walk.ids))
         torch.testing.assert_close(got, dense, rtol=0, atol=1e-5)
     assert modes == ['dense', 'coarse', 'coarse']
-    assert left[0] == layout.visual and left[1] < layout.visual and left[2] < layout.visual
+    assert num_kept[0] == layout.visual > max(num_kept[1:])
     report = pruner.report()
     assert report['reason'] == ''
-    assert report['reused_a'] + report['reused_b'] == layout.visual - left[2]
-    assert report['reused_a'] <= report['reusable_a'] <= KNOBS['static_top']
+    assert report['reused_a'] + report['reused_b'] == layout.visual - num_kept[2]
+    assert report['reused_a'] <= report['reusable_a'] <= OPTIONS['static_top']
 
 
 def test_what_changed_is_answered_with_old_keys_where_reused():
@@ -365,8 +365,8 @@ def test_without_begin_nothing_is_left_out_or_stored():
 
 def test_a_decoder_of_one_layer_never_reuses():
     layout = layout_of(1)
-    pruner = VlaCache.build(Target(layout.cameras, layout.patches, layers=1))
-    assert len(pruner.sites) == 1 and pruner.config.grow_before == ()
+    pruner = build_pruner('vla_cache', Target(layout.cameras, layout.patches, layers=1))
+    assert len(pruner.sites) == 1 and pruner.options.grow_before == ()
     pruner.begin(query_of(layout, pictures(layout, 0)))
     assert pruner.report()['reason'] == 'first'
 
@@ -384,13 +384,13 @@ def test_state_in_bytes():
 
 def test_a_diffusion_head_and_patches_that_are_no_grid_are_refused():
     layout = replace(layout_of(1), time=1)
-    with pytest.raises(ProfileError, match='a diffusion head makes several passes'):
+    with pytest.raises(ProfileError, match='diffusion head'):
         build(layout).begin(query_of(layout, pictures(layout, 0)))
     layout = layout_of(1, patches=12)
     pruner, images = build(layout), pictures(layout, 0)
     pruner.begin(query_of(layout, images))
     run(pruner, layout, embeddings(layout, 0))
-    with pytest.raises(ProfileError, match='12 patches are no square grid of 12 pixels'):
+    with pytest.raises(ProfileError, match='12 patches'):
         pruner.begin(query_of(layout, images))
 
 

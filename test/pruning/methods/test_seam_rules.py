@@ -5,7 +5,6 @@ open and ``vla_pruner`` has its history, so the last two are pruned by every met
 """
 
 import json
-from functools import partial
 
 import pytest
 import torch
@@ -15,26 +14,24 @@ from hypothesis import strategies as st
 from vla_prune_ros.pruning.base import Query
 from vla_prune_ros.pruning.layout import Layout, Target
 from vla_prune_ros.pruning.methods.baselines import Dense
-from vla_prune_ros.pruning.methods.divprune import DivPrune
-from vla_prune_ros.pruning.methods.fastv import ROWS, FastV
-from vla_prune_ros.pruning.methods.vla_adp import VlaAdp
-from vla_prune_ros.pruning.methods.vla_pruner import VlaPruner
+from vla_prune_ros.pruning.methods.fastv import ROWS
+from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.records import MotionHint
 
 QUERIES, PRUNED = 5, 2
 PEERS = {
-    **{f'fastv {rows}': partial(FastV.build, rows=rows) for rows in ROWS},
-    'fastv after 1': partial(FastV.build, layer=1),
-    'divprune': DivPrune.build,
-    'vla_adp': VlaAdp.build,
-    'vla_pruner': VlaPruner.build,
-    'vla_pruner cut 0': partial(VlaPruner.build, layer=0),
-    'vla_pruner sum': partial(VlaPruner.build, layer=1, combine='sum'),
-    'vla_pruner actions': partial(VlaPruner.build, layer=0, text=False),
+    **{f'fastv {rows}': {'name': 'fastv', 'rows': rows} for rows in ROWS},
+    'fastv after 1': {'name': 'fastv', 'layer': 1},
+    'divprune': {'name': 'divprune'},
+    'vla_adp': {'name': 'vla_adp'},
+    'vla_pruner': {'name': 'vla_pruner'},
+    'vla_pruner cut 0': {'name': 'vla_pruner', 'layer': 0},
+    'vla_pruner sum': {'name': 'vla_pruner', 'layer': 1, 'combine': 'sum'},
+    'vla_pruner actions': {'name': 'vla_pruner', 'layer': 0, 'text': False},
 }
 JOINT = {
-    'fastv joint': partial(FastV.build, joint=True),
-    'divprune joint': partial(DivPrune.build, joint=True),
+    'fastv joint': {'name': 'fastv', 'joint': True},
+    'divprune joint': {'name': 'divprune', 'joint': True},
 }
 EVERY = {**PEERS, **JOINT}
 
@@ -57,7 +54,8 @@ def cases(draw):
 
 
 def build(name, layout, budget, layers):
-    return EVERY[name](Target(layout.cameras, layout.patches, layers), budget)
+    target = Target(layout.cameras, layout.patches, layers)
+    return build_pruner({**EVERY[name], 'budget': budget}, target)
 
 
 def query(layout, i, motion, visual):
@@ -162,8 +160,8 @@ def test_ties_go_to_the_lower_ids(walk_sites, name):
     for i in range(QUERIES):
         motion = MotionHint(0.1 * (1 + i), 0.0, 0.0, 'pose')
         pruner.begin(query(layout, i, motion, hidden[1:13]))
-        left = walk_sites(pruner, layout, dict.fromkeys(range(-1, 3), flat), hidden)
-    assert left.tolist() == [0, 1, 6, 7, 8]
+        kept = walk_sites(pruner, layout, dict.fromkeys(range(-1, 3), flat), hidden)
+    assert kept.tolist() == [0, 1, 6, 7, 8]
 
 
 @pytest.mark.parametrize('name', sorted(EVERY))
@@ -183,13 +181,13 @@ def test_everything_stays_on_the_device(walk_sites, name):
     generator = torch.Generator().manual_seed(0)
     seen = torch.randint(0, 9, (layout.length, layout.visual), generator=generator).float()
     hidden = torch.randn(layout.length, 3, generator=generator)
-    left = {}
+    kept = {}
     for device in ('cpu', 'cuda'):
         pruner = build(name, layout, budget, 3)
         x, maps = hidden.to(device), dict.fromkeys(range(-1, 3), seen.to(device))
         for i in range(QUERIES):
             motion = MotionHint(0.1 * (1 + i), 0.0, 0.0, 'pose')
             pruner.begin(query(layout, i, motion, x[1:13]))
-            left[device] = walk_sites(pruner, layout, maps, x)
-    assert left['cuda'].device.type == 'cuda'
-    assert left['cuda'].tolist() == left['cpu'].tolist()
+            kept[device] = walk_sites(pruner, layout, maps, x)
+    assert kept['cuda'].device.type == 'cuda'
+    assert kept['cuda'].tolist() == kept['cpu'].tolist()

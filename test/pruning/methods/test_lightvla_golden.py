@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from vla_prune_ros.model.checkpoint import Variant, load_model
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.pruning.methods.lightvla import (
-    LightVLA,
     selected,
     selection_scores,
     straight_through,
 )
+from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.train.tasks.lightvla import selected_pass
 
-DATA = Path(__file__).resolve().parents[1] / 'data'
+DATA = Path(__file__).resolve().parents[2] / 'data'
 MORE = Path(os.environ.get('VLA_PRUNE_GOLDEN_DIR', '/nowhere')) / 'pruning' / 'lightvla'
 REAL = [DATA / 'lightvla' / 'micro_real.safetensors', *sorted(MORE.glob('*_real.safetensors'))]
 SYNTHETIC = sorted(MORE.glob('*_synthetic.safetensors'))
@@ -39,7 +39,7 @@ def training():
 @torch.inference_mode()
 def run(model, x, layout, golden):
     trace = []
-    hidden, walk = model.decode(x, layout, LightVLA(), trace)
+    hidden, walk = model.decode(x, layout, build_pruner('lightvla'), trace)
     kept = golden['kept'].long()
     assert walk.ids.tolist() == (kept[(kept >= 1) & (kept <= layout.visual)] - 1).tolist()
     assert walk.positions.tolist() == golden['position_ids'].tolist()

@@ -12,14 +12,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.pruning.base import Query
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.methods.vla_pruner import VlaPruner
+from vla_prune_ros.pruning.registry import build_pruner
 
 LAYERS = 3
 HALF = (1, 2)  # the last half of three layers, counted from 0
 AXES = [(2, 0, 0), (0, -4, 0), (0, 0, 1), (-1, 0, 0), (0, 2, 0)]
+
+
+def build(target, budget=None, **options):
+    return build_pruner({'name': 'vla_pruner', 'budget': budget, **options}, target)
 
 
 def best(scores, ids, count):
@@ -139,17 +142,17 @@ def sequence(pruner, walk_sites, layout, maps, visual=None):
 
 
 @pytest.mark.parametrize('cut', [0, 1, 9])
-@pytest.mark.parametrize('knobs', [{}, {'text': False}], ids=['text and actions', 'actions alone'])
+@pytest.mark.parametrize('options', [{}, {'text': False}], ids=['both', 'actions'])
 @settings(max_examples=25, deadline=None)
 @given(cases())
-def test_the_whole_algorithm(walk_sites, knobs, cut, case):
+def test_the_algorithm(walk_sites, options, cut, case):
     """Cut before, inside and behind the layers that are harvested; two pruned queries or more."""
     layout, budget, tokens, maps = case
     target = Target(layout.cameras, layout.patches, LAYERS)
-    pruner = VlaPruner.build(target, budget, layer=cut, window=2, gamma=0.5, **knobs)
+    pruner = build(target, budget, layer=cut, window=2, gamma=0.5, **options)
     visual = torch.tensor(tokens, dtype=torch.bfloat16)
     modes, kept = sequence(pruner, walk_sites, layout, maps, visual)
-    twin = Twin(layout, budget, tokens, cut, 2, 0.5, **knobs)
+    twin = Twin(layout, budget, tokens, cut, 2, 0.5, **options)
     assert kept == [twin.query(seen) for seen in maps]
     assert modes == ['dense'] * 2 + ['coarse'] * (len(maps) - 2)
 
@@ -158,22 +161,20 @@ def test_the_whole_algorithm(walk_sites, knobs, cut, case):
 def test_the_weighted_sum(walk_sites, seed):
     """Scores in general position: float32 against Python's floats."""
     layout, budget = Layout(('a', 'b'), 7, 1, 17, 4), (3, 5)
-    pruner = VlaPruner.build(Target(layout.cameras, 7, LAYERS), budget, combine='sum')
+    pruner = build(Target(layout.cameras, 7, LAYERS), budget, combine='sum')
     maps = [maps_of(layout, 10 * seed + i, 100_000) for i in range(6)]
     _, kept = sequence(pruner, walk_sites, layout, maps)
     twin = Twin(layout, budget, None, 3, 3, 0.8, combine='sum')
     assert kept == [twin.query(seen) for seen in maps]
 
 
-def test_text_weight_is_the_share_of_the_words(walk_sites):
+def test_text_weight_is_the_weight_of_the_text(walk_sites):
     layout = Layout(('a',), 4, 0, 17, 2)
     seen = torch.zeros(LAYERS, layout.length, 4)
     seen[:, 5:21, 3] = 1.0  # the words look at token 3
     seen[:, 21:23, 1] = 1.0  # the slots look at token 1
     for weight, want in ((1, [3]), (0.6, [3]), (0.4, [1]), (0, [1])):
-        pruner = VlaPruner.build(
-            Target(('a',), 4, LAYERS), 1, window=1, combine='sum', text_weight=weight
-        )
+        pruner = build(Target(('a',), 4, LAYERS), 1, window=1, combine='sum', text_weight=weight)
         assert sequence(pruner, walk_sites, layout, [seen] * 2)[1][1] == want
 
 
@@ -183,7 +184,7 @@ def test_the_newest_query_weighs_most(walk_sites):
     maps = torch.zeros(4, LAYERS, layout.length, 3)
     for i in range(3):
         maps[i, :, 20:22, i] = 1.0
-    pruner = VlaPruner.build(Target(('a',), 3, LAYERS), 1, text=False)
+    pruner = build(Target(('a',), 3, LAYERS), 1, text=False)
     assert sequence(pruner, walk_sites, layout, maps)[1][3] == [2]
 
 
@@ -193,7 +194,7 @@ def test_without_features_the_hidden_states_at_the_site_tell_tokens_apart(walk_s
     seen[:, 4:20, 0], seen[:, 4:20, 1], seen[:, 20:22, 2] = 3.0, 2.0, 3.0
     hidden = torch.zeros(layout.length, 2)
     hidden[1:4] = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
-    pruner = VlaPruner.build(Target(('a',), 3, LAYERS), 2, window=1)
+    pruner = build(Target(('a',), 3, LAYERS), 2, window=1)
     for index in range(2):
         pruner.begin(query(layout, index))
         kept = walk_sites(pruner, layout, seen, hidden)
@@ -207,19 +208,19 @@ def test_dropped_tokens_count_zero_and_self_harvested_scores_degenerate(walk_sit
     before, after = torch.zeros(2, LAYERS, layout.length, 4)
     before[:, 21:23, 1], after[:, 21:23, 3] = 1.0, 1.0
     maps = [before] * 3 + [after] * 5
-    pruner = VlaPruner.build(target, 1, layer=0, text=False)
+    pruner = build(target, 1, layer=0, text=False)
     _, kept = sequence(pruner, walk_sites, layout, maps)
     assert kept[3:] == [[1]] * 3 + [[0]] * 2  # in the end all are 0 and the lowest id wins
     with_words = after.clone()
     with_words[:, 5:21, 3] = 1.0  # the words bring token 3 back
-    pruner = VlaPruner.build(target, 1, layer=0, combine='sum', text_weight=0.6)
+    pruner = build(target, 1, layer=0, combine='sum', text_weight=0.6)
     assert sequence(pruner, walk_sites, layout, [before] * 3 + [with_words])[1][3] == [3]
 
 
 def test_the_last_of_several_passes_of_a_query_counts(walk_sites):
     """A diffusion head: three passes in one query are one entry of the history."""
     layout = Layout(('a',), 4, 0, 17, 2, time=1)
-    pruner = VlaPruner.build(Target(('a',), 4, LAYERS), 1, window=1, text=False)
+    pruner = build(Target(('a',), 4, LAYERS), 1, window=1, text=False)
     pruner.begin(query(layout))
     for token in (0, 3, 2):
         seen = torch.zeros(LAYERS, layout.length, 4)
@@ -240,7 +241,7 @@ def test_the_last_of_several_passes_of_a_query_counts(walk_sites):
 )
 def test_what_ends_an_episode(walk_sites, change, why):
     layout = Layout(('a',), 4, 0, 17, 2)
-    pruner = VlaPruner.build(Target(('a',), 4, LAYERS), 2)
+    pruner = build(Target(('a',), 4, LAYERS), 2)
     seen = maps_of(layout, 0)
     modes, _ = sequence(pruner, walk_sites, layout, [seen] * 4)
     assert modes == ['dense'] * 3 + ['coarse']
@@ -258,33 +259,15 @@ def test_what_ends_an_episode(walk_sites, change, why):
 
 def test_a_query_that_saw_nothing_is_not_remembered(walk_sites):
     layout = Layout(('a',), 4, 0, 17, 2)
-    pruner = VlaPruner.build(Target(('a',), 4, LAYERS), 2, window=1)
+    pruner = build(Target(('a',), 4, LAYERS), 2, window=1)
     assert [pruner.begin(query(layout, i)) for i in range(3)] == ['dense'] * 3
 
 
 def test_sites_of_the_published_depth():
     """Dropped after layer 3; harvested in layers 16 to 31; prompt rows at layer 3 only."""
     layout = Layout(('primary', 'wrist'), 256, 1, 35, 56)
-    pruner = VlaPruner.build(Target())
+    pruner = build(Target())
     assert [site.layer for site in pruner.sites] == [3, *range(16, 32)]
     assert pruner.sites[0].rows(layout) == list(range(514, 548))
     assert all(site.rows(layout) == list(range(548, 604)) for site in pruner.sites[1:])
-    assert VlaPruner.build(Target(), text=False).sites[0].rows is None
-
-
-@pytest.mark.parametrize(
-    'knobs',
-    [
-        {'layer': -1},
-        {'window': 0},
-        {'gamma': 0},
-        {'gamma': 1.5},
-        {'text': 0},
-        {'combine': 'mean'},
-        {'text_weight': 2},
-        {'budget': 300},
-    ],
-)
-def test_knobs_that_are_not_possible(knobs):
-    with pytest.raises(ProfileError, match='vla_pruner'):
-        VlaPruner.build(Target(), **knobs)
+    assert build(Target(), text=False).sites[0].rows is None

@@ -4,8 +4,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla_prune_ros.pruning.specprune.importance import GlobalMemory
-from vla_prune_ros.pruning.specprune.selection import Evidence, fill_by_rank, mask_of, unite
+from vla_prune_ros.pruning.specprune.importance import HARVEST, GlobalMemory
+from vla_prune_ros.pruning.specprune.selection import (
+    TokenScores,
+    mask_of,
+    select_to_budget,
+    select_union,
+)
 
 # Few distinct values, so that ties are common.
 LEVEL = st.integers(0, 4).map(lambda n: n / 4)
@@ -24,28 +29,34 @@ def scenes(draw):
         return torch.tensor(draw(st.lists(LEVEL, min_size=visual, max_size=visual)))
 
     moved = flags()
-    evidence = Evidence(scores(), moved, moved & flags(), flags(), flags())
+    known = TokenScores(
+        amount=scores(),
+        moved=moved,
+        most_moved=moved & flags(),
+        removable=flags(),
+        in_global=flags(),
+    )
     ids = sorted(draw(st.sets(st.integers(0, visual - 1), min_size=1)))
     local = draw(st.sets(st.sampled_from(ids)))
     text = [draw(LEVEL) for _ in ids]
     budget = [draw(st.integers(1, patches)) for _ in range(cameras)]
-    return evidence, patches, ids, sorted(local), text, budget
+    return known, patches, ids, sorted(local), text, budget
 
 
-def wanted(evidence, i, local):
-    return not evidence.removable[i] or evidence.looked_at[i] or i in local
+def wanted(known, i, local):
+    return not known.removable[i] or known.in_global[i] or i in local
 
 
 @given(scenes())
-def test_unite(scene):
-    evidence, _, ids, local, _, _ = scene
-    got = unite(torch.tensor(ids), evidence, torch.tensor(local, dtype=torch.long))
-    assert got.tolist() == [i for i in ids if wanted(evidence, i, local)]
+def test_select_union(scene):
+    known, _, ids, local, _, _ = scene
+    got = select_union(torch.tensor(ids), known, torch.tensor(local, dtype=torch.long))
+    assert got.tolist() == [i for i in ids if wanted(known, i, local)]
 
 
 @given(scenes(), st.booleans(), st.randoms(use_true_random=False))
-def test_fill_by_rank(scene, by_text, random):
-    evidence, patches, ids, local, text, budget = scene
+def test_select_to_budget(scene, by_text, random):
+    known, patches, ids, local, text, budget = scene
     rest = [random.randint(0, 3) for _ in range(len(budget) * patches)]
     seen = dict(zip(ids, text, strict=True))
     want = []
@@ -54,21 +65,21 @@ def test_fill_by_rank(scene, by_text, random):
         for i in ids:
             if i // patches != camera:
                 continue
-            if evidence.most_moved[i] or evidence.looked_at[i] or i in local:
+            if known.most_moved[i] or known.in_global[i] or i in local:
                 keys.append((0, -seen[i], i))
-            elif evidence.moved[i]:
-                keys.append((1, -float(evidence.amount[i]), i))
+            elif known.moved[i]:
+                keys.append((1, -float(known.amount[i]), i))
             else:
                 keys.append((2, -seen[i] if by_text else -rest[i], i))
         want += [i for _, _, i in sorted(keys)[:size]]
-    got = fill_by_rank(
+    got = select_to_budget(
         torch.tensor(ids),
-        evidence,
+        known,
         torch.tensor(local, dtype=torch.long),
         torch.tensor(text),
-        [sum(i // patches == camera for i in ids) for camera in range(len(budget))],
-        budget,
-        None if by_text else torch.tensor(rest, dtype=torch.float32),
+        kept_per_camera=[sum(i // patches == c for i in ids) for c in range(len(budget))],
+        budget=budget,
+        fill=None if by_text else torch.tensor(rest, dtype=torch.float32),
     )
     assert got.ids.tolist() == sorted(want)
     assert list(got.kept_per_camera) == [
@@ -80,6 +91,12 @@ def test_fill_by_rank(scene, by_text, random):
 def test_mask_of(ids):
     mask = mask_of(torch.tensor(sorted(ids), dtype=torch.long), 10)
     assert mask.tolist() == [i in ids for i in range(10)]
+
+
+def harvested(memory, scores, mode):
+    """A pass in ``mode`` that saw these scores."""
+    memory.store(scores)
+    memory.after_pass({HARVEST: scores}, len(scores), mode, 0)
 
 
 @given(
@@ -98,7 +115,7 @@ def test_mask_of(ids):
 def test_global_memory_unites_the_best_of_each_layer(case):
     layers, counts, joint = case
     memory = GlobalMemory()
-    memory.replace({n: torch.tensor(s) for n, s in enumerate(layers)}, 'coarse', 0)
+    harvested(memory, {n: torch.tensor(s) for n, s in enumerate(layers)}, 'coarse')
     want = set()
     for scores in layers:
         order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
@@ -113,10 +130,10 @@ def test_global_memory_unites_the_best_of_each_layer(case):
 def test_global_memory_is_empty_until_a_pass_is_complete():
     memory = GlobalMemory()
     assert memory.empty
-    memory.replace({3: torch.zeros(8)}, 'fine', 0)
+    harvested(memory, {3: torch.zeros(8)}, 'fine')
     memory.age = 4
     assert not memory.empty and memory.mode == 'fine'
-    memory.replace({3: torch.ones(8)}, 'dense', 0)
+    harvested(memory, {3: torch.ones(8)}, 'dense')
     assert memory.age == 0
     memory.forget()
     assert memory.empty

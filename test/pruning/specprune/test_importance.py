@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from vla_prune_ros.pruning.specprune.importance import (
     RunningMean,
     entropy_confidence,
-    rank_weights,
     num_kept_of_sequence,
+    rank_weights,
 )
 
 UNIT = st.floats(0, 1, width=32)

@@ -24,7 +24,7 @@ from vla_prune_ros.pruning.layout import Target
 from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.pruning.selection import best_per_camera
 
-DATA = Path(__file__).resolve().parents[1] / 'data'
+DATA = Path(__file__).resolve().parents[2] / 'data'
 L1 = Variant('l1', proprio=True, film=False)
 CAMERAS = LIBERO.cameras
 PERIOD_NS = 50_000_000

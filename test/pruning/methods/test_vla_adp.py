@@ -8,15 +8,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.pruning.base import Query
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.methods.vla_adp import MotionGate, VlaAdp, split_budget
+from vla_prune_ros.pruning.methods.vla_adp import MotionGate, split_budget
+from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.records import MotionHint
 
 LAYOUT = Layout(('scene', 'wrist'), 8, 1, 17, 4)
 TARGET = Target(LAYOUT.cameras, 8, 3)  # chunks of 8 steps of 0.05 s
 CHUNK_NS = 400_000_000
+
+
+def build(**options):
+    return build_pruner({'name': 'vla_adp', **options}, TARGET)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +100,7 @@ def test_three_pruned_queries_in_a_row_then_a_forced_full_one():
         (0.9, (0.4, 0.6), 2, (205, 256)),  # 20 of 276 go to the other one
     ],
 )
-def test_the_share_is_dealt_out_4_to_6(ratio, split, cameras, want):
+def test_the_budget_is_dealt_out_4_to_6(ratio, split, cameras, want):
     assert split_budget(ratio, split, cameras, 256) == want
 
 
@@ -131,13 +135,13 @@ def modes(pruner, queries):
 
 
 def test_the_first_three_queries_are_full():
-    pruner = VlaAdp.build(TARGET)
+    pruner = build()
     got = modes(pruner, [query(i, speed=0.1 * i) for i in range(8)])
     assert got == ['dense'] * 3 + ['coarse'] * 3 + ['dense', 'coarse']
 
 
 def test_slow_queries_are_full_and_say_so():
-    pruner = VlaAdp.build(TARGET)
+    pruner = build()
     modes(pruner, [query(i, speed=0.5) for i in range(3)])
     assert pruner.begin(query(3, speed=0.1)) == 'dense'
     assert pruner.report() == {
@@ -159,14 +163,14 @@ def test_slow_queries_are_full_and_say_so():
     ],
 )
 def test_displacement_is_speed_times_time(stamps, want):
-    pruner = VlaAdp.build(TARGET)
+    pruner = build()
     modes(pruner, [query(stamp_ns=s, speed=0.2) for s in stamps])
     assert pruner.report()['displacement_m'] == pytest.approx(want, abs=1e-9)
 
 
 @pytest.mark.parametrize('speed', [None, math.nan, math.inf, -0.1])
 def test_without_motion_nothing_is_guessed(speed):
-    pruner = VlaAdp.build(TARGET)
+    pruner = build()
     modes(pruner, [query(i) for i in range(4)])
     assert pruner.report()['reason'] == 'fast'
     assert pruner.begin(query(4, speed)) == 'dense'
@@ -188,7 +192,7 @@ def test_without_motion_nothing_is_guessed(speed):
     ],
 )
 def test_what_ends_an_episode(change, why):
-    pruner = VlaAdp.build(TARGET)
+    pruner = build()
     modes(pruner, [query(i) for i in range(4)])
     if change is None:
         pruner.reset()
@@ -200,7 +204,7 @@ def test_what_ends_an_episode(change, why):
 
 
 def test_a_pause_in_the_stream_does_not_count_as_travel():
-    pruner = VlaAdp.build(TARGET)
+    pruner = build()
     modes(pruner, [query(i, speed=0.3) for i in range(3)])
     pruner.begin(query(1000, speed=0.1))
     assert pruner.report()['reason'] == 'slow'
@@ -228,7 +232,7 @@ def logits(tiny_llama, layout, x):
 
 @pytest.mark.parametrize('seed', range(3))
 def test_the_best_of_each_camera_by_the_products_of_layer_0(tiny_llama, seed):
-    pruner = VlaAdp.build(TARGET)
+    pruner = build()
     assert pruner.budget == (3, 5)  # half of 16, 4:6
     modes(pruner, [query(i) for i in range(4)])
     x = tiny_llama.embeddings(LAYOUT, seed)
@@ -240,25 +244,8 @@ def test_the_best_of_each_camera_by_the_products_of_layer_0(tiny_llama, seed):
 
 
 def test_ties_go_to_the_lower_id_and_full_queries_keep_all(walk_sites):
-    pruner = VlaAdp.build(TARGET, budget=(2, 3))
+    pruner = build(budget=(2, 3))
     flat = {-1: torch.zeros(LAYOUT.length, LAYOUT.visual)}
     assert walk_sites(pruner, LAYOUT, flat).tolist() == list(range(16))
     modes(pruner, [query(i) for i in range(4)])
     assert walk_sites(pruner, LAYOUT, flat).tolist() == [0, 1, 8, 9, 10]
-
-
-@pytest.mark.parametrize(
-    'knobs',
-    [
-        {'keep_ratio': 0},
-        {'keep_ratio': 1.2},
-        {'split': ()},
-        {'split': (0.4, -1)},
-        {'window': 1},
-        {'max_pruned': 0},
-        {'budget': 9},
-    ],
-)
-def test_knobs_that_are_not_possible(knobs):
-    with pytest.raises(ProfileError, match='vla_adp'):
-        VlaAdp.build(TARGET, **knobs)

@@ -5,9 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.methods.fastv import ROWS, FastV
+from vla_prune_ros.pruning.methods.fastv import ROWS
+from vla_prune_ros.pruning.registry import build_pruner
+
+
+def build(target, budget, **options):
+    return build_pruner({'name': 'fastv', 'budget': budget, **options}, target)
 
 
 @st.composite
@@ -54,7 +58,7 @@ def best(scores, ids, count):
 def test_the_most_looked_at_tokens_stay(walk_sites, rows, joint, case):
     layout, budget, seen = case
     target = Target(layout.cameras, layout.patches, 3)
-    pruner = FastV.build(target, budget, rows=rows, joint=joint)
+    pruner = build(target, budget, rows=rows, joint=joint)
     got = walk_sites(pruner, layout, {1: seen}).tolist()
     table = seen.int().tolist()
     scores = [
@@ -76,7 +80,7 @@ def test_the_paper_s_score_leaves_out_the_token_itself(walk_sites):
     layout = Layout(('a',), 3, 0, 12, 1)
     seen = torch.zeros(layout.length, 3)
     seen[2, 1], seen[1, 2] = 1.0, 0.1
-    pruner = FastV.build(Target(('a',), 3, 3), 1)
+    pruner = build(Target(('a',), 3, 3), 1)
     assert walk_sites(pruner, layout, {1: seen}).tolist() == [2]
 
 
@@ -85,7 +89,7 @@ def test_k_layers_see_everything_and_the_last_of_them_decides(tiny_llama, layer,
     """Scores from the maps of ``transformers``' eager layers, mean over heads and rows."""
     layout = Layout(('a', 'b'), 8, 1, 20, 4)
     x = tiny_llama.embeddings(layout, 5)
-    pruner = FastV.build(Target(layout.cameras, 8, 3), (3, 5), layer=layer)
+    pruner = build(Target(layout.cameras, 8, 3), (3, 5), layer=layer)
     _, walk, _ = tiny_llama.run(layout, x, pruner)
     model = tiny_llama.reference
     rotary = model.rotary_emb(x, torch.arange(layout.length)[None])
@@ -104,16 +108,6 @@ def test_k_layers_see_everything_and_the_last_of_them_decides(tiny_llama, layer,
     assert walk.kept_by_site[f'after_L{site}'].tolist() == sorted(want)
 
 
-@pytest.mark.parametrize(
-    'knobs',
-    [{'layer': 0}, {'layer': 1.5}, {'rows': 'first'}, {'joint': 1}, {'budget': 0}, {'budget': 17}],
-)
-def test_knobs_that_are_not_possible(knobs):
-    with pytest.raises(ProfileError, match='fastv'):
-        FastV.build(Target(('a',), 16, 3), **knobs)
-
-
-def test_it_says_whose_attention_decided():
-    pruner = FastV.build(Target(), rows='last')
-    assert pruner.report() == {'reason': 'budget', 'rows': 'last'}
+def test_half_of_each_camera_without_a_budget():
+    pruner = build(Target(), None, rows='last')
     assert (pruner.budget, pruner.begin(None)) == ((128, 128), 'coarse')

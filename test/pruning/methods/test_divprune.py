@@ -7,9 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.methods.divprune import DivPrune
+from vla_prune_ros.pruning.registry import build_pruner
+
+
+def build(layout, budget, **options):
+    target = Target(layout.cameras, layout.patches, 3)
+    return build_pruner({'name': 'divprune', 'budget': budget, **options}, target)
 
 
 def distance(a, b):
@@ -68,7 +72,7 @@ def twin(layout, budget, tokens, joint):
 @given(cases())
 def test_ties_and_all(walk_sites, joint, case):
     layout, budget, tokens = case
-    pruner = DivPrune.build(Target(layout.cameras, layout.patches, 3), budget, joint=joint)
+    pruner = build(layout, budget, joint=joint)
     got = walk_sites(pruner, layout, {}, hidden_of(layout, tokens))
     assert got.tolist() == twin(layout, budget, tokens, joint)
 
@@ -78,7 +82,7 @@ def test_ties_and_all(walk_sites, joint, case):
 def test_random_directions(walk_sites, joint, seed):
     layout, budget = Layout(('a', 'b'), 12, 0, 12, 2), (3, 7)
     tokens = torch.randn(24, 3, generator=torch.Generator().manual_seed(seed)).tolist()
-    pruner = DivPrune.build(Target(layout.cameras, 12, 3), budget, joint=joint)
+    pruner = build(layout, budget, joint=joint)
     got = walk_sites(pruner, layout, {}, hidden_of(layout, tokens))
     assert got.tolist() == twin(layout, budget, tokens, joint)
 
@@ -86,21 +90,6 @@ def test_random_directions(walk_sites, joint, seed):
 def test_it_acts_before_layer_0_on_what_the_language_model_is_given(tiny_llama):
     layout = Layout(('a', 'b'), 8, 1, 12, 2)
     x = tiny_llama.embeddings(layout, 3)
-    _, walk, _ = tiny_llama.run(layout, x, DivPrune.build(Target(layout.cameras, 8, 3), 3))
+    _, walk, _ = tiny_llama.run(layout, x, build(layout, 3))
     assert list(walk.kept_by_site) == ['before_L0']
     assert walk.ids.tolist() == twin(layout, (3, 3), x[0, 1:17].tolist(), joint=False)
-
-
-@pytest.mark.parametrize('knobs', [{'joint': 'yes'}, {'budget': 17}, {'budget': (1, 2)}])
-def test_knobs_that_are_not_possible(knobs):
-    with pytest.raises(ProfileError, match='divprune'):
-        DivPrune.build(Target(('a',), 16, 3), **knobs)
-
-
-def test_half_of_each_camera_without_a_budget():
-    pruner = DivPrune.build(Target())
-    assert (pruner.budget, pruner.begin(None), pruner.report()) == (
-        (128, 128),
-        'coarse',
-        {'reason': 'budget'},
-    )
