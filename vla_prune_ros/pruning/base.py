@@ -148,7 +148,6 @@ class Pruner(Stateful, ABC):
     One that can be built by name takes ``(options, target)``, a record of ``options_type`` whose
     fields are made by :func:`vla_prune_ros.config.option`, and the :class:`~.layout.Target`.
     """
-    """
 
     name: str
     sites: tuple[PruningSite, ...]
