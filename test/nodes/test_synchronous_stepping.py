@@ -4,7 +4,6 @@ Expected actions are the chunk's own rows by the units of OSC_POSE (0.05 m and 0
 and unit); everything else is equality between runs that differ in nothing but timing.
 """
 
-import threading
 import time
 
 import numpy as np
@@ -125,13 +124,10 @@ class SlowPolicy:
 
 
 class Loop:
-    """The simulator in a thread of its own, the other nodes spun by theirs, and a client."""
+    """The simulator and other nodes, each spun by a thread of its own, and a client."""
 
     def __init__(self, spinning, make_scene=FakeScene, **parameters):
         self.spin = spinning
-        self._ready = threading.Event()
-        self._context = rclpy.Context()  # its main loop runs until the context ends
-        rclpy.init(context=self._context)
         self.scene = None
         values = {'stepping': 'synchronous', 'real_time_factor': 0.0, **parameters}
 
@@ -139,16 +135,8 @@ class Loop:
             self.scene = Recorded(make_scene(parameters))
             return self.scene
 
-        def run():
-            overrides = [Parameter(k, value=v) for k, v in values.items()]
-            simulator = SimulatorNode(make, parameter_overrides=overrides, context=self._context)
-            self._ready.set()
-            simulator.run()
-            simulator.close()
-
-        self._thread = threading.Thread(target=run, name='simulator', daemon=True)
-        self._thread.start()
-        assert self._ready.wait(WAIT_S)
+        overrides = [Parameter(k, value=v) for k, v in values.items()]
+        spinning(lambda: SimulatorNode(make, parameter_overrides=overrides))
         self.client = Client('client')
         self.episode, self.chunks, self.queries, self.waits = {}, [], [], []
         self.start_ns = 0
@@ -247,8 +235,6 @@ class Loop:
 
     def close(self):
         self.client.destroy_node()
-        self._context.try_shutdown()
-        self._thread.join(WAIT_S)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import rclpy
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -31,9 +33,9 @@ def run_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
 
     SIGINT and SIGTERM end it with 0 and without a traceback, also while it loads a model; the
     context is still valid when the node is destroyed, so that it can send a last command. A
-    :class:`VlaPruneError` at construction ends it with 1 and one line.
+    :class:`VlaPruneError` ends it with 1 and one line.
 
-    :param make: the node needs a timer of its own: the loop looks up between callbacks.
+    :param make: the node needs a timer of its own: the loop checks for signals between callbacks.
     """
     asked = _listen_for_the_end()
     node = None
@@ -57,6 +59,8 @@ def run_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
             signal.signal(number, signal.SIG_IGN)
         if node is not None:
             node.destroy_node()
+        else:  # half-made renderers would complain while they are freed
+            sys.unraisablehook = lambda _: None
         rclpy.try_shutdown()
     return 0
 
@@ -104,6 +108,36 @@ def ros_context(watch: Callable[[], None]) -> Iterator[Callable[[], None]]:
     finally:
         signal.signal(signal.SIGINT, before)
         rclpy.try_shutdown()
+
+
+def steady_clock() -> Clock:
+    """For timers that a paused ``/clock`` must not stop, such as a watchdog's."""
+    return Clock(clock_type=ClockType.STEADY_TIME)
+
+
+class Turns:
+    """Calls ``turn`` from the node's executor, again after as many wall seconds as it returned."""
+
+    def __init__(self, node: Node, turn: Callable[[], float]) -> None:
+        self._turn = turn
+        self._timer = node.create_timer(0.0, self.take, clock=steady_clock())
+
+    def take(self) -> None:
+        """A turn now, for who does not want to wait for the next one."""
+        wait_s = self._turn()
+        self._timer.timer_period_ns = round(1e9 * wait_s)
+        self._timer.reset()
+
+
+def on_clock_jump(node: Node, forget: Callable[[], None]) -> Any:
+    """Call ``forget`` where ROS time goes back at all, or on by a second at once.
+
+    The node has to keep what is returned.
+    """
+    return node.get_clock().create_jump_callback(
+        JumpThreshold(min_forward=Duration(seconds=1), min_backward=Duration(nanoseconds=-1)),
+        post_callback=lambda jump: forget(),
+    )
 
 
 def require_simulated_time(node: Node, stepping: str) -> bool:

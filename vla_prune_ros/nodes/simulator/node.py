@@ -1,23 +1,17 @@
 """The simulator as a ROS 2 node: cameras, pose, joints and ``/clock`` out, twist and gripper in.
 
-The main thread owns the scene (an OpenGL context cannot change threads) and publishes; callbacks
-run in an executor thread and only store what came.
+The executor's thread does all of it, between callbacks: an OpenGL context cannot change threads.
 """
 
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import rclpy
 from geometry_msgs.msg import TwistStamped
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
@@ -25,21 +19,31 @@ from trajectory_msgs.msg import JointTrajectory
 
 from ...errors import InputRefused, VlaPruneError
 from ...runtime.messages import read_gripper, read_twist, to_ns
+from ...runtime.schedule import SYNCHRONOUS
 from ...sim.scene import Scene
-from ...sim.session import Session
-from .. import qos
+from ...sim.session import GAP_NS, START_NS, Lockstep, Pacer, Session
+from ..interface import Service, Topic
 from ..params import declare
-from .loop import SimulatorLoop
+from ..process import Turns, run_node
+from ..qos import command
+from .outputs import SimulatorOutputs
 from .params import SimulatorParams, open_scene
 
+# Volatile on purpose: what was commanded before this node came up must not move the arm.
+TWIST = Topic('~/twist', TwistStamped, command(), 'Velocity along world axes, m/s and rad/s.')
+GRIPPER = Topic('~/gripper', JointTrajectory, command(), 'Joint `gripper`, 0 closed ... 1 open.')
+RESET = Service('~/reset', Trigger, 'Start the next episode; answers its number, seed and task.')
+PAUSE = Service('~/pause', SetBool, 'Stop and go on; `/clock` stands still meanwhile.')
+
 _WARN_EVERY_S = 5.0
+_REPEAT_EVERY_S = 0.25  # below the age at which the policy calls an input stale
+_IDLE_S = 0.05
 
 
 class SimulatorNode(Node):
-    """Publishes a scene and obeys commands; :meth:`run` is the main loop.
+    """Publishes a scene and obeys commands: one session on the clock, from scene to scene.
 
-    :param make_scene: called in this thread with the parameters in force; again when another
-        simulator or other tasks are asked for.
+    :param make_scene: opens what the parameters name.
     :raises VlaPruneError: a parameter is out of range, or the default scene cannot start. Where
         another simulator or task is named and cannot start, the node says so and waits for a
         name that can.
@@ -49,61 +53,170 @@ class SimulatorNode(Node):
         self, make_scene: Callable[[SimulatorParams], Scene] = open_scene, **kwargs: Any
     ) -> None:
         super().__init__('simulator', **kwargs)
-        self.parameters = declare(self, SimulatorParams)
-        self._loop = SimulatorLoop(self, self.parameters, make_scene)
+        self._params, self._make_scene = declare(self, SimulatorParams), make_scene
+        synchronous = self._params.stepping == SYNCHRONOUS
+        self._lockstep = Lockstep() if synchronous else None
+        self._session: Session | None = None
+        self._paused = False
+        self._outputs = SimulatorOutputs(self, synchronous)
+        self._published_at = self._repeated_at = 0.0
+        self._said_missing = False
         self._warned_at: dict[str, float] = {}
-        self._open()
-        self._listen()
+        TWIST.subscription(self, self._on_twist)
+        GRIPPER.subscription(self, self._on_gripper)
+        RESET.serve(self, self._on_reset)
+        PAUSE.serve(self, self._on_pause)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._open_first()
+        self._turns = Turns(self, self._turn)
 
-    def _open(self) -> None:
+    def destroy_node(self) -> None:
+        """Free the scene, in the thread that made it."""
+        if self._session is not None:
+            self._session.scene.close()
+        super().destroy_node()
+
+    def _open_first(self) -> None:
         try:
-            self._loop.open(self.parameters)
+            self._open(self._params)
         except VlaPruneError as error:
-            chosen = (self.parameters.simulator, self.parameters.tasks)
-            if chosen == (SimulatorParams.simulator, ()):
+            if (self._params.simulator, self._params.tasks) == (SimulatorParams.simulator, ()):
                 raise
             self.get_logger().error(
                 f'no scene: {error}; then set the parameters simulator and tasks of this node'
             )
 
-    def _listen(self) -> None:
-        # Volatile on purpose: what was commanded before this node came up must not move the arm.
-        for kind, topic, callback in (
-            (TwistStamped, '~/twist', self._on_twist),
-            (JointTrajectory, '~/gripper', self._on_gripper),
-        ):
-            self.create_subscription(
-                kind, topic, callback, qos.command(), qos_overriding_options=qos.overridable()
+    def _open(self, params: SimulatorParams) -> None:
+        """Replace the scene; the one before lives on where this one cannot start.
+
+        :raises VlaPruneError: it cannot.
+        """
+        scene, before = self._make_scene(params), self._session
+        start_ns = START_NS if before is None else before.now_ns + GAP_NS
+        seed = self.get_parameter('seed').value
+        self._session = Session(scene, seed, params.command_timeout_s, start_ns)
+        if before is not None:
+            before.scene.close()
+        self._params = params
+        self._pacer = Pacer(self._session.period_ns / 1e9, params.real_time_factor)
+        self._outputs.advertise_images(scene.cameras)
+        log = self.get_logger()
+        log.info(f'{scene.description}; episode 0: {scene.instruction}')
+        if scene.generated_assets:
+            log.warning(
+                'the scene is made of generated shapes in place of files that are missing: its '
+                "results are not that simulator's"
             )
-        self.create_service(Trigger, '~/reset', self._on_reset)
-        self.create_service(SetBool, '~/pause', self._on_pause)
-        self.add_on_set_parameters_callback(self._on_parameters)
+        self._begin(self._session)
+
+    def _begin(self, session: Session) -> None:
+        """Publish the first observation of an episode."""
+        self._outputs.instruct(session.scene.instruction)
+        self._publish(session)
+        self._pacer.restart()
+
+    def _turn(self) -> float:
+        """Make a step where it is time for one; wall seconds until the next turn."""
+        if self._session is None:
+            return _IDLE_S
+        if self._paused:
+            self._pacer.restart()
+            return _IDLE_S
+        wait_s = self._pacer.wait_s()
+        if wait_s > 0.0:
+            return wait_s
+        if self._lockstep is not None and self._lockstep.missing:
+            self._stand_still(self._session)
+            return _IDLE_S
+        self._session.advance()
+        self._pacer.stepped()
+        self._publish(self._session)
+        return self._pacer.wait_s()
+
+    def _publish(self, session: Session) -> None:
+        if self._lockstep is not None:
+            self._lockstep.expect(session.now_ns)
+        # Where time waits for the policy it may ask for the image of any instant.
+        due = self._lockstep is not None or session.due(self._params.image_hz)
+        render = session.scene.images if due else None
+        self._outputs.observe(session.now_ns, session.state, render)
+        self._report(session)
+        self._published_at = self._repeated_at = time.monotonic()
+        self._said_missing = False
+        if self._lockstep is None:
+            self._warn_if_slow(session)
+
+    def _report(self, session: Session, waits_for: str = '') -> None:
+        values = {
+            **session.report(),
+            'simulator': self._params.simulator,
+            'stepping': self._params.stepping,
+            'real_time_factor': self._pacer.measured(),
+        }
+        success = session.scene.success()
+        self._outputs.report(session.now_ns, values, success, waits_for)
+
+    def _stand_still(self, session: Session) -> None:
+        """Repeat what was published, and log once what is missing."""
+        now = time.monotonic()
+        if now - self._repeated_at < _REPEAT_EVERY_S:
+            return
+        self._repeated_at = now
+        late = now - self._published_at > self._params.step_timeout_s
+        missing = self._missing(session) if late else ''
+        if missing and not self._said_missing:
+            self._said_missing = True
+            self.get_logger().warning(missing)
+        self._outputs.repeat()
+        self._report(session, missing)
+
+    def _missing(self, session: Session) -> str:
+        parts = self._lockstep.missing
+        topics = [self.resolve_topic_name(f'~/{part}') for part in parts]
+        publishers = [f'{self.count_publishers(t)} publishers of {t}' for t in topics]
+        return (
+            f'no {" and ".join(parts)} stamped {1e-9 * session.now_ns:.3f} s came within '
+            f'{self._params.step_timeout_s:g} s ({", ".join(publishers)}); simulated time '
+            'stands still; check that vla_policy runs and that chunk_executor is armed, both with '
+            'stepping synchronous'
+        )
+
+    def _warn_if_slow(self, session: Session) -> None:
+        asked, measured = self._params.real_time_factor, self._pacer.measured()
+        if session.step >= 40 and measured < 0.9 * asked:
+            self.get_logger().warning(
+                f'simulation runs at {measured:.2f} of real time, {asked:.2f} is asked; lower '
+                'image_hz, image_size or real_time_factor',
+                throttle_duration_sec=30.0,
+            )
 
     def _on_twist(self, message: TwistStamped) -> None:
-        with self._taker('twist', to_ns(message.header.stamp)) as session:
+        with self._session_for('twist', to_ns(message.header.stamp)) as session:
             if session is not None:
                 twist = read_twist(message)
                 session.commands.set_twist(twist[:3], twist[3:], session.now_ns)
 
     def _on_gripper(self, message: JointTrajectory) -> None:
-        with self._taker('gripper', to_ns(message.header.stamp)) as session:
+        with self._session_for('gripper', to_ns(message.header.stamp)) as session:
             if session is not None:
                 session.commands.set_gripper(read_gripper(message, 'gripper'))
 
     @contextmanager
-    def _taker(self, part: str, stamp_ns: int) -> Iterator[Session | None]:
+    def _session_for(self, part: str, stamp_ns: int) -> Iterator[Session | None]:
         """The session that takes this command; None where there is none, or it is not for now."""
-        session, lockstep = self._loop.session, self._loop.lockstep
-        if session is None or (lockstep and not lockstep.wants(part, stamp_ns)):
+        lockstep = self._lockstep
+        if self._session is None or (lockstep and not lockstep.wants(part, stamp_ns)):
             yield None
             return
         try:
-            yield session
+            yield self._session
         except InputRefused as error:
             self._refuse(part, error)
             return
         if lockstep:
             lockstep.got(part, stamp_ns)
+            if not lockstep.missing:
+                self._turns.take()
 
     def _refuse(self, part: str, error: InputRefused) -> None:
         # rclpy throttles by calling line: were it left to it, one topic would mute the other.
@@ -114,85 +227,43 @@ class SimulatorNode(Node):
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         values = {parameter.name: parameter.value for parameter in parameters}
-        if 'seed' in values and self._loop.session is not None:
-            self._loop.session.restart_seeds(values['seed'])
+        if 'seed' in values and self._session is not None:
+            self._session.restart_seeds(values['seed'])
         named = {name: values[name] for name in ('simulator', 'tasks') if name in values}
         if not named:
             return SetParametersResult(successful=True)
         if 'tasks' in named:
             named['tasks'] = tuple(task for task in named['tasks'] if task)
-        wanted = replace(self._loop.parameters, **named)
-        request = self._loop.ask(lambda: self._loop.reopen(wanted))
-        return SetParametersResult(successful=not request.failed, reason=request.failed)
+        try:
+            self._open(replace(self._params, **named))
+        except VlaPruneError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        request = self._loop.ask(self._loop.next_episode)
-        response.success = request.done.is_set() and not request.failed
-        response.message = request.failed or request.reply
+        session = self._session
+        if session is None:
+            response.message = 'there is no scene; set the parameters simulator and tasks'
+            return response
+        # In synchronous stepping time jumps ahead, so that policy and executor forget the episode
+        # before of their own accord: nothing is left to the moment at which somebody tells them.
+        session.next_episode(GAP_NS if self._lockstep else 0)
+        self._begin(session)
+        task = session.scene.instruction
+        response.success = True
+        response.message = f'episode {session.episode} seed {session.seed} {task}'
+        self.get_logger().info(response.message)
         return response
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._loop.paused = request.data
+        self._paused = request.data
         response.success, response.message = True, 'paused' if request.data else 'running'
         return response
 
-    def run(self) -> None:
-        """Step and publish until the context shuts down; a second thread serves callbacks."""
-        executor = SingleThreadedExecutor(context=self.context)
-        executor.add_node(self)
-        listener = threading.Thread(target=_spin, args=(executor,), name='callbacks', daemon=True)
-        listener.start()
-        try:
-            if self._loop.session is not None:
-                self._loop.begin()
-            while self.context.ok():
-                self._loop.once()
-        except Exception:
-            if self.context.ok():  # else it ended under a publisher
-                raise
-        finally:
-            executor.shutdown(timeout_sec=0.5)
-            listener.join(timeout=0.5)
-
-    def close(self) -> None:
-        """Free the scene and the node, in the thread that made them."""
-        self._loop.close()
-        self.destroy_node()
-
-
-def _spin(executor: SingleThreadedExecutor) -> None:
-    try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except Exception:
-        if rclpy.ok():  # else the signal ended the context between two looks at it
-            raise
-
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; 0 after either, 1 where it cannot start."""
-    node = None
-    try:
-        rclpy.init(args=args)
-        node = SimulatorNode()
-        node.run()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        if node is None:  # half-made renderers would complain of it while they are freed
-            sys.unraisablehook = lambda _: None
-    except VlaPruneError as error:
-        get_logger('simulator').fatal(str(error))
-        return 1
-    except Exception:
-        if rclpy.ok():  # else SIGTERM ended the context under a publisher
-            raise
-    finally:
-        # A second Ctrl-C must not interrupt freeing the renderer.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if node is not None:
-            node.close()
-        rclpy.try_shutdown()
-    return 0
+    """Run the node as a process until SIGINT or SIGTERM; 1 where it cannot start."""
+    return run_node(SimulatorNode, args)
 
 
 if __name__ == '__main__':
