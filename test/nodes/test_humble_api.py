@@ -17,7 +17,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = sorted((ROOT / 'vla_prune_ros' / 'nodes').glob('*.py'))
+SOURCES = sorted((ROOT / 'vla_prune_ros' / 'nodes').rglob('*.py'))
 
 # Module -> names that can be imported from it in Humble; only what is used or likely to be.
 MODULES = {
@@ -95,7 +95,7 @@ MEMBERS = {
     *('add_node', 'remove_node', 'spin', 'spin_once', 'shutdown'),  # executors
     *('create_jump_callback', 'now', 'nanoseconds', 'to_msg'),  # clocks and times
     *('ok', 'try_shutdown', 'cancel', 'reset', 'destroy', 'is_canceled'),  # contexts, timers
-    'clock',  # timers
+    *('clock', 'timer_period_ns'),  # timers
     *('debug', 'info', 'warning', 'error', 'fatal'),  # loggers
     *('to_parameter_msg', 'value', 'type_', 'Type', 'name'),  # parameters
     'with_default_policies',

@@ -13,6 +13,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
 import bag_writer as writer
+from rclpy.executors import ExternalShutdownException
 from rclpy.parameter import Parameter
 
 from vla_prune_ros import load_policy
@@ -81,9 +82,11 @@ def test_same_bag_same_chunks(rig, ros, bag, micro, pruning):
             Parameter('wait_for_subscribers_s', value=30.0),
         ]
     )
+    one.robot.client.executor.add_node(player)
     try:
+        with pytest.raises(ExternalShutdownException):  # the end of the bag
+            one.robot.client.spin_for(60.0)
         one.robot.until(lambda: len(one.robot.chunks) == len(offline), 'as many chunks')
-        one.robot.until(player.loop.over.is_set, 'end of the bag')
         one.robot.until(lambda: len(one.robot.inferences) == len(offline), 'as many records')
     finally:
         player.destroy_node()

@@ -11,8 +11,6 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.service import Service as RosService
-from rclpy.subscription import Subscription
 
 _KINDS = ('HISTORY', 'DEPTH', 'RELIABILITY', 'DURABILITY')
 
@@ -37,11 +35,13 @@ class Topic:
 
     def publisher(self, node: Node, qos: QoSProfile | None = None, **names: str) -> Publisher:
         """:param qos: instead of its own."""
-        return node.create_publisher(*self._endpoint(names), **self._quality(qos))
+        return node.create_publisher(self.kind, self.named(**names), **self._quality(qos))
 
     def lifecycle_publisher(self, node: Any, **names: str) -> Publisher:
         """Of a lifecycle node: nothing leaves while that is not active."""
-        return node.create_lifecycle_publisher(*self._endpoint(names), **self._quality(None))
+        return node.create_lifecycle_publisher(
+            self.kind, self.named(**names), **self._quality(None)
+        )
 
     def subscription(
         self,
@@ -49,16 +49,17 @@ class Topic:
         callback: Callable[[Any], None],
         qos: QoSProfile | None = None,
         **names: str,
-    ) -> Subscription:
+    ) -> Any:
         """:param qos: instead of its own."""
         quality = self._quality(qos)
-        return node.create_subscription(*self._endpoint(names), callback=callback, **quality)
+        return node.create_subscription(self.kind, self.named(**names), callback, **quality)
 
-    def _endpoint(self, names: dict[str, str]) -> tuple[type, str]:
+    def named(self, **names: str) -> str:
+        """The name with what stands for each ``<name>`` in it."""
         topic = self.name
         for name, value in names.items():
             topic = topic.replace(f'<{name}>', value)
-        return self.kind, topic
+        return topic
 
     def _quality(self, qos: QoSProfile | None) -> dict[str, Any]:
         return {'qos_profile': qos or self.qos, 'qos_overriding_options': overridable()}
@@ -72,6 +73,6 @@ class Service:
     kind: type
     doc: str
 
-    def serve(self, node: Node, callback: Callable[[Any, Any], Any]) -> RosService:
+    def serve(self, node: Node, callback: Callable[[Any, Any], Any]) -> Any:
         """:param callback: takes request and response, returns the response."""
         return node.create_service(self.kind, self.name, callback)
