@@ -28,7 +28,7 @@ from ...config import option
 from ...errors import DataError, InputRefused, ProfileError
 from ...profiles import load_profile
 from ..interface import Topic
-from ..messages import to_stamp
+from ..messages import build
 from ..params import declare
 from ..process import Turns, run_node
 from ..qos import command, latched, sensor_data
@@ -171,7 +171,7 @@ class PlayerOutputs:
         if self._clock is None or now_ns <= 0 or 0 <= now_ns - self._clock_ns < _CLOCK_STEP_NS:
             return
         self._clock_ns = now_ns
-        self._clock.publish(Clock(clock=to_stamp(now_ns)))
+        self._clock.publish(Clock(clock=build.time(now_ns)))
 
     def send(self, topic: str, cdr: bytes) -> None:
         """Publish a message of a topic of the bag."""
