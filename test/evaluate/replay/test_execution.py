@@ -152,16 +152,6 @@ def both(value):
     return pytest.approx({'p50': value, 'p95': value}, abs=1e-9)
 
 
-def test_a_constant_velocity_changes_nowhere():
-    found = borders([straight(np.full((5, K), 0.2))])
-    assert found == {
-        'borders': 4,
-        'jump_mm': both(0.0),
-        'inside_mm': both(0.0),
-        'jerk_m_s3': both(0.0),
-    }
-
-
 def test_a_constant_acceleration_is_the_same_change_everywhere():
     """0.4 m/s2 over steps of 50 ms: each is 0.4 * 0.05 * 0.05 m = 1 mm longer. No jerk."""
     time_s = DT_S * (4 * np.arange(5)[:, None] + np.arange(K))

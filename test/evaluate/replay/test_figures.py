@@ -97,12 +97,6 @@ def test_cost_shows_latency_tokens_and_refusals():
     assert legend(figure) == ['dense', 'specprune', 'refused query']
 
 
-def test_a_bag_of_refusals_still_shows_them():
-    refused = series('dense', latency_ms=[None] * 4, visual_tokens=[None] * 4, refusal=['x'] * 4)
-    figure = cost_figure(bag(series={'dense': refused}), pens(METHODS))
-    assert crosses(figure.axes[0]) == [0.5, 1, 1.5, 2]
-
-
 def test_outliers_do_not_flatten_the_rest():
     count = 50
     slow = long_series('dense', count)
@@ -147,12 +141,6 @@ def test_modes_stand_below_the_speed():
     }
     assert crosses(pruned) == [1.5]
     assert legend(figure) == ['dense', 'fine', 'coarse', 'refused query']
-
-
-def test_an_unknown_speed_is_said():
-    still = {m: series(m, speed_m_s=[None] * 4) for m in METHODS}
-    speed = modes_figure(bag(series=still), pens(METHODS)).axes[0]
-    assert [text.get_text() for text in speed.texts] == ['speed unknown']
 
 
 def test_axes_show_error_bias_and_sign():

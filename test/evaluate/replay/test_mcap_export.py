@@ -142,12 +142,6 @@ def test_a_path_begins_where_the_arm_was(tmp_path):
     assert len(found['/replay/recorded/chunk_path']) == 2
 
 
-def test_without_a_measured_position_there_is_no_path(tmp_path):
-    taken = recording(2, positions=False)
-    write_predictions(tmp_path / 'p', taken, {'dense': [query(0)]}, DT)
-    assert not [topic for topic in read(tmp_path / 'p') if topic.endswith('chunk_path')]
-
-
 def test_a_refused_query_has_a_record_and_nothing_else(tmp_path):
     answers = {'dense': [query(0), refused(1), query(2)]}
     write_predictions(tmp_path / 'p', recording(3, source=''), answers, DT)
@@ -179,14 +173,6 @@ def test_recorded_actions_are_given_up_to_the_first_that_is_unknown(tmp_path):
     assert [len(m.points) for m in chunks] == [K, 5]
     assert len(found['/replay/recorded/first_step']) == 2
     np.testing.assert_array_equal(chunks[1].points[4].positions, taken.actions[1, 4])
-
-
-def test_methods_may_have_other_queries_missing(tmp_path):
-    answers = {'a': [query(1)], 'b': [query(2), query(0)]}
-    write_predictions(tmp_path / 'p', recording(3, source=''), answers, DT)
-    found = read(tmp_path / 'p')
-    times = {m: [r for r, _ in found[f'/replay/{m}/inference']] for m in 'ab'}
-    assert times == {'a': [T0 + 208 * MS], 'b': [T0 + 8 * MS, T0 + 408 * MS]}
 
 
 def test_names_are_those_that_ros_takes():

@@ -42,7 +42,7 @@ def no_figures(monkeypatch):
 def cells(tables, title):
     """Method -> cells of the table of that title."""
     (table,) = (table for table in tables if table.title == title)
-    return {row.method: list(row.cells) for row in table.rows}
+    return {method: list(cells) for method, cells in table.rows.items()}
 
 
 # --- rows -------------------------------------------------------------------------------------
@@ -75,8 +75,8 @@ def test_every_row_has_a_cell_per_column_and_every_column_a_meaning(no_figures):
     explained = {group.name for group in report.meanings if group.meaning}
     for table in report.tables:
         assert {group.name for group in table.groups} <= explained
-        for line in table.rows:
-            assert len(line.cells) == sum(len(group.names) for group in table.groups)
+        for line in table.rows.values():
+            assert len(line) == sum(len(group.names) for group in table.groups)
 
 
 def test_methods_are_set_against_dense(no_figures):

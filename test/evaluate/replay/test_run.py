@@ -226,24 +226,6 @@ def test_an_interrupted_run_goes_on(options, plain, tmp_path, asked, monkeypatch
     assert stored(options(tmp_path), '.memory') == []
 
 
-def test_it_may_be_interrupted_time_and_again(options, plain, tmp_path, asked, monkeypatch):
-    given = options(tmp_path)
-    for after in (3, 4, 5, 6):
-        interrupt(given, asked, monkeypatch, after)
-    assert same(run_replay(given, Watch()), plain)
-    assert len(asked.queries) == 26 - (3 + 4 + 5 + 6)
-
-
-def test_a_torn_line_is_answered_again(options, plain, tmp_path, asked, monkeypatch):
-    given = options(tmp_path)
-    interrupt(given, asked, monkeypatch, 7)  # 4 of dense, 3 of specprune
-    (memory,) = stored(given, '.memory')
-    answers = memory.with_suffix('.jsonl')
-    answers.write_bytes(answers.read_bytes() + b'{"number": 3, "epoch": 0, "stam')
-    assert same(run_replay(given, Watch()), plain)
-    assert counts(asked.queries) == (9, 10)
-
-
 def test_answers_that_the_memory_is_ahead_of_are_given_anew(
     options, plain, tmp_path, asked, monkeypatch
 ):

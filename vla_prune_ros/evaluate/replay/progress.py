@@ -6,13 +6,12 @@ from types import TracebackType
 
 from rich.console import Console
 
-from ...runtime.progress import Progress, Stage
+from ...runtime.progress import Progress
 from .columns import plural
 from .records import Recording
 from .store import Answers, ReplayJob, ReplayStore
 
 _EVERY_S = 1.0
-_FEW = 12  # bars that any terminal has room for
 
 
 class ReplayProgress:
@@ -24,10 +23,9 @@ class ReplayProgress:
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(console)
-        self._running: dict[tuple[str, str], tuple[Stage, int, Answers]] = {}
-        self._reading: Stage | None = None
-        self._all: Stage | None = None
-        self._done, self._few, self._guess = 0, True, ''
+        self._running: dict[str, tuple[int, Answers]] = {}
+        self._scanned, self._done, self._guess = 0, 0, ''
+        self._began = False
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -48,11 +46,12 @@ class ReplayProgress:
         self._progress.__exit__(kind, error, trace)
 
     def reading(self, bags: int) -> None:
-        self._reading = self._progress.add(f'reading {plural(bags, "bag")}', bags)
+        self._progress.stage(f'reading {plural(bags, "bag")}', bags)
 
     def scanned(self, name: str, recording: Recording | None, problem: str) -> None:
         """What a bag holds, and which topics were guessed where the last bag had others."""
-        self._reading.update(self._reading.done + 1)
+        self._scanned += 1
+        self._progress.at(self._scanned)
         if recording is None:
             self._progress.say(f'{name}: {problem}')
             return
@@ -64,26 +63,15 @@ class ReplayProgress:
             self._progress.say(f'  topics, guessed by type and name: {named}')
 
     def begin(self, jobs: Sequence[tuple[ReplayJob, int]]) -> None:
-        """A bar for each; where there are many, for those that run; and one for all."""
-        self._reading.end()
-        self._reading.show(False)
-        self._few = len(jobs) <= _FEW
         with self._lock:
             for job, queries in jobs:
-                name = f'{job.folder.name} {job.method.name}'
-                stage = self._progress.add(name, queries, logged=False)
-                stage.show(self._few)
-                answers = ReplayStore(job.folder).answers(job.key)
-                self._running[_key(job)] = stage, queries, answers
-            self._all = self._progress.add('queries', sum(queries for _, queries in jobs))
-            self._all.show(len(jobs) > 1)
+                self._running[_name(job)] = queries, ReplayStore(job.folder).answers(job.key)
+            self._progress.stage('queries', sum(queries for _, queries in jobs))
+            self._began = True
 
     def ended(self, job: ReplayJob) -> None:
         with self._lock:
-            stage, queries, _ = self._running.pop(_key(job))
-            self._done += queries
-            stage.update(queries)
-            stage.show(self._few)
+            self._done += self._running.pop(_name(job))[0]
 
     def _follow(self) -> None:
         while not self._over.wait(_EVERY_S):
@@ -91,15 +79,16 @@ class ReplayProgress:
 
     def _count(self) -> None:
         with self._lock:
-            done = self._done
-            for stage, queries, answers in self._running.values():
+            if not self._began:
+                return
+            done, running = self._done, []
+            for name, (queries, answers) in self._running.items():
                 count = min(queries, answers.count())
+                if count:
+                    running.append(f'{name} {count}/{queries}')
                 done += count
-                stage.update(count)
-                stage.show(self._few or count > 0)
-            if self._all is not None:
-                self._all.update(done)
+            self._progress.at(done, ', '.join(running))
 
 
-def _key(job: ReplayJob) -> tuple[str, str]:
-    return job.folder.name, job.method.name
+def _name(job: ReplayJob) -> str:
+    return f'{job.folder.name} {job.method.name}'

@@ -33,19 +33,14 @@ class Group:
 
 
 @dataclass(frozen=True)
-class TableRow:
-    method: str
-    colour: str
-    cells: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Table:
-    """:param empty: what to say where there are no rows; without it the table is left out."""
+    """:param rows: method -> cells.
+    :param empty: what to say where there are no rows; without it the table is left out.
+    """
 
     title: str
     groups: tuple[Group, ...]
-    rows: tuple[TableRow, ...]
+    rows: Mapping[str, tuple[str, ...]]
     empty: str = ''
 
 
@@ -124,15 +119,15 @@ def replay_html(result: ReplayResult) -> str:
 
 
 def build_report(result: ReplayResult) -> Report:
-    colours = {method: pen.colour for method, pen in pens([r.method for r in result.rows]).items()}
+    methods = [row.method for row in result.rows]
     every = (*columns_of(MethodRow), *columns_of(Comparison), *AXIS_COLUMNS, *columns_of(Borders))
     return Report(
         result=result,
-        colours=colours,
+        colours={method: pen.colour for method, pen in pens(methods).items()},
         summaries=_summaries(result.rows),
-        tables=_tables(result.rows, colours),
+        tables=_tables(result.rows),
         meanings=_groups(every),
-        bags=tuple(_bag(bag, colours, alone=len(result.bags) == 1) for bag in result.bags),
+        bags=tuple(_bag(bag, methods, alone=len(result.bags) == 1) for bag in result.bags),
         made_by=(
             ('command', _plain(result.command)),
             ('checkpoint', _plain(result.checkpoint)),
@@ -168,53 +163,46 @@ def _groups(of: Sequence[Column]) -> tuple[Group, ...]:
     )
 
 
-def _tables(rows: Sequence[MethodRow], colours: Mapping[str, str]) -> tuple[Table, ...]:
+def _tables(rows: Sequence[MethodRow]) -> tuple[Table, ...]:
     """Cost, errors and smoothness, a row per method; nothing where no method was run."""
     if not rows:
         return ()
 
-    def table(
-        title: str, of: Sequence[Column], values: Mapping[str, Any], empty: str = ''
-    ) -> Table:
-        lines = (
-            TableRow(method=method, colour=colours[method], cells=tuple(c.cell(value) for c in of))
-            for method, value in values.items()
+    def table(title: str, of: Sequence[Column], values: list[Any], empty: str = '') -> Table:
+        cells = {
+            row.method: tuple(column.cell(value) for column in of)
+            for row, value in zip(rows, values, strict=True)
             if value is not None
-        )
-        return Table(title=title, groups=_groups(of), rows=tuple(lines), empty=empty)
+        }
+        return Table(title=title, groups=_groups(of), rows=cells, empty=empty)
 
-    error = columns_of(Comparison)
-    dense = {row.method: row.versus_dense for row in rows}
-    recorded = {row.method: row.versus_recorded for row in rows}
+    cost, error, smooth = map(columns_of, (MethodRow, Comparison, Borders))
+    dense, recorded = [r.versus_dense for r in rows], [r.versus_recorded for r in rows]
+    no_dense, none = 'Nothing was compared with dense.', 'No recorded actions to compare with.'
     return (
-        table('Cost', columns_of(MethodRow), {row.method: row for row in rows}),
-        table('Against dense', error, dense, 'Nothing was compared with dense.'),
+        table('Cost', cost, list(rows)),
+        table('Against dense', error, dense, no_dense),
         table('Against dense, per axis', AXIS_COLUMNS, dense),
-        table(
-            'Against the recorded actions',
-            error,
-            recorded,
-            'No recorded actions to compare with.',
-        ),
+        table('Against the recorded actions', error, recorded, none),
         table('Against the recorded actions, per axis', AXIS_COLUMNS, recorded),
-        table('Chunk borders', columns_of(Borders), {row.method: row.borders for row in rows}),
+        table('Chunk borders', smooth, [row.borders for row in rows]),
     )
 
 
-def _bag(bag: BagResult, colours: Mapping[str, str], alone: bool) -> BagSection:
+def _bag(bag: BagResult, methods: Sequence[str], alone: bool) -> BagSection:
     """:param alone: the tables of the only bag stand in the page already."""
     figures, missing = {}, ''
     try:
-        figures = bag_figures(bag, list(colours))
+        figures = bag_figures(bag, methods)
     except VlaPruneError as error:
         missing = str(error)
     return BagSection(
         result=bag,
         begins=datetime.fromtimestamp(bag.start_ns / 1e9, timezone.utc) if bag.start_ns else None,
-        tables=() if alone else _tables(bag.rows, colours),
+        tables=() if alone else _tables(bag.rows),
         figures=figures,
         no_figures=missing,
-        thumbnails=tuple(_thumbnails(moment, list(colours)) for moment in bag.strip),
+        thumbnails=tuple(_thumbnails(moment, methods) for moment in bag.strip),
     )
 
 
