@@ -141,7 +141,6 @@ def axis_limit(values: Iterable[np.ndarray]) -> float | None:
 
 
 def _array(values: Sequence[float | None]) -> np.ndarray:
-    """Float64 (N,), NaN for None."""
     return np.asarray(values, np.float64)
 
 
@@ -361,7 +360,7 @@ def _draw_signs(axis: Any, rows: Sequence[tuple[Pen, Comparison]]) -> None:
 
 
 def _draw_bars(axis: Any, heights: Sequence[float], pen: Pen, place: int, rows: int) -> np.ndarray:
-    """One method's bars, beside those of the others around each group's number; where they are."""
+    """One method's bars beside those of the others; their places."""
     x = np.arange(len(heights)) + (place - (rows - 1) / 2) * _BARS / rows
     axis.bar(x, heights, _BARS / rows, color=pen.colour, edgecolor='white', linewidth=0.5)
     return x
@@ -380,17 +379,12 @@ def _name_groups(axis: Any, names: Sequence[str]) -> None:
 def _panels(
     rows: int, columns: int, height: float, sharex: str | bool = 'col', **ratios: Sequence[float]
 ) -> tuple[Any, Any]:
-    """A figure of the width of the page, and its axes as an array (rows, columns).
-
-    :param height: of the figure, inches.
-    :param ratios: ``width_ratios`` and ``height_ratios``.
-    """
+    """A figure of the page's width, so many inches high, and its axes (rows, columns)."""
     figure = figure_class()(figsize=(_WIDTH, height))
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex, gridspec_kw=ratios)
 
 
 def _dress(axis: Any) -> None:
-    """Small ticks, a faint grid, no frame where nothing is read."""
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25, linewidth=0.6)
     axis.set_axisbelow(True)
@@ -399,7 +393,6 @@ def _dress(axis: Any) -> None:
 
 
 def _handle(label: str, **style: Any) -> Any:
-    """An entry of the legend that is not a method."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], label=label, **style)

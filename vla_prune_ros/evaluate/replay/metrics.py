@@ -46,8 +46,6 @@ class AxisError:
 
 @dataclass(frozen=True)
 class FlipOffset:
-    """Milliseconds between flips that belong together."""
-
     mean: float
     p95: float
 
@@ -66,7 +64,6 @@ _FLIPS = 'changes of the gripper: of the method, of the other, paired; time betw
 
 
 def _mean_sign(agreement: dict[str, float | None]) -> str:
-    """Over the axes on which anything moved."""
     known = [ratio for ratio in agreement.values() if ratio is not None]
     return percent(sum(known) / len(known) if known else None)
 
@@ -137,11 +134,7 @@ AXIS_COLUMNS = (
 
 @dataclass(frozen=True)
 class Borders:
-    """Change of a step's translation where a chunk replaces another, and inside of chunks.
-
-    :param jerk_m_s3: third difference of the position over the control period, where it spans a
-        border.
-    """
+    """:param jerk_m_s3: third difference of the position that spans a border, over the period."""
 
     borders: int = shown(Column('places where a chunk replaces another', str, short='borders'))
     jump_mm: Percentiles | None = shown(
@@ -155,10 +148,8 @@ class Borders:
 
 @dataclass(frozen=True, eq=False)
 class Executed:
-    """Steps in order, of one bag.
+    """Steps of one bag: int64 (n,) stamps and float64 (n, 7) m, rad, gripper.
 
-    :param stamps_ns: int64 (n,) when each begins.
-    :param steps: float64 (n, 7): m, rad, gripper.
     :param run: int64 (n,): steps of one number follow each other without a gap.
     :param chunk: int64 (n,): the chunk that a step is of.
     """
@@ -178,12 +169,10 @@ class Executed:
 
 @dataclass(frozen=True, eq=False)
 class ChunkSeries:
-    """The chunks of one side on one bag; two sides of a bag have the same instants.
+    """The N chunks of one side on one bag; two sides of a bag have the same instants.
 
-    :param stamps_ns: (N,); :param epochs: (N,), chunks of two epochs do not follow each other.
-    :param actions: float64 (N, K, 7): m, rad, gripper 0 ... 1.
-    :param known: bool (N, K).
-    :param dt_s: control period.
+    :param epochs: chunks of two do not follow each other.
+    :param actions: float64 (N, K, 7): m, rad, gripper 0 ... 1; ``known``: bool (N, K).
     """
 
     stamps_ns: Sequence[int]
@@ -273,7 +262,6 @@ def sign_agreement(here: np.ndarray, there: np.ndarray) -> dict[str, float | Non
 
 
 def borders(parts: Sequence[ChunkSeries]) -> Borders:
-    """How much a step's translation changes where one chunk replaces another, and inside."""
     jumps, inside, jerks = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
     for part in parts:
         done = part.executed
@@ -296,10 +284,7 @@ def borders(parts: Sequence[ChunkSeries]) -> Borders:
 def compare_flips(
     pairs: Sequence[tuple[Sequence[tuple[int, bool]], Sequence[tuple[int, bool]]]],
 ) -> Flips:
-    """How the gripper of one side follows that of the other, over several bags.
-
-    The two nearest of one direction are the same one, then the next nearest, up to a second.
-    """
+    """The two nearest flips of a direction belong together, then the next nearest, up to 1 s."""
     late = [1e-6 * ns for here, there in pairs for ns in _matched_ns(here, there)]
     return Flips(
         here=sum(len(here) for here, _ in pairs),
@@ -310,7 +295,6 @@ def compare_flips(
 
 
 def _matched_ns(here: Sequence[tuple[int, bool]], there: Sequence[tuple[int, bool]]) -> list[int]:
-    """Distances of the flips that belong together."""
     candidates = sorted(
         (abs(a - b), i, j)
         for i, (a, opens) in enumerate(here)
@@ -332,5 +316,4 @@ def middle_and_tail(values: Sequence[float] | np.ndarray) -> Percentiles | None:
 
 
 def _spread(values: np.ndarray) -> Spread:
-    """:param values: one or more."""
     return Spread(mean=float(values.mean()), **percentiles(values), max=float(values.max()))

@@ -51,8 +51,6 @@ class BagProblem:
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method on one bag, or on all of them."""
-
     method: str
     queries: int = shown(Column('times the policy was asked', str, short='queries'))
     refused: int = shown(
@@ -78,10 +76,9 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class Series:
-    """One method on one bag, a value per query; None where it is unknown.
+    """A value per query of one method on one bag; None where it is unknown.
 
-    :param t_s: since the start of the bag.
-    :param dense_mm: mean distance of the steps to dense, ``recorded_mm``: to what was recorded.
+    :param dense_mm: mean distance of the steps to dense; ``recorded_mm``: to what was recorded.
     :param gripper: first command of the chunk.
     """
 
@@ -104,11 +101,9 @@ class RecordedSeries:
 
 @dataclass(frozen=True)
 class Moment:
-    """What the model saw of one camera at one query.
+    """What the model saw of one camera at one query: JPEG of 224 x 224 as data URI.
 
-    :param image: JPEG of 224 x 224 as data URI.
-    :param kept: method -> 256 characters 0 or 1, row-major.
-    :param mode: method -> mode.
+    :param kept: method -> 256 characters 0 or 1, row-major; ``mode``: method -> mode.
     """
 
     t_s: float
@@ -128,11 +123,9 @@ class TopicCount:
 class BagResult:
     """One bag; the defaults are those of a bag that could not be read.
 
-    :param there: topic -> what the bag has of it.
-    :param topics: stream -> topic; ``guessed`` by type and name, or named by the user.
+    :param topics: stream -> topic; ``there``: topic -> what the bag has of it.
     :param losses: reason -> messages and pairs that were not used.
     :param recorded: stream of the recorded actions; empty where there are none.
-    :param series: method -> its queries.
     """
 
     name: str
@@ -156,10 +149,6 @@ class BagResult:
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """:param checkpoints: method -> card of its checkpoint.
-    :param rows: over all bags.
-    """
-
     ok: bool
     command: str
     untrained: bool
@@ -178,10 +167,7 @@ class ReplayResult:
 
 @dataclass(frozen=True, eq=False)
 class BagAnswers:
-    """A bag with every method's answers.
-
-    :param name: short, different for each bag.
-    :param recording: None where the bag gave nothing; ``problems`` say why.
+    """:param recording: None where the bag gave nothing; ``problems`` say why.
     :param answers: method -> one answer per instant.
     :param problems: beyond those of the recording.
     """
@@ -195,12 +181,7 @@ class BagAnswers:
 
 
 class ResultBuilder:
-    """Figures of all methods on all bags.
-
-    :param methods: in the order of the tables.
-    :param dense: the method that the others are compared with, ``''`` for none.
-    :param dt_s: control period; ``chunk``: steps of a chunk.
-    """
+    """Figures of all methods on all bags, compared with ``dense`` where it names one."""
 
     def __init__(
         self,
@@ -226,7 +207,6 @@ class ResultBuilder:
         }
 
     def rows(self) -> tuple[MethodRow, ...]:
-        """A row per method over all bags."""
         in_order = sorted(self._bags, key=lambda b: b.name)  # sums do not depend on who came first
         return tuple(self._row(m, [b for b in in_order if m in b.answers]) for m in self._methods)
 
@@ -258,7 +238,6 @@ class ResultBuilder:
         )
 
     def _other(self, bag: str, method: str) -> ChunkSeries | None:
-        """What the method is compared with on a bag."""
         return None if method == self._dense else self._chunks.get((bag, self._dense))
 
     def _row(self, method: str, bags: Sequence[BagAnswers]) -> MethodRow:

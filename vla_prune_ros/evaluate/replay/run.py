@@ -56,13 +56,10 @@ DENSE = 'dense'
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """What is replayed.
-
-    :param bags: bags, or folders with some.
+    """:param bags: bags, or folders with some.
     :param checkpoint: folder of all methods that name none of their own.
     :param methods: names; ``'dense'`` is what the others are compared with.
-    :param out: folder for answers and reports.
-    :param workers: processes, or actors with ``ray``; see :func:`~.worker_pool.run_jobs`.
+    :param workers: processes, or actors with ``ray``.
     :param command: for the report, how to repeat it.
     """
 
@@ -91,8 +88,6 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ReplayRun:
-    """What a run gave, and the bags that it is made of."""
-
     result: ReplayResult
     bags: tuple[BagAnswers, ...]
 

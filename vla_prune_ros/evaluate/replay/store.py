@@ -54,7 +54,6 @@ class ReplayStore:
         self._folder = folder
 
     def recording(self, key: Key) -> Recording | None:
-        """The pass over the bag, if it was made like this."""
         rest = _behind(self._folder / 'recording.json', key)
         return None if rest is None else _parsed(Recording, rest)
 
@@ -63,16 +62,12 @@ class ReplayStore:
         _replace(self._folder / 'recording.json', _line(key) + text)
 
     def answers(self, key: Key) -> 'Answers':
-        """Those of the method that the key names."""
         name = sha256(key['method'].encode()).hexdigest()[:12]
         return Answers(self._folder / f'{name}.jsonl', key)
 
 
 class Answers:
-    """One method's answers on one bag: a line of JSON each, and the policy's memory beside them.
-
-    A file with another key is replaced by the first answer.
-    """
+    """One method's answers on one bag, a line of JSON each; beside them the policy's memory."""
 
     def __init__(self, path: Path, key: Key) -> None:
         self.path, self._key = path, key
@@ -92,7 +87,7 @@ class Answers:
         return queries[: int(count)], memory
 
     def begin(self, queries: Sequence[ReplayedQuery]) -> None:
-        """Start the file with these."""
+        """Replace what is there, of whatever key."""
         lines = ''.join(json.dumps(q.to_json()) + '\n' for q in queries)
         _replace(self.path, _line(self._key) + lines.encode())
 
@@ -101,7 +96,6 @@ class Answers:
             file.write(json.dumps(query.to_json()) + '\n')
 
     def remember(self, count: int, memory: bytes) -> None:
-        """Keep the policy's memory behind so many answers."""
         _replace(self._memory, _line(self._key) + b'%d\n' % count + memory)
 
     def end(self) -> None:
@@ -111,11 +105,9 @@ class Answers:
         self._memory.unlink(missing_ok=True)
 
     def count(self) -> int:
-        """Answers so far, for a progress bar."""
         return (_behind(self.path, self._key) or b'').count(b'{"number"')
 
     def _read(self) -> tuple[list[ReplayedQuery], bool]:
-        """Complete lines of this key, and whether the end is among them."""
         queries: list[ReplayedQuery] = []
         for line in (_behind(self.path, self._key) or b'').split(b'\n'):
             if line == b'end':
@@ -158,12 +150,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 @dataclass(frozen=True)
 class ReplayJob:
-    """A pass over a bag, or a method on it.
-
-    :param folder: of the bag's results.
-    :param key: what the results are of.
-    :param method: None for the pass that asks no policy.
-    """
+    """A method on a bag, or without a method the pass that asks no policy."""
 
     bag: Path
     folder: Path
@@ -191,7 +178,6 @@ class ScanWorker:
         self._setting = setting
 
     def run(self, job: ReplayJob) -> ReplayOutcome:
-        """Do a job, or take what an earlier run has done of it."""
         try:
             return ReplayOutcome(job, recording=self._scan(job))
         except VlaPruneError as error:
