@@ -13,7 +13,6 @@ from .scene import ANGULAR_UNIT_RAD, LINEAR_UNIT_M
 from .two_cubes import TABLE_Z_M, Cube, Cubes, Task, TwoCubeScene
 
 OPEN, CLOSE = -1.0, 1.0
-"""Gripper values of an action."""
 
 _GAIN = 2.0
 _TURN_GAIN = 1.5
@@ -31,11 +30,7 @@ _ROOM_M = 0.015  # between the fingers beyond the cube, to come down
 
 
 def expert_action(scene: TwoCubeScene) -> np.ndarray:
-    """The next action towards the present task, from the present state alone.
-
-    :returns: float64 (7,) in the units of :meth:`~vla_prune_ros.sim.scene.Scene.step`, clipped to
-        [-1, 1]; the gripper is -1 (open) or +1 (close).
-    """
+    """The next action (7,) towards the present task, from the present state alone."""
     cubes, task, hand = scene.cubes(), scene.task, _Hand(scene)
     cube = cubes[task.target]
     if hand.twisted or hand.stretched:
@@ -48,8 +43,6 @@ def expert_action(scene: TwoCubeScene) -> np.ndarray:
 
 
 class _Hand:
-    """Grip point, finger axis and finger gap; turns errors into actions."""
-
     def __init__(self, scene: TwoCubeScene) -> None:
         state = scene.state()
         self.position = state.ee_position
@@ -81,7 +74,6 @@ class _Hand:
         return axis / max(sine, 1e-9) * math.atan2(sine, cosine)
 
     def action(self, error_m: np.ndarray, yaw_rad: float, gripper: float) -> np.ndarray:
-        """Proportional control of the grip point and of the hand's orientation."""
         turn = self.turn_error(yaw_rad) * _TURN_GAIN / ANGULAR_UNIT_RAD
         move = error_m * _GAIN / LINEAR_UNIT_M
         return np.clip(np.concatenate([move, turn, [gripper]]), -1.0, 1.0)
@@ -91,8 +83,7 @@ def _free_the_arm(hand: _Hand, gripper: float) -> np.ndarray:
     """Out of two postures in which a joint is at its stop and the arm would stay for good.
 
     Only a push outwards bends a straight elbow (a pull inwards goes through the singularity), and
-    a forearm that is turned far aside turns back on the way home.
-    """
+    a forearm that is turned far aside turns back on the way home."""
     if hand.stretched:
         return np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, gripper])
     return hand.action(_HOME_M - hand.position, _HOME_YAW_RAD, gripper)
@@ -147,7 +138,6 @@ def _approach(hand: _Hand, cubes: Cubes, task: Task) -> np.ndarray:
 
 
 def _ramp(value: float, low: float, high: float) -> float:
-    """0 below ``low``, 1 above ``high``, linear between."""
     return min(1.0, max(0.0, (value - low) / (high - low)))
 
 
@@ -171,7 +161,6 @@ def _grasp_yaw(hand: _Hand, cube: Cube, others: list[Cube]) -> float:
 
 
 def _fingers_meet(cube: Cube, yaw_rad: float, other: Cube) -> bool:
-    """Whether an open finger would come down on another cube."""
     offset = other.position - cube.position
     along = abs(offset[0] * math.cos(yaw_rad) + offset[1] * math.sin(yaw_rad))
     across = abs(offset[1] * math.cos(yaw_rad) - offset[0] * math.sin(yaw_rad))

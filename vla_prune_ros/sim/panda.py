@@ -16,17 +16,12 @@ from ..errors import VlaPruneError
 from .rendering import apply_gl, culled
 from .scene import Scene, SceneState
 
-CONTROL_HZ = 20.0
-"""Control steps per simulated second, as in LIBERO."""
-
-SETTLING_STEPS = 10
-"""Steps after a reset until things rest, as many as OpenVLA-OFT's LIBERO evaluation waits."""
-
+CONTROL_HZ = 20.0  # as in LIBERO
+SETTLING_STEPS = 10  # after a reset, as many as OpenVLA-OFT's LIBERO evaluation waits
 OPEN_AND_STILL = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
-"""The action of a settling step: no motion, gripper open."""
 
+# Our name of a camera -> robosuite's.
 MUJOCO_CAMERAS = {'primary': 'agentview', 'wrist': 'robot0_eye_in_hand'}
-"""Our name of a camera -> robosuite's."""
 
 _JOINTS = {
     **{f'panda_joint{i}': f'robot0_joint{i}' for i in range(1, 8)},
@@ -35,25 +30,19 @@ _JOINTS = {
 
 
 class PandaScene(Scene):
-    """What the scenes of this package share: one Panda, LIBERO's cameras, OSC_POSE at 20 Hz.
+    """One Panda, LIBERO's cameras, OSC_POSE at 20 Hz.
 
     World frame: origin on the floor, x away from the robot, y to its left, z up. A subclass makes
-    ``env``, robosuite's environment, names the episode's ``task``, and calls :meth:`_begin`.
-
-    :param image_size: side of both images, pixels.
-    :param gl: OpenGL backend, as for :func:`~.rendering.choose_gl`.
-    :param render: False for a scene without images and OpenGL context. robosuite still loads the
-        OpenGL library.
-    :raises VlaPruneError: robosuite or OpenGL is missing.
-    """
+    ``env``, robosuite's environment, names the episode's ``task``, and calls :meth:`_begin`. A
+    scene that does not ``render`` has no OpenGL context, but robosuite still loads the library."""
 
     control_hz = CONTROL_HZ
     cameras = tuple(MUJOCO_CAMERAS)
     env: Any
     task: Any
+    # No multisampling, shadows and reflections, and nothing drawn that is out of sight: about a
+    # fifth of the time on a software driver.
     fast_visuals: bool
-    """No multisampling, shadows and reflections, and nothing drawn that is out of sight: about a
-    fifth of the time on a software driver."""
 
     def __init__(self, *, image_size: int, gl: str, render: bool) -> None:
         self.image_size, self._render, self._steps = image_size, render, 0
@@ -83,25 +72,19 @@ class PandaScene(Scene):
 
     @property
     def time_s(self) -> float:
-        """Simulated seconds since the last reset, settling not counted."""
         return self._steps / self.control_hz
 
     def step(self, action: np.ndarray) -> None:
-        """One control step of 0.05 s; see :meth:`Scene.step`. Values are clipped to [-1, 1]."""
+        """Values beyond [-1, 1] are clipped."""
         self.env.step(np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0))
         self._steps += 1
 
     def images(self) -> dict[str, np.ndarray]:
-        """Both views, uint8 (image_size, image_size, 3) RGB, row 0 at the bottom.
-
-        :raises VlaPruneError: the scene was made without images.
-        """
         if not self._render:
             raise VlaPruneError('this scene was made without images', 'make it with render=True')
         return {c: self.render_image(c, self.image_size) for c in self.cameras}
 
     def render_image(self, camera: str, side: int) -> np.ndarray:
-        """One view, uint8 (side, side, 3) RGB, row 0 at the bottom."""
         sim, name = self.env.sim, MUJOCO_CAMERAS[camera]
         # robosuite never does this, and draws into the scene of the process that was made last
         sim._render_context_offscreen.gl_ctx.make_current()
@@ -109,8 +92,7 @@ class PandaScene(Scene):
             return sim.render(width=side, height=side, camera_name=name)
 
     def state(self) -> SceneState:
-        """Pose and joints, taken where LIBERO takes them: the position is the grip point's
-        (``robot0_eef_pos``), the orientation the hand's (``robot0_eef_quat``)."""
+        """As LIBERO takes it: the grip point's position, the hand's orientation."""
         model, data, robot = self.env.sim.model, self.env.sim.data, self.env.robots[0]
         qpos = [model.get_joint_qpos_addr(name) for name in _JOINTS.values()]
         qvel = [model.get_joint_qvel_addr(name) for name in _JOINTS.values()]
@@ -131,10 +113,6 @@ def forget_finger_command(env: Any) -> None:
 
 
 def use_fast_visuals(sim: Any, image_size: int) -> None:
-    """Drop what software rendering spends most on: 4x multisampling, shadow map, mirror images.
-
-    The buffers are made anew by resizing them, which reads the changed quality.
-    """
     sim.model.vis.quality.shadowsize = 0
     sim.model.vis.quality.offsamples = 0
     sim.model.mat_reflectance[:] = 0.0
@@ -142,7 +120,6 @@ def use_fast_visuals(sim: Any, image_size: int) -> None:
 
 
 def close_env(env: Any, rendered: bool) -> None:
-    """Free model and OpenGL context; may be called twice."""
     if env.sim is not None:
         if rendered:
             env.sim._render_context_offscreen.gl_ctx.make_current()
@@ -150,10 +127,7 @@ def close_env(env: Any, rendered: bool) -> None:
 
 
 def choose_renderer(gl: str, render: bool) -> str:
-    """Apply the backend and name it; without images it is only for scenes that come later.
-
-    :raises VlaPruneError: nothing renders, and images are wanted.
-    """
+    """Apply the backend and name it; '' where none renders and no images are wanted."""
     try:
         return apply_gl(gl)
     except VlaPruneError:
@@ -163,10 +137,7 @@ def choose_renderer(gl: str, render: bool) -> str:
 
 
 def import_robosuite() -> ModuleType:
-    """robosuite 1.4 without its advice.
-
-    :raises VlaPruneError: not installed, another version, or its log file cannot be written.
-    """
+    """robosuite 1.4 without its advice."""
     # robosuite advises private macro files at every import; nothing here uses them.
     logging.getLogger('robosuite_logs').setLevel(logging.ERROR)
     remedy = 'pip install "vla_prune_ros[sim]"'
@@ -187,10 +158,7 @@ def import_robosuite() -> ModuleType:
 
 @contextlib.contextmanager
 def matched_versions() -> Iterator[None]:
-    """Within, a failed assertion of robosuite names its cause: a wrong MuJoCo.
-
-    :raises VlaPruneError: in place of an AssertionError.
-    """
+    """Within, a failed assertion of robosuite names its cause: a wrong MuJoCo."""
     import mujoco
     import robosuite
 

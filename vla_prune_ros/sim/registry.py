@@ -13,11 +13,9 @@ SIMULATORS = ('two_cubes', *SUITES)
 def make_scene(simulator: str = 'two_cubes', tasks: Sequence[str] = (), **options: Any) -> Scene:
     """Open a simulator.
 
-    :param simulator: one of :data:`SIMULATORS`.
     :param tasks: names of its tasks; the episode of a seed has task ``seed % len(tasks)``. Empty:
         the simulator's own choice.
     :param options: passed on to the scene, for example ``image_size``, ``gl`` or ``render``.
-    :raises VlaPruneError: unknown simulator or task, or something is not installed.
     """
     if simulator not in SIMULATORS:
         raise VlaPruneError(

@@ -20,24 +20,18 @@ from ..errors import VlaPruneError
 # the meshes' vertices (a Panda has 350 000), and the wrist camera sees little of the arm that
 # carries it: without what is out of sight the same pixels take less than half of the work.
 
-HIDDEN_GROUP = 0
-"""Geom group that robosuite never draws (collision geoms)."""
+HIDDEN_GROUP = 0  # of collision geoms, which robosuite never draws
 
 _MARGIN_M = 1e-3  # a driver rounds: what touches a side of the pyramid is drawn
 _CORNERS = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
 
 
 def may_be_seen(model: Any, data: Any, camera: str) -> np.ndarray:
-    """Which geoms reach into a square image's viewing pyramid.
+    """Which geoms reach into a square image's viewing pyramid, bool (ngeom,).
 
     A geom counts by the box around it in its own axes (``geom_aabb``): with the camera looking
     along -z and half the field of view ``h``, a point lies beyond a side of the pyramid by ``|x|
-    cos h + z sin h``, and a box whose corners all lie beyond one and the same side is outside.
-
-    :param model: robosuite's model.
-    :param data: its data, positions up to date.
-    :returns: bool (ngeom,); True for geoms without bounds (planes).
-    """
+    cos h + z sin h``, and a box whose corners all lie beyond one and the same side is outside."""
     index = model.camera_name2id(camera)
     boxes = model.geom_aabb.reshape(-1, 2, 3)  # centre and half sizes
     corners = boxes[:, :1] + boxes[:, 1:] * _CORNERS  # (ngeom, 8, 3), own frame
@@ -58,8 +52,7 @@ def _sides(half: float) -> np.ndarray:
 def culled(sim: Any, camera: str) -> Iterator[None]:
     """Within, robosuite's renderer skips what ``camera`` cannot see.
 
-    Needs shadows and reflections off: both show geoms that are out of sight.
-    """
+    Needs shadows and reflections off: both show geoms that are out of sight."""
     groups = sim.model.geom_group
     before = groups.copy()
     groups[~may_be_seen(sim.model, sim.data, camera)] = HIDDEN_GROUP
@@ -73,8 +66,8 @@ def culled(sim: Any, camera: str) -> Iterator[None]:
 # A missing or broken driver shows itself only when a context is made, and then it may end the
 # process. So the trial, a few pixels, runs in a child process.
 
+# The Debian packages that bring a backend (Mesa's software driver, no GPU needed).
 PACKAGES = {'egl': 'libegl1 libgl1-mesa-dri libgles2', 'osmesa': 'libosmesa6'}
-"""Backend -> the Debian packages that bring it (Mesa's software driver, no GPU needed)."""
 
 _TRIAL_TIMEOUT_S = 60.0
 
@@ -122,9 +115,7 @@ def choose_gl(wanted: str = 'auto') -> str:
 
 
 def apply_gl(wanted: str = 'auto') -> str:
-    """Choose a backend and set ``MUJOCO_GL`` and ``PYOPENGL_PLATFORM`` for it.
-
-    Call it before MuJoCo is imported.
+    """Choose a backend and set the environment for it, before MuJoCo is imported.
 
     :raises VlaPruneError: nothing renders, or this process has loaded OpenGL for another backend.
     """
@@ -153,11 +144,8 @@ def _first_that_renders() -> str:
 
 
 def _egl_device() -> str:
-    """The EGL device number to use, as text.
-
-    robosuite takes one device only and stops at an empty ``CUDA_VISIBLE_DEVICES``, MuJoCo tries
-    them all: naming the device keeps the trial and the scene on the same one.
-    """
+    # robosuite takes one device only and stops at an empty CUDA_VISIBLE_DEVICES, MuJoCo tries them
+    # all: naming the device keeps the trial and the scene on the same one.
     first = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')[0].strip()
     return os.environ.get('MUJOCO_EGL_DEVICE_ID') or (first if first.isdigit() else '0')
 

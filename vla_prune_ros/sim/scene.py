@@ -7,33 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LINEAR_UNIT_M = 0.05
-"""Metres per unit of action and control step (robosuite ``osc_pose.json``, ``output_max``)."""
+# One unit of action moves this far per control step (robosuite ``osc_pose.json``, ``output_max``).
+LINEAR_UNIT_M, ANGULAR_UNIT_RAD = 0.05, 0.5
 
-ANGULAR_UNIT_RAD = 0.5
-"""Radians per unit of action and control step (same source)."""
-
+# 7.5 s at 20 Hz for a pick, several times what the scripted expert takes.
 PICK_STEPS, OTHER_STEPS = 150, 250
-"""Step limits without a published one: 7.5 s at 20 Hz for a pick, several times what the scripted
-expert takes."""
 
 
 @dataclass(frozen=True)
 class SceneState:
-    """Where the robot is.
-
-    :param ee_position: float64 (3,), grip point in the world frame, m.
-    :param ee_quat_xyzw: float64 (4,), unit quaternion of the hand in the world frame, in the sign
-        that the simulator gives it.
-    :param joint_names: arm joints from base to hand, then the two fingers.
-    :param joint_positions: float64 (J,), rad for the arm; m for the fingers, with opposite signs
-        and in LIBERO's order (``robot0_gripper_qpos``: first >= 0, second <= 0).
-    :param joint_velocities: float64 (J,), rad/s and m/s.
-    """
-
-    ee_position: np.ndarray
-    ee_quat_xyzw: np.ndarray
-    joint_names: tuple[str, ...]
+    ee_position: np.ndarray  # (3,), grip point in the world frame, m
+    ee_quat_xyzw: np.ndarray  # (4,), of the hand in the world frame; sign as the simulator has it
+    joint_names: tuple[str, ...]  # arm joints from base to hand, then the two fingers
+    # (J,), rad for the arm; m for the fingers, with opposite signs and in LIBERO's order
+    # (``robot0_gripper_qpos``: first >= 0, second <= 0).
     joint_positions: np.ndarray
     joint_velocities: np.ndarray
 
@@ -44,29 +31,15 @@ class Scene:
     One scene belongs to the thread that made it: its OpenGL context cannot move to another.
     """
 
-    control_hz: float
-    """Control steps per simulated second."""
-
-    cameras: tuple[str, ...]
-    """Camera names, the third-person camera first."""
-
-    instruction: str
-    """The task of the present episode in plain words."""
-
-    description: str
-    """Simulator, versions and renderer in one line, for logs and reports."""
-
-    time_s: float
-    """Simulated seconds since the last reset."""
-
-    task_names: tuple[str, ...] = ()
-    """Names of the tasks that the episodes take in turn."""
-
-    max_steps: int | None = None
-    """Published step limit of an episode; None for :attr:`step_limit`'s own rule."""
-
+    control_hz: float  # control steps per simulated second
+    cameras: tuple[str, ...]  # the third-person camera first
+    instruction: str  # the task of the present episode
+    description: str  # simulator, versions and renderer in one line, for logs and reports
+    time_s: float  # simulated seconds since the last reset, settling not counted
+    task_names: tuple[str, ...] = ()  # that the episodes take in turn
+    max_steps: int | None = None  # published step limit; None for the rule of `step_limit`
+    # True where shapes stand in for a simulator's files: its results are not that simulator's.
     generated_assets: bool = False
-    """True where shapes stand in for a simulator's files: its results are not that simulator's."""
 
     @property
     def task_name(self) -> str:
@@ -81,10 +54,8 @@ class Scene:
         return PICK_STEPS if self.task_name.startswith('pick') else OTHER_STEPS
 
     def reset(self, seed: int) -> None:
-        """Start the episode that ``seed`` names and let it settle.
-
-        The same seed gives the same task, placements and arm pose.
-        """
+        """Start the episode of a seed, which fixes task, placements and arm pose, and let it
+        settle."""
         raise NotImplementedError
 
     def step(self, action: np.ndarray) -> None:
@@ -98,16 +69,13 @@ class Scene:
     def images(self) -> dict[str, np.ndarray]:
         """Camera -> uint8 (H, W, 3) RGB as the simulator renders it: row 0 is the bottom one.
 
-        OpenVLA-OFT's LIBERO preprocessing rotates this by 180 degrees (``image[::-1, ::-1]``).
-        """
+        OpenVLA-OFT's LIBERO preprocessing rotates this by 180 degrees (``image[::-1, ::-1]``)."""
         raise NotImplementedError
 
     def state(self) -> SceneState:
-        """Pose and joints now."""
         raise NotImplementedError
 
     def success(self) -> bool:
-        """Whether the task of this episode is fulfilled now."""
         raise NotImplementedError
 
     def wrong_object(self) -> str:
@@ -116,23 +84,19 @@ class Scene:
         return ''
 
     def close(self) -> None:
-        """Free the renderer; the scene is unusable afterwards. May be called twice."""
+        """The scene is unusable afterwards. May be called twice."""
 
 
 def twist_to_action(
     linear_m_s: np.ndarray, angular_rad_s: np.ndarray, gripper_open: float, control_hz: float
 ) -> np.ndarray:
-    """A twist in SI units as one OSC_POSE action.
+    """A twist (3,), (3,) along the world's axes as one OSC_POSE action, clipped to [-1, 1].
 
     The result sets the controller's goal ``twist / control_hz`` ahead of where the arm is. Within
     the step the arm covers about a quarter of that, in LIBERO as here: in SI units too, OSC_POSE
     deltas are commands and not distances.
 
-    :param linear_m_s: (3,), along the world's axes.
-    :param angular_rad_s: (3,), about the world's axes.
     :param gripper_open: 0 closed .. 1 open.
-    :param control_hz: control steps per second.
-    :returns: float64 (7,), clipped to [-1, 1]; gripper -1 open, +1 close.
     """
     action = np.empty(7)
     action[:3] = np.asarray(linear_m_s, dtype=np.float64) / (control_hz * LINEAR_UNIT_M)

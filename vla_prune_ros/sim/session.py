@@ -29,7 +29,6 @@ class Lockstep:
         self._missing: set[str] = set()
 
     def expect(self, now_ns: int) -> None:
-        """From now on the commands stamped ``now_ns`` are awaited, and no others."""
         with self._changed:
             self._now_ns, self._missing = now_ns, set(PARTS)
 
@@ -38,14 +37,12 @@ class Lockstep:
             return stamp_ns == self._now_ns and part in self._missing
 
     def got(self, part: str, stamp_ns: int) -> None:
-        """A command is in force; ignored where it is not wanted (any more)."""
         with self._changed:
             if stamp_ns == self._now_ns:
                 self._missing.discard(part)
                 self._changed.notify()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait at most ``timeout_s`` wall seconds; True if everything is in."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._missing, timeout_s)
 
@@ -67,7 +64,6 @@ class CommandHold:
 
     Setters may run in another thread than :meth:`action`: each replaces one immutable value.
 
-    :param control_hz: control steps per simulated second.
     :param timeout_s: simulated seconds; a twist received longer ago no longer moves the arm. Age
         counts from receipt, not from the header's stamp: a sender may run on wall time.
     """
@@ -84,7 +80,7 @@ class CommandHold:
         self.applied = 0
 
     def set_twist(self, linear_m_s: np.ndarray, angular_rad_s: np.ndarray, now_ns: int) -> None:
-        """Hold this twist (world axes), received at simulated time ``now_ns``, from now on.
+        """Hold this twist (world axes), received at simulated time ``now_ns``.
 
         :raises InputRefused: ``non_finite``; the twist held before stays.
         """
@@ -108,10 +104,7 @@ class CommandHold:
         self._open = float(np.clip(fraction_open, 0.0, 1.0))
 
     def action(self, now_ns: int) -> np.ndarray:
-        """The action for the step that starts at ``now_ns``, float64 (7,); see :class:`Scene`.
-
-        A twist that is used for the first time counts in ``applied``.
-        """
+        """The action for the step that starts at ``now_ns``; see :meth:`Scene.step`."""
         twist = self._twist
         if twist is None or now_ns - twist.received_ns > self._timeout_ns:
             return twist_to_action(np.zeros(3), np.zeros(3), self._open, self._control_hz)
@@ -131,10 +124,8 @@ GAP_NS = 2_000_000_000
 class Session:
     """Episodes of one scene, moved by held commands, on one clock that only rises.
 
-    :param scene: the session's methods run in its thread.
     :param seed: seed of episode 0; episode n has ``seed + n``.
     :param command_timeout_s: simulated seconds; see :class:`CommandHold`.
-    :param start_ns: simulated time of the first observation.
     """
 
     def __init__(
@@ -157,7 +148,6 @@ class Session:
         self._first_seed = seed - (self.episode + 1)
 
     def next_episode(self, gap_ns: int = 0) -> None:
-        """Reset the scene with the next seed; time goes on by one control step and ``gap_ns``."""
         self.episode += 1
         self.now_ns += self.period_ns + gap_ns
         self._begin()
@@ -170,10 +160,7 @@ class Session:
         self.moved_m += float(np.linalg.norm(self.state.ee_position - before.ee_position))
 
     def due(self, rate_hz: float) -> bool:
-        """Whether something that happens ``rate_hz`` times per simulated second happens now.
-
-        True for step 0, then whenever ``step * rate_hz / control_hz`` passes a whole number.
-        """
+        """Whether something that happens ``rate_hz`` times per simulated second happens now."""
         before, now = (
             int(step * rate_hz / self.scene.control_hz + 1e-9)
             for step in (self.step - 1, self.step)
@@ -181,11 +168,7 @@ class Session:
         return self.step == 0 or now > before
 
     def report(self) -> dict[str, int | str]:
-        """How the episode stands, for diagnostics.
-
-        ``moved_m`` is the length of the end effector's path since the reset, ``commands`` counts
-        the twists that moved it.
-        """
+        """For diagnostics; ``commands`` counts the twists that moved the arm."""
         return {
             'episode': self.episode,
             'step': self.step,
@@ -209,7 +192,6 @@ class Pacer:
 
     :param period_s: simulated seconds per step.
     :param factor: simulated seconds per wall second; 0 for no waiting.
-    :param clock: monotonic seconds.
     """
 
     def __init__(
@@ -221,7 +203,6 @@ class Pacer:
         self.restart()
 
     def restart(self) -> None:
-        """Count from now, after a pause or a reset."""
         now = self._clock()
         self._due = now + self._wall_s
         self._stepped_at: deque[float] = deque([now], maxlen=41)

@@ -29,7 +29,6 @@ from .panda import (
 # --- cubes ---------------------------------------------------------------------------------------
 
 BODIES = {'red': 'cubeA_main', 'green': 'cubeB_main'}
-"""Colour -> name of the MuJoCo body."""
 
 _GEOMS = {'red': 'cubeA_g0', 'green': 'cubeB_g0'}
 _TOUCHED = {
@@ -46,37 +45,26 @@ _FINGERS = frozenset({'finger1', 'finger2'})
 
 @dataclass(frozen=True)
 class Cube:
-    """One cube now, and where it lay when the episode began.
+    """One cube now, and where it lay when the episode began."""
 
-    :param position: float64 (3,), centre, m.
-    :param rotation: float64 (3, 3), the cube's axes as columns.
-    :param rest: float64 (3,), centre after the reset, m.
-    :param half_m: half of the edge.
-    :param speed_m_s: speed of the centre.
-    :param touching: what it is in contact with: cubes by colour, ``'table'``, ``'finger1'``,
-        ``'finger2'``, ``'robot'`` (its other parts), ``'floor'``.
-    """
-
-    position: np.ndarray
-    rotation: np.ndarray
-    rest: np.ndarray
-    half_m: float
+    position: np.ndarray  # (3,), centre, m
+    rotation: np.ndarray  # (3, 3), the cube's axes as columns
+    rest: np.ndarray  # (3,), centre after the reset, m
+    half_m: float  # of the edge
     speed_m_s: float
+    # Cubes by colour, 'table', 'finger1', 'finger2', 'robot' (its other parts), 'floor'.
     touching: frozenset[str]
 
     @property
     def between_fingers(self) -> bool:
-        """Whether both fingers touch it."""
         return self.touching >= _FINGERS
 
     @property
     def released(self) -> bool:
-        """Whether no part of the robot touches it."""
         return self.touching.isdisjoint(_FINGERS | {'robot'})
 
 
 Cubes = Mapping[str, Cube]
-"""Colour -> cube."""
 
 
 def cube_position(sim: Any, colour: str) -> np.ndarray:
@@ -115,28 +103,17 @@ def _contacts(sim: Any) -> dict[str, set[str]]:
 
 # --- tasks ---------------------------------------------------------------------------------------
 
-TABLE_Z_M = 0.8
-"""Height of the table's top."""
-
-LIFTED_M = 0.05
-"""A cube this far above where it rested counts as picked up."""
-
-PUSHED_M = 0.03
-"""A cube that slid this far from where it rested counts as pushed."""
-
-LEFT_M = 0.15
-"""The left side of the table begins here (y); cubes start at y <= 0.10 m."""
-
+TABLE_Z_M = 0.8  # height of the table's top
+LIFTED_M = 0.05  # so far above where it rested a cube counts as picked up,
+PUSHED_M = 0.03  # and so far beside it as pushed
+LEFT_M = 0.15  # the left side of the table begins here (y); cubes start at y <= 0.10 m
 _LEFT_AIM_M = 0.19
 _HEIGHT_TOLERANCE_M = 0.005
 _STILL_M_S = 0.05
 
 
 def misuse(shift_m: np.ndarray) -> str:
-    """What was done to a cube that is now elsewhere: ``'lifted'``, ``'pushed'`` or ``''``.
-
-    :param shift_m: (3,), from where it rested after the reset to where it is, world axes.
-    """
+    """What was done to a cube that moved by ``shift_m``: ``'lifted'``, ``'pushed'`` or ``''``."""
     if shift_m[2] > LIFTED_M:
         return 'lifted'
     return 'pushed' if float(np.hypot(shift_m[0], shift_m[1])) > PUSHED_M else ''
@@ -144,28 +121,18 @@ def misuse(shift_m: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Task:
-    """An instruction and what fulfils it.
-
-    :param name: short name, for options and tables.
-    :param instruction: the task in plain words, for the policy.
-    :param target: colour of the cube that is to be moved.
-    :param reached: whether the target is where it should be, be it held or not.
-    :param goal: where the target's centre is to be set down, float64 (3,), m; None for a task that
-        ends with the cube held.
-    """
+    """An instruction and what fulfils it."""
 
     name: str
     instruction: str
-    target: str
-    reached: Callable[[Cubes], bool]
+    target: str  # colour of the cube that is to be moved
+    reached: Callable[[Cubes], bool]  # the target is where it should be, be it held or not
+    # Where the target's centre is to be set down, (3,), m; None: the task ends with the cube held.
     goal: Callable[[Cubes], np.ndarray] | None = None
 
     def success(self, cubes: Cubes) -> bool:
-        """Whether the task is fulfilled now.
-
-        A cube that is to be set down must also be released (no part of the robot touches it) and
-        slower than 5 cm/s, so that neither a held nor a falling cube counts.
-        """
+        """A cube that is to be set down must also be released (no part of the robot touches it)
+        and slower than 5 cm/s, so that neither a held nor a falling cube counts."""
         cube = cubes[self.target]
         down = self.goal is None or (cube.released and cube.speed_m_s < _STILL_M_S)
         return down and self.reached(cubes)
@@ -229,10 +196,8 @@ TASKS: Mapping[str, Task] = {
         _place_left('green'),
     )
 }
-"""Every task by its name."""
 
 PICK_TASKS = ('pick_red', 'pick_green')
-"""What the scene asks for where nothing else is chosen."""
 
 
 # --- scene ---------------------------------------------------------------------------------------
@@ -247,9 +212,6 @@ class TwoCubeScene(PandaScene):
 
     :param region_m: cubes lie within +-region_m of the table's centre in x and y.
     :param yaw_rad: cubes are turned by up to this angle either way.
-    :param tasks: names from :data:`TASKS`, at least one.
-    :raises VlaPruneError: robosuite or OpenGL is missing, or a task is unknown; the message names
-        what to install or to choose from.
     """
 
     def __init__(
@@ -274,7 +236,6 @@ class TwoCubeScene(PandaScene):
         self._begin()
 
     def reset(self, seed: int) -> None:
-        """Start the episode that ``seed`` (0 .. 2**32 - 1) names: arm still, gripper open."""
         self.task = self.tasks[seed % len(self.tasks)]
         with seeded(seed):
             self.env.reset()
@@ -293,10 +254,6 @@ class TwoCubeScene(PandaScene):
         return self.task.success(self.cubes())
 
     def wrong_object(self) -> str:
-        """Whether a cube other than the task's was manipulated since the reset, and how.
-
-        :returns: ``'lifted'`` by more than 5 cm, else ``'pushed'`` by more than 3 cm, else ``''``.
-        """
         found = {self._misuse}
         for colour in BODIES:
             if colour != self.task.target:
@@ -304,22 +261,16 @@ class TwoCubeScene(PandaScene):
         return next((how for how in ('lifted', 'pushed') if how in found), '')
 
     def cubes(self) -> dict[str, Cube]:
-        """Both cubes by colour: pose, speed, contacts, and where they rested after the reset."""
         return read_cubes(self.env.sim, self._rest)
 
     def grip_rotation(self) -> np.ndarray:
-        """Axes of the grip point as columns, float64 (3, 3), world frame.
-
-        x is the direction in which the fingers move, z points out of the hand.
-        """
+        """Axes of the grip point as columns, (3, 3): x is the direction in which the fingers move,
+        z points out of the hand."""
         site = self.env.robots[0].eef_site_id
         return np.array(self.env.sim.data.site_xmat[site], dtype=np.float64).reshape(3, 3)
 
     def cube_position(self, colour: str | None = None) -> np.ndarray:
-        """Centre of a cube in the world frame, float64 (3,), m.
-
-        :param colour: ``'red'`` or ``'green'``; None for the one that the instruction names.
-        """
+        """Centre (3,), m; of the cube that the instruction names, if none is given."""
         return cube_position(self.env.sim, colour or self.task.target)
 
     def close(self) -> None:

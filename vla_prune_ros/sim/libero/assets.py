@@ -22,10 +22,8 @@ INSTALL = 'pip install "vla_prune_ros[sim,libero]", then --no-deps hf-libero==0.
 REINSTALL = 'pip install --no-deps --force-reinstall hf-libero==0.1.4'
 
 ASSETS_VARIABLE = 'VLA_PRUNE_LIBERO_ASSETS'
-"""Environment variable that says what ``'auto'`` means."""
 
 HUB_ASSETS = 'lerobot/libero-assets'
-"""Dataset on the Hugging Face hub that hf-libero takes its assets from."""
 
 PARTS = (
     'articulated_objects',
@@ -35,7 +33,6 @@ PARTS = (
     'textures',
     'turbosquid_objects',
 )
-"""Subfolders of an asset folder."""
 
 STANDIN = Path(__file__).with_name('standin')
 """Primitives in place of LIBERO's assets; ``GENERATED.txt`` there says what they are."""
@@ -43,11 +40,6 @@ STANDIN = Path(__file__).with_name('standin')
 
 @dataclass(frozen=True)
 class Assets:
-    """A folder of meshes and textures.
-
-    :param generated: whether it holds primitives in place of LIBERO's own assets.
-    """
-
     folder: Path
     generated: bool
 
@@ -60,10 +52,6 @@ class Assets:
 
 
 def libero_version() -> str:
-    """Version of hf-libero, for example ``'0.1.4'``.
-
-    :raises VlaPruneError: hf-libero or bddl is not installed.
-    """
     for module, distribution in (('libero', 'hf-libero'), ('bddl', 'bddl')):
         if importlib.util.find_spec(module) is None:
             raise VlaPruneError(f'{distribution} is not installed', INSTALL)
@@ -74,14 +62,10 @@ def libero_version() -> str:
 
 
 def configure() -> Path:
-    """Make ``import libero.libero`` silent.
+    """Make ``import libero.libero`` silent; returns the configuration file in force.
 
     A ``config.yaml`` of the user (in ``LIBERO_CONFIG_PATH`` or ``~/.libero``) is used as it is;
-    without one, ``LIBERO_CONFIG_PATH`` is set to a private folder with one.
-
-    :returns: the configuration file in force.
-    :raises VlaPruneError: LIBERO is not installed, or a configured path does not exist.
-    """
+    without one, ``LIBERO_CONFIG_PATH`` is set to a private folder with one."""
     libero_version()
     file = _users_config()
     if file is None:
@@ -104,7 +88,6 @@ def find_assets(wanted: str | Path = 'auto') -> Assets:
         configuration names, the package's own, or that of an earlier download, else the generated
         primitives; ``'generated'``: these; ``'hub'``: download, where that was not done before;
         else a folder.
-    :raises VlaPruneError: the folder is not one of assets, or the download fails.
     """
     config = configure()
     wanted = (os.environ.get(ASSETS_VARIABLE) or wanted) if wanted == 'auto' else wanted
@@ -166,7 +149,6 @@ def _private_config() -> Path:
 
 
 def _write(file: Path, text: str) -> None:
-    """Write a file at once, for other processes may read it; the same text is left alone."""
     if file.is_file() and file.read_text(encoding='utf-8') == text:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +170,6 @@ def _read(file: Path) -> dict[str, str]:
 
 
 def _package() -> Path:
-    """The inner package ``libero.libero``, found without importing it."""
     spec = importlib.util.find_spec('libero')
     places = list(spec.submodule_search_locations or []) if spec else []
     if not places:
@@ -197,7 +178,6 @@ def _package() -> Path:
 
 
 def _hub_folder() -> Path:
-    """Where hf-libero puts what it downloads."""
     return Path.home() / '.cache' / 'libero' / 'assets'
 
 

@@ -25,13 +25,10 @@ _PLACEMENT_TRIALS = 100
 
 
 class LiberoEnv:
-    """The environment of one task.
+    """The environment of one task; assets and renderer must have been chosen before.
 
-    :param task: the task; assets and renderer must have been chosen before.
-    :param render: whether to make an OpenGL context.
-    :param fast_size: side of the images for which :func:`~.panda.use_fast_visuals` is applied;
-        0 leaves shadows and multisampling as LIBERO has them.
-    :raises VlaPruneError: the environment cannot be made; the message names the task.
+    :param fast_size: side of the images for which :func:`~.panda.use_fast_visuals` is applied; 0
+        leaves shadows and multisampling as LIBERO has them.
     """
 
     def __init__(self, task: LiberoTask, render: bool, fast_size: int) -> None:
@@ -57,16 +54,13 @@ class LiberoEnv:
 
     @property
     def sim(self) -> Any:
-        """robosuite's ``MjSim``."""
         return self.env.sim
 
     @property
     def robots(self) -> Any:
-        """robosuite's robots, one."""
         return self.env.robots
 
     def start(self, state: int) -> None:
-        """Set the fixed initial state and let it settle, gripper open."""
         self.env.reset()
         forget_finger_command(self.env)
         self.sim.set_state_from_flattened(self.states[state])
@@ -78,23 +72,17 @@ class LiberoEnv:
             self.env.step(OPEN_AND_STILL)
 
     def step(self, action: np.ndarray) -> None:
-        """One control step."""
         self.env.step(action)
 
     def goal_reached(self) -> bool:
-        """Whether the goal of the BDDL file holds now."""
         return bool(self.env._check_success())
 
     def body_position(self, name: str) -> np.ndarray:
-        """Origin of an object's frame in the world, float64 (3,), m.
-
-        :param name: its name in the BDDL file.
-        """
+        """Origin (3,), m, of an object's frame, by its name in the BDDL file."""
         body = self.env.obj_body_id[name]
         return np.array(self.sim.data.body_xpos[body], dtype=np.float64)
 
     def close(self) -> None:
-        """Free model and OpenGL context; may be called twice."""
         if self.env is not None:
             close_env(self.env, self._render and self._has_context())
 

@@ -12,10 +12,8 @@ from ..scene import LINEAR_UNIT_M, SceneState
 from .scene import LiberoScene
 
 OPEN, CLOSE = -1.0, 1.0
-"""Gripper values of an action."""
 
 SUITE = 'libero_spatial'
-"""The suite whose tasks the expert can do."""
 
 _BOWL_RIM_M = 0.048  # radius of the bowl's rim at grasping height
 _GAIN = 2.5  # with less, friction holds a hand that touches the bowl
@@ -40,10 +38,8 @@ _FINGERS = (
 
 
 def libero_expert_action(scene: LiberoScene) -> np.ndarray:
-    """The next action towards the present task, from the present state alone.
+    """The next action (7,) towards the present task, from the present state alone.
 
-    :returns: float64 (7,) in the units of :meth:`~vla_prune_ros.sim.scene.Scene.step`, clipped to
-        [-1, 1]; the gripper is -1 (open) or +1 (close).
     :raises VlaPruneError: the scene's suite is another one.
     """
     if scene.suite != SUITE:
@@ -74,14 +70,12 @@ def _approach(state: SceneState, grasp: np.ndarray, hover: float) -> np.ndarray:
 
 
 def _closing(state: SceneState) -> bool:
-    """Whether the fingers are on their way together, and not yet all the way."""
     gap = state.joint_positions[-2] - state.joint_positions[-1]
     speed = state.joint_velocities[-2] - state.joint_velocities[-1]
     return bool(_SHUT_GAP_M < gap < _OPEN_GAP_M and speed < 0.005)
 
 
 def _carry(bowl: np.ndarray, plate: np.ndarray, above: float) -> np.ndarray:
-    """Up, over the plate, down, and let go."""
     error = plate - bowl
     aside = float(np.hypot(error[0], error[1]))
     if aside < _CENTRED_M and -error[2] < _RELEASE_M:
@@ -91,19 +85,17 @@ def _carry(bowl: np.ndarray, plate: np.ndarray, above: float) -> np.ndarray:
 
 
 def _funnel(error: np.ndarray, height: float) -> np.ndarray:
-    """Towards a point over the target, and no sideways motion while far below that point.
+    """Towards a point ``height`` over the target, and no sideways motion while far below that
+    point.
 
-    :param error: float64 (3,), from where the hand or the bowl is to the target, m.
-    :param height: of the point, m; it falls steadily with the distance aside, so there is no
-        threshold at which the motion would turn to and fro.
-    """
+    The height falls steadily with the distance aside, so there is no threshold at which the motion
+    would turn to and fro."""
     rise = error[2] + height
     sideways = min(1.0, max(0.0, 1.0 - (rise - 0.03) / 0.05))
     return np.array([error[0] * sideways, error[1] * sideways, min(rise, _RISE_M)])
 
 
 def _held(scene: LiberoScene, bowl: str) -> bool:
-    """Whether both fingers touch the bowl."""
     sim = scene.env.sim
     touching = set()
     for contact in sim.data.contact[: sim.data.ncon]:

@@ -13,23 +13,19 @@ from .assets import INSTALL, find_assets, libero_version, use_assets
 from .env import LiberoEnv
 from .suites import MAX_STEPS, LiberoTask, suite_tasks
 
-KEPT_ENVS = 3
-"""Environments that stay open: a model with its OpenGL context needs memory, another takes time
-to make."""
+KEPT_ENVS = 3  # one with its OpenGL context needs memory, another takes time to make
 
 
 class LiberoScene(PandaScene):
     """The tasks of one LIBERO suite.
 
-    The episode of a seed has task ``seed % n`` of the n tasks and fixed initial state
-    ``seed // n`` modulo their number (50): seeds 0 .. 50 n - 1 are the published protocol.
+    The episode of a seed has task ``seed % n`` of the n tasks and fixed initial state ``seed //
+    n`` modulo their number (50): seeds 0 .. 50 n - 1 are the published protocol.
 
-    :param suite: one of :data:`~.suites.SUITES`.
     :param tasks: names or numbers of the suite's tasks; none: all of them.
     :param assets: as for :func:`~.assets.find_assets`.
     :param fast_visuals: None: with generated assets only; published policies were trained on
         images that have shadows and reflections.
-    :raises VlaPruneError: LIBERO, OpenGL or the assets are missing, or a task is unknown.
     """
 
     def __init__(
@@ -59,7 +55,6 @@ class LiberoScene(PandaScene):
         self._begin()
 
     def reset(self, seed: int) -> None:
-        """Start the episode that ``seed`` (>= 0) names, and let it settle for 10 steps."""
         number, task = divmod(seed, len(self.tasks))
         self.task = self.tasks[task]
         self.env = self._open(self.task)
@@ -68,17 +63,14 @@ class LiberoScene(PandaScene):
         self._steps = 0
 
     def success(self) -> bool:
-        """Whether the goal of the task's BDDL file holds now: what ``done`` of a step says."""
         return self.env.goal_reached()
 
     def close(self) -> None:
-        """Free all OpenGL contexts; may be called twice."""
         atexit.unregister(self.close)
         while self._envs:
             self._envs.popitem()[1].close()
 
     def _open(self, task: LiberoTask) -> LiberoEnv:
-        """The environment of a task; the one that was not used for longest makes room."""
         if task.name in self._envs:
             self._envs.move_to_end(task.name)
             return self._envs[task.name]
@@ -91,7 +83,6 @@ class LiberoScene(PandaScene):
 
 
 def _import_libero() -> None:
-    """Import LIBERO's code without what it prints."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             import libero.libero.envs  # noqa: F401

@@ -17,55 +17,34 @@ MAX_STEPS: Mapping[str, int] = {
     'libero_10': 520,
     'libero_90': 400,
 }
-"""Suite -> control steps after settling within which a task must be done.
-
-Source: OpenVLA-OFT's ``run_libero_eval.py`` (longest demonstration of the suite plus a margin).
-"""
+"""Control steps after settling within which a task must be done (OpenVLA-OFT's
+``run_libero_eval.py``: longest demonstration of the suite plus a margin)."""
 
 SUITES = tuple(MAX_STEPS)
-"""Names of the suites."""
-
-ENV_SEED = 0
-"""Seed of every environment, whatever the episode (same source); it moves the fixtures."""
-
-TRIALS_PER_TASK = 50
-"""Episodes per task in published results, one per fixed initial state."""
+ENV_SEED = 0  # of every environment, whatever the episode (same source); it moves the fixtures
+TRIALS_PER_TASK = 50  # episodes per task in published results, one per fixed initial state
 
 
 @dataclass(frozen=True)
 class LiberoTask:
-    """One task of a suite.
-
-    :param suite: name of the suite.
-    :param index: number of the task within it, in the benchmark's own order.
-    :param name: name of its files.
-    :param instruction: what published policies are trained with: the task's name as
-        words. The ``:language`` of the BDDL file may differ ("Pick the akita black bowl ...").
-    :param bddl_file: the problem: objects, regions, initial placement and goal.
-    :param states_file: the fixed initial states.
-    """
-
     suite: str
-    index: int
-    name: str
+    index: int  # in the benchmark's own order
+    name: str  # of its files
+    # The name as words, with which published policies are trained. The ``:language`` of the BDDL
+    # file may differ ("Pick the akita black bowl ...").
     instruction: str
-    bddl_file: Path
+    bddl_file: Path  # objects, regions, initial placement and goal
     states_file: Path
 
     def initial_states(self) -> np.ndarray:
-        """Fixed initial states, float64 (50, 1 + nq + nv): time, positions, velocities.
-
-        :raises VlaPruneError: the file is missing or holds something else.
-        """
+        """Fixed initial states, float64 (50, 1 + nq + nv): time, positions, velocities."""
         return _load_states(self.states_file)
 
 
 def suite_tasks(suite: str, names: Sequence[str] = ()) -> tuple[LiberoTask, ...]:
     """Tasks of a suite; LIBERO must have been configured, see :mod:`.assets`.
 
-    :param suite: one of :data:`SUITES`.
     :param names: names of tasks or their numbers as text (``'0'`` is the first); none: all.
-    :raises VlaPruneError: unknown suite or task.
     """
     if suite not in MAX_STEPS:
         raise VlaPruneError(f'LIBERO suite {suite!r} is unknown', f'choose from {SUITES}')
