@@ -18,25 +18,18 @@ from .sources.base import Sample, Source
 
 
 class TrainingBatch(NamedTuple):
-    """B samples whose prompts have one length; without the first axis, one sample.
+    """B samples whose prompts have one length; without the first axis, one sample."""
 
-    :param pixels: float32 (B, C, 6, 224, 224). :param prompts: int64 (B, P).
-    :param state: float32 (B, S), normalised; (B, 0) without a state.
-    :param actions: float32 (B, K, D), normalised.
-    :param weights: float32 (B, K), 0 where a step is no label.
-    """
-
-    pixels: Tensor
-    prompts: Tensor
-    state: Tensor
-    actions: Tensor
-    weights: Tensor
+    pixels: Tensor  # float32 (B, C, 6, 224, 224)
+    prompts: Tensor  # int64 (B, P)
+    state: Tensor  # float32 (B, S), normalised; (B, 0) without a state
+    actions: Tensor  # float32 (B, K, D), normalised
+    weights: Tensor  # float32 (B, K), 0 where a step is no label
 
     def to(self, device: torch.device) -> 'TrainingBatch':
         return TrainingBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
     def parts(self, count: int) -> list['TrainingBatch']:
-        """Cut into at most ``count`` batches of about the same size."""
         pieces = [torch.chunk(tensor, count) for tensor in self]
         return [TrainingBatch(*piece) for piece in zip(*pieces, strict=True)]
 
@@ -85,7 +78,6 @@ class TrainingData(Dataset):
         )
 
     def prompt_lengths(self) -> np.ndarray:
-        """int64 (N,), ids of each sample's prompt."""
         return np.array(
             [
                 len(self._prompt(source.instruction(i)))
@@ -115,7 +107,7 @@ class StepBatches(Sampler):
 
     A batch has prompts of one length; lengths come up as often as their samples do.
 
-    :param lengths: int64 (N,), ids of each sample's prompt.
+    :param lengths: (N,), ids of each sample's prompt.
     :param steps: first and last step (exclusive).
     :param rank: which of several processes; each draws others.
     """
@@ -142,7 +134,6 @@ class StepBatches(Sampler):
 
 
 def loader(data: TrainingData, order: StepBatches, workers: int) -> DataLoader:
-    """Batches in the order's steps, read ahead by ``workers`` processes."""
     return DataLoader(
         data,
         batch_sampler=order,
@@ -153,7 +144,6 @@ def loader(data: TrainingData, order: StepBatches, workers: int) -> DataLoader:
 
 
 def stack(samples: Sequence[TrainingBatch]) -> TrainingBatch:
-    """Samples of one prompt length as a batch."""
     return TrainingBatch(*(torch.stack(tensors) for tensors in zip(*samples, strict=True)))
 
 
@@ -167,10 +157,7 @@ CONTRAST = SATURATION = (0.8, 1.2)
 
 
 def augmented(image: np.ndarray, pre_resize: int, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (H, W, 3) as a camera gives it -> uint8 (224, 224, 3), cropped and coloured.
-
-    :param pre_resize: see :class:`~vla_prune_ros.profiles.Profile`.
-    """
+    """uint8 (H, W, 3) as a camera gives it -> uint8 (224, 224, 3), cropped and coloured."""
     return coloured(random_crop(resized_image(image, pre_resize), rng), rng)
 
 
@@ -187,7 +174,6 @@ def random_crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def coloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another brightness, contrast, saturation and hue. uint8 (H, W, 3) -> same."""
     x = image.astype(np.float32) / 255.0
     x += np.float32(rng.uniform(-BRIGHTNESS, BRIGHTNESS))
     mean = x.mean(axis=(0, 1))

@@ -36,7 +36,6 @@ def seen_at(sim: Any, camera: str, point: np.ndarray) -> np.ndarray:
     The tower sees the image turned by 180 degrees and cropped in the middle to ``CROP_AREA`` of
     its area. Nothing is tested for being hidden behind something else.
 
-    :param sim: robosuite's ``MjSim``.
     :param camera: MuJoCo's name of the camera.
     :returns: float64 (2,), x to the right and y down, 0 .. 1 inside the cropped image; NaN for a
         point that is behind the camera or outside.
@@ -55,26 +54,23 @@ def seen_at(sim: Any, camera: str, point: np.ndarray) -> np.ndarray:
 
 
 CHUNK = LIBERO.chunk
-STRIDE = 2
-"""Every second step of the expert is a sample: neighbours are nearly the same image."""
+STRIDE = 2  # every second step of the expert is a sample: neighbours are nearly the same image
 
 MAX_STEPS = {'pick': 150, 'stack': 260, 'place': 260}
 
+# A policy: the scene as it is -> (K, 7), the next actions in the scene's units.
 Chunk = Callable[[TwoCubeScene], np.ndarray]
-"""A policy: the scene as it is -> float64 (K, 7), the next actions in the scene's units."""
 
 
 def sister_of(task: Task) -> Task:
-    """The same task with the two cubes exchanged."""
     instruction = swapped(task.instruction)
     return next(other for other in TASKS.values() if other.instruction == instruction)
 
 
 class Recorder:
-    """Drives one scene and keeps what the expert did.
+    """Drives one scene, reset to an episode, and keeps what the expert did.
 
-    :param scene: reset to the episode.
-    :param rotation_branch: float64 (3,), see :func:`~.closed_loop.driving.proprio`.
+    :param rotation_branch: (3,), see :func:`~.closed_loop.driving.proprio`.
     :param rng: fixes the disturbances.
     """
 
@@ -117,7 +113,6 @@ class Recorder:
         return False
 
     def burst(self, steps: int, size: float) -> None:
-        """Random motion in one direction, the gripper mostly open."""
         rng = self.rng
         action = np.concatenate(
             [
@@ -217,33 +212,23 @@ def correct(recorder: Recorder, policy: Chunk) -> Episode | None:
     return recorder.episode()
 
 
+# Seeds of the data and of the checks in between; evaluation counts from 0.
 FIRST_DEMONSTRATION = 1_000_000
 FIRST_CORRECTION = 2_000_000
 FIRST_CHECK = 3_000_000
-"""Seeds of the data and of the checks in between; evaluation counts from 0."""
 
+# Branch of the rotation vector: a hand that points down, as LIBERO's statistics have it.
 HAND_DOWN = np.array([np.pi, 0.0, 0.0])
-"""Branch of the rotation vector: a hand that points down, as LIBERO's statistics have it."""
 
 
 @dataclass(frozen=True)
 class Collection:
-    """What to record.
-
-    :param folder: where the episodes go, one file per seed; an empty ``.failed`` file where the
-        episode gave no sample.
-    :param seeds: episode ``seed`` has task ``seed % 6``.
-    :param checkpoint: the policy to correct; None for demonstrations.
-    :param pruning: as that policy is pruned.
-    """
-
-    folder: Path
-    seeds: Sequence[int]
-    checkpoint: Path | None = None
-    pruning: str = 'dense'
+    folder: Path  # one file per seed; an empty ``.failed`` file where the episode gave no sample
+    seeds: Sequence[int]  # episode ``seed`` has task ``seed % 6``
+    checkpoint: Path | None = None  # the policy to correct; None for demonstrations
+    pruning: str = 'dense'  # of that policy
 
     def missing(self) -> list[int]:
-        """Seeds that were not recorded yet."""
         there = {int(p.stem) for p in self.folder.glob('*.*') if p.suffix in ('.npz', '.failed')}
         return [seed for seed in self.seeds if seed not in there]
 
@@ -270,8 +255,7 @@ def measure(
     workers: int,
     done: Callable[[int, int], None] = lambda n, m: None,
 ) -> list[EpisodeResult]:
-    """Success of a policy in episodes with these seeds, dense; episode ``seed`` has task
-    ``seed % 6``."""
+    """Dense episodes with these seeds; episode ``seed`` has task ``seed % 6``."""
     results = []
     for result in in_processes(_try, [(checkpoint, seed) for seed in seeds], workers):
         results.append(result)

@@ -14,23 +14,14 @@ class _Strict(BaseModel):
 
 
 class Data(_Strict):
-    """One source of demonstrations.
-
-    :param format: ``two_cubes``, ``libero_hdf5``, ``lerobot`` or ``rosbag``.
-    :param path: file or folder.
-    :param options: what else the source's class takes; see docs/training.md.
-    """
-
     format: Literal['two_cubes', 'libero_hdf5', 'lerobot', 'rosbag']
     path: Path
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {}  # what else the source takes; see docs/training.md
 
 
 class Lora(_Strict):
-    """Low-rank updates of all linear layers; head and state projector are trained whole.
-
-    Defaults: the authors' (LightVLA ``LIBERO.md``, OpenVLA-OFT ``finetune.py``).
-    """
+    """Low-rank updates of all linear layers; defaults as LightVLA's and OpenVLA-OFT's authors
+    have."""
 
     rank: int = Field(32, ge=1)
     alpha: float = Field(16, gt=0)
@@ -38,107 +29,69 @@ class Lora(_Strict):
 
 
 class Noise(_Strict):
-    """Uniform noise on the scores: its size falls linearly from ``first`` to ``last``.
-
-    LightVLA: 1 to 0.
-    """
+    """Uniform noise on the scores; its size falls linearly, LightVLA: from 1 to 0."""
 
     first: float = Field(1.0, ge=0)
     last: float = Field(0.0, ge=0)
 
     def at(self, progress: float) -> float:
-        """Size after this ratio (0 .. 1) of the training."""
         return self.first + (self.last - self.first) * progress
 
 
 class LightVLASettings(_Strict):
-    """LightVLA, or LightVLA* where ``queries`` are given.
-
-    :param noise: on the scores.
-    :param shared_weight: a token that several rows voted for weighs as one, as at inference;
-        published is false.
-    :param queries: learned queries; 0 for the published ones without parameters.
-    :param after: decoder layer behind which learned queries vote; -1: before the first.
-    """
+    """LightVLA, or LightVLA* where ``queries`` are given."""
 
     method: Literal['lightvla'] = 'lightvla'
     noise: Noise = Noise()
+    # A token that several rows voted for weighs as one, as at inference; published is false.
     shared_weight: bool = False
-    queries: int = Field(0, ge=0)
-    after: int = Field(-1, ge=-1)
+    queries: int = Field(0, ge=0)  # learned ones; 0 for the published ones without parameters
+    after: int = Field(-1, ge=-1)  # layer behind which learned queries vote; -1: before the first
 
 
 class ScorerSettings(_Strict):
-    """VLA-ACL: a scorer beside a frozen policy.
-
-    :param budget: visual tokens per camera. :param layers, width, heads: of the scorer.
-    :param alpha: temperature of the soft top-K in the beginning and in the end.
-    :param dense: weight of the distance to the dense policy's chunk; the demonstration's has the
-        rest.
-    """
+    """VLA-ACL: a scorer beside a frozen policy."""
 
     method: Literal['vla_acl'] = 'vla_acl'
-    budget: int | tuple[int, ...] = 64
+    budget: int | tuple[int, ...] = 64  # visual tokens per camera
     layers: int = Field(5, ge=1)
     width: int = Field(512, ge=8)
     heads: int = Field(8, ge=1)
-    alpha: tuple[float, float] = (2.0, 0.1)
+    alpha: tuple[float, float] = (2.0, 0.1)  # temperature of the soft top-K, from ... to
+    # Weight of the distance to the dense policy's chunk; the demonstration's has the rest.
     dense: float = Field(0.5, ge=0, le=1)
 
 
 class FineTuning(_Strict):
-    """A whole run.
-
-    :param checkpoint: folder in the published layout to start from, or a name of the hub.
-    :param out: folder of the checkpoint, in the published layout. :param work: folder of the
-        unfinished state and of TensorBoard's files.
-    :param train: what is learnt. :param data: demonstrations. :param validation: others, never
-        trained on.
-    :param steps: optimiser steps. :param batch: samples per step and process.
-    :param accumulate: parts that a batch is cut into, to save memory.
-    :param lr: of AdamW. :param schedule: ``step`` lowers it to a tenth after three quarters of the
-        steps (the authors' 30 of 40 thousand), ``cosine`` down to 2 %. :param warm_up: steps.
-    :param lora: null trains every weight but the embedding table.
-    :param augment: crops and colours as OpenVLA-OFT's training has them; not for images that are
-        cropped already. :param workers: processes that read data.
-    :param precision: of the arithmetic. :param export_every: steps between checkpoints, 0 for one
-        at the end. :param validate_every: steps between two validations, each on
-        ``validation_samples`` samples.
-    """
-
-    checkpoint: str
-    out: Path
-    work: Path
+    checkpoint: str  # folder in the published layout to start from, or a name of the hub
+    out: Path  # folder of the checkpoint, in the published layout
+    work: Path  # of the unfinished state and of TensorBoard's files
     train: LightVLASettings | ScorerSettings = Field(discriminator='method')
     data: tuple[Data, ...] = Field(min_length=1)
     validation: tuple[Data, ...] = ()
     profile: str = 'libero'
     unnorm_key: str | None = None
     steps: int = Field(40_000, ge=1)
-    batch: int = Field(8, ge=1)
-    accumulate: int = Field(1, ge=1)
+    batch: int = Field(8, ge=1)  # samples per step and process
+    accumulate: int = Field(1, ge=1)  # parts that a batch is cut into, to save memory
     lr: float = Field(5e-4, gt=0)
-    schedule: Literal['step', 'cosine'] = 'step'
+    schedule: Literal['step', 'cosine'] = 'step'  # see trainer.Schedule
     warm_up: int = Field(0, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0)
-    lora: Lora | None = Lora()
-    augment: bool = True
-    workers: int = Field(2, ge=0)
+    lora: Lora | None = Lora()  # null trains every weight but the embedding table
+    augment: bool = True  # as OpenVLA-OFT's training; not for images that are cropped already
+    workers: int = Field(2, ge=0)  # processes that read data
     precision: Literal['float32', 'bfloat16'] = 'bfloat16'
     dtype: Literal['float32', 'bfloat16'] = 'bfloat16'
     seed: int = 0
     save_every: int = Field(500, ge=1)
-    export_every: int = Field(0, ge=0)
+    export_every: int = Field(0, ge=0)  # steps between checkpoints, 0 for one at the end
     validate_every: int = Field(500, ge=1)
     validation_samples: int = Field(192, ge=1)
 
 
 def read_settings(path: Path) -> FineTuning:
-    """The file as settings.
-
-    :raises ProfileError: it cannot be read, or a field is unknown or not usable.
-    """
     try:
         return FineTuning.model_validate(load_yaml(path, 'training file'))
     except ValidationError as error:

@@ -22,28 +22,20 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class Episode:
-    """N labelled frames of one episode; cameras in the scene's order (C of them).
+    """N labelled frames of one episode; cameras in the scene's order (C of them)."""
 
-    :param views: N * C JPEG images of 224 x 224, frame by frame: what the towers see.
-    :param state: float64 (N, 8), LIBERO's state vector, un-normalised.
-    :param chunk: float64 (N, K, 7), what the expert did from this frame on, in LIBERO's units, the
-        gripper 0 closed or 1 open, as a policy predicts it.
-    :param valid: bool (N, K), False where the expert was interrupted before that step.
-    :param seen: float64 (N, 2, C, 2), where the target and the other cube appear in each image,
-        0 .. 1 right and down; NaN out of sight.
-    :param offset: float64 (N, 2, 3), from the grip point to the target and to the other cube, m.
-    :param task: name of the task.
-    :param sister: name of the same task with the cubes exchanged.
-    """
-
-    views: Sequence[bytes]
-    state: np.ndarray
+    views: Sequence[bytes]  # N * C JPEG images of 224 x 224, frame by frame: what the towers see
+    state: np.ndarray  # (N, 8), LIBERO's state vector, un-normalised
+    # (N, K, 7), what the expert did from this frame on, in LIBERO's units, the gripper 0 closed or
+    # 1 open, as a policy predicts it.
     chunk: np.ndarray
-    valid: np.ndarray
+    valid: np.ndarray  # bool (N, K), False where the expert was interrupted before that step
+    # (N, 2, C, 2), where the target and the other cube appear in each image, 0 .. 1 right and
+    # down; NaN out of sight.
     seen: np.ndarray
-    offset: np.ndarray
+    offset: np.ndarray  # (N, 2, 3), from the grip point to the target and to the other cube, m
     task: str
-    sister: str
+    sister: str  # name of the same task with the cubes exchanged
 
     def __len__(self) -> int:
         return len(self.state)
@@ -63,7 +55,6 @@ def compress(image: np.ndarray) -> bytes:
 
 
 def save(episode: Episode, path: Path) -> None:
-    """Write an episode; the file is there as a whole or not at all."""
     sizes = np.array([len(view) for view in episode.views])
     pixels = np.frombuffer(b''.join(episode.views), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +65,6 @@ def save(episode: Episode, path: Path) -> None:
 
 
 def load(path: Path) -> Episode:
-    """Read what :func:`save` wrote."""
     with np.load(path) as file:
         ends = np.cumsum(file['sizes'])
         pixels = file['pixels'].tobytes()
@@ -86,8 +76,7 @@ def load(path: Path) -> Episode:
     return Episode(views, **arrays)
 
 
-VALIDATION_EVERY = 40
-"""Every fortieth episode is never trained on."""
+VALIDATION_EVERY = 40  # one episode in so many is never trained on
 
 _SIDE = IMAGE_SIZE // PATCH
 _NOWHERE = -1
@@ -95,22 +84,15 @@ OFFSET_UNIT_M = 0.1
 
 
 class CubeBatch(NamedTuple):
-    """B samples of tasks whose prompts have one length.
+    """B samples of tasks whose prompts have one length."""
 
-    :param pixels: float32 (B, C, 6, 224, 224). :param prompts: int64 (B, P).
-    :param state: float32 (B, 8), normalised. :param actions: float32 (B, K, 7), normalised.
-    :param weights: float32 (B, K), 0 where a step is no label.
-    :param patches: int64 (B, 2, C), which patch shows the target and the other cube; -1: none.
-    :param offsets: float32 (B, 2, 3), from the grip point to both, in units of 0.1 m.
-    """
-
-    pixels: Tensor
-    prompts: Tensor
-    state: Tensor
-    actions: Tensor
-    weights: Tensor
-    patches: Tensor
-    offsets: Tensor
+    pixels: Tensor  # float32 (B, C, 6, 224, 224)
+    prompts: Tensor  # int64 (B, P)
+    state: Tensor  # float32 (B, 8), normalised
+    actions: Tensor  # float32 (B, K, 7), normalised
+    weights: Tensor  # float32 (B, K), 0 where a step is no label
+    patches: Tensor  # int64 (B, 2, C), which one shows the target and the other cube; -1: none
+    offsets: Tensor  # float32 (B, 2, 3), from the grip point to both, in units of 0.1 m
 
     def to(self, device: torch.device) -> 'CubeBatch':
         return CubeBatch(*(tensor.to(device) for tensor in self))
@@ -127,7 +109,6 @@ class _Family:
 class Samples:
     """All frames of some episodes, in memory as JPEG.
 
-    :param episodes: read in this order.
     :param words: prompts of the instructions.
     :param statistics: of the checkpoint; see :func:`describe_numbers`.
     """
@@ -162,7 +143,6 @@ class Samples:
         return self.batch(family, chosen, rng.random(size) < swapped)
 
     def batch(self, family: str, chosen: np.ndarray, swapped: np.ndarray) -> CubeBatch:
-        """The samples with these numbers; ``swapped``: bool per sample."""
         group = self.families[family]
         picked = [(group.episodes[e], f) for e, f in group.index[chosen]]
         names = [e.sister if s else e.task for (e, _), s in zip(picked, swapped, strict=True)]
@@ -202,7 +182,6 @@ def patch_of(seen: np.ndarray) -> np.ndarray:
 
 
 def split(paths: Iterable[Path]) -> tuple[list[Episode], list[Episode]]:
-    """Episodes to train on and to validate with."""
     parts: tuple[list[Episode], list[Episode]] = ([], [])
     for path in paths:
         parts[int(path.stem) // 6 % VALIDATION_EVERY == 0].append(load(path))
@@ -210,10 +189,8 @@ def split(paths: Iterable[Path]) -> tuple[list[Episode], list[Episode]]:
 
 
 def describe_numbers(episodes: Iterable[Episode]) -> dict[str, Any]:
-    """Statistics of actions and states as ``dataset_statistics.json`` has them.
-
-    The gripper is not normalised, as in LIBERO's published statistics.
-    """
+    """Statistics of actions and states as ``dataset_statistics.json`` has them. The gripper is not
+    normalised, as in LIBERO's published statistics."""
     found = list(episodes)
     actions = np.concatenate([e.chunk[e.valid] for e in found])
     states = np.concatenate([e.state for e in found])

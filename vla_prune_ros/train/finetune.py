@@ -22,6 +22,7 @@ from .trainer import Schedule, Trainer
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+# Settings that may differ when a run goes on.
 CHANGEABLE = {
     'out',
     'work',
@@ -31,7 +32,6 @@ CHANGEABLE = {
     'validate_every',
     'validation_samples',
 }
-"""Settings that may differ when a run goes on."""
 
 VALIDATION_BATCH = 16
 
@@ -39,7 +39,7 @@ VALIDATION_BATCH = 16
 class FineTuner:
     """One run of a fine-tuning; every process of a multi-GPU run holds one.
 
-    :param settings: what to do; ``work`` may hold the state of an interrupted run.
+    :param settings: ``work`` may hold the state of an interrupted run.
     :param device: torch device; None for what accelerate chooses, see ``accelerate launch``.
     :raises VlaPruneError: accelerate is not installed, data or checkpoint are not usable, or
         ``work`` holds the state of another run.
@@ -149,7 +149,6 @@ class FineTuner:
         return sums
 
     def _after_step(self, step: int, metrics: dict[str, float]) -> None:
-        """Validate, log, and export, each when it is due."""
         settings = self.settings
         last = step == settings.steps
         if step % settings.validate_every == 0 or last:
@@ -176,10 +175,7 @@ class FineTuner:
 
 
 def make_task(policy: Policy, settings: FineTuning) -> LightVLATask | ScorerTask:
-    """The module whose forward pass is the loss; ``requires_grad`` says what it trains.
-
-    :raises CheckpointError: the policy's head is none that regresses a chunk.
-    """
+    """The module whose forward pass is the loss; ``requires_grad`` says what it trains."""
     head = policy.model.size.head
     if head != 'l1':
         raise CheckpointError(

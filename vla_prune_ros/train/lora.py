@@ -8,18 +8,15 @@ from ..errors import VlaPruneError
 from ..model.openvla import OpenVLAOFT
 from .config import Lora
 
+# Trained without LoRA, as in the authors' ``finetune.py``.
 WHOLE = ('action_head', 'proprio_projector')
-"""Modules that are trained without LoRA, as in the authors' ``finetune.py``."""
 
 _TABLE = 'embed_tokens'
 
 
 def choose_trainable(policy: OpenVLAOFT, lora: Lora | None) -> None:
-    """Say what is trained: everything but the embedding table, or low-rank updates of every
-    linear layer together with head and state projector.
-
-    :raises VlaPruneError: peft is not installed.
-    """
+    """Everything but the embedding table, or low-rank updates of every linear layer together with
+    head and state projector."""
     policy.requires_grad_(False)
     if lora is None:
         for name, p in policy.named_parameters():

@@ -32,7 +32,6 @@ def export(
     """Write weights, configuration, statistics, tokeniser and a note.
 
     :param words: places the trained rows of the embedding table; all others are zero.
-    :param statistics: see :func:`~vla_prune_ros.train.dataset.describe_numbers`.
     :param about: goes into ``vla_prune.json``.
     """
     policy: OpenVLAOFT = net.policy

@@ -44,31 +44,20 @@ VALIDATION_BATCH = 16
 
 @dataclass(frozen=True)
 class Recipe:
-    """Numbers of one run of the optimiser.
-
-    :param steps: optimiser steps; each takes ``batch`` samples of every family of tasks.
-    :param lr: peak learning rate of AdamW; linear warm-up, then a cosine to 2 % of it.
-    :param part: samples that go forward and back at once; few, so that a CPU's cache holds them.
-    :param towers_only: train the towers' pointers alone, without the decoder.
-    :param swapped: ratio of samples with the instruction about the other cube.
-    :param pointer: weight of the pointer loss. :param offset: weight of the offset loss.
-    :param warm_up: steps of the ramp. :param decay: weight decay of matrices.
-    :param average: ratio of the running mean of the weights that a step keeps.
-    :param seed: of the samples that are drawn.
-    """
+    """Numbers of one run of the optimiser."""
 
     steps: int
-    lr: float = 8e-4
-    batch: int = 8
-    part: int = 8
-    towers_only: bool = False
-    swapped: float = 0.25
-    pointer: float = 0.1
-    offset: float = 0.3
+    lr: float = 8e-4  # peak, of AdamW; with a cosine
+    batch: int = 8  # samples of every family of tasks per step
+    part: int = 8  # that go forward and back at once; few, so that a CPU's cache holds them
+    towers_only: bool = False  # train the towers' pointers alone, without the decoder
+    swapped: float = 0.25  # ratio of samples with the instruction about the other cube
+    pointer: float = 0.1  # weight of the pointer loss
+    offset: float = 0.3  # weight of the offset loss
     warm_up: int = 60
-    decay: float = 0.02
-    average: float = 0.998
-    seed: int = 0
+    decay: float = 0.02  # of matrices
+    average: float = 0.998  # see trainer.Schedule
+    seed: int = 0  # of the samples that are drawn
 
     def __post_init__(self) -> None:
         if self.batch % self.part or self.part < 1:
@@ -79,27 +68,18 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained, and from how much.
+    """What is trained, and from how much."""
 
-    :param work: folder for episodes and states, about 1 GB per 1300 episodes.
-    :param demonstrations: episodes of the disturbed expert, spread evenly over the six tasks.
-    :param towers: recipe of the first steps, which teach the towers to find the named cube.
-    :param first: recipe of the imitation of the expert.
-    :param corrections: episodes of the policy, taken over by the expert, for each round of DAgger.
-    :param further: recipe of each round.
-    :param checks: episodes to measure success with after each round.
-    :param workers: processes that record and measure.
-    :param seed: of the first weights and of the samples.
-    :param device: a torch device to train on.
-    """
-
-    work: Path
-    demonstrations: int = 1200
+    work: Path  # of episodes and states, about 1 GB per 1300 episodes
+    demonstrations: int = (
+        1200  # episodes of the disturbed expert, spread evenly over the six tasks
+    )
+    # The first steps teach the towers to find the named cube; then the expert is imitated.
     towers: Recipe = field(default_factory=lambda: Recipe(600, towers_only=True))
     first: Recipe = field(default_factory=lambda: Recipe(3000))
-    corrections: tuple[int, ...] = (240, 240)
+    corrections: tuple[int, ...] = (240, 240)  # episodes of each round of DAgger
     further: Recipe = field(default_factory=lambda: Recipe(2000, lr=FURTHER_LR))
-    checks: int = 60
+    checks: int = 60  # episodes to measure success with after each round
     workers: int = 2
     seed: int = 0
     device: str = 'cpu'
@@ -132,7 +112,6 @@ def losses(net: ReferenceNet, batch: CubeBatch, recipe: Recipe) -> tuple[Tensor,
 
 
 def reference_trainer(net: ReferenceNet, recipe: Recipe, state: Path) -> Trainer:
-    """A run of ``recipe`` on ``net``; goes on where ``state`` ends."""
     matrices = [p for p in net.parameters() if p.dim() > 1]
     others = [p for p in net.parameters() if p.dim() <= 1]
     groups = [
@@ -169,10 +148,8 @@ def backward(net: ReferenceNet, samples: Samples, recipe: Recipe, step: int) -> 
 def validate(
     net: ReferenceNet, samples: Samples, recipe: Recipe, most: int = 96
 ) -> dict[str, float]:
-    """Mean losses over held-out frames, evenly spaced, with the right instruction.
-
-    :param most: frames of a family.
-    """
+    """Mean losses over at most ``most`` held-out frames of each family, evenly spaced, with the
+    right instruction."""
     device = next(net.parameters()).device
     sums: dict[str, float] = {}
     for family, group in samples.families.items():
@@ -186,10 +163,7 @@ def validate(
 
 
 def train_reference(plan: Plan, out: Path, progress: Progress) -> dict[str, Any]:
-    """Train and write the checkpoint to ``out``.
-
-    :returns: the history that ``vla_prune.json`` of the checkpoint holds, too.
-    """
+    """Train, write the checkpoint to ``out``, and return the history that it holds, too."""
     run = _Run(plan, progress)
     net = run.first_round()
     for number in range(1, len(plan.corrections) + 1):
@@ -296,7 +270,6 @@ class _Run:
 
 
 def successes(results: Iterable[EpisodeResult]) -> dict[str, str]:
-    """Task -> successes of episodes, and how often the wrong cube was touched."""
     found: dict[str, list[EpisodeResult]] = {}
     for result in results:
         found.setdefault(result.task, []).append(result)
@@ -308,10 +281,8 @@ def successes(results: Iterable[EpisodeResult]) -> dict[str, str]:
 
 
 def _require_same(plan: Plan) -> None:
-    """A work folder belongs to one plan: what it holds would be taken for the result of another.
-
-    :raises CheckpointError: it was begun with another one. More rounds may be added.
-    """
+    """A work folder belongs to one plan: what it holds would be taken for the result of
+    another."""
     file, wanted = plan.work / 'plan.json', _plain(plan)
     begun = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else wanted
     rounds = begun['corrections']

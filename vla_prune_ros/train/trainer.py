@@ -17,37 +17,26 @@ from torch.optim import Optimizer
 
 from ..errors import CheckpointError, VlaPruneError
 
-FORMAT = 2
-"""Number of the state file's layout."""
+FORMAT = 2  # of the state file
 
 POINT_EVERY = 100
 _KEEP = 0.97  # of the running mean
 
 Report = Callable[[int, dict[str, float]], None]
-"""Called after each step with its number and metrics."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How far and how fast.
-
-    :param lr: peak learning rate.
-    :param kind: after a linear ramp of ``warm_up`` steps, ``cosine`` is half a cosine down to 2 %
-        of the peak; ``step`` a tenth of it from three quarters of the steps on (OpenVLA-OFT's 30
-        of 40 thousand).
-    :param clip: largest norm of the gradient.
-    :param average: ratio of the weights' running mean that a step keeps; None for no mean.
-    """
-
     steps: int
-    lr: float
+    lr: float  # the peak
+    # After a linear ramp of ``warm_up`` steps, half a cosine down to 2 % of the peak; or a
+    # tenth of it from three quarters of the steps on (OpenVLA-OFT's 30 of 40 thousand).
     kind: Literal['step', 'cosine'] = 'cosine'
     warm_up: int = 0
-    clip: float = 1.0
-    average: float | None = None
+    clip: float = 1.0  # largest norm of the gradient
+    average: float | None = None  # ratio of the weights' running mean that a step keeps
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
         ramp = min(1.0, (step + 1) / max(1, self.warm_up))
         if self.kind == 'step':
             return self.lr * (ramp * (1.0 if step < 0.75 * self.steps else 0.1))
@@ -57,14 +46,10 @@ class Schedule:
 
 @dataclass
 class Curve:
-    """Metrics of a run, smoothed: a point every hundred steps.
+    """Metrics of a run, smoothed: a point every hundred steps."""
 
-    :param points: ``step`` and the running mean of each metric.
-    :param seconds: time spent in all sessions of the run.
-    """
-
-    points: list[dict[str, float]]
-    seconds: float
+    points: list[dict[str, float]]  # ``step`` and the running mean of each metric
+    seconds: float  # spent in all sessions of the run
     mean: dict[str, float]
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -75,7 +60,6 @@ class Curve:
             self.points.append({'step': step, **rounded})
 
     def text(self) -> str:
-        """The running means, for a progress line."""
         return '  '.join(f'{name} {value:.4f}' for name, value in self.mean.items())
 
 
@@ -85,8 +69,6 @@ class Trainer:
     A resumed run equals an uninterrupted one if the loss of a step follows from the step's number
     and the weights alone.
 
-    :param weights: name -> what the optimiser changes.
-    :param state: file of the unfinished run.
     :param settings: plain values that a run must have in common with its state file.
     :raises CheckpointError: the file was written with other settings, or by an older version.
     """
@@ -117,9 +99,9 @@ class Trainer:
     ) -> dict[str, float]:
         """Go on to the schedule's last step; returns the last step's metrics.
 
-        :param backward: adds the gradient of a step (counted from 0) to the weights, and gives
-            the step's metrics.
-        :param report: may add to the metrics.
+        :param backward: adds the gradient of a step (counted from 0) to the weights, and gives the
+            step's metrics.
+        :param report: called after each step with its number and metrics, to which it may add.
         :param writes_state: False in all processes of a run but one.
         """
         metrics: dict[str, float] = {}
@@ -136,7 +118,7 @@ class Trainer:
         return metrics
 
     def use_average(self) -> None:
-        """Put the running mean in the place of the weights; it is what a run yields."""
+        """Put the running mean in the place of the weights."""
         with torch.no_grad():
             for name, mean in self.average.items():
                 self.weights[name].copy_(mean)

@@ -35,12 +35,7 @@ def laplace_cdf(x: Tensor) -> Tensor:
 
 
 def soft_top_k(scores: Tensor, k: int, alpha: float) -> Tensor:
-    """Ratios in 0 .. 1 that sum up to K, and nearly the hard choice for a small ``alpha``.
-
-    :param scores: float32 (..., N). :param k: 1 .. N - 1.
-    :param alpha: temperature.
-    :returns: float32 (..., N), differentiable in the scores.
-    """
+    """Ratios (..., N) in 0 .. 1 that sum up to K; nearly the hard choice for a small ``alpha``."""
     with torch.no_grad():
         low = scores.amin(-1, keepdim=True) - alpha * 40.0  # F of 40 is 1 in float32
         high = scores.amax(-1, keepdim=True) + alpha * 40.0
@@ -57,10 +52,7 @@ def soft_top_k(scores: Tensor, k: int, alpha: float) -> Tensor:
 
 
 class ScorerTask(nn.Module):
-    """A scorer that learns beside a frozen policy.
-
-    :param settings: of the whole run; ``settings.train`` is the scorer's.
-    """
+    """A scorer that learns beside a frozen policy."""
 
     def __init__(self, policy: Policy, settings: FineTuning) -> None:
         super().__init__()
@@ -101,7 +93,6 @@ class ScorerTask(nn.Module):
         return ratio * own + (1 - ratio) * given, metrics
 
     def note(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-        """Method, settings and tensors for the note."""
         names = {'layers', 'width', 'heads', 'budget'}
         settings = self.train_settings.model_dump(mode='json', include=names)
         state = {k: v.detach().float().cpu() for k, v in self.scorer.state_dict().items()}
@@ -112,7 +103,6 @@ class ScorerTask(nn.Module):
         return last + (first - last) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     def _blank(self, batch: TrainingBatch) -> Tensor:
-        """Embeddings of a black image (B, 1, 256, D)."""
         dtype = batch.pixels.dtype
         black = self.black.to(dtype).expand(len(batch.pixels), 1, -1, -1, -1)
         return visual_tokens(self.policy, black, batch.prompts)

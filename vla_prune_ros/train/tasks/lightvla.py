@@ -30,16 +30,11 @@ from .forward import kept_read_out, visual_tokens
 
 
 class Selected(NamedTuple):
-    """What a training pass gives; R rows vote, one per visual token or one per learned query.
+    """What a training pass gives; R rows vote, one per visual token or one per learned query."""
 
-    :param hidden: (B, K * D_action, D), for the action head.
-    :param kept_ids: int64 (B, R), the visual token that each row of the sequence holds.
-    :param scores: float32 (B, R, V), without noise.
-    """
-
-    hidden: Tensor
-    kept_ids: Tensor
-    scores: Tensor
+    hidden: Tensor  # (B, K * D_action, D), for the action head
+    kept_ids: Tensor  # int64 (B, R), the visual token that each row of the sequence holds
+    scores: Tensor  # float32 (B, R, V), without noise
 
 
 def selected_pass(
@@ -80,11 +75,8 @@ def selected_pass(
 
 
 def shared_weight(kept_ids: Tensor, layout: Layout) -> Tensor:
-    """Bias of the keys: -log m for a visual token that m rows hold, else 0.
-
-    :param kept_ids: int64 (B, R). :param layout: of the whole sequence.
-    :returns: float32 (B, 1, 1, 1 + R + the rows behind the visual ones).
-    """
+    """Bias of the keys (B, 1, 1, 1 + R + the rows behind the visual ones): -log m for a visual
+    token that m of the rows ``kept_ids`` (B, R) hold, else 0."""
     votes = torch.zeros(len(kept_ids), layout.visual, device=kept_ids.device)
     votes.scatter_add_(1, kept_ids, torch.ones(kept_ids.shape, device=kept_ids.device))
     others = layout.length - 1 - layout.visual
@@ -96,11 +88,6 @@ Metrics = dict[str, Tensor]
 
 
 class LightVLATask(nn.Module):
-    """A policy that learns to be pruned.
-
-    :param settings: of the whole run; ``settings.train`` is LightVLA's.
-    """
-
     def __init__(self, policy: Policy, settings: FineTuning) -> None:
         super().__init__()
         self.policy, self._profile = policy.model, policy.profile
@@ -118,9 +105,8 @@ class LightVLATask(nn.Module):
     def forward(
         self, batch: TrainingBatch, progress: float, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Metrics]:
-        """Loss and metrics of a batch.
+        """Loss and metrics of a batch after a ratio ``progress`` of the training.
 
-        :param progress: ratio 0 .. 1 of the training's steps that are done.
         :param generator: of the noise; None: as at inference, without noise and with tokens that
             count once.
         """
@@ -145,7 +131,6 @@ class LightVLATask(nn.Module):
         return loss, {**metrics, 'tokens': kept.sum(1).mean()}
 
     def note(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-        """Method, settings and tensors for the checkpoint's note."""
         settings = self.train_settings.model_dump(exclude={'method'})
         if self.queries is None:
             return METHOD, settings, {}

@@ -22,31 +22,20 @@ from ...profiles import LIBERO
 from .forward import read_out, visual_tokens
 
 SIZES = Preset(dino=(128, 3, 2), siglip=(64, 3, 2), hidden=128, mlp=344, layers=5, heads=2)
+# The published vocabulary is not ours to ship.
 PIECES = (*dict.fromkeys(STANDIN_PIECES), '▁left', '▁right', '▁other')
-"""Words of the stand-in tokeniser, the published vocabulary not being ours to ship."""
 
 _SPECIAL = 3  # <unk>, BOS and stop keep their ids
 
 
 class Answer(NamedTuple):
-    """What one forward pass gives.
-
-    :param actions: (B, K, 7), normalised.
-    :param pointers: (B, 2, C, 256), logits: where the target and the other cube are.
-    :param offsets: (B, 2, 3), from the grip point to both, in units of 0.1 m.
-    """
-
-    actions: Tensor
-    pointers: Tensor
-    offsets: Tensor
+    actions: Tensor  # (B, K, 7), normalised
+    pointers: Tensor  # (B, 2, C, 256), logits: where the target and the other cube are
+    offsets: Tensor  # (B, 2, 3), from the grip point to both, in units of 0.1 m
 
 
 class Words:
-    """Prompts of the tasks as ids, and the rows of the small embedding table.
-
-    :param instructions: every instruction of the training.
-    :param tokenizer: text of the whole prompt -> published ids.
-    """
+    """Prompts of the tasks as ids, and the rows of the small embedding table."""
 
     def __init__(self, instructions: Sequence[str], tokenizer: PromptTokenizer) -> None:
         ids = {text: tokenizer(build_prompt(text)) for text in instructions}
@@ -59,7 +48,6 @@ class Words:
 
     @property
     def rows(self) -> int:
-        """Rows of the small table."""
         return _SPECIAL + len(self.ids)
 
     def full_table(self, small: Tensor, rows: int) -> Tensor:
@@ -70,8 +58,6 @@ class Words:
 
 
 class ReferenceNet(nn.Module):
-    """The policy and its training aids; see :class:`Answer`."""
-
     def __init__(self, words: int, seed: int = 0, sizes: Preset = SIZES) -> None:
         super().__init__()
         with torch.random.fork_rng():
@@ -82,19 +68,14 @@ class ReferenceNet(nn.Module):
             self.offset = nn.Linear(sizes.hidden, 6)
 
     def visual(self, pixels: Tensor, prompts: Tensor) -> Tensor:
-        """(B, C, 6, 224, 224) and (B, P) -> visual tokens (B, C, 256, D)."""
         return visual_tokens(self.policy, pixels, prompts)
 
     def point(self, visual: Tensor) -> Tensor:
-        """Pointer logits (B, 2, C, 256) of visual tokens (B, C, 256, D)."""
         return self.pointer(visual).permute(0, 3, 1, 2)
 
     def forward(self, pixels: Tensor, prompts: Tensor, state: Tensor) -> Answer:
-        """All visual tokens, always.
-
-        :param pixels: (B, C, 6, 224, 224). :param prompts: int64 (B, P) of :class:`Words`.
-        :param state: (B, 8), normalised.
-        """
+        """All visual tokens, always; prompts are those of :class:`Words`, the state is
+        normalised."""
         visual = self.visual(pixels, prompts)
         policy = self.policy
         layout = policy.layout(LIBERO.cameras, prompts.shape[1], LIBERO.chunk)
@@ -105,7 +86,6 @@ class ReferenceNet(nn.Module):
 
 
 def make_tokenizer() -> Tokenizer:
-    """The tokeniser that goes with the checkpoint."""
     return standin_tokenizer({piece: 300 + i for i, piece in enumerate(PIECES)})
 
 
@@ -124,7 +104,6 @@ def _training_size(words: int, sizes: Preset) -> ModelSize:
 
 
 def with_vocabulary(size: ModelSize, rows: int) -> ModelSize:
-    """The same model with another number of rows in its embedding table."""
     text = LlamaConfig(**{**size.text.to_dict(), 'vocab_size': rows})
     return replace(size, text=text)
 
