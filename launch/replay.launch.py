@@ -94,7 +94,7 @@ def player(context: LaunchContext) -> list[Node]:
                 value('params_file'),
                 {
                     **{k: ParameterValue(v, value_type=str) for k, v in texts.items() if v},
-                    'rate': ParameterValue(value('rate'), value_type=float),
+                    'rate': ParameterValue(LaunchConfiguration('rate'), value_type=float),
                     'loop': value('loop') == 'true',
                     'wait_for_subscribers_s': LOADING_S,
                 },

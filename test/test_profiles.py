@@ -68,43 +68,48 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path):
 
 
 REFUSED = [
-    ({'cameras': ['a']}, ('base is None', 'libero')),
-    ({'base': 'franka'}, ("base is 'franka'", 'libero')),
-    ({'base': ['libero']}, ("base is ['libero']", 'libero')),
-    ({'base': 'libero', 'camera': ['a']}, ("unknown field 'camera'", 'cameras')),
-    ({'base': 'libero', 3: 4, 'x': 5}, ('unknown field', 'cameras')),
-    ({'base': 'libero', 'cameras': 'wrist'}, ("cameras is 'wrist'", 'a list of words')),
-    ({'base': 'libero', 'cameras': [1, 2]}, ('cameras is [1, 2]', 'a list of words')),
-    ({'base': 'libero', 'cameras': []}, ('cameras is empty', 'at least one')),
-    ({'base': 'libero', 'cameras': ['a', 'a']}, ('repeats a name', 'once')),
-    ({'base': 'libero', 'chunk': 0}, ('chunk is 0', '1 or more')),
-    ({'base': 'libero', 'chunk': 8.5}, ('chunk is 8.5', 'a whole number')),
-    ({'base': 'libero', 'chunk': True}, ('chunk is True', 'a whole number')),
-    ({'base': 'libero', 'proprio_dim': -1}, ('proprio_dim is -1', '0 for none')),
-    ({'base': 'libero', 'normalization': 'max'}, ("normalization is 'max'", 'bounds_q99')),
-    ({'base': 'libero', 'control_period_s': 0}, ('control_period_s is 0', 'above 0')),
-    ({'base': 'libero', 'control_period_s': '5e-2'}, ("'5e-2'", 'a number')),
-    ({'base': 'libero', 'control_period_s': float('nan')}, ('control_period_s is nan', 'above 0')),
-    ({'base': 'libero', 'action_kind': 'torque'}, ("'torque'", 'delta_pose')),
-    ({'base': 'libero', 'proprio_kind': 'x'}, ("proprio_kind is 'x'", 'joints')),
-    ({'base': 'libero', 'action_dim': 6}, ('delta_pose has action_dim 6', 'use 7')),
-    ({'base': 'libero', 'action_names': ['a']}, ('action_names has 1 names', 'give 7')),
-    ({'base': 'libero', 'action_scale': [1.0]}, ('action_scale has 1 numbers', 'give 7')),
-    ({'base': 'libero', 'action_scale': [0.0] * 7}, ('action_scale is', 'above 0')),
-    ({'base': 'libero', 'action_scale': 0.05}, ('action_scale is 0.05', 'a list of numbers')),
-    ({'base': 'libero', 'action_scale': None}, ('action_scale is None', 'a list of numbers')),
-    ('- a\n- b\n', ('is not a mapping', 'base: libero')),
-    ('', ('is not a mapping', 'base: libero')),
-    ('base: [', ('cannot be read', 'YAML')),
+    ({'cameras': ['a']}, ('base', 'libero')),
+    ({'base': 'franka'}, ('base', 'franka', 'libero')),
+    ({'base': ['libero']}, ('base', 'libero')),
+    ({'base': 'libero', 'camera': ['a']}, ("'camera'", "'cameras'")),
+    ({'base': 'libero', 3: 4, 'x': 5}, ('3', 'cameras')),
+    *(
+        ({'base': 'libero', name: value}, (name,))
+        for name, value in (
+            ('cameras', 'wrist'),
+            ('cameras', [1, 2]),
+            ('cameras', []),
+            ('cameras', ['a', 'a']),
+            ('chunk', 0),
+            ('chunk', 8.5),
+            ('chunk', True),
+            ('proprio_dim', -1),
+            ('normalization', 'max'),
+            ('control_period_s', 0),
+            ('control_period_s', '5e-2'),
+            ('control_period_s', float('nan')),
+            ('action_kind', 'torque'),
+            ('proprio_kind', 'x'),
+            ('action_dim', 6),
+            ('action_names', ['a']),
+            ('action_scale', [1.0]),
+            ('action_scale', [0.0] * 7),
+            ('action_scale', 0.05),
+            ('action_scale', None),
+        )
+    ),
+    ('- a\n- b\n', ()),
+    ('', ()),
+    ('base: [', ()),
 ]
 
 
-@pytest.mark.parametrize(('content', 'words'), REFUSED, ids=str)
-def test_a_bad_file_is_refused_in_one_line_that_names_it(tmp_path, content, words):
+@pytest.mark.parametrize(('content', 'named'), REFUSED, ids=str)
+def test_a_bad_file_is_refused_in_one_line_that_names_it(tmp_path, content, named):
     with pytest.raises(ProfileError) as error:
         load_profile(write(tmp_path, content))
     text = str(error.value)
-    assert '\n' not in text and all(w in text for w in ('my_robot', *words)), text
+    assert '\n' not in text and all(w in text for w in ('my_robot', *named)), text
 
 
 @pytest.mark.parametrize('name', ['nope', '', 'libero.txt', '/tmp'])

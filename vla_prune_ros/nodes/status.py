@@ -5,10 +5,18 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 
+from .interface import Topic
 from .messages import build
-from .qos import latched, overridable
+from .qos import latched
 
+STATUS = Topic(
+    '~/status', DiagnosticStatus, latched(), 'State word and reason; published on change.'
+)
+DIAGNOSTICS = Topic(
+    '/diagnostics', DiagnosticArray, QoSProfile(depth=10), 'Counters and rates, once a second.'
+)
 OK, WARN, ERROR = build.OK, build.WARN, build.ERROR
 
 
@@ -17,14 +25,14 @@ class StatusReporter:
 
     ``~/status`` is latched and has the node's name, a state word and a reason; ``/diagnostics``
     carries the details once a second.
+
+    :param states: the state words with their meaning; no other is allowed.
     """
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._status = node.create_publisher(
-            DiagnosticStatus, '~/status', latched(), qos_overriding_options=overridable()
-        )
-        self._diagnostics = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+    def __init__(self, node: Node, states: Mapping[str, Any] | None = None) -> None:
+        self._node, self._states = node, states
+        self._status = STATUS.publisher(node)
+        self._diagnostics = DIAGNOSTICS.publisher(node)
         self._current: tuple[str, str] = ('', '')
         self._published: tuple[str, str, dict[str, Any]] | None = None
         self.level = OK
@@ -40,12 +48,13 @@ class StatusReporter:
         """Announce a state; publishes where anything changed and logs where state or reason did.
 
         :param state: one word in capitals, for example ``RUNNING``.
-        :param reason: one line that names the thing and the mend; empty where all is well.
+        :param reason: one line that names the thing and the remedy; empty where all is well.
         :param code: what the reason is about, where its text holds numbers that change all the
             time.
         """
         if (state, code or reason, values) == self._published:
             return
+        assert self._states is None or state in self._states, f'{state} is not documented'
         self._published = (state, code or reason, dict(values))
         self.level = level
         self._status.publish(

@@ -3,7 +3,7 @@
 A process of its own that never loads torch, so that no GPU stall or crash can take the watchdog
 with it. It moves nothing until ``~/arm`` is called with true, drops steps whose time is past, and
 sends zero motion and then nothing when the chunk runs dry, grows old, or the arm is disarmed.
-With ``stepping`` synchronous the simulator waits for it instead; see :mod:`.stepping`.
+With ``stepping`` synchronous the simulator waits for it instead: ``runtime/schedule.py``.
 """
 
 import sys
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped, TwistStamped
-from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
@@ -22,12 +21,66 @@ from ...errors import ActionRefused, InputRefused
 from ...runtime.guard import PoseTarget
 from ...runtime.messages import read_chunk, read_pose
 from ...runtime.schedule import ChunkSchedule, Due, GripperLatch
+from ..interface import Service, Topic
 from ..messages import build
 from ..params import declare
-from ..process import require_simulated_time, run_node
-from ..qos import command, overridable, sensor_data
+from ..process import on_clock_jump, require_simulated_time, run_node, steady_clock
+from ..qos import command, sensor_data
 from ..status import ERROR, OK, WARN, StatusReporter
 from .params import ExecutorParams
+
+ACTION_CHUNK = Topic('~/action_chunk', JointTrajectory, command(), 'Chunks of `vla_policy`.')
+EE_POSE = Topic(
+    '~/ee_pose',
+    PoseStamped,
+    sensor_data(),
+    'Measured pose in the frame of the chunk; each pose target starts from it.',
+)
+TWIST = Topic(
+    '~/twist',
+    TwistStamped,
+    command(),
+    'Velocity of the due step in the frame of the chunk, m/s and rad/s, stamped with the time '
+    'from which it holds. With `output` twist.',
+)
+POSE_TARGET = Topic(
+    '~/pose_target',
+    PoseStamped,
+    command(),
+    'Measured pose plus the steps of the chunk so far. With `output` pose.',
+)
+GRIPPER = Topic(
+    '~/gripper',
+    JointTrajectory,
+    command(),
+    'Joint `gripper`, one point: 0 close or 1 open; sent when it changes, with `stepping` '
+    'synchronous at every step.',
+)
+ARM = Service('~/arm', SetBool, 'True lets commands out, false stops. Forgets the old chunk.')
+STOP = Service('~/stop', Trigger, 'The same as `~/arm` with false.')
+
+STATES = {
+    'DISARMED': ('OK', 'Nothing is sent before `~/arm`.'),
+    'MOVING': ('OK', 'A step of the chunk is due now.'),
+    'HOLDING': (
+        'WARN or OK',
+        'Armed without a due step: zero commands, then silence. OK where time waits for one.',
+    ),
+    'REFUSED': ('ERROR', 'The last chunk was refused; the reason says why.'),
+}
+DIAGNOSTICS = {
+    'execution': (
+        *('armed', 'loaded', 'refused', 'time_jump', 'executed', 'skipped', 'superseded'),
+        'commands',
+    ),
+    'safety': (),
+}
+_WHY_HOLDING = {
+    'empty': 'no chunk yet',
+    'dry': 'the chunk is used up',
+    'stale': 'the chunk is too old',
+    'future': 'the chunk has not begun',
+}
 
 
 class ExecutorNode(Node):
@@ -39,35 +92,29 @@ class ExecutorNode(Node):
         self._schedule = ChunkSchedule(self._params.max_chunk_age_s)
         self._latch = GripperLatch(self._params.close_below, self._params.open_above)
         self._target = PoseTarget(self._params.max_pose_age_s)
-        self._status = StatusReporter(self)
+        self._status = StatusReporter(self, STATES)
         self._armed = False
         self._synchronous = require_simulated_time(self, self._params.stepping)
         self._zeros_left = 0
         self._frame_id = ''
         self._refused = ''
         self._sent = 0
-        options = {'qos_overriding_options': overridable()}
-        self._twist = self.create_publisher(TwistStamped, '~/twist', command(), **options)
-        self._pose = self.create_publisher(PoseStamped, '~/pose_target', command(), **options)
-        self._gripper = self.create_publisher(JointTrajectory, '~/gripper', command(), **options)
+        self._twist = TWIST.publisher(self)
+        self._pose = POSE_TARGET.publisher(self)
+        self._gripper = GRIPPER.publisher(self)
         self._out = {'twist': self._twist, 'pose': self._pose}.get(self._params.output)
-        self.create_subscription(
-            JointTrajectory, '~/action_chunk', self._on_chunk, command(), **options
-        )
-        self.create_subscription(PoseStamped, '~/ee_pose', self._on_pose, sensor_data(), **options)
-        self.create_service(SetBool, '~/arm', self._arm)
-        self.create_service(Trigger, '~/stop', self._stop)
+        ACTION_CHUNK.subscription(self, self._on_chunk)
+        EE_POSE.subscription(self, self._on_pose)
+        ARM.serve(self, self._arm)
+        STOP.serve(self, self._stop)
         # Ticks by the steady clock: a paused /clock must not stop the watchdog. What is due is
         # decided by the ROS clock, the one the chunks are stamped with.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        steady = steady_clock()
         self.create_timer(1.0 / self._params.rate_hz, self._tick, clock=steady)
         if self._synchronous:  # and whenever simulated time goes on
             self.create_timer(1e-3, self._tick, clock=self.get_clock())
         self.create_timer(1.0, self._diagnose, clock=steady)
-        self._jump = self.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=Duration(seconds=1), min_backward=Duration(nanoseconds=-1)),
-            post_callback=lambda jump: self._on_jump(),
-        )
+        self._jump = on_clock_jump(self, self._on_jump)
         self._status.set('DISARMED', armed=False, output=self._params.output)
 
     def destroy_node(self) -> None:
@@ -173,7 +220,7 @@ class ExecutorNode(Node):
         self._pose.publish(build.pose(position, quaternion, self._now_ns(), self._frame_id))
 
     def _rivals(self) -> str:
-        """Who else commands the arm and the mend; empty where nobody does."""
+        """Who else commands the arm; empty where nobody does."""
         if self._out is None:
             return ''
         others = self.count_publishers(self._out.topic_name) - 1
@@ -220,16 +267,9 @@ class ExecutorNode(Node):
         elif due.step is not None:
             self._status.set('MOVING', **values)
         else:
-            text = {
-                'empty': 'no chunk yet',
-                'dry': 'the chunk is used up',
-                'stale': 'the chunk is too old',
-                'future': 'the chunk has not begun',
-            }[due.reason]
+            text = f'{_WHY_HOLDING[due.reason]}; check that the policy runs'
             level = OK if self._synchronous else WARN  # there the next one is being waited for
-            self._status.set(
-                'HOLDING', f'{text}; check that the policy runs', level, due.reason, **values
-            )
+            self._status.set('HOLDING', text, level, due.reason, **values)
 
     def _diagnose(self) -> None:
         counters = {**self._schedule.counters, 'commands': self._sent}

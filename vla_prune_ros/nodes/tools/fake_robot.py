@@ -15,7 +15,7 @@ from ...config import option
 from ..messages import build
 from ..params import declare
 from ..process import run_node
-from ..qos import latched, overridable, sensor_data
+from ..qos import latched, sensor_data
 
 CAMERAS = ('primary', 'wrist')
 JOINTS = (*(f'panda_joint{i}' for i in range(1, 8)), 'panda_finger_joint1', 'panda_finger_joint2')
@@ -47,15 +47,10 @@ class FakeRobotNode(Node):
             build.image(random.integers(0, 256, shape, np.uint8), self._now_ns()) for _ in range(4)
         ]
         self._sent = dict.fromkeys(CAMERAS, 0)
-        options = {'qos_overriding_options': overridable()}
-        self._cameras = {
-            c: self.create_publisher(Image, f'~/image/{c}', sensor_data(), **options)
-            for c in CAMERAS
-        }
-        self._pose = self.create_publisher(PoseStamped, '~/ee_pose', sensor_data(), **options)
-        self._joints = self.create_publisher(
-            JointState, '~/joint_states', sensor_data(), **options
-        )
+        sensor = sensor_data()
+        self._cameras = {c: self.create_publisher(Image, f'~/image/{c}', sensor) for c in CAMERAS}
+        self._pose = self.create_publisher(PoseStamped, '~/ee_pose', sensor)
+        self._joints = self.create_publisher(JointState, '~/joint_states', sensor)
         self._published = self.create_publisher(DiagnosticArray, '~/published', 10)
         self._instruction = self.create_publisher(String, '~/instruction', latched())
         self._instruction.publish(String(data=params.instruction))
