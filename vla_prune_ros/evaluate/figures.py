@@ -1,4 +1,4 @@
-"""The result of ``vla-prune evaluate`` as pictures: success over tokens, and modes over time."""
+"""The result of ``vla-prune evaluate`` as figures: success over tokens, and modes over time."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _WIDTH = 9.0
 def plot_success(result: Mapping[str, Any], path: Path) -> None:
     """Success with its 95 % interval over the mean of visual tokens; a marker per method.
 
-    One picture per task, or one over all tasks and each of them where there are several.
+    One panel per task, or one over all tasks and each of them where there are several.
 
     :param result: as ``vla-prune evaluate`` writes it.
     :raises VlaPruneError: matplotlib is not installed.
@@ -147,14 +147,14 @@ def figure_class() -> Any:
         from matplotlib.figure import Figure  # needs no display, and no state of pyplot
     except ImportError:
         raise VlaPruneError(
-            'matplotlib is not installed, no pictures are drawn',
+            'matplotlib is not installed, no figures are drawn',
             "pip install 'vla_prune_ros[plot]'",
         ) from None
     return Figure
 
 
 def save_figure(figure: Any, path: Path, bottom: float = 0.0) -> None:
-    """Write it; its axes leave the lowest ``bottom`` (share of the height) free."""
+    """Write it; its axes leave the lowest ``bottom`` (0 to 1 of the height) free."""
     figure.tight_layout(rect=(0, bottom, 1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

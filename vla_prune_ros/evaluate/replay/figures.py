@@ -17,7 +17,7 @@ MOST_POINTS = 400
 MOST_ERRORS = 120
 """The same of errors, which jump from query to query: what lasts is seen in medians."""
 
-# Told apart with every kind of colour vision, and from the colours of the modes.
+# Distinct with every kind of colour vision, and from the colours of the modes.
 _PALETTE = ('#0072b2', '#e69f00', '#882255', '#56b4e9', '#332288', '#999933')
 _DENSE, _OTHER_MODE, _SPEED, _RECORDED = '#4d4d4d', '#e7298a', '#1d1f23', '#b8bcc4'
 _MARKERS = 'os^Dv<>Pp*hX'
@@ -55,7 +55,7 @@ Lines = Mapping[str, tuple[Sequence[float], np.ndarray]]
 def bag_figures(bag: BagResult, methods: Sequence[str]) -> dict[str, str]:
     """Name -> PNG as data URI, of the figures that have something to show.
 
-    :param methods: of the whole result: they give the colours.
+    :param methods: of all bags: they give the colours.
     :raises VlaPruneError: matplotlib is not installed.
     """
     figure_class()

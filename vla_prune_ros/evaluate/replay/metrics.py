@@ -1,7 +1,7 @@
 """How far two series of chunks are apart, and how smoothly chunks follow each other.
 
 A chunk is executed until the next one comes, so borders and openings of the gripper are those of
-the executed steps. Everything else is compared step by step over whole chunks.
+the executed steps. Everything else is compared step by step over complete chunks.
 """
 
 from collections.abc import Sequence
@@ -88,7 +88,7 @@ class Comparison:
         *parts('angle between rotations of a step', mean='deg', p50='', p95='', max='')
     )
     end_mm: Spread | None = shown(
-        *parts('distance between the ends of whole chunks', mean='end mm', p95='', max='')
+        *parts('distance between the ends of complete chunks', mean='end mm', p95='', max='')
     )
     axes: dict[str, AxisError]
     sign_agreement: dict[str, float | None] = shown(

@@ -74,7 +74,7 @@ class ReplayOptions:
 
 
 class Watch(Protocol):
-    """Is told what happens while a replay runs."""
+    """Follows a replay while it runs."""
 
     def reading(self, bags: int) -> None: ...
 
