@@ -14,7 +14,7 @@ from .results import BagProblem, BagResult, MethodRow, ReplayResult
 
 _MOST_PROBLEMS = 12
 _LEGEND = (
-    'mm, deg: mean per step, p95: of mm. end: where complete chunks lead. sign: same direction, of '
+    'mm, deg: mean per step, p95: of mm. end: of complete chunks. sign: same direction, of '
     'steps where both move. flips: here/there/paired; apart: time between paired ones.',
     'border, inside: median change of the step translation in mm, where a chunk replaces another '
     'and inside chunks.',
