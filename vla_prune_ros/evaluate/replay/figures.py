@@ -270,15 +270,13 @@ def _draw_speed(axis: Any, every: Iterable[Series]) -> None:
     best = max(every, key=lambda series: int(np.isfinite(_array(series.speed_m_s)).sum()))
     values = _array(best.speed_m_s)
     axis.set_ylabel('speed, m/s', fontsize=9)
-    _dress(axis)
-    if not np.isfinite(values).any():
+    if np.isfinite(values).any():
+        lines, pen = {'speed': (best.t_s, values)}, Pen('', _SPEED, '')
+        _draw_lines(axis, lines, {'speed': pen}, MOST_POINTS)
+    else:
+        _dress(axis)
         axis.set_yticks([])
         axis.text(0.5, 0.5, 'speed unknown', transform=axis.transAxes, ha='center', fontsize=9)
-        return
-    times, middle, low, high = windows(best.t_s, values, MOST_POINTS)
-    axis.fill_between(times, low, high, color=_SPEED, alpha=0.2, linewidth=0)
-    axis.plot(times, middle, color=_SPEED, linewidth=1.2)
-    axis.set_ylim(bottom=0)
 
 
 def _draw_modes(axis: Any, series: Series) -> None:
