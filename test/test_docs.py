@@ -293,12 +293,14 @@ def test_python_of_the_docs_runs_as_written(page, source, tmp_path, monkeypatch,
 
 
 def test_tables_of_the_results_are_those_of_the_file_beside_them():
-    from vla_prune_ros.evaluate.closed_loop.tables import result_markdown
+    from vla_prune_ros.config import from_mapping
+    from vla_prune_ros.evaluate.closed_loop.tables import ResultRow, result_markdown
 
     page = text(ROOT / 'docs' / 'results.md')
     (file,) = (ROOT / 'docs' / 'benchmarks').glob('*-closed-loop.json')
     result = json.loads(text(file))
-    tables = result_markdown(result).split('\n\n')[:2]
+    rows = [from_mapping(ResultRow, row, file.name) for row in result['rows']]
+    tables = result_markdown(rows, result['command']).split('\n\n')[:2]
     assert all(table.strip() in page for table in tables)
     assert result['command'] in page and not result['untrained']
 

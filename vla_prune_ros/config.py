@@ -41,7 +41,9 @@ def option(
     :param above: the number itself is not allowed, all above it are.
     :param live: for a node: may be set while it runs.
     :param flags: for a command: what ``add_argument`` takes beyond what follows from the field;
-        ``'flag'`` is another name than the field's, ``'positional': True`` makes it one.
+        ``'flag'`` is another name than the field's, ``'positional': True`` makes it one,
+        ``'group'`` is the heading that it stands under, and of those that are ``'exclusive'``
+        one may be given.
     """
     metadata = dict(
         doc=doc, low=low, high=high, above=above, choices=choices, live=live, flags=flags or {}
@@ -229,17 +231,16 @@ def load_yaml(path: str | Path, what: str, error: Refusal = ProfileError) -> dic
 # --- command line --------------------------------------------------------------------------------
 
 
-def add_arguments(parser: Any, record: type, only: tuple[str, ...] | None = None) -> None:
-    """Declare the fields of ``record`` as options of an argparse parser or group.
+def add_arguments(parser: Any, record: type) -> None:
+    """Declare the fields of ``record`` that :func:`option` made as options of an argparse parser.
 
     ``max_steps`` becomes ``--max-steps``; a switch that is off becomes ``--name``, one that is on
     ``--no-name``; a tuple takes several words.
-
-    :param only: these fields, where they are split over groups.
     """
     hints = get_type_hints(record)
+    groups: dict[str, Any] = {}
     for f in fields(record):
-        if only is not None and f.name not in only:
+        if 'doc' not in f.metadata:
             continue
         meta, more = f.metadata, dict(f.metadata.get('flags', {}))
         default = f.default_factory() if f.default_factory is not MISSING else f.default
@@ -251,6 +252,13 @@ def add_arguments(parser: Any, record: type, only: tuple[str, ...] | None = None
         given: dict[str, Any] = {'help': meta.get('doc') or None, 'dest': f.name}
         word = more.pop('flag', None)
         positional = more.pop('positional', False)
+        group = more.pop('group', '')
+        if more.pop('exclusive', False):
+            group = group or 'exclusive'
+            groups[group] = groups.get(group) or parser.add_mutually_exclusive_group()
+        elif group:
+            groups[group] = groups.get(group) or parser.add_argument_group(group)
+        target = groups.get(group, parser)
         if hint is bool:
             given |= {'action': 'store_false' if default else 'store_true', 'default': default}
             word = word or ('--no-' if default else '--') + f.name.replace('_', '-')
@@ -269,9 +277,9 @@ def add_arguments(parser: Any, record: type, only: tuple[str, ...] | None = None
             del given['dest']
             if 'default' in given and 'nargs' not in more:
                 given['nargs'] = '*' if several else '?'
-            parser.add_argument(f.name, **given)
+            target.add_argument(f.name, **given)
         else:
-            parser.add_argument(word, **given)
+            target.add_argument(word, **given)
 
 
 def _argument(f: Field, kind: type) -> Any:
@@ -288,8 +296,8 @@ def _argument(f: Field, kind: type) -> Any:
     return parse
 
 
-def from_arguments(record: type[Record], options: argparse.Namespace, **more: Any) -> Record:
-    """The record of what was given on the command line.
+def from_arguments(record: type[Record], options: Any, **more: Any) -> Record:
+    """The record of what was given on the command line, or of a command that was made of it.
 
     :param more: values of fields that are not options.
     """

@@ -115,8 +115,8 @@ class TestGood:
     def test_quantised_weights(self, folder, dtype):
         pytest.importorskip('torchao')
         result = check_checkpoint(CheckOptions(str(folder), dtype=dtype))
-        assert result['ok'] and result['weights_gb'][dtype] < result['weights_gb']['bfloat16']
-        assert result['found']['parameters'] == f'2,430,998 in use, {dtype} on cpu'
+        assert result.ok and result.weights_gb[dtype] < result.weights_gb['bfloat16']
+        assert result.found['parameters'] == f'2,430,998 in use, {dtype} on cpu'
 
 
 def meta_epsilon(folder):

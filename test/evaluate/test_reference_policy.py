@@ -37,7 +37,7 @@ def test_it_is_small_trained_and_described(policy):
 
 def test_it_passes_every_probe_of_a_checkpoint():
     result = check_checkpoint(CheckOptions('reference'), lambda text: None)
-    assert result['ok'], result
+    assert result.ok, result
 
 
 @pytest.fixture(scope='module')

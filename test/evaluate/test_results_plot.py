@@ -1,6 +1,7 @@
 """Pictures of a result: they are drawn, of everything that is there, or a line says why not."""
 
 import sys
+from dataclasses import asdict
 
 import cv2
 import pytest
@@ -34,7 +35,7 @@ def episodes():
 
 def result_of(episodes):
     settings = {'methods': METHODS, 'simulator': 'two_cubes'}
-    rows = result_rows(episodes, METHODS, TASKS)
+    rows = [asdict(row) for row in result_rows(episodes, METHODS, TASKS)]
     return {'rows': rows, 'settings': settings, 'untrained': True, 'generated_assets': False}
 
 

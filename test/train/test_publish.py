@@ -77,9 +77,9 @@ def test_the_loaded_policy_acts_as_the_trained_network(policy, net, words, stati
 
 def test_every_check_of_checkpoints_passes(folder):
     result = check_checkpoint(CheckOptions(str(folder), dtype='float32'))
-    failed = [(c['name'], c['reason']) for c in result['checks'] if not c['ok']]
-    assert result['ok'] and failed == []
-    assert result['found']['FiLM'] == 'yes' and 'training' not in result['found']
+    failed = [(c.name, c.reason) for c in result.checks if not c.ok]
+    assert result.ok and failed == []
+    assert result.found['FiLM'] == 'yes' and 'training' not in result.found
 
 
 def test_the_note_says_where_it_is_from(folder, statistics):

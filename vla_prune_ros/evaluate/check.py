@@ -1,7 +1,6 @@
 """``vla-prune check``: what a checkpoint holds, and whether this package runs it as published."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,30 +16,29 @@ from ..engine.self_check import Finding, finding, probe_policy, tokenizer_hash
 from ..model.checkpoint import published_shapes
 from ..model.files import Progress, read_json, weight_files
 from ..model.images import DINO_MEAN, DINO_STD, SIGLIP_MEAN, SIGLIP_STD
+from .options import CheckOptions
 
 PIXELS = 'preprocessor_config.json'
 
 
-@dataclass(frozen=True)
-class CheckOptions:
-    """What to load, as :func:`vla_prune_ros.load_policy` takes it."""
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """:param failed: count of ``checks``.
 
-    checkpoint: str
-    profile: str = 'libero'
-    unnorm_key: str | None = None
-    tokenizer: Path | None = None
-    dtype: str = 'bfloat16'
-    head: str = 'auto'
-    device: str = 'cpu'
+    :param found: what the checkpoint holds, name -> text.
+    :param weights_gb: dtype -> 1e9 bytes.
+    """
+
+    ok: bool
+    failed: int
+    found: dict[str, str]
+    checks: list[Finding]
+    weights_gb: dict[str, float]
 
 
-def check_checkpoint(
-    options: CheckOptions, progress: Progress = lambda text: None
-) -> dict[str, Any]:
-    """Load, look and probe.
+def check_checkpoint(options: CheckOptions, progress: Progress = lambda text: None) -> CheckResult:
+    """Load and probe.
 
-    :returns: plain values: ``ok``, ``failed`` (count), ``found`` (name -> text), ``checks`` (one
-        mapping per check) and ``weights_gb`` (dtype -> 1e9 bytes).
     :raises VlaPruneError: the checkpoint cannot be loaded.
     """
     policy = load_policy(
@@ -54,15 +52,15 @@ def check_checkpoint(
         progress=progress,
     )
     progress('probing')
-    checks = (check_pixels(policy), *probe_policy(policy))
-    failed = sum(not c.ok for c in checks)
-    return {
-        'ok': failed == 0,
-        'failed': failed,
-        'found': _found(policy),
-        'checks': [asdict(c) for c in checks],
-        'weights_gb': _weights_gb(policy, options.dtype),
-    }
+    checks = [check_pixels(policy), *probe_policy(policy)]
+    failed = sum(not check.ok for check in checks)
+    return CheckResult(
+        ok=failed == 0,
+        failed=failed,
+        found=_found(policy),
+        checks=checks,
+        weights_gb=_weights_gb(policy, options.dtype),
+    )
 
 
 def check_pixels(policy: Policy) -> Finding:
@@ -76,11 +74,13 @@ def check_pixels(policy: Policy) -> Finding:
     config = read_json(path)
     ours = {'means': (DINO_MEAN, SIGLIP_MEAN), 'stds': (DINO_STD, SIGLIP_STD)}
     bad = [n for n, want in ours.items() if n in config and not _close(config[n], want)]
-    said = (
-        f'{PIXELS}: {bad[0]} is {config[bad[0]]}, this package uses {ours[bad[0]]}' if bad else ''
-    )
-    said = said and f'{said}; fetch the file of the published checkpoint'
-    return finding('pixel constants', 'as published' if not bad else 'others', said)
+    problem = ''
+    if bad:
+        problem = (
+            f'{PIXELS}: {bad[0]} is {config[bad[0]]}, this package uses {ours[bad[0]]}; fetch the '
+            'file of the published checkpoint'
+        )
+    return finding('pixel constants', 'others' if bad else 'as published', problem)
 
 
 def _close(got: Any, want: Any) -> bool:
@@ -140,25 +140,24 @@ def _weights_gb(policy: Policy, dtype: str) -> dict[str, float]:
     return {name: size / 1e9 for name, size in sizes.items()}
 
 
-def check_table(result: Mapping[str, Any]) -> Table:
+def check_table(result: CheckResult) -> Table:
     """What was found, then the checks: OK, or what is wrong and what to do."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow='fold')
-    for name, value in result['found'].items():
+    for name, value in result.found.items():
         table.add_row(name, Text(value))
-    sizes = ', '.join(f'{gb:.3g} GB in {name}' for name, gb in result['weights_gb'].items())
+    sizes = ', '.join(f'{gb:.3g} GB in {name}' for name, gb in result.weights_gb.items())
     table.add_row('weights need', Text(f'{sizes}; activations come on top'))
     table.add_row('', '')
-    for check in result['checks']:
-        word, style = ('OK', 'green') if check['ok'] else ('FAILED', 'bold red')
-        said = check['value'] if check['ok'] else check['reason']
-        table.add_row(check['name'], Text.assemble((word, style), f'  {said}'))
+    for check in result.checks:
+        verdict = ('OK', 'green') if check.ok else ('FAILED', 'bold red')
+        text = check.value if check.ok else check.reason
+        table.add_row(check.name, Text.assemble(verdict, f'  {text}'))
     return table
 
 
-def check_verdict(result: Mapping[str, Any]) -> str:
-    """The last line: OK, or how many checks failed."""
-    if result['ok']:
+def check_verdict(result: CheckResult) -> str:
+    if result.ok:
         return 'OK'
-    return f'{result["failed"]} of {len(result["checks"])} checks failed'
+    return f'{result.failed} of {len(result.checks)} checks failed'

@@ -1,11 +1,9 @@
-"""What a figure was measured on: it stands beside every result.
-
-What identifies a result: the weights it was made with, and the versions of what computed it.
-"""
+"""What identifies a result: machine, versions, and the weights that it was made with."""
 
 import contextlib
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Iterable
 from importlib import metadata
@@ -21,8 +19,6 @@ PACKAGES = ('torch', 'transformers', 'numpy', 'mujoco', 'robosuite', 'ros-rclpy'
 
 def machine() -> dict[str, Any]:
     """Processor, cores, system and the versions of the packages that are installed."""
-    import os
-
     return {
         'cpu': _cpu(),
         'cores': len(os.sched_getaffinity(0)),
@@ -30,6 +26,11 @@ def machine() -> dict[str, Any]:
         'python': platform.python_version(),
         'packages': installed(PACKAGES),
     }
+
+
+def where(machine: dict[str, Any]) -> str:
+    """For titles."""
+    return f'{machine["cpu"]}, {machine["cores"]} cores'
 
 
 def _cpu() -> str:
@@ -51,7 +52,6 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
 
 
 FINGERPRINT_PACKAGES = ('torch', 'transformers', 'numpy', 'mujoco', 'robosuite', 'hf-libero')
-"""Packages whose version may change what an episode does."""
 
 _NAMES = ('*.json', '*.safetensors', '*.pt', 'tokenizer.model')
 _WHOLE = 1 << 26  # larger files are sampled: hashing 15 GB would take longer than many episodes
@@ -87,12 +87,12 @@ def checkpoint_fingerprint(folder: Path) -> str:
 
 
 def text_fingerprint(path: Path) -> str:
-    """16 hex digits of SHA-256 over a small file, for example a pruning method in YAML."""
+    """16 hex digits of SHA-256 over a small file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:
-    """Package -> version, of this package and of those of :data:`PACKAGES` that are installed."""
+    """Package -> version, of this package and of those that may change what an episode does."""
     return {'vla_prune_ros': __version__, **installed(FINGERPRINT_PACKAGES)}
 
 

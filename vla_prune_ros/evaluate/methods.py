@@ -30,10 +30,10 @@ class Method:
 
 
 def parse_methods(names: tuple[str, ...], checkpoint: Path) -> tuple[Method, ...]:
-    """Methods from words like ``'specprune:recommended'``.
+    """Methods from names like ``'specprune:recommended'``.
 
-    ``'METHOD@FOLDER'`` takes weights of its own, for a method that was trained, and is compared
-    with the others all the same; ``'lightvla@reference-lightvla'`` those that come along.
+    ``'METHOD@FOLDER'`` takes its own weights, for a method that was trained:
+    ``'lightvla@reference-lightvla'`` those of this package.
 
     :raises VlaPruneError: a method is unknown or named twice, or a folder is no checkpoint.
     """
@@ -46,7 +46,7 @@ def parse_methods(names: tuple[str, ...], checkpoint: Path) -> tuple[Method, ...
     methods = []
     for name in names:
         pruning, _, own = name.partition('@')
-        build_pruner(pruning)  # a wrong name is said before anything starts
+        build_pruner(pruning)  # a wrong name is refused before anything starts
         spec = read_spec(pruning)
         folder = checkpoint_folder(own) if own else checkpoint
         if folder not in hashes:
@@ -96,7 +96,7 @@ class MethodPolicies:
         return base.with_pruning(method.pruning)
 
     def _require_same(self, method: Method) -> None:
-        """On another machine other weights may lie there, and here a training may go on."""
+        # On another machine the folder may hold other weights; here a training may go on.
         if checkpoint_fingerprint(method.folder) != method.fingerprint.partition('+')[0]:
             raise CheckpointError(
                 f'{method.folder} is not the checkpoint that the run began with',

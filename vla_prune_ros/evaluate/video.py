@@ -1,4 +1,4 @@
-"""Overlay pictures to a video file that browsers play."""
+"""Images to a video file that browsers play."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +23,9 @@ class VideoWriter:
         self._fps = fps
         self._writer: cv2.VideoWriter | None = None
 
-    def add(self, pictures: Sequence[np.ndarray]) -> None:
-        """Append one frame from uint8 (S, S, 3) RGB pictures of equal size."""
-        frame = np.concatenate(list(pictures), axis=1)
+    def add(self, images: Sequence[np.ndarray]) -> None:
+        """Append one frame from uint8 (S, S, 3) RGB images of equal size."""
+        frame = np.concatenate(list(images), axis=1)
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             size = (frame.shape[1], frame.shape[0])
@@ -40,7 +40,7 @@ class VideoWriter:
         self.frames += 1
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finish the file; twice is no error."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None

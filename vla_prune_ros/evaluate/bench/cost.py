@@ -1,10 +1,9 @@
-"""Floating-point operations of one query in closed form: two per multiply-add.
+"""What a query must cost: its floating-point operations in closed form, two per multiply-add, and
+how fast the machine can multiply and move bytes at most.
 
 Counted is what the engine runs: matrix products, the patch convolutions, and attention over the
-tokens that are left in each layer. Not counted: norms, activations and softmax (below 1 %), what
+tokens that are kept in each layer. Not counted: norms, activations and softmax (below 1 %), what
 selection computes, and keys that a method shows again after it dropped their tokens.
-
-What the machine can do at most: how fast it multiplies, and how fast it moves bytes.
 """
 
 import time
@@ -25,8 +24,8 @@ def policy_flops(
 ) -> int | None:
     """One query: towers, projectors, decoder and head.
 
-    :param kept: site name -> visual tokens that are left behind it, all cameras together.
-    :param early: names of the sites at which the choice comes before the layer's output.
+    :param kept: site name -> visual tokens that are kept there, all cameras together.
+    :param early: names of the sites at which the selection comes before the layer's output.
     :returns: None for a diffusion head, whose passes may each keep other tokens.
     """
     if size.head == 'diffusion':
@@ -80,9 +79,9 @@ def vision_flops(size: ModelSize, cameras: int) -> int:
     return towers + 2 * cameras * PATCHES * projector
 
 
-def published_flops(size: ModelSize, layout: Layout) -> int:
-    """The dense query as the published code runs it: the towers through their last block, all
-    rows of the last decoder layer, and ``lm_head`` over all rows; see ``published_path.py``."""
+def reference_flops(size: ModelSize, layout: Layout) -> int:
+    """The dense query as :mod:`.reference_impl` runs it: the towers through their last block, all
+    rows of the last decoder layer, and ``lm_head`` over all rows."""
     film, cameras, towers = size.text.hidden_size if size.film else 0, len(layout.cameras), 0
     for tower in (size.dino, size.siglip):
         whole = replace(tower, depth=tower.depth + 1)

@@ -6,36 +6,23 @@ by any method of that budget, less its own selection.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ...engine.policy import Policy
 from ...profiles import Profile
-from ...pruning.registry import build_pruner
 from ..machine import machine
+from ..options import BenchModelOptions
 from ..statistics import percentiles
-from .models import BenchModel, BenchModelOptions, build_bench_model
+from .models import BenchModel, build_bench_model
 from .pruning import BenchScene, query_flops, torch_threads
 
 BUDGETS = (16, 32, 48, 64, 96, 128, 192, 256)
 CAMERAS = (1, 2, 3)
 CHUNKS = (1, 8, 16, 25, 50)
 WARM_UP_QUERIES = 2
-
-
-@dataclass(frozen=True)
-class CurveOptions:
-    """What is measured.
-
-    :param queries: counted queries per point, after two that are not.
-    :param threads: of torch; None for torch's choice.
-    """
-
-    model: BenchModelOptions = field(default_factory=BenchModelOptions)
-    queries: int = 8
-    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +36,26 @@ class Point:
     value: int
     profile: Profile
     method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveRow:
+    axis: str
+    value: int
+    latency_ms: dict[str, float]
+    tflops: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostCurve:
+    """The result; keys of its JSON as in docs/benchmark.md."""
+
+    ok: bool
+    rows: list[CurveRow]
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    untrained: bool
+    machine: dict[str, Any]
 
 
 def curve_points(profile: Profile) -> list[Point]:
@@ -65,17 +72,15 @@ def curve_points(profile: Profile) -> list[Point]:
 
 
 def run_cost_curve(
-    options: CurveOptions, progress: Callable[[str], None] = lambda text: None
-) -> dict[str, Any]:
+    options: BenchModelOptions, progress: Callable[[str], None] = lambda text: None
+) -> CostCurve:
     """Measure all points.
 
-    :returns: ``ok``, ``rows`` (axis, value, latency_ms, tflops), ``model``, ``settings``,
-        ``machine``; keys as in docs/benchmark.md.
     :raises VlaPruneError: the model or the device is not usable.
     """
     with torch_threads(options.threads) as threads:
         progress('making the model')
-        model = build_bench_model(options.model)
+        model = build_bench_model(options)
         points = curve_points(model.profile)
         policies = [_policy(model, point) for point in points]
         rounds = WARM_UP_QUERIES + options.queries
@@ -93,34 +98,24 @@ def run_cost_curve(
                 flops[i] = query_flops(policy, out)
                 if number >= WARM_UP_QUERIES:
                     times[i].append(out.timings_ms['total'])
-    rows = [
-        {
-            'axis': point.axis,
-            'value': point.value,
-            'latency_ms': percentiles(taken),
-            'tflops': None if count is None else count / 1e12,
-        }
-        for point, taken, count in zip(points, times, flops, strict=True)
-    ]
-    return {
-        'ok': finite,
-        'rows': rows,
-        'model': dict(model.about),
-        'settings': {'queries': options.queries, 'threads': threads},
-        'untrained': bool(model.about['untrained']),
-        'machine': machine(),
-    }
+    return CostCurve(
+        ok=finite,
+        rows=[
+            CurveRow(
+                axis=point.axis,
+                value=point.value,
+                latency_ms=percentiles(taken),
+                tflops=None if count is None else count / 1e12,
+            )
+            for point, taken, count in zip(points, times, flops, strict=True)
+        ],
+        model=dict(model.about),
+        settings={'queries': options.queries, 'threads': threads},
+        untrained=bool(model.about['untrained']),
+        machine=machine(),
+    )
 
 
 def _policy(model: BenchModel, point: Point) -> Policy:
     target = replace(model.target, cameras=point.profile.cameras, chunk=point.profile.chunk)
-    return Policy(
-        model.network,
-        point.profile,
-        model.statistics,
-        model.tokenizer,
-        build_pruner(point.method, target),
-        model.about,
-        target=target,
-        engine=model.engine,
-    )
+    return replace(model, profile=point.profile, target=target).policy(point.method)

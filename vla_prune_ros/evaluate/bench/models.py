@@ -27,6 +27,7 @@ from ...model.synthetic import PRESETS, STANDIN_PIECES, Preset, model_size, stan
 from ...profiles import Profile, load_profile
 from ...pruning.layout import Target
 from ...pruning.registry import build_pruner
+from ..options import BenchModelOptions
 
 BENCH_PRESETS: Mapping[str, Preset] = {
     **PRESETS,
@@ -38,29 +39,6 @@ BENCH_DTYPES: Mapping[str, torch.dtype] = {
     'float32': torch.float32,
 }
 _DECODER_LAYER = re.compile(r'(language_model\.model\.layers\.)\d+(\..+)')
-
-
-@dataclass(frozen=True)
-class BenchModelOptions:
-    """Which model is timed.
-
-    :param preset: ``'micro'``, ``'demo'`` or ``'7b'``; unused with a checkpoint.
-    :param checkpoint: a folder in the published layout instead of random weights.
-    :param layers: decoder layers; None for the preset's.
-    :param engine: see :func:`..engine.programs.choose_engine`.
-    :param share_layers: every decoder layer uses the weights of the first. Same arithmetic; at 7B
-        shape a layer's 0.4 GB exceed any cache, so the same memory traffic too.
-    """
-
-    preset: str = 'demo'
-    profile: str = 'libero'
-    checkpoint: Path | None = None
-    layers: int | None = None
-    share_layers: bool = False
-    dtype: str = 'bfloat16'
-    device: str = 'cpu'
-    engine: str = 'auto'
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,12 +58,10 @@ class BenchModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
         return self.network.language_model.model.norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the activations."""
         return self.network.language_model.model.norm.weight.dtype
 
     @property
@@ -118,7 +94,7 @@ def build_bench_model(options: BenchModelOptions) -> BenchModel:
     :raises VlaPruneError: an option is not usable, or the checkpoint is not.
     """
     if options.checkpoint is not None:
-        return _from_checkpoint(options, options.checkpoint)
+        return _from_checkpoint(options, Path(options.checkpoint))
     profile = load_profile(options.profile)
     if options.preset not in BENCH_PRESETS:
         raise ProfileError(
@@ -130,8 +106,8 @@ def build_bench_model(options: BenchModelOptions) -> BenchModel:
             f'use one of {sorted(BENCH_DTYPES)}, or a checkpoint',
         )
     _check_device(options.device)
-    sizes = BENCH_PRESETS[options.preset]
-    sizes = replace(sizes, layers=options.layers or sizes.layers)
+    published = BENCH_PRESETS[options.preset]
+    sizes = replace(published, layers=options.layers or published.layers)
     network = random_network(
         model_size(sizes, profile),
         BENCH_DTYPES[options.dtype],
@@ -139,17 +115,22 @@ def build_bench_model(options: BenchModelOptions) -> BenchModel:
         options.seed,
         options.share_layers,
     )
-    about = {
-        'preset': options.preset,
-        'layers': sizes.layers,
-        'layers_published': BENCH_PRESETS[options.preset].layers,
-        'shared_layers': options.share_layers,
-        'untrained': True,
-        **_about(network, options),
-    }
-    target = pruner_target(profile, network.size)
-    engine = choose_engine(options.engine, options.device)
-    return BenchModel(network, profile, _statistics(profile), _tokenizer(), about, target, engine)
+    return BenchModel(
+        network=network,
+        profile=profile,
+        statistics=_statistics(profile),
+        tokenizer=_tokenizer(),
+        about={
+            'preset': options.preset,
+            'layers': sizes.layers,
+            'layers_published': published.layers,
+            'shared_layers': options.share_layers,
+            'untrained': True,
+            **_about(network, options),
+        },
+        target=pruner_target(profile, network.size),
+        engine=choose_engine(options.engine, options.device),
+    )
 
 
 def random_network(
@@ -225,22 +206,21 @@ def _from_checkpoint(options: BenchModelOptions, folder: Path) -> BenchModel:
         )
     loaded = load_policy(folder, options.profile, device=options.device, dtype=options.dtype)
     layers = loaded.model.size.text.num_hidden_layers
-    about = {
-        'checkpoint': str(folder),
-        'layers': layers,
-        'layers_published': layers,
-        'shared_layers': False,
-        'untrained': loaded.untrained,
-        **_about(loaded.model, options),
-    }
     return BenchModel(
-        loaded.model,
-        loaded.profile,
-        loaded.statistics,
-        loaded.tokenizer,
-        about,
-        loaded.target,
-        choose_engine(options.engine, options.device),
+        network=loaded.model,
+        profile=loaded.profile,
+        statistics=loaded.statistics,
+        tokenizer=loaded.tokenizer,
+        about={
+            'checkpoint': str(folder),
+            'layers': layers,
+            'layers_published': layers,
+            'shared_layers': False,
+            'untrained': loaded.untrained,
+            **_about(loaded.model, options),
+        },
+        target=loaded.target,
+        engine=choose_engine(options.engine, options.device),
     )
 
 

@@ -1,11 +1,4 @@
-"""What the pruning benchmark shows the policy: a scene that moves fast and slowly in turn.
-
-Frames are drawn, not photographed: the time of a method depends on how much of the picture
-changes and not on what it shows. The first camera stands still and sees a block move; the others
-ride on the arm and see everything move. Every frame has sensor noise of its own, so that no two
-are equal and a comparison of frames has something to be robust against.
-
-``vla-prune bench --pruning``: what each pruning method costs and saves, end to end.
+"""``vla-prune bench --pruning``: what each pruning method costs and saves, end to end.
 
 All methods work on one network and see the same frames. They take turns query by query, dense
 first: what else the machine does falls on all of them alike.
@@ -13,9 +6,9 @@ first: what else the machine does falls on all of them alike.
 
 import os
 import resource
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -26,13 +19,17 @@ from ...engine.load import pruner_target
 from ...engine.policy import Policy
 from ...model.prompt import build_prompt
 from ...profiles import Profile, load_profile
+from ...pruning.base import SELECTION
 from ...pruning.registry import build_pruner
 from ...records import Inference, MotionHint, Observation
 from ..machine import machine
-from .cost import Roofline, count_kept, measure_roofline, policy_flops, published_flops
-from .models import BenchModel, BenchModelOptions, build_bench_model
-from .reference_impl import PublishedForward
-from .rows import DENSE, PUBLISHED, Sample, bench_rows, whole_run
+from ..options import PruningBenchOptions
+from ..statistics import percentiles
+from .cost import Roofline, count_kept, measure_roofline, policy_flops, reference_flops
+from .models import BenchModel, build_bench_model
+from .reference_impl import ReferenceForward
+
+# --- the scene ---------------------------------------------------------------------------------
 
 INSTRUCTION = 'pick up the red cube and place it in the box'
 SIDE = 256
@@ -51,11 +48,14 @@ _START_NS = 1_000_000_000
 class BenchScene:
     """The frames, motions and stamps of one episode, the same every time.
 
+    Frames are drawn: the time of a method depends on how much of the image changes and not on
+    what it shows. The first camera stands still and sees a block move; the others ride on the arm
+    and see everything move. Every frame has its own sensor noise, so that no two are equal.
+
     The robot executes each chunk to its end: query ``q`` sees control step ``q * chunk``. It moves
     as in ``FAST`` for two queries, as in ``SLOW`` for two, and so on: a slow minute of the machine
     then falls on both.
 
-    :param queries: queries of the episode.
     :param noise_levels: standard deviation of the sensor noise, in levels of 0 ... 255.
     """
 
@@ -73,15 +73,12 @@ class BenchScene:
         ]
 
     def motion(self, query: int) -> MotionHint:
-        """How the end effector moves when ``query`` is asked."""
         return SLOW if query // PHASE_QUERIES % 2 else FAST
 
     def stamp_ns(self, step: int) -> int:
-        """Stamp of a control step."""
         return _START_NS + round(1e9 * step * self._profile.control_period_s)
 
     def observation(self, query: int, proprio: np.ndarray | None) -> Observation:
-        """What the policy sees at ``query``, with a state that does not change."""
         step = query * self._profile.chunk
         return Observation(self.frames(step), proprio, INSTRUCTION, self.stamp_ns(step))
 
@@ -106,59 +103,111 @@ class BenchScene:
 
 
 def _to_and_fro(path: np.ndarray, room: float) -> np.ndarray:
-    """Positions (n,) on a line of length ``room`` after walking ``path``, turning at both ends."""
+    """Positions (n,) on a line of length ``room`` after going ``path``, turning at both ends."""
     return room - np.abs(path % (2 * room) - room)
 
 
 def _background(random: np.random.Generator) -> np.ndarray:
-    """Soft coloured squares, float32 (256, 512, 3), wide enough to look aside."""
+    """Soft coloured squares, float32 (256, 512, 3), wide enough to move the view aside."""
     cells = random.integers(30, 226, (_CELLS, 2 * _CELLS, 3), np.uint8)
     size = (2 * SIDE, SIDE)
     return np.asarray(Image.fromarray(cells).resize(size, Image.BICUBIC), np.float32)
 
 
+# --- the run -----------------------------------------------------------------------------------
+
+DENSE, PUBLISHED = 'dense', 'published'
+MODES = ('dense', 'coarse', 'fine')
 WARM_UP_QUERIES = 3  # dense where a method needs it, coarse, fine: every shape once
 
 
-@dataclass(frozen=True)
-class PruningBenchOptions:
-    """What is measured.
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One counted query.
 
-    :param methods: as ``load_policy(pruning=...)`` takes them; dense is added where it lacks.
-    :param queries: counted queries per method, after three that are not.
-    :param refresh: give each method its look at the whole sequence after each query.
-    :param threads: of torch; None for torch's choice.
-    :param published: time the dense model as the published code executes it, too.
+    :param refresh_ms: None where nothing was refreshed.
+    :param flops: None where the closed form does not cover the model.
     """
 
-    methods: tuple[str, ...]
-    model: BenchModelOptions = field(default_factory=BenchModelOptions)
-    queries: int = 16
-    refresh: bool = True
-    threads: int | None = None
-    published: bool = True
+    mode: str
+    visual_tokens: int
+    timings_ms: Mapping[str, float]
+    refresh_ms: float | None
+    flops: int | None
+    finite: bool
+
+
+@dataclass(kw_only=True)
+class PruningRow:
+    """The queries of a method in one mode; ratios are to the dense queries of the same run, and
+    to those of the reference implementation where it was run.
+
+    :param first_ms: of the first query of the mode behind :meth:`Policy.warm_up`.
+    """
+
+    method: str
+    mode: str
+    queries: int
+    visual_tokens: float
+    latency_ms: dict[str, float]
+    stages_ms: dict[str, dict[str, float]]
+    refresh_ms: dict[str, float] | None
+    tflops: float | None
+    speedup_vs_dense: float
+    selection_percent_of_dense: float
+    speedup_vs_published: float | None
+    first_ms: float | None
+    roofline_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeRun:
+    """All queries of a method, whatever their mode, by mean times: what an episode gains, its
+    dense first query included."""
+
+    method: str
+    queries: int
+    modes: dict[str, int]
+    mean_ms: float
+    speedup_vs_dense: float
+    speedup_vs_published: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningBench:
+    """The result; keys of its JSON as in docs/benchmark.md.
+
+    :param ok: all actions are finite.
+    """
+
+    ok: bool
+    rows: list[PruningRow]
+    whole_run: list[WholeRun]
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    untrained: bool
+    machine: dict[str, Any]
+    memory_peak_gb: float
 
 
 def run_pruning_bench(
     options: PruningBenchOptions, progress: Callable[[str], None] = lambda text: None
-) -> dict[str, Any]:
+) -> PruningBench:
     """One episode with every method.
 
-    :returns: ``ok`` (all actions finite), ``rows``, ``whole_run``, ``model``, ``settings``,
-        ``untrained``, ``machine``; keys as in docs/benchmark.md.
     :raises VlaPruneError: a method, the model or the device is not usable.
     """
     load_before = os.getloadavg()[0]
     methods = tuple(dict.fromkeys((DENSE, *options.methods)))
-    target = pruner_target(load_profile(options.model.profile))
+    target = pruner_target(load_profile(options.profile))
     for method in methods:
-        build_pruner(method, target)  # a wrong name is said before a minute of drawing weights
+        build_pruner(method, target)  # a wrong name is refused before a minute of drawing weights
     with torch_threads(options.threads) as threads:
         progress('making the model')
-        model = build_bench_model(options.model)
+        model = build_bench_model(options)
         policies = {method: model.policy(method) for method in methods}
         if options.published and model.network.size.head != 'diffusion':
-            policies[PUBLISHED] = model.policy(DENSE, lambda net, _: PublishedForward(net))
+            policies[PUBLISHED] = model.policy(DENSE, lambda net, _: ReferenceForward(net))
         progress('measuring the machine')
         roofline = measure_roofline(model.device, model.dtype)
 
@@ -175,19 +224,28 @@ def run_pruning_bench(
             policy.warm_up(instruction=INSTRUCTION)
         first = episode(WARM_UP_QUERIES, 'warm-up query')
         samples = episode(options.queries, 'query')
-    rows = bench_rows(samples, first)
+    rows = pruning_rows(samples, first)
     for row in rows:
-        row['roofline_ms'] = _least_ms(row, model, roofline)
-    return {
-        'ok': all(s.finite for taken in samples.values() for s in taken),
-        'rows': rows,
-        'whole_run': whole_run(samples),
-        'model': dict(model.about),
-        'settings': {**_settings(options, model, threads), 'load_before': load_before},
-        'untrained': bool(model.about['untrained']),
-        'machine': {**machine(), 'roofline': asdict(roofline)},
-        'memory_peak_gb': peak_memory_gb(model.device),
-    }
+        row.roofline_ms = least_ms(row.tflops, model, roofline)
+    profile = model.profile
+    return PruningBench(
+        ok=all(s.finite for taken in samples.values() for s in taken),
+        rows=rows,
+        whole_run=whole_run(samples),
+        model=dict(model.about),
+        settings={
+            'queries': options.queries,
+            'warm_up_queries': WARM_UP_QUERIES,
+            'refresh': options.refresh,
+            'threads': threads,
+            'noise_levels': NOISE_LEVELS,
+            'chunk_ms': 1e3 * profile.chunk * profile.control_period_s,
+            'load_before': load_before,
+        },
+        untrained=bool(model.about['untrained']),
+        machine={**machine(), 'roofline': asdict(roofline)},
+        memory_peak_gb=peak_memory_gb(model.device),
+    )
 
 
 def run_episode(
@@ -207,17 +265,45 @@ def run_episode(
         observation = scene.observation(query, state)
         for method, policy in policies.items():
             progress(f'{query + 1} of {scene.queries}: {method}')
-            samples[method].append(
-                _query(policy, observation, scene, query, refresh, method == PUBLISHED)
+            out = policy.infer(observation, scene.motion(query))
+            sample = Sample(
+                mode=out.mode,
+                visual_tokens=out.visual_tokens,
+                timings_ms=out.timings_ms,
+                refresh_ms=policy.refresh() if refresh else None,
+                flops=query_flops(policy, out, as_reference=method == PUBLISHED),
+                finite=bool(np.isfinite(out.actions).all()),
             )
+            samples[method].append(sample)
         for step in scene.steps_after(query):
             _watch(policies.values(), scene, step)
     return samples
 
 
+def _watch(policies: Iterable[Policy], scene: BenchScene, step: int) -> None:
+    stamp_ns = scene.stamp_ns(step)
+    for camera, frame in scene.frames(step).items():
+        for policy in policies:
+            policy.watch(camera, stamp_ns, frame)
+
+
+def query_flops(policy: Policy, out: Inference, as_reference: bool = False) -> int | None:
+    """Operations of one query in closed form; None where there is none.
+
+    :param as_reference: it was executed by :class:`ReferenceForward`.
+    """
+    profile = policy.profile
+    prompt_ids = len(policy.tokenizer(build_prompt(INSTRUCTION)))
+    layout = policy.model.layout(profile.cameras, prompt_ids, profile.chunk)
+    if as_reference:
+        return reference_flops(policy.model.size, layout)
+    early = {site.name for site in policy.pruner.sites if site.early}
+    return policy_flops(policy.model.size, layout, count_kept(out.kept_by_site), early)
+
+
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[int]:
-    """Run the block with ``count`` torch threads; yields the number in use."""
+    """Run the block with ``count`` torch threads, or as many as there are; yields the number."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -233,59 +319,76 @@ def peak_memory_gb(device: torch.device) -> float:
     return 1024e-9 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _query(
-    policy: Policy,
-    observation: Observation,
-    scene: BenchScene,
-    query: int,
-    refresh: bool,
-    published: bool,
-) -> Sample:
-    out = policy.infer(observation, scene.motion(query))
-    return Sample(
-        out.mode,
-        out.visual_tokens,
-        out.timings_ms,
-        policy.refresh() if refresh else None,
-        query_flops(policy, out, published),
-        bool(np.isfinite(out.actions).all()),
+# --- the rows ----------------------------------------------------------------------------------
+
+Samples = Mapping[str, Sequence[Sample]]
+"""Method -> its queries."""
+
+
+def pruning_rows(samples: Samples, first: Samples) -> list[PruningRow]:
+    """One row per method and mode.
+
+    :param first: the queries behind :meth:`Policy.warm_up`.
+    """
+    totals = {method: [s.timings_ms['total'] for s in taken] for method, taken in samples.items()}
+    dense = _p50(totals[DENSE])
+    published = _p50(totals[PUBLISHED]) if PUBLISHED in totals else None
+    rows = []
+    for method, taken in samples.items():
+        for mode in MODES:
+            of_mode = [s for s in taken if s.mode == mode]
+            early = [s.timings_ms['total'] for s in first[method] if s.mode == mode]
+            if of_mode:
+                rows.append(_row(method, of_mode, dense, published))
+                rows[-1].first_ms = early[0] if early else None
+    return rows
+
+
+def whole_run(samples: Samples) -> list[WholeRun]:
+    means = {
+        method: float(np.mean([s.timings_ms['total'] for s in taken]))
+        for method, taken in samples.items()
+    }
+    published = means.get(PUBLISHED)
+    return [
+        WholeRun(
+            method=method,
+            queries=len(samples[method]),
+            modes={m: n for m in MODES if (n := sum(s.mode == m for s in samples[method]))},
+            mean_ms=mean,
+            speedup_vs_dense=means[DENSE] / mean,
+            speedup_vs_published=None if published is None else published / mean,
+        )
+        for method, mean in means.items()
+    ]
+
+
+def least_ms(tflops: float | None, model: BenchModel, roofline: Roofline) -> float | None:
+    return None if tflops is None else roofline.least_ms(1e12 * tflops, model.weight_bytes)
+
+
+def _row(
+    method: str, taken: Sequence[Sample], dense_p50: float, published_p50: float | None
+) -> PruningRow:
+    stages = {n: [s.timings_ms[n] for s in taken] for n in taken[0].timings_ms}
+    total = stages.pop('total')
+    flops = [s.flops for s in taken if s.flops is not None]
+    p50 = _p50(total)
+    return PruningRow(
+        method=method,
+        mode=taken[0].mode,
+        queries=len(taken),
+        visual_tokens=float(np.mean([s.visual_tokens for s in taken])),
+        latency_ms=percentiles(total),
+        stages_ms={name: percentiles(values) for name, values in stages.items()},
+        refresh_ms=percentiles([s.refresh_ms for s in taken if s.refresh_ms is not None]),
+        tflops=float(np.mean(flops)) / 1e12 if flops else None,
+        speedup_vs_dense=dense_p50 / p50,
+        selection_percent_of_dense=100.0 * _p50(stages[SELECTION]) / dense_p50,
+        speedup_vs_published=None if published_p50 is None else published_p50 / p50,
+        first_ms=None,
     )
 
 
-def _least_ms(row: Mapping[str, Any], model: BenchModel, roofline: Roofline) -> float | None:
-    if row['tflops'] is None:
-        return None
-    return roofline.least_ms(1e12 * row['tflops'], model.weight_bytes)
-
-
-def query_flops(policy: Policy, out: Inference, published: bool = False) -> int | None:
-    """Operations of one query in closed form; None where there is none.
-
-    :param published: it was executed like the published code.
-    """
-    profile = policy.profile
-    prompt_ids = len(policy.tokenizer(build_prompt(INSTRUCTION)))
-    layout = policy.model.layout(profile.cameras, prompt_ids, profile.chunk)
-    if published:
-        return published_flops(policy.model.size, layout)
-    early = {site.name for site in policy.pruner.sites if site.early}
-    return policy_flops(policy.model.size, layout, count_kept(out.kept_by_site), early)
-
-
-def _watch(policies: Iterable[Policy], scene: BenchScene, step: int) -> None:
-    stamp_ns = scene.stamp_ns(step)
-    for camera, frame in scene.frames(step).items():
-        for policy in policies:
-            policy.watch(camera, stamp_ns, frame)
-
-
-def _settings(options: PruningBenchOptions, model: BenchModel, threads: int) -> dict[str, Any]:
-    profile = model.profile
-    return {
-        'queries': options.queries,
-        'warm_up_queries': WARM_UP_QUERIES,
-        'refresh': options.refresh,
-        'threads': threads,
-        'noise_levels': NOISE_LEVELS,
-        'chunk_ms': 1e3 * profile.chunk * profile.control_period_s,
-    }
+def _p50(values: Sequence[float]) -> float:
+    return percentiles(values)['p50']

@@ -1,4 +1,4 @@
-"""The yardstick ``published``: how the published code executes the dense model, written plainly.
+"""The reference implementation, row ``published``: the dense model as the published code runs it.
 
 openvla-oft (``modeling_prismatic.py``, ``film_vit_wrapper.py``, its fork of transformers) runs the
 towers camera by camera and through their last block, whose output it does not use; its language
@@ -21,17 +21,17 @@ from ...pruning.base import Stage
 from ...pruning.forward_state import PruningState
 
 
-class PublishedForward:
-    """Runs the network like the published code; see :class:`..engine.forward.Forward`.
+class ReferenceForward:
+    """Runs the network like the published code, in place of the engine's forward.
 
-    :raises ValueError: a diffusion head, which the yardstick does not cover.
+    :raises ValueError: a diffusion head, which has more than one pass of the decoder.
     """
 
     name = 'published'
 
     def __init__(self, model: OpenVLAOFT) -> None:
         if model.size.head == 'diffusion':
-            raise ValueError('the published path is written for one pass of the decoder')
+            raise ValueError('the reference implementation has one pass of the decoder')
         self._model = model
         model.size.text._attn_implementation = 'sdpa'
         table = model.language_model.model.embed_tokens.weight

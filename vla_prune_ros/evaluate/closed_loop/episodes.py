@@ -1,7 +1,4 @@
-"""What names an evaluated episode and what it leaves behind: plain records, a line of JSON.
-
-Episodes on disk: one line of JSON each, appended as they end, so that a run can be resumed.
-"""
+"""Evaluated episodes: records, and a file with a line of JSON for each that a run resumes from."""
 
 import fcntl
 import json
@@ -13,26 +10,7 @@ from typing import Any, TextIO
 
 from ...errors import VlaPruneError
 from ..methods import Method
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all episodes of a run have in common; others than these are other episodes.
-
-    :param instruction: ``''`` for each task's own, ``'other'``, or the words.
-    :param threads: torch threads; sums in floating point depend on it in the last bit.
-    :param refresh: whether the policy looks once more after each query.
-    :param max_steps: control steps per episode; None for the scene's own limit.
-    """
-
-    simulator: str = 'two_cubes'
-    instruction: str = ''
-    profile: str = 'libero'
-    dtype: str = 'float32'
-    device: str = 'cpu'
-    threads: int = 1
-    refresh: bool = True
-    max_steps: int | None = None
+from ..options import Setting
 
 
 @dataclass(frozen=True)
@@ -71,7 +49,7 @@ class EpisodeResult:
     """One episode: what was asked, what happened, and every query.
 
     :param task: short name of the task, or its instruction where the scene has no names.
-    :param instruction: what the policy was told.
+    :param instruction: what the policy was given.
     :param steps: control steps until success, else until the limit.
     :param wrong_object: ``'lifted'`` or ``'pushed'`` where something else than the task's object
         was manipulated; ``''`` where not, and where the scene does not tell.
@@ -79,7 +57,7 @@ class EpisodeResult:
     :param visual_all: visual tokens of all cameras before pruning.
     :param motion_source: what the speeds come from, ``'joint_velocities'`` or ``'pose'``.
     :param queries: in order.
-    :param refresh_ms: wall time of every dense look between queries; none where the method has
+    :param refresh_ms: wall time of every dense pass between queries; none where the method has
         none.
     :param scene: simulator, versions and renderer in one line.
     :param generated_assets: True where the scene drew primitives in place of the published meshes
@@ -132,7 +110,7 @@ class EpisodeStore:
 
     :param folder: made where missing.
     :param setting: episodes with another one are left alone and not given out.
-    :param versions: of the packages here; see :func:`~.fingerprint.versions`.
+    :param versions: of the packages here; see :func:`~..machine.versions`.
     :raises VlaPruneError: another process has the folder open, or a line cannot be read.
     """
 
@@ -215,18 +193,18 @@ class EpisodeStore:
             differ = {
                 k for k in {*line['versions'], *here} if line['versions'].get(k) != here.get(k)
             }
-            words = ', '.join(
+            named = ', '.join(
                 f'{k} {line["versions"].get(k, "absent")} (here {here.get(k, "absent")})'
                 for k in sorted(differ)
             )
             raise VlaPruneError(
-                f'{self.path}: episodes were made with {words}',
+                f'{self.path}: episodes were made with {named}',
                 'use another --out, or install the same versions',
             )
 
 
 def _read(file: TextIO, path: Path) -> list[dict[str, Any]]:
-    """All whole lines; a torn last one, of a run that was killed, is cut off."""
+    """All complete lines; a torn last one, of a run that was killed, is cut off."""
     file.seek(0)
     text = file.read()
     whole, _, torn = text.rpartition('\n')
@@ -235,7 +213,7 @@ def _read(file: TextIO, path: Path) -> list[dict[str, Any]]:
     lines = []
     for number, line in enumerate(whole.splitlines(), 1):
         try:
-            lines.append(_whole_line(json.loads(line)))
+            lines.append(_checked_line(json.loads(line)))
         except (ValueError, KeyError, TypeError):
             raise VlaPruneError(
                 f'{path} cannot be read in line {number}', 'delete that line, or use another --out'
@@ -243,7 +221,7 @@ def _read(file: TextIO, path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _whole_line(line: dict[str, Any]) -> dict[str, Any]:
+def _checked_line(line: dict[str, Any]) -> dict[str, Any]:
     for field in ('method', 'task', 'seed', 'fingerprint', 'setting', 'versions', 'episode'):
         line[field]
     return line

@@ -1,26 +1,25 @@
-"""A simulated scene as a robot with a recorder: what happens in it is written as messages.
+"""``vla-prune record-demo``: a bag of the two-cube scene, as a robot's recorder would write it.
 
-A bag out of the two-cube scene: what a robot would have recorded, on any machine.
-
-Somebody drives the arm, the scripted expert or a policy, and everything is written as a robot's
-recorder would: see :class:`~.recorded_scene.RecordedScene`. The same options give the same
-messages to the last byte, as far as the machine's renderer does.
+The scripted expert or a policy drives the arm. The same options give the same messages to the last
+byte, as far as the machine's renderer does.
 """
 
 import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...bags.writer import BagWriter, message_builder
+from ...config import check_values
 from ...errors import VlaPruneError
 from ...sim.scene import ANGULAR_UNIT_RAD, LINEAR_UNIT_M, Scene, SceneState, twist_to_action
 from ...sim.session import GAP_NS, START_NS
+from ..options import RecordOptions
 from ..replay.settings import ReplayRobot, save_robot
 from .driving import upright
 from .rollout import HAND_LINK, PANDA_URDF, run_episode, scene_motion
@@ -44,7 +43,6 @@ _FIRST_IMAGE_NS, _NEXT_IMAGE_NS = 8 * _MS, 1 * _MS
 
 
 def image_topic(camera: str, compressed: bool = False) -> str:
-    """Topic of a camera."""
     return f'/camera/{camera}/image_raw' + ('/compressed' if compressed else '')
 
 
@@ -65,12 +63,12 @@ class RecordedScene(Scene):
 
     Each control step is recorded like this, T being the time at which it begins:
 
-    - pose, joints and the pictures of T, stamped T;
+    - pose, joints and the images of T, stamped T;
     - the twist that holds from T on and the gripper (0 closed ... 1 open), stamped T, in SI units
       along the world's axes, as ``chunk_executor`` sends them with ``stepping`` synchronous. The
       arm is moved by what was written, so the same commands give the same episode.
 
-    :meth:`end` adds what is seen behind the last step, and a twist of zero. The pictures are
+    :meth:`end` adds what is seen behind the last step, and a twist of zero. The images are
     turned by 180 degrees, which is how the policy saw them in training: whoever reads the bag
     leaves ``rotate_180`` empty. The instruction opens every episode.
 
@@ -88,35 +86,30 @@ class RecordedScene(Scene):
         self._writer, self._build, self._compressed = writer, message_builder(), compressed
         self._period_ns = round(1e9 / scene.control_hz)
         self._now_ns = START_NS - self._period_ns - GAP_NS  # which the first reset adds
-        self._pictures: dict[str, np.ndarray] | None = None
+        self._images: dict[str, np.ndarray] | None = None
         self.steps = 0
         """Control steps of the present episode."""
 
     @property
     def instruction(self) -> str:
-        """The task of the present episode."""
         return self.scene.instruction
 
     @property
     def time_s(self) -> float:
-        """Simulated seconds since the last reset."""
         return self.scene.time_s
 
     @property
     def task_name(self) -> str:
-        """The inner scene's."""
         return self.scene.task_name
 
     @property
     def max_steps(self) -> int | None:
-        """The inner scene's."""
         return self.scene.max_steps
 
     def reset(self, seed: int) -> None:
-        """Start the episode of a seed; time goes on."""
         self.scene.reset(seed)
         self._now_ns += self._period_ns + GAP_NS
-        self._pictures, self.steps = None, 0
+        self._images, self.steps = None, 0
         self._write(INSTRUCTION, self._build.text(self.scene.instruction))
 
     def step(self, action: np.ndarray) -> None:
@@ -127,7 +120,7 @@ class RecordedScene(Scene):
         self.scene.step(twist_to_action(twist[:3], twist[3:], opening, self.control_hz))
         self._now_ns += self._period_ns
         self.steps += 1
-        self._pictures = None
+        self._images = None
 
     def end(self) -> None:
         """Record what is seen now, at the end of an episode, and stop the arm."""
@@ -136,25 +129,21 @@ class RecordedScene(Scene):
         self._write(TWIST, stop)
 
     def images(self) -> dict[str, np.ndarray]:
-        """The inner scene's pictures of this instant, rendered once."""
-        if self._pictures is None:
-            self._pictures = self.scene.images()
-        return self._pictures
+        # Rendered once per instant, for whoever drives and for the bag.
+        if self._images is None:
+            self._images = self.scene.images()
+        return self._images
 
     def state(self) -> SceneState:
-        """Pose and joints now."""
         return self.scene.state()
 
     def success(self) -> bool:
-        """Whether the task is fulfilled now."""
         return self.scene.success()
 
     def wrong_object(self) -> str:
-        """The inner scene's."""
         return self.scene.wrong_object()
 
     def close(self) -> None:
-        """Free the inner scene."""
         self.scene.close()
 
     def _observe(self) -> None:
@@ -165,10 +154,10 @@ class RecordedScene(Scene):
         )
         self._write(POSE, pose)
         self._write(JOINTS, joints)
-        picture = self._build.compressed_image if self._compressed else self._build.image
+        build = self._build.compressed_image if self._compressed else self._build.image
         views = upright(self.images())
         for i, camera in enumerate(self.cameras):
-            message = picture(views[camera], now, f'{camera}_optical')
+            message = build(views[camera], now, f'{camera}_optical')
             receipt_ns = now + _FIRST_IMAGE_NS + i * _NEXT_IMAGE_NS
             self._writer.write(image_topic(camera, self._compressed), receipt_ns, message)
 
@@ -180,11 +169,8 @@ class RecordedScene(Scene):
         self._writer.write(topic, self._now_ns + _DELAYS_NS[topic], message)
 
 
-DRIVERS = ('expert', 'policy')
-"""Who can drive: the scripted expert, or a policy."""
-
 SIZES = (16, 1024)
-"""Smallest and largest side of the pictures in pixels."""
+"""Smallest and largest side of the images in pixels; LIBERO's policies expect 256."""
 
 LAST_SEED = 2**32 - 1
 
@@ -195,44 +181,9 @@ Drive = Callable[[RecordedScene, int], None]
 """Resets a scene to a seed and drives it until the task is fulfilled or time is over."""
 
 
-@dataclass(frozen=True)
-class RecordOptions:
-    """What to record.
-
-    :param out: folder of the bag.
-    :param task: name of a task of the two-cube scene.
-    :param episodes: one behind the other, with a gap of more than 2 s.
-    :param driver: one of :data:`DRIVERS`.
-    :param seed: of the first episode; the others count on.
-    :param steps: control steps per episode at most; None for the usual limit of an evaluation.
-    :param size: side of the pictures in pixels; LIBERO's policies expect 256.
-    :param storage: one of :data:`~vla_prune_ros.bags.writer.STORAGES`.
-    :param compressed: images as JPEG.
-    :param overwrite: replace the bag at ``out``.
-    :param checkpoint: folder of the policy that drives; None with the expert.
-    :param method: how that policy is pruned, as ``vla-prune evaluate`` names it.
-    """
-
-    out: Path
-    task: str = 'pick_red'
-    episodes: int = 1
-    driver: str = 'expert'
-    seed: int = 0
-    steps: int | None = None
-    size: int = 256
-    storage: str = 'mcap'
-    compressed: bool = False
-    overwrite: bool = False
-    checkpoint: Path | None = None
-    method: str = 'dense'
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecordedEpisode:
-    """How an episode went.
-
-    :param steps: control steps until success, else until the limit.
-    """
+    """:param steps: control steps until success, else until the limit."""
 
     seed: int
     task: str
@@ -241,16 +192,36 @@ class RecordedEpisode:
     steps: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecordedBag:
+    """:param parameters: path of the parameter file of ``vla_policy`` for this arm.
+
+    :param seconds: first to last message.
+    :param method: how the policy that drove was pruned; empty for the expert.
+    :param topics: name -> type and count.
+    :param next: a command to go on with.
+    """
+
+    path: str
+    parameters: str
+    storage: str
+    bytes: int
+    seconds: float
+    wall_s: float
+    driver: str
+    method: str
+    scene: str
+    topics: dict[str, dict[str, Any]]
+    episodes: list[RecordedEpisode]
+    next: str
+
+
 def record_demo(
     options: RecordOptions, done: Callable[[RecordedEpisode], None] = lambda episode: None
-) -> dict[str, Any]:
+) -> RecordedBag:
     """Record a bag.
 
     :param done: called behind every episode.
-    :returns: plain values: ``path``, ``parameters`` (of :func:`parameter_file`), ``storage``,
-        ``bytes``, ``seconds`` (first to last message),
-        ``wall_s``, ``driver``, ``method``, ``scene``, ``topics`` (name -> type and count),
-        ``episodes`` (see :class:`RecordedEpisode`) and ``next``, a command to go on with.
     :raises DataError: the path exists, or ``rosbags`` is not installed.
     :raises VlaPruneError: an option is not usable, or the simulator or the policy cannot start;
         then no bag is left behind.
@@ -261,12 +232,16 @@ def record_demo(
         BagWriter(options.out, options.storage, (INSTRUCTION,), options.overwrite) as writer,
         _scene(options, writer) as scene,
     ):
-        drive = _driver(options)
+        drive = _expert(options) if options.checkpoint is None else _policy(options)
         for seed in range(options.seed, options.seed + options.episodes):
             drive(scene, seed)
             scene.end()
             episode = RecordedEpisode(
-                seed, options.task, scene.instruction, scene.success(), scene.steps
+                seed=seed,
+                task=options.task,
+                instruction=scene.instruction,
+                success=scene.success(),
+                steps=scene.steps,
             )
             episodes.append(episode)
             done(episode)
@@ -274,24 +249,23 @@ def record_demo(
         robot = _robot(scene)
     parameters = parameter_file(options)
     save_robot(parameters, robot, image_transport='compressed' if options.compressed else 'raw')
-    return {
-        'path': str(options.out),
-        'parameters': str(parameters),
-        'storage': options.storage,
-        'bytes': sum(file.stat().st_size for file in writer.path.iterdir()),
-        'seconds': (writer.span_ns[1] - writer.span_ns[0]) / 1e9,
-        'wall_s': time.monotonic() - begin,
-        'driver': options.driver,
-        'method': options.method if options.driver == 'policy' else '',
-        'scene': description,
-        'topics': {name: topic._asdict() for name, topic in sorted(writer.topics.items())},
-        'episodes': [asdict(episode) for episode in episodes],
-        'next': next_command(options),
-    }
+    return RecordedBag(
+        path=str(options.out),
+        parameters=str(parameters),
+        storage=options.storage,
+        bytes=sum(file.stat().st_size for file in writer.path.iterdir()),
+        seconds=(writer.span_ns[1] - writer.span_ns[0]) / 1e9,
+        wall_s=time.monotonic() - begin,
+        driver=options.driver,
+        method=options.method if options.driver == 'policy' else '',
+        scene=description,
+        topics={name: topic._asdict() for name, topic in sorted(writer.topics.items())},
+        episodes=episodes,
+        next=next_command(options),
+    )
 
 
 def next_command(options: RecordOptions) -> str:
-    """The command line that replays the bag."""
     words = ['vla-prune', 'replay', str(options.out), '--params', str(parameter_file(options))]
     if options.checkpoint is not None:
         words += ['--checkpoint', str(options.checkpoint)]
@@ -304,8 +278,7 @@ def parameter_file(options: RecordOptions) -> Path:
 
 
 def _robot(scene: RecordedScene) -> ReplayRobot:
-    """The scene as ``vla_policy`` is told of it, the same as ``config/libero.yaml`` but for the
-    pictures, which are upright in the bag."""
+    """As ``config/libero.yaml`` has it, but for the images, which are upright in the bag."""
     source = scene_motion(scene.scene.state())
     return ReplayRobot(
         frame_id='world',
@@ -321,10 +294,7 @@ def _check(options: RecordOptions) -> None:
 
     if options.task not in TASKS:
         raise VlaPruneError(f'task {options.task!r} is unknown', f'choose from {", ".join(TASKS)}')
-    if options.driver not in DRIVERS:
-        raise VlaPruneError(
-            f'driver {options.driver!r} is unknown', f'choose from {", ".join(DRIVERS)}'
-        )
+    check_values(RecordOptions, {'driver': options.driver}, 'record-demo', VlaPruneError)
     policy = options.driver == 'policy'
     if policy != (options.checkpoint is not None) or not (policy or options.method == 'dense'):
         raise VlaPruneError(
@@ -348,10 +318,6 @@ def _scene(options: RecordOptions, writer: BagWriter) -> Iterator[RecordedScene]
         yield recorded
 
 
-def _driver(options: RecordOptions) -> Drive:
-    return _expert(options) if options.checkpoint is None else _policy(options)
-
-
 def _expert(options: RecordOptions) -> Drive:
     from ...sim.expert import expert_action
 
@@ -367,7 +333,7 @@ def _expert(options: RecordOptions) -> Drive:
 def _policy(options: RecordOptions) -> Drive:
     from ..methods import MethodPolicies, parse_methods
 
-    method = parse_methods((options.method,), options.checkpoint)[0]
+    method = parse_methods((options.method,), Path(options.checkpoint))[0]
     policy = MethodPolicies('libero', 'cpu', 'float32').get(method)
 
     def drive(scene: RecordedScene, seed: int) -> None:

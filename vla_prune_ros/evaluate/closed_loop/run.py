@@ -1,68 +1,43 @@
 """``vla-prune evaluate``: methods times tasks times seeds in closed loop, resumable."""
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from ...errors import VlaPruneError
+from ...runtime.progress import Progress
 from ...sim.registry import make_scene
 from ...sim.two_cubes import PICK_TASKS, TASKS
+from ..figures import plot_modes, plot_success
 from ..machine import checkpoint_card, machine, versions
 from ..methods import Method, parse_methods
+from ..options import EvaluateOptions
 from ..pool import run_jobs
-from .episodes import EpisodeKey, EpisodeResult, EpisodeStore, Setting
-from .tables import result_rows
+from .episodes import EpisodeKey, EpisodeResult, EpisodeStore
+from .tables import EvaluateResult, result_markdown, result_notes, result_rows, result_tables
 from .worker import EpisodeWorker, Job, Outcome, video_path
 
-OnEpisodes = Callable[[EpisodeKey, EpisodeResult], None]
+OnEpisode = Callable[[EpisodeKey, EpisodeResult], None]
 """Called with every episode: those that are there already, then each that ends."""
 
 _ERRORS_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
-    """What is evaluated.
-
-    :param checkpoint: folder of all methods that name none of their own.
-    :param methods: names; the first is what the others are compared with.
-    :param tasks: names of the simulator's tasks.
-    :param episodes: per method and task, with seeds ``first_seed``, ``first_seed + 1`` and so on,
-        the same ones for every method.
-    :param out: folder for episodes and videos.
-    :param workers: processes, or actors with ``ray``.
-    :param ray: see :func:`~.worker_pool.run_jobs`.
-    :param videos: of the first so many episodes per method and task, where they are run now.
-    :param command: for the report, how to repeat it.
-    """
-
-    checkpoint: Path
-    methods: tuple[str, ...]
-    tasks: tuple[str, ...]
-    episodes: int
-    first_seed: int
-    out: Path
-    setting: Setting
-    workers: int = 1
-    ray: str = ''
-    videos: int = 0
-    command: str = ''
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """What a run gave: the JSON result, and the episodes that it is made of, in their order.
+    """What a run gave, and the episodes that it is made of, in their order."""
 
-    ``result['ok']`` is False where an episode raised an error.
-    """
-
-    result: dict[str, Any]
+    result: EvaluateResult
     episodes: dict[EpisodeKey, EpisodeResult]
 
 
-def run_evaluate(options: EvaluateOptions, on_episode: OnEpisodes) -> Evaluation:
+def run_evaluate(options: EvaluateOptions, on_episode: OnEpisode) -> Evaluation:
     """Run what the folder does not hold yet and give the result of all.
 
     An episode that raised an error counts as a failure; the next run tries it again.
@@ -112,11 +87,8 @@ def task_names(simulator: str, given: Sequence[str]) -> tuple[str, ...]:
                 f'task {unknown[0]!r} is unknown', f'choose from {", ".join(TASKS)}'
             )
         return tuple(dict.fromkeys(wanted))
-    scene = make_scene(simulator, () if everything else given, render=False)
-    try:
+    with closing(make_scene(simulator, () if everything else given, render=False)) as scene:
         return tuple(dict.fromkeys(scene.task_names))
-    finally:
-        scene.close()
 
 
 def plan_jobs(
@@ -168,12 +140,12 @@ def _evaluation(
     cards = {str(f): card if f == options.checkpoint else checkpoint_card(f) for f in folders}
     ran = {k: episodes[k] for k in _keys(options) if k in episodes}
     errors = [f'{k.method} {k.task} {k.seed}: {e.error}' for k, e in ran.items() if e.error]
-    result = {
-        'ok': not errors,
-        'untrained': any(c['untrained'] for c in cards.values()),
-        'rows': result_rows(ran, options.methods, options.tasks),
-        'errors': errors[:_ERRORS_SHOWN],
-        'settings': {
+    result = EvaluateResult(
+        ok=not errors,
+        untrained=any(c['untrained'] for c in cards.values()),
+        rows=result_rows(ran, options.methods, options.tasks),
+        errors=errors[:_ERRORS_SHOWN],
+        settings={
             **asdict(options.setting),
             'methods': list(options.methods),
             'tasks': list(options.tasks),
@@ -182,11 +154,49 @@ def _evaluation(
             'workers': options.workers,
             'ray': options.ray,
         },
-        'command': options.command,
-        'checkpoints': list(cards.values()),
-        'scenes': list(dict.fromkeys(e.scene for e in ran.values() if e.scene)),
-        'generated_assets': any(e.generated_assets for e in ran.values()),
-        'versions': versions(),
-        'machine': machine(),
-    }
+        command=options.command,
+        checkpoints=list(cards.values()),
+        scenes=list(dict.fromkeys(e.scene for e in ran.values() if e.scene)),
+        generated_assets=any(e.generated_assets for e in ran.values()),
+        versions=versions(),
+        machine=machine(),
+    )
     return Evaluation(result, ran)
+
+
+def count_episodes(progress: Progress, options: EvaluateOptions) -> OnEpisode:
+    """A stage per method, with the success so far; an episode that raised has its own line."""
+    each = len(options.tasks) * options.episodes
+    stages = {method: progress.add(method, each) for method in options.methods}
+    ended, solved = Counter[str](), Counter[str]()
+
+    def add(key: EpisodeKey, result: EpisodeResult) -> None:
+        ended[key.method] += 1
+        solved[key.method] += result.success
+        counts = f'{solved[key.method]}/{ended[key.method]} solved'
+        stages[key.method].update(ended[key.method], counts)
+        if result.error:
+            progress.say(f'{key.method} {key.task} seed {key.seed}: {result.error}')
+
+    return add
+
+
+def report_evaluation(evaluation: Evaluation, out: Path, console: Console) -> None:
+    """Tables and notes on the console; the same, JSON and figures in the folder."""
+    result = evaluation.result
+    if not result.rows:
+        console.print('no episode yet')
+        return
+    for table in result_tables(result):
+        console.print(table)
+    for note in result_notes(result):
+        console.print(note, markup=False, highlight=False)
+    plain = asdict(result)
+    (out / 'result.json').write_text(json.dumps(plain, indent=2) + '\n', encoding='utf-8')
+    (out / 'result.md').write_text(result_markdown(result.rows, result.command), encoding='utf-8')
+    try:
+        plot_success(plain, out / 'success.png')
+        plot_modes(evaluation.episodes, out / 'modes.png')
+        console.print(f'{out}: result.json, result.md, success.png, modes.png', markup=False)
+    except VlaPruneError as error:
+        console.print(str(error), markup=False)

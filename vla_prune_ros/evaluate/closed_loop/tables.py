@@ -1,21 +1,15 @@
-"""Many episodes to one row per method and task: success, its comparison, and what it cost.
-
-The result of ``vla-prune evaluate`` for people: success, cost, and what to know of them.
-
-The result of ``vla-prune evaluate`` as Markdown, for a page that quotes it.
-"""
+"""Many episodes to one row per method and task, for JSON, a console and Markdown."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
-from rich import box
-from rich.markup import escape
 from rich.table import Table
 
-from ..statistics import Interval, paired, wilson
+from ..statistics import paired, percentiles, wilson
+from ..tables import NOTHING, Column, fixed, markdown_table, quantile, rich_table
 from .episodes import EpisodeKey, EpisodeResult
 
 MODES = ('dense', 'coarse', 'fine')
@@ -23,263 +17,278 @@ ALL = 'all'
 """Value of ``task`` in the rows over all tasks."""
 
 Episodes = Mapping[EpisodeKey, EpisodeResult]
+Run = Mapping[tuple[str, int], EpisodeResult]
+"""Episodes of one method by task and seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versus:
+    """A method against the first over the episodes that both have run.
+
+    :param only_first: episodes that the first method alone solved; ``only_this``: this one alone.
+    :param points: difference of the success rates, this less the first, in percent.
+    """
+
+    pairs: int
+    only_first: int
+    only_this: int
+    points: float
+    points_ci95: tuple[float, ...]
+    p_value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRow:
+    """A method on a task; keys of the JSON as in docs/evaluation.md.
+
+    Means, percentiles (ms) and ratios are None where there is nothing to take them of.
+    """
+
+    method: str
+    task: str
+    episodes: int
+    successes: int
+    success_rate: float
+    success_ci95: tuple[float, ...]
+    errors: int
+    wrong_object: dict[str, int]
+    steps_per_success: float | None
+    queries_per_success: float | None
+    moved_m: float | None
+    refresh_ms: dict[str, float] | None
+    motion_sources: dict[str, int]
+    queries: int
+    visual_tokens: float | None
+    visual_share: float | None
+    latency_ms: dict[str, float] | None
+    stages_ms: dict[str, dict[str, float]]
+    modes: dict[str, int]
+    mode_shares: dict[str, float]
+    motion_unknown: int
+    versus_first: Versus | None
 
 
 def result_rows(
     episodes: Episodes, methods: Sequence[str], tasks: Sequence[str]
-) -> list[dict[str, Any]]:
-    """One JSON row per task and method, then per method over all tasks where there are several.
+) -> list[ResultRow]:
+    """One row per task and method, then per method over all tasks where there are several.
 
-    Each method is compared with the first over the episodes that both have run. A method without
-    episodes of a task has no row for it.
+    A method without episodes of a task has no row for it.
     """
     groups = [(task, (task,)) for task in tasks]
     groups += [(ALL, tuple(tasks))] if len(tasks) > 1 else []
     rows = []
     for label, names in groups:
-        chosen = {k: e for k, e in episodes.items() if k.task in names}
+        first = _run(episodes, methods[0], names)
         for method in methods:
-            own = _of(chosen, method)
-            if own:
-                row = {'method': method, 'task': label, **_row(list(own.values()))}
-                versus = (
-                    _versus_results(_of(chosen, methods[0]), own) if method != methods[0] else None
-                )
-                rows.append({**row, 'versus_first': versus})
+            run = _run(episodes, method, names)
+            if run:
+                versus = None if method == methods[0] else _versus(first, run)
+                rows.append(_row(method, label, list(run.values()), versus))
     return rows
 
 
-def quantiles(values: Sequence[float]) -> dict[str, float] | None:
-    """Median and 95th percentile (numpy's linear interpolation); None without values."""
-    if not values:
-        return None
-    p50, p95 = np.percentile(np.asarray(values, np.float64), (50, 95))
-    return {'p50': round(float(p50), 3), 'p95': round(float(p95), 3)}
-
-
-def _of(episodes: Episodes, method: str) -> dict[tuple[str, int], EpisodeResult]:
-    found = {(k.task, k.seed): e for k, e in episodes.items() if k.method == method}
+def _run(episodes: Episodes, method: str, tasks: Sequence[str]) -> Run:
+    found = {
+        (k.task, k.seed): e for k, e in episodes.items() if k.method == method and k.task in tasks
+    }
     return dict(sorted(found.items()))
 
 
-def _row(results: Sequence[EpisodeResult]) -> dict[str, Any]:
-    good = [e for e in results if e.success]
-    return {
-        'episodes': len(results),
-        'successes': len(good),
-        'success_rate': len(good) / len(results),
-        'success_ci95': _pair(wilson(len(good), len(results))),
-        'errors': sum(bool(e.error) for e in results),
-        'wrong_object': dict(Counter(e.wrong_object for e in results if e.wrong_object)),
-        'steps_per_success': _mean([e.steps for e in good]),
-        'queries_per_success': _mean([len(e.queries) for e in good]),
-        'moved_m': _mean([e.moved_m for e in results]),
-        'refresh_ms': quantiles([ms for e in results for ms in e.refresh_ms]),
-        'motion_sources': dict(Counter(e.motion_source for e in results if e.motion_source)),
-        **_query_values(results),
-    }
-
-
-def _query_values(results: Sequence[EpisodeResult]) -> dict[str, Any]:
+def _row(
+    method: str, task: str, results: Sequence[EpisodeResult], versus: Versus | None
+) -> ResultRow:
+    solved = [e for e in results if e.success]
     queries = [q for e in results for q in e.queries]
-    shares = [q.visual_tokens / e.visual_all for e in results for q in e.queries]
     counts = Counter(q.mode for q in queries)
     modes = {mode: counts[mode] for mode in (*MODES, *counts) if counts[mode]}
-    names = dict.fromkeys(name for q in queries for name in q.stages_ms)
-    columns = {n: [q.stages_ms[n] for q in queries if n in q.stages_ms] for n in names}
-    return {
-        'queries': len(queries),
-        'visual_tokens': _mean([q.visual_tokens for q in queries]),
-        'visual_share': _mean(shares),
-        'latency_ms': quantiles([q.total_ms for q in queries]),
-        'stages_ms': {name: quantiles(values) for name, values in columns.items()},
-        'modes': modes,
-        'mode_shares': {mode: count / len(queries) for mode, count in modes.items()},
-        'motion_unknown': sum(q.motion_m_s is None for q in queries),
-    }
+    stages = dict.fromkeys(name for q in queries for name in q.stages_ms)
+    return ResultRow(
+        method=method,
+        task=task,
+        episodes=len(results),
+        successes=len(solved),
+        success_rate=len(solved) / len(results),
+        success_ci95=astuple(wilson(len(solved), len(results))),
+        errors=sum(bool(e.error) for e in results),
+        wrong_object=dict(Counter(e.wrong_object for e in results if e.wrong_object)),
+        steps_per_success=_mean([e.steps for e in solved]),
+        queries_per_success=_mean([len(e.queries) for e in solved]),
+        moved_m=_mean([e.moved_m for e in results]),
+        refresh_ms=_percentiles([ms for e in results for ms in e.refresh_ms]),
+        motion_sources=dict(Counter(e.motion_source for e in results if e.motion_source)),
+        queries=len(queries),
+        visual_tokens=_mean([q.visual_tokens for q in queries]),
+        visual_share=_mean([q.visual_tokens / e.visual_all for e in results for q in e.queries]),
+        latency_ms=_percentiles([q.total_ms for q in queries]),
+        stages_ms={
+            name: _percentiles([q.stages_ms[name] for q in queries if name in q.stages_ms])
+            for name in stages
+        },
+        modes=modes,
+        mode_shares={mode: count / len(queries) for mode, count in modes.items()},
+        motion_unknown=sum(q.motion_m_s is None for q in queries),
+        versus_first=versus,
+    )
 
 
-def _versus_results(
-    first: Mapping[tuple[str, int], EpisodeResult], own: Mapping[tuple[str, int], EpisodeResult]
-) -> dict[str, Any] | None:
-    """The paired comparison in points (per cent of episodes); None with no common episode."""
+def _versus(first: Run, own: Run) -> Versus | None:
     common = [key for key in own if key in first]
     if not common:
         return None
     found = paired([first[k].success for k in common], [own[k].success for k in common])
-    return {
-        'pairs': found.pairs,
-        'only_first': found.only_baseline,
-        'only_this': found.only_method,
-        'points': 100.0 * found.difference,
-        'points_ci95': [100.0 * value for value in _pair(found.interval)],
-        'p_value': found.p_value,
-    }
+    return Versus(
+        pairs=found.pairs,
+        only_first=found.only_baseline,
+        only_this=found.only_method,
+        points=100.0 * found.difference,
+        points_ci95=tuple(100.0 * value for value in astuple(found.interval)),
+        p_value=found.p_value,
+    )
 
 
-def _pair(interval: Interval) -> list[float]:
-    return list(asdict(interval).values())
+def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
+    found = percentiles(values)
+    return found and {name: round(value, 3) for name, value in found.items()}
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def result_tables(result: Mapping[str, Any]) -> tuple[Table, Table]:
-    """Success with its comparison, and what a query costs; a row per task and method."""
-    setting = result['settings']
-    told = f', told {setting["instruction"]!r}' if setting['instruction'] else ''
-    title = f'closed loop in {setting["simulator"]}{told}{_labels(result)}'
-    success = _table_results_table(
-        title, ('success', '%', '95 %', 'points', '95 %', '- / +', 'p', 'wrong')
-    )
-    cost = _table_results_table(
-        f'what a query costs, {setting["dtype"]} on {_where(result)}',
-        ('tokens', '%', 'dense/coarse/fine %', 'queries', 'ms p50', 'p95', 'refresh'),
-    )
-    rows = result['rows']
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
-        ends = following is not None and following['task'] != row['task']
-        names = (escape(row['task']), escape(row['method']))
-        success.add_row(*names, *success_cells(row), end_section=ends)
-        cost.add_row(*names, *cost_cells(row), end_section=ends)
-    return success, cost
+# --- for people --------------------------------------------------------------------------------
 
 
-def result_notes(result: Mapping[str, Any]) -> list[str]:
-    """What the figures mean and leave open, one sentence each."""
-    first = result['settings']['methods'][0]
+@dataclass(frozen=True, kw_only=True)
+class EvaluateResult:
+    """What ``result.json`` holds. ``ok``: no episode raised an error.
+
+    :param errors: the first few.
+    :param scenes: simulator, versions and renderer, a line for each that was used.
+    :param generated_assets: primitives stood for the published meshes and textures.
+    """
+
+    ok: bool
+    untrained: bool
+    rows: list[ResultRow]
+    errors: list[str]
+    settings: dict[str, Any]
+    command: str
+    checkpoints: list[dict[str, Any]]
+    scenes: list[str]
+    generated_assets: bool
+    versions: dict[str, str]
+    machine: dict[str, Any]
+
+
+def _interval(low: float, high: float) -> str:
+    return f'{100 * low:.1f}-{100 * high:.1f}'
+
+
+def _shares(row: ResultRow) -> str:
+    return '/'.join(f'{100 * row.mode_shares.get(mode, 0.0):.0f}' for mode in MODES)
+
+
+def _of_versus(head: str, cell: Any) -> Column:
+    """A column that is empty for the first method."""
+    return Column(head, lambda r: NOTHING if r.versus_first is None else cell(r.versus_first))
+
+
+def _of_queries(head: str, cell: Any) -> Column:
+    """A column that is empty where the policy was never asked."""
+    return Column(head, lambda r: cell(r) if r.queries else NOTHING)
+
+
+_NAMES = (
+    Column('task', lambda r: r.task, is_name=True),
+    Column('method', lambda r: r.method, is_name=True, is_code=True),
+)
+SUCCESS = (
+    *_NAMES,
+    Column('success', lambda r: f'{r.successes}/{r.episodes}'),
+    Column('%', lambda r: f'{100 * r.success_rate:.1f}'),
+    Column('95 %', lambda r: _interval(*r.success_ci95)),
+    _of_versus('points', lambda v: f'{v.points:+.1f}'),
+    _of_versus('95 %', lambda v: ' '.join(f'{value:+.1f}' for value in v.points_ci95)),
+    _of_versus('- / +', lambda v: f'{v.only_first} / {v.only_this}'),
+    _of_versus('p', lambda v: f'{v.p_value:.2g}'),
+    Column(
+        'wrong cube', lambda r: ' '.join(f'{n} {how}' for how, n in r.wrong_object.items()) or '0'
+    ),
+)
+COST = (
+    *_NAMES,
+    _of_queries('tokens', lambda r: f'{r.visual_tokens:.0f}'),
+    _of_queries('%', lambda r: f'{100 * r.visual_share:.0f}'),
+    _of_queries('dense/coarse/fine %', _shares),
+    _of_queries('queries', lambda r: fixed(r.queries_per_success)),
+    _of_queries('ms p50', lambda r: quantile(r.latency_ms)),
+    _of_queries('p95', lambda r: quantile(r.latency_ms, 'p95')),
+    _of_queries('refresh', lambda r: quantile(r.refresh_ms)),
+)
+
+
+def result_tables(result: EvaluateResult) -> tuple[Table, Table]:
+    """Success with its comparison, and what a query costs."""
+    setting = result.settings
+    instruction = f', instruction {setting["instruction"]!r}' if setting['instruction'] else ''
+    labels = ', UNTRAINED' if result.untrained else ''
+    labels += ', GENERATED ASSETS' if result.generated_assets else ''
+    title = f'closed loop in {setting["simulator"]}{instruction}{labels}'
+    cost = f'what a query costs, {setting["dtype"]} on {_where(result)}'
+    return (
+        rich_table(title, SUCCESS, result.rows, section=lambda row: row.task),
+        rich_table(cost, COST, result.rows, section=lambda row: row.task),
+    )
+
+
+def result_markdown(rows: Sequence[ResultRow], command: str) -> str:
+    """The same tables and the command that made them, for a page that quotes them."""
+    tables = markdown_table(SUCCESS, rows), markdown_table(COST, rows)
+    return '\n\n'.join((*tables, f'`{command}`')) + '\n'
+
+
+def result_notes(result: EvaluateResult) -> list[str]:
+    """What the figures mean and leave open."""
+    first = result.settings['methods'][0]
     notes = []
-    if result['untrained']:
+    if result.untrained:
         notes.append('UNTRAINED: random weights; success means nothing here, times do.')
-    notes.append(
+    notes += [
         f"points: success less that of {first} on the same seeds, with Newcombe's paired "
         f'interval. - / +: episodes that only {first} or only the method solved; p: exact '
-        'McNemar test.'
-    )
-    notes.append(
-        'queries: per solved episode. refresh: dense look between queries, not in p50. Success '
-        "intervals are Wilson's."
-    )
-    if result['generated_assets']:
+        'McNemar test.',
+        'queries: per solved episode. refresh: dense pass between queries, not in p50. Success '
+        "intervals are Wilson's.",
+    ]
+    if result.generated_assets:
         notes.append(
             'GENERATED ASSETS: primitives in place of the published meshes and textures; not '
             'comparable with published results.'
         )
-    notes.append(f'Scene: {"; ".join(result["scenes"])}.')
-    short = _short(result)
-    if short:
-        notes.append(f'Incomplete: {short}; run the same command again to go on.')
-    errors = sum(row['errors'] for row in result['rows'] if row['task'] != 'all')
+    notes.append(f'Scene: {"; ".join(result.scenes)}.')
+    missing, wanted = missing_episodes(result)
+    if missing:
+        notes.append(
+            f'Incomplete: {missing} of {wanted} episodes are missing; run the same command again '
+            'to go on.'
+        )
+    errors = sum(row.errors for row in result.rows if row.task != ALL)
     if errors:
         notes.append(f'{errors} episodes raised an error and count as failures:')
-        notes += [f'  {text}' for text in result['errors']]
+        notes += [f'  {text}' for text in result.errors]
     return notes
 
 
-def success_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Success, its interval, and the comparison with the first method, in words of the table."""
-    low, high = row['success_ci95']
-    wrong = row['wrong_object']
-    return (
-        f'{row["successes"]}/{row["episodes"]}',
-        f'{100 * row["success_rate"]:.1f}',
-        f'{100 * low:.1f}-{100 * high:.1f}',
-        *_versus(row['versus_first']),
-        ' '.join(f'{count} {how}' for how, count in wrong.items()) or '0',
-    )
+def missing_episodes(result: EvaluateResult) -> tuple[int, int]:
+    """How many of the episodes that were asked for are not there, and how many that were."""
+    settings = result.settings
+    wanted = settings['episodes'] * len(settings['methods']) * len(settings['tasks'])
+    return wanted - sum(row.episodes for row in result.rows if row.task != ALL), wanted
 
 
-def _versus(versus: Mapping[str, Any] | None) -> tuple[str, ...]:
-    if versus is None:
-        return ('-',) * 4
-    low, high = versus['points_ci95']
-    return (
-        f'{versus["points"]:+.1f}',
-        f'{low:+.1f} {high:+.1f}',
-        f'{versus["only_first"]} / {versus["only_this"]}',
-        f'{versus["p_value"]:.2g}',
-    )
-
-
-def cost_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Tokens, modes, queries and milliseconds, in words of the table."""
-    if not row['queries']:
-        return ('-',) * 7
-    shares = (100 * row['mode_shares'].get(mode, 0.0) for mode in ('dense', 'coarse', 'fine'))
-    asked, refresh = row['queries_per_success'], row['refresh_ms']
-    return (
-        f'{row["visual_tokens"]:.0f}',
-        f'{100 * row["visual_share"]:.0f}',
-        '/'.join(f'{share:.0f}' for share in shares),
-        '-' if asked is None else f'{asked:.1f}',
-        f'{row["latency_ms"]["p50"]:.1f}',
-        f'{row["latency_ms"]["p95"]:.1f}',
-        '-' if refresh is None else f'{refresh["p50"]:.1f}',
-    )
-
-
-def _short(result: Mapping[str, Any]) -> str:
-    """Methods and tasks that have fewer episodes than were asked for."""
-    asked = result['settings']['episodes']
-    there = {(r['method'], r['task']): r['episodes'] for r in result['rows']}
-    wanted = [(m, t) for m in result['settings']['methods'] for t in result['settings']['tasks']]
-    missing = sum(asked - there.get(pair, 0) for pair in wanted)
-    return f'{missing} of {asked * len(wanted)} episodes are missing' if missing else ''
-
-
-def _labels(result: Mapping[str, Any]) -> str:
-    labels = ', UNTRAINED' if result['untrained'] else ''
-    return labels + (', GENERATED ASSETS' if result['generated_assets'] else '')
-
-
-def _where(result: Mapping[str, Any]) -> str:
-    device = result['settings']['device']
-    threads = result['settings']['threads']
+def _where(result: EvaluateResult) -> str:
+    device, threads = result.settings['device'], result.settings['threads']
     if device != 'cpu':
         return device
-    return f'{result["machine"]["cpu"]}, {threads} thread{"s" * (threads > 1)}'
-
-
-def _table_results_table(title: str, columns: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify='left', box=box.SIMPLE_HEAD, padding=0)
-    table.add_column('task', overflow='fold')
-    table.add_column('method', overflow='fold')
-    for name in columns:
-        table.add_column(name, justify='right', no_wrap=True)
-    return table
-
-
-_HEAD = (
-    ('task', 'method', 'success', '%', '95 %', 'points', '95 %', '- / +', 'p', 'wrong cube'),
-    (
-        'task',
-        'method',
-        'tokens',
-        '%',
-        'dense/coarse/fine %',
-        'queries',
-        'ms p50',
-        'p95',
-        'refresh',
-    ),
-)
-
-
-def result_markdown(result: Mapping[str, Any]) -> str:
-    """Two tables with a row per task and method, and the command that made them."""
-    rows = result['rows']
-    tables = (
-        _table(
-            _HEAD[0], [(row['task'], f'`{row["method"]}`', *success_cells(row)) for row in rows]
-        ),
-        _table(_HEAD[1], [(row['task'], f'`{row["method"]}`', *cost_cells(row)) for row in rows]),
-    )
-    return '\n\n'.join((*tables, f'`{result["command"]}`')) + '\n'
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ('---',) * len(head), *rows]
-    return '\n'.join(
-        f'| {" | ".join(cell.replace("|", "/") for cell in line)} |' for line in lines
-    )
+    return f'{result.machine["cpu"]}, {threads} thread{"s" * (threads > 1)}'

@@ -1,6 +1,4 @@
-"""A video of an episode: what the towers saw at every query, with the pruned patches dimmed.
-
-Runs the episodes that it is handed, each as if it were the first: the worker of ``evaluate``.
+"""The worker of ``vla-prune evaluate``: runs the episodes that it gets, and films them.
 
 A worker keeps one policy per method and a few scenes, but no episode may find a trace of the one
 before it: policy, scene and random generators start anew with every seed.
@@ -24,9 +22,10 @@ from ...sim.registry import make_scene
 from ...sim.scene import Scene
 from ..machine import versions
 from ..methods import Method, MethodPolicies
+from ..options import Setting
 from ..video import VideoWriter
 from .driving import upright
-from .episodes import EpisodeKey, EpisodeResult, Setting
+from .episodes import EpisodeKey, EpisodeResult
 from .rollout import run_episode, wording
 
 if TYPE_CHECKING:
@@ -44,9 +43,10 @@ def video_path(folder: Path, key: EpisodeKey) -> Path:
 
 
 class EpisodeVideo:
-    """Takes what :func:`~.rollout.run_episode` reports of its queries, and the last picture.
+    """A frame per query: what the vision towers saw, with the pruned patches dimmed; then how it
+    ended.
 
-    :param label: first line on every picture, for example the method.
+    :param label: first line on every image, for example the method.
     :raises VlaPruneError: the file cannot be written.
     """
 
@@ -56,18 +56,17 @@ class EpisodeVideo:
         self._side = 0
 
     def add(self, seen: Observation, answer: Inference) -> None:
-        """One frame per query, cameras side by side."""
         kept = {c: f'{int(m.sum())} of {len(m)} patches' for c, m in answer.kept.items()}
         head = (f'{self._label}: {answer.mode}', seen.instruction)
-        pictures = []
+        overlays = []
         for i, (camera, image) in enumerate(answer.model_images.items()):
             lines = (head[min(i, 1)], kept[camera])
-            pictures.append(draw_overlay(image, answer.kept[camera], lines))
-        self._side = len(pictures[0])
-        self._writer.add(pictures)
+            overlays.append(draw_overlay(image, answer.kept[camera], lines))
+        self._side = len(overlays[0])
+        self._writer.add(overlays)
 
     def finish(self, images: Mapping[str, np.ndarray], result: EpisodeResult) -> None:
-        """How it ended: the last frames of the cameras, upright, and the outcome in words.
+        """The last frames of the cameras with the outcome.
 
         :param images: camera -> uint8 (H, W, 3) RGB, in the order of the queries' cameras.
         """
@@ -75,16 +74,15 @@ class EpisodeVideo:
             size = (self._side, self._side)
             outcome = 'success' if result.success else 'failure'
             lines = (f'{self._label}: {outcome}', f'after {result.steps} steps')
-            pictures = []
+            overlays = []
             for image in images.values():
                 scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-                pictures.append(draw_overlay(scaled, np.ones(1, bool), lines))
+                overlays.append(draw_overlay(scaled, np.ones(1, bool), lines))
             for _ in range(_ENDING_FRAMES):
-                self._writer.add(pictures)
+                self._writer.add(overlays)
         self.close()
 
     def close(self) -> None:
-        """Finish the file, whatever is in it."""
         self._writer.close()
 
 
@@ -108,7 +106,7 @@ class Outcome:
     """What became of a job.
 
     :param result: the episode; None where the job cannot be run at all, for the reason ``wrong``
-        and its mend. An exception crosses no process: not every one can be pickled.
+        and its remedy. An exception crosses no process: not every one can be pickled.
     """
 
     job: Job
@@ -118,10 +116,7 @@ class Outcome:
 
 
 class EpisodeWorker:
-    """Policies and scenes of one process.
-
-    :param setting: what all episodes have in common.
-    """
+    """Policies and scenes of one process."""
 
     def __init__(self, setting: Setting) -> None:
         import torch
@@ -139,15 +134,15 @@ class EpisodeWorker:
         try:
             scene = self._scene(job.key.task)
             policy = self._policies.get(job.method)
-            words = wording(self._setting.instruction, scene.instruction)
+            instruction = wording(self._setting.instruction, scene.instruction)
         except VlaPruneError as error:
             return Outcome(job, None, self._versions, (error.what, error.remedy))
         torch.manual_seed(job.key.seed)
         try:
-            result = self._episode(job, policy, scene, words)
+            result = self._episode(job, policy, scene, instruction)
         except Exception as error:
             self._forget(job.key.task)
-            result = self._failed(job.key, words or scene.instruction, error)
+            result = self._failed(job.key, instruction or scene.instruction, error)
         return Outcome(job, result, self._versions)
 
     def close(self) -> None:
@@ -156,7 +151,7 @@ class EpisodeWorker:
             self._forget(task)
 
     def _episode(
-        self, job: Job, policy: 'Policy', scene: Scene, words: str | None
+        self, job: Job, policy: 'Policy', scene: Scene, instruction: str | None
     ) -> EpisodeResult:
         setting = self._setting
         video = None if job.video is None else EpisodeVideo(job.video, job.method.name)
@@ -166,7 +161,7 @@ class EpisodeWorker:
                 scene,
                 job.key.seed,
                 setting.max_steps or None,
-                words,
+                instruction,
                 setting.refresh,
                 on_query=None if video is None else video.add,
                 simulator=setting.simulator,

@@ -17,12 +17,12 @@ from vla_prune_ros.evaluate.bench.cost import (
     count_kept,
     decoder_layer_flops,
     policy_flops,
-    published_flops,
+    reference_flops,
     rows_per_layer,
     vision_flops,
 )
 from vla_prune_ros.evaluate.bench.models import BENCH_PRESETS, model_size, random_network
-from vla_prune_ros.evaluate.bench.reference_impl import PublishedForward
+from vla_prune_ros.evaluate.bench.reference_impl import ReferenceForward
 from vla_prune_ros.model.openvla import ActInputs
 from vla_prune_ros.profiles import ALOHA, LIBERO
 from vla_prune_ros.pruning.base import Pruner, PruningSite
@@ -80,18 +80,18 @@ def test_equal_to_the_counter(kind, pruner):
 
 
 @pytest.mark.parametrize('kind', ['libero', 'film', 'discrete'])
-def test_the_published_execution_too(kind):
-    """The counter sees what ``PublishedForward`` runs."""
+def test_the_reference_implementation_too(kind):
+    """The counter sees what ``ReferenceForward`` runs."""
     size = size_of(kind)
     network = random_network(size, torch.float32, 'cpu')
     layout = network.layout(LIBERO.cameras, PROMPT.shape[1], LIBERO.chunk)
-    forward = PublishedForward(network)
+    forward = ReferenceForward(network)
     images = torch.zeros(len(LIBERO.cameras), 224, 224, 3, dtype=torch.uint8)
     state = torch.zeros(1, size.proprio_dim)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         visual = forward.visual(images, PROMPT)
         forward.act(ActInputs(visual, PROMPT, state, layout, Dense()))
-    assert published_flops(size, layout) == counter.get_total_flops()
+    assert reference_flops(size, layout) == counter.get_total_flops()
 
 
 def test_the_published_model():

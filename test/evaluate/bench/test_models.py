@@ -14,11 +14,11 @@ from vla_prune_ros import Observation, load_policy
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.evaluate.bench.models import (
     BENCH_PRESETS,
-    BenchModelOptions,
     build_bench_model,
     model_size,
     random_network,
 )
+from vla_prune_ros.evaluate.options import BenchModelOptions
 from vla_prune_ros.model.checkpoint import published_shapes
 from vla_prune_ros.model.openvla import ActInputs, OpenVLAOFT
 from vla_prune_ros.model.synthetic import Preset, make_checkpoint

@@ -1,0 +1,91 @@
+"""The demo's result from recorded runs: percentiles and means computed here by hand."""
+
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from vla_prune_ros.evaluate.demo import demo_row, report_demo, stage_percentiles
+from vla_prune_ros.records import MethodRun
+
+VIDEO = SimpleNamespace(path=Path('/somewhere/demo.mp4'), frames=7)
+
+
+def record(i):
+    """Query i took i ms in the policy and 0.1 i in the guard."""
+    return {
+        'node_guard_ms': f'{0.1 * i}',
+        'policy_total_ms': f'{i}',
+        'policy_vision_ms': f'{i / 2}',
+        'overhead_ms': '1.5',
+        'visual_tokens': f'{100 + i}',
+        'mode': 'dense',
+    }
+
+
+def run(method='dense', queries=101):
+    records = [record(i) for i in range(queries)]
+    return MethodRun(method, records, chunks=queries - 1, episodes=2, successes=1, moved_m=1.23456)
+
+
+def test_stages_come_in_the_order_they_happen():
+    names = list(stage_percentiles([{**record(1), 'later_ms': '1', 'node_pairing_ms': '1'}]))
+    assert names == [
+        *('node_pairing', 'policy_vision', 'node_guard', 'policy_total', 'overhead', 'later')
+    ]
+
+
+def test_a_stage_that_only_some_queries_have_counts_those():
+    stages = stage_percentiles([{'a_ms': '1'}, {'a_ms': '3', 'b_ms': '7'}])
+    assert stages['a']['p50'] == 2.0 and stages['b']['p50'] == 7.0
+
+
+def test_row_of_a_method():
+    """0, 1 ... 100: the median is 50, the 95th percentile 95."""
+    row = demo_row(run())
+    assert (row.queries, row.chunks, row.episodes, row.successes) == (101, 100, 2, 1)
+    assert (row.moved_m, row.visual_tokens) == (1.2346, 150.0)
+    assert row.latency_ms == {'p50': 50.0, 'p95': 95.0}
+    assert row.stages_ms['policy_vision'] == {'p50': 25.0, 'p95': 47.5}
+    assert row.stages_ms['node_guard']['p95'] == pytest.approx(9.5)
+    assert 'visual_tokens' not in row.stages_ms and 'mode' not in row.stages_ms
+
+
+def test_modes_are_counted_and_unknown_motion():
+    modes = ('dense', 'fine', 'coarse', 'fine')
+    motions = ('unknown', 'pose', 'pose', 'pose')
+    pairs = zip(modes, motions, strict=True)
+    records = [{**record(1), 'mode': mode, 'motion': motion} for mode, motion in pairs]
+    row = demo_row(MethodRun('specprune', records))
+    assert row.modes == {'coarse': 1, 'fine': 2, 'dense': 1} and row.motion_unknown == 1
+
+
+def report(out, about, *runs):
+    text = io.StringIO()
+    console = Console(file=text, width=120, color_system=None)
+    return report_demo(runs, about, VIDEO, out, console), text.getvalue()
+
+
+def test_result_is_returned_written_and_pointed_at(tmp_path):
+    result, text = report(tmp_path, {'untrained': 'False', 'device': 'cpu'}, run())
+    assert json.loads((tmp_path / 'demo.json').read_text()) == asdict(result)
+    assert result.ok is True and result.policy['device'] == 'cpu'
+    assert '/somewhere/demo.mp4' in text and str(tmp_path / 'demo.json') in text
+    assert '50.00 / 95.00' in text
+
+
+@pytest.mark.parametrize(('value', 'untrained'), [('True', True), ('False', False)])
+def test_random_weights_are_labelled(tmp_path, value, untrained):
+    result, text = report(tmp_path, {'untrained': value}, run())
+    assert result.untrained is untrained
+    assert ('UNTRAINED' in text) is untrained
+
+
+def test_a_method_without_chunks_is_bad_and_still_in_the_table(tmp_path):
+    result, text = report(tmp_path, {}, run(), MethodRun('stuck'))
+    assert result.ok is False and 'stuck' in text
+    assert result.rows[1].latency_ms == {} and result.rows[1].visual_tokens is None

@@ -1,0 +1,158 @@
+"""Records of ``~/inference`` as figures, and the demo's table and JSON result made of them."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ..records import MethodRun
+from .machine import machine, where
+from .statistics import percentiles
+from .tables import Column, fixed, rich_table
+from .video import VideoWriter
+
+STAGE_ORDER = (
+    'node_pairing',
+    'node_queue',
+    'node_decode',
+    'node_state',
+    'policy_preprocess',
+    'policy_vision',
+    'policy_selection',
+    'policy_language',
+    'policy_head',
+    'node_guard',
+    'node_publish',
+    'node_report',
+)
+MODES = ('coarse', 'fine', 'dense')
+TOTALS = {
+    'policy_total': 'policy total',
+    'overhead': 'node overhead',
+    'stamp_to_chunk': 'image stamp to chunk',
+    'refresh': 'refresh behind the chunk',
+}
+UNTRAINED = 'UNTRAINED random weights: the arm moves, it does not solve the task'
+
+
+def stage_percentiles(records: Iterable[Mapping[str, str]]) -> dict[str, dict[str, float]]:
+    """Stage name (without ``_ms``) -> p50 and p95, in the order in which things happen."""
+    columns: dict[str, list[float]] = {}
+    for record in records:
+        for key, value in record.items():
+            if key.endswith('_ms'):
+                columns.setdefault(key.removesuffix('_ms'), []).append(float(value))
+    order = [n for n in (*STAGE_ORDER, *TOTALS) if n in columns]
+    order += [n for n in columns if n not in order]
+    return {name: percentiles(columns[name]) for name in order}
+
+
+def stage_label(name: str) -> str:
+    """``policy_vision`` -> ``vision``; totals have names of their own."""
+    return TOTALS.get(name, name.removeprefix('node_').removeprefix('policy_'))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoRow:
+    """One method. ``visual_tokens``: mean of the queries; None without any."""
+
+    method: str
+    episodes: int
+    successes: int
+    queries: int
+    chunks: int
+    moved_m: float
+    visual_tokens: float | None
+    modes: dict[str, int]
+    motion_unknown: int
+    latency_ms: dict[str, float]
+    stages_ms: dict[str, dict[str, float]]
+
+
+def demo_row(run: MethodRun) -> DemoRow:
+    records = run.records
+    tokens = [float(r['visual_tokens']) for r in records]
+    modes = Counter(r['mode'] for r in records if 'mode' in r)
+    stages = stage_percentiles(records)
+    return DemoRow(
+        method=run.method,
+        episodes=run.episodes,
+        successes=run.successes,
+        queries=len(records),
+        chunks=run.chunks,
+        moved_m=round(run.moved_m, 4),
+        visual_tokens=float(np.mean(tokens)) if tokens else None,
+        modes={mode: modes[mode] for mode in (*MODES, *modes) if modes[mode]},
+        motion_unknown=sum(r.get('motion') == 'unknown' for r in records),
+        latency_ms=stages.get('policy_total', {}),
+        stages_ms=stages,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """``ok``: every method gave chunks. ``policy``: how the policy describes itself."""
+
+    ok: bool
+    untrained: bool
+    rows: list[DemoRow]
+    machine: dict[str, Any]
+    policy: dict[str, str]
+    video: str
+
+
+def report_demo(
+    runs: Sequence[MethodRun],
+    about: Mapping[str, str],
+    video: VideoWriter,
+    out: Path,
+    console: Console,
+) -> DemoResult:
+    """Print the table and the paths; write and return the result."""
+    result = DemoResult(
+        ok=all(run.chunks for run in runs),
+        untrained=about.get('untrained') == 'True',
+        rows=[demo_row(run) for run in runs],
+        machine=machine(),
+        policy=dict(about),
+        video=str(video.path),
+    )
+    path = out / 'demo.json'
+    path.write_text(json.dumps(asdict(result), indent=2) + '\n', encoding='utf-8')
+    console.print(demo_table(result.rows, f'vla-prune demo on {where(result.machine)}'))
+    if result.untrained:
+        console.print(f'[bold yellow]{UNTRAINED}[/]')
+    console.print(
+        f'video  {video.path} ({video.frames} frames)\nresult {path}\nlogs   {out / "logs"}'
+    )
+    return result
+
+
+def demo_table(rows: Sequence[DemoRow], title: str) -> Table:
+    """A column per method, a line per figure: methods are few, and figures are many."""
+    lines: list[tuple[str, list[str]]] = [
+        ('episodes', [str(r.episodes) for r in rows]),
+        ('queries', [str(r.queries) for r in rows]),
+        ('chunks', [str(r.chunks) for r in rows]),
+        ('visual tokens kept', [fixed(r.visual_tokens, '.0f') for r in rows]),
+        (
+            f'queries {" / ".join(MODES)}',
+            [' / '.join(str(r.modes.get(m, 0)) for m in MODES) for r in rows],
+        ),
+        ('arm moved (m)', [f'{r.moved_m:.2f}' for r in rows]),
+        ('successes', [f'{r.successes}/{r.episodes}' for r in rows]),
+    ]
+    for name in (*STAGE_ORDER, *TOTALS):
+        found = [r.stages_ms.get(name) for r in rows]
+        if any(found):
+            cells = [f'{f["p50"]:.2f} / {f["p95"]:.2f}' if f else '-' for f in found]
+            lines.append((f'{stage_label(name)} (ms) p50 / p95', cells))
+    columns = [Column('', lambda line: line[0], is_name=True)]
+    columns += [Column(row.method, lambda line, i=i: line[1][i]) for i, row in enumerate(rows)]
+    return rich_table(title, columns, lines, section=lambda line: ' (ms)' in line[0])
