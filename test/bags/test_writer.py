@@ -7,12 +7,26 @@ import struct
 import sys
 from importlib import import_module
 
+import numpy as np
 import pytest
 import yaml
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-from sample_messages import MESSAGES, STAMP, write
+from rosbags.highlevel import AnyReader
+from sample_messages import (
+    CHUNK,
+    DELTAS,
+    MESSAGES,
+    NAMES,
+    PIXELS,
+    PLAIN,
+    POSITION,
+    QUAT,
+    SPEEDS,
+    STAMP,
+    write,
+)
 
 from vla_prune_ros.bags.reader import Bag, type_store
 from vla_prune_ros.bags.writer import BagWriter
@@ -22,6 +36,61 @@ from vla_prune_ros.errors import DataError
 @pytest.fixture(params=['mcap', 'sqlite3'])
 def bag(request, tmp_path):
     return write(tmp_path / 'new' / 'bag', request.param, latched=['/task'])
+
+
+def test_another_reader_finds_every_message_with_its_values(bag):
+    with AnyReader([bag]) as reader:
+        found = {
+            c.topic: (receipt, reader.deserialize(raw, c.msgtype))
+            for c, receipt, raw in reader.messages()
+        }
+    assert list(found) == list(MESSAGES)
+    assert [receipt - STAMP for receipt, _ in found.values()] == list(range(len(MESSAGES)))
+    m = {topic: message for topic, (_, message) in found.items()}
+    for topic in set(m) - {'/task', '/number'}:
+        stamp = m[topic].header.stamp
+        assert (stamp.sec, stamp.nanosec) == (1_700_000_000, 123_456_789), topic
+    assert (m['/image'].encoding, m['/image'].step) == ('rgb8', 21)
+    np.testing.assert_array_equal(m['/image'].data, PIXELS.reshape(-1))
+    assert bytes(m['/jpeg'].data[:3]) == b'\xff\xd8\xff'
+    assert m['/joints'].name == NAMES and m['/task'].data == 'pick up the cube'
+    np.testing.assert_array_equal(m['/joints'].velocity, SPEEDS)
+    point = m['/gripper'].points[0]
+    assert (m['/gripper'].joint_names, *point.positions) == (['finger'], 0.25)
+    assert (point.time_from_start.sec, point.time_from_start.nanosec) == (0, 300_000_000)
+    ends = [[p.pose.position.x, p.pose.position.y, p.pose.position.z] for p in m['/path'].poses]
+    np.testing.assert_allclose(ends[0], POSITION)
+    np.testing.assert_allclose(ends[-1], POSITION + DELTAS[:, :3].sum(axis=0))
+    status = m['/inference'].status[0]
+    assert (status.level, status.message, status.hardware_id) == (1, 'late', 'hw')
+    assert {pair.key: pair.value for pair in status.values} == {
+        'visual_tokens': '128',
+        'policy_total_ms': '12.35',
+        'mode': 'fine',
+        'armed': 'True',
+    }
+    assert m['/number'].data == 2.5
+
+
+@pytest.mark.ros
+def test_a_node_reads_the_bytes_as_what_it_would_have_sent(bag):
+    from rclpy.serialization import deserialize_message
+
+    from vla_prune_ros.nodes.messages import build
+
+    status = build.status('n', PLAIN, message='late', level=build.WARN, hardware_id='hw')
+    sent = {
+        '/image': build.image(PIXELS, STAMP, 'optical'),
+        '/pose': build.pose(POSITION, QUAT, STAMP, 'world'),
+        '/gripper': build.gripper(0.25, STAMP, 'finger', 0.3),
+        '/chunk': build.chunk(CHUNK),
+        '/path': build.path(CHUNK, POSITION),
+        '/inference': build.diagnostics([status], STAMP),
+    }
+    with AnyReader([bag]) as reader:
+        raws = {c.topic: bytes(raw) for c, _, raw in reader.messages()}
+    for topic, message in sent.items():
+        assert deserialize_message(raws[topic], type(message)) == message, topic
 
 
 def test_the_bag_says_how_to_offer_its_topics(bag):
