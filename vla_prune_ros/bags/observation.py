@@ -71,7 +71,7 @@ def picture(camera: str, message: BagMessage, wiring: Wiring) -> np.ndarray:
     :raises InputRefused: it cannot be decoded.
     """
     try:
-        decoded = message.read(read_image)
+        decoded = read_image(message.message())
     except InputRefused as refusal:
         raise InputRefused(
             refusal.reason, f'camera {camera!r}: {refusal.what}', refusal.remedy

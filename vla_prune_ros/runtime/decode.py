@@ -65,11 +65,8 @@ def decode_image(
     Everything else is a fresh array.
 
     :param encoding: a name of :data:`ENCODINGS`; others are refused rather than guessed.
-    :param height: rows of the image.
-    :param width: pixels in a row.
     :param step: bytes from one row to the next; may exceed the row (padding). For the semi-planar
         formats, that of the luma plane.
-    :param is_bigendian: byte order of 16-bit pixels.
     :param data: bytes-like (bytes, array.array, uint8 array) of ``height * step`` bytes, of 1.5
         times that for nv12 and nv21, of 3 times that for nv24.
     :returns: uint8 (height, width, 3) RGB, contiguous.
@@ -78,14 +75,8 @@ def decode_image(
     if encoding not in ENCODINGS:
         raise _unknown(encoding)
     _require_size(height, width)
-    if encoding in _PACKED:
-        return _decode_packed(encoding, height, width, step, is_bigendian, data)
-    return _decode_planar(encoding, height, width, step, data)
-
-
-def _decode_packed(
-    encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Any
-) -> np.ndarray:
+    if encoding not in _PACKED:
+        return _decode_planar(encoding, height, width, step, data)
     channels, bits, code = _PACKED[encoding]
     if channels == 2:
         _require_even(encoding, width)
@@ -129,8 +120,7 @@ def decode_compressed(data: Any, format: str) -> np.ndarray:
     The kind is read from the data itself, for drivers disagree on how to spell it in ``format``.
     An orientation tag is ignored, as cv_bridge does: a camera's frame is what its sensor read.
 
-    :param data: bytes-like.
-    :param format: the message's field, for example ``'jpeg'`` or ``'rgb8; jpeg compressed bgr8'``.
+    :param format: the message's field, for example ``'rgb8; jpeg compressed bgr8'``.
     :returns: uint8 (H, W, 3) RGB, contiguous.
     :raises InputRefused: ``encoding`` (another kind, or depth), ``size``, ``truncated`` or
         ``corrupt``.
@@ -192,31 +182,23 @@ def _big(field: memoryview) -> int:
 
 
 def _corrupt() -> InputRefused:
-    return InputRefused(
-        'corrupt', 'compressed image cannot be decoded', 'check the driver and the transport'
-    )
+    what = 'compressed image cannot be decoded'
+    return InputRefused('corrupt', what, 'check the driver and the transport')
 
 
 def _cut(kind: str) -> InputRefused:
-    return InputRefused(
-        'truncated', f'{kind} data ends before the image does', 'check the transport'
-    )
+    what = f'{kind} data ends before the image does'
+    return InputRefused('truncated', what, 'check the transport')
 
 
 def _unknown(encoding: str) -> InputRefused:
+    what, remedy = f'unknown image encoding {encoding!r}', f'use one of {", ".join(ENCODINGS)}'
     if encoding in _DEPTH:
-        return InputRefused(
-            'encoding', f'image encoding {encoding!r} is depth', 'give a colour stream'
-        )
-    if _GENERIC.fullmatch(encoding):
-        return InputRefused(
-            'encoding',
-            f'image encoding {encoding!r} names no colour',
-            "set the driver's encoding, for example to rgb8 or bgr8",
-        )
-    return InputRefused(
-        'encoding', f'unknown image encoding {encoding!r}', f'use one of {", ".join(ENCODINGS)}'
-    )
+        what, remedy = f'image encoding {encoding!r} is depth', 'give a colour stream'
+    elif _GENERIC.fullmatch(encoding):
+        what = f'image encoding {encoding!r} names no colour'
+        remedy = "set the driver's encoding, for example to rgb8 or bgr8"
+    return InputRefused('encoding', what, remedy)
 
 
 def _require_size(height: int, width: int) -> None:
@@ -231,14 +213,9 @@ def _require_even(encoding: str, *sides: int) -> None:
 
 def _require_bytes(encoding: str, step: int, row: int, wanted: int, got: int) -> None:
     if step < row:
-        raise InputRefused(
-            'step',
-            f'{encoding} image has step {step}, its row {row} bytes',
-            "check the driver's step",
-        )
+        what = f'{encoding} image has step {step}, its row {row} bytes'
+        raise InputRefused('step', what, "check the driver's step")
     if got != wanted:
-        raise InputRefused(
-            'truncated' if got < wanted else 'size',
-            f'{encoding} image has {got} bytes, its header says {wanted}',
-            "check the driver's height and step, and the transport",
-        )
+        what = f'{encoding} image has {got} bytes, its header says {wanted}'
+        remedy = "check the driver's height and step, and the transport"
+        raise InputRefused('truncated' if got < wanted else 'size', what, remedy)
