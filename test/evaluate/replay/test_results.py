@@ -117,6 +117,11 @@ def flat(value):
     return pytest.approx(dict.fromkeys(('mean', 'p50', 'p95', 'max'), value))
 
 
+def flips(here, there, matched, apart_ms):
+    offset = pytest.approx({'mean': apart_ms, 'p95': apart_ms})
+    return {'here': here, 'there': there, 'matched': matched, 'offset_ms': offset}
+
+
 def both(p50, p95):
     return pytest.approx({'p50': p50, 'p95': p95})
 
@@ -225,24 +230,9 @@ def test_the_gripper_is_followed_over_what_is_executed():
             specprune=answers(pruned),
         )
     )['rows']
-    assert rows[0]['versus_recorded']['flips'] == {
-        'here': 2,
-        'there': 2,
-        'matched': 2,
-        'offset_ms': pytest.approx({'mean': 50.0, 'p95': 50.0}),
-    }
-    assert rows[1]['versus_recorded']['flips'] == {
-        'here': 1,
-        'there': 2,
-        'matched': 1,
-        'offset_ms': pytest.approx({'mean': 0.0, 'p95': 0.0}),
-    }
-    assert rows[1]['versus_dense']['flips'] == {
-        'here': 1,
-        'there': 2,
-        'matched': 1,
-        'offset_ms': pytest.approx({'mean': 50.0, 'p95': 50.0}),
-    }
+    assert rows[0]['versus_recorded']['flips'] == flips(2, 2, 2, apart_ms=50.0)
+    assert rows[1]['versus_recorded']['flips'] == flips(1, 2, 1, apart_ms=0.0)
+    assert rows[1]['versus_dense']['flips'] == flips(1, 2, 1, apart_ms=50.0)
     differ = (closed(0.45, 0.95) != closed(0.5, 0.9)).sum()
     assert rows[0]['versus_recorded']['gripper_agreement'] == pytest.approx(1 - differ / 32)
 
