@@ -15,11 +15,9 @@ class Instant:
     """A moment at which the node would have asked the policy; the same for every method.
 
     :param epoch: grows with every jump of time and every new instruction; the policy forgets then.
-    :param stamp_ns: header stamp of the newest image of the pair.
-    :param receipt_ns: when the image that completed the pair was recorded.
-    :param instruction: cleaned.
+    :param stamp_ns: of the newest image; ``receipt_ns``: of the image that completed the pair.
     :param images: camera -> where its image lies in the bag.
-    :param position: float64 (3,) measured position of the end effector in m, None where unknown.
+    :param position: float64 (3,) measured end effector in m, None where unknown.
     """
 
     epoch: int
@@ -112,21 +110,14 @@ class ReplayedQuery:
 class Recording:
     """What one pass over a bag found, without asking a policy.
 
-    :param path: as the user gave it.
-    :param topics: stream (a camera or a name of ``runtime.bag_topics.STREAMS``) -> topic.
-    :param guessed: the topics were guessed by type and name.
-    :param there: topic -> (type, messages), of the whole bag.
+    :param topics: stream -> topic; ``guessed`` by type and name, or named by the user.
+    :param there: topic -> (type, messages) of the bag.
     :param span_ns: first and last time of receipt of the messages that were read.
-    :param instants: the queries, in order.
-    :param lost: what could not be read, one line each.
-    :param losses: messages and pairs that were not used, by reason.
-    :param problems: (code, one line) of everything else that a reader must know: zero or backward
-        stamps, unusable messages, no recorded actions.
-    :param source: what the recorded actions come from: ``'twist'``, ``'pose_target'``,
-        ``'ee_pose'``; empty where there are none.
+    :param lost: what could not be read; ``losses``: reason -> messages and pairs not used.
+    :param problems: (code, one line) of everything else that a reader must know.
+    :param source: stream of the recorded actions; empty where there are none.
     :param actions: float64 (N, K, 7) what was done from each instant on, in the units of
-        :class:`ReplayedQuery`.
-    :param valid: bool (N, K), where that is known.
+        :class:`ReplayedQuery`; ``valid``: bool (N, K), where that is known.
     """
 
     path: str
