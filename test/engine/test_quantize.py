@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import vla_prune_ros
-from vla_prune_ros.engine.quantize import Int4Linear, Int8Linear, quantize
+from vla_prune_ros.engine.quantize import Int4Linear, Int8Linear, quantize_module
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.model.synthetic import make_checkpoint
 
@@ -66,7 +66,7 @@ def test_int8_is_within_half_a_step_per_output(shape, magnitude):
     rows, columns, seed = shape
     layer = linear(rows, columns, seed, magnitude=magnitude)
     truth = layer.weight.double().numpy()
-    gap = np.abs(Int8Linear(layer).dequantized().double().numpy() - truth)
+    gap = np.abs(weight_of(Int8Linear(layer)).double().numpy() - truth)
     assert (gap <= step(truth, 8, 1) / 2 * (1 + 1e-4)).all()
 
 
@@ -77,7 +77,7 @@ def test_int4_is_within_half_a_step_per_group_of_32(shape, magnitude):
     rows, groups, seed = shape
     layer = linear(rows, 32 * groups, seed, magnitude=magnitude)
     truth = layer.weight.double().numpy().reshape(rows, 32, groups)
-    got = Int4Linear(layer).dequantized().double().numpy().reshape(truth.shape)
+    got = weight_of(Int4Linear(layer)).double().numpy().reshape(truth.shape)
     # A step that was rounded down leaves the largest weight up to 8 * 2^-8 of a step outside.
     assert (np.abs(got - truth) <= step(truth, 4, 1) / 2 * (1 + 2**-4)).all()
     levels = [len(np.unique(got[r, :, g])) for r in range(rows) for g in range(groups)]
@@ -91,10 +91,17 @@ def test_the_layer_multiplies_by_the_weight_that_it_stands_for(kind, bias, dtype
     layer = linear(1500, 96, 5, bias).to(dtype)  # more rows than are quantised at a time
     x = torch.randn(2, 7, 96, dtype=dtype)
     packed = kind(layer)
-    want = F.linear(x.float(), packed.dequantized(), layer.bias.float() if bias else None)
+    want = F.linear(x.float(), weight_of(packed), layer.bias.float() if bias else None)
     got = packed(x)
     assert got.dtype == dtype
     assert (got - want).norm() < (1e-5 if dtype == torch.float32 else 0.01) * want.norm()
+
+
+def weight_of(layer):
+    """The weight that a quantised layer stands for, float32 (out, in)."""
+    if isinstance(layer, Int4Linear):
+        return layer.expand(torch.float32)
+    return layer.integers.float() * layer.scale[:, None]
 
 
 def quantised(model):
@@ -154,7 +161,8 @@ def test_actions_stay_near_those_of_bfloat16(policies, observation, dtype, share
 @pytest.mark.parametrize('dtype', ['int8', 'int4'])
 def test_layer_by_layer_while_loading_equals_all_at_once(demo, policies, observation, dtype):
     late = vla_prune_ros.load_policy(demo, dtype='bfloat16')
-    quantize(late.model, dtype)
+    for name in [n for n, _ in late.model.named_modules()]:
+        quantize_module(late.model, name, dtype)
     want = policies[dtype].infer(observation).actions
     np.testing.assert_array_equal(late.infer(observation).actions, want)
 
@@ -191,6 +199,6 @@ def test_without_the_library_the_extra_is_named_before_anything_is_read(demo, mo
 def test_on_the_gpu_the_integers_are_the_same(demo, policies, observation, dtype):
     policy = vla_prune_ros.load_policy(demo, dtype=dtype, device='cuda')
     here, there = (quantised(p.model) for p in (policies[dtype], policy))
-    assert all(torch.equal(here[n].dequantized(), m.dequantized().cpu()) for n, m in there.items())
+    assert all(torch.equal(weight_of(here[n]), weight_of(m).cpu()) for n, m in there.items())
     want = policies[dtype].infer(observation).normalized
     np.testing.assert_allclose(policy.infer(observation).normalized, want, rtol=0, atol=0.1)

@@ -189,7 +189,7 @@ class TestDiffusion:
         gaps = []
 
         def predict(noisy, step):
-            x = model.embed(visual, ids, state, layout, noisy, step)
+            x = model.embed(visual, ids, state, layout, noisy=noisy, step=step)
             hidden, _ = model.decode(x, layout, policy.pruner)
             truth = recorded[len(gaps)]
             gaps.append((model.action_head(hidden) - truth).abs().max().item())

@@ -83,7 +83,4 @@ def _tensors(value: Any) -> Any:
     if isinstance(value, Tensor):
         yield value
         return
-    yield from (value.actions, value.embeddings)
-    yield from (value.walk.ids, value.walk.positions, *value.walk.kept_by_site.values())
-    if value.walk.visible is not None:
-        yield value.walk.visible
+    yield from (value.actions, value.embeddings, *value.pruning.tensors())

@@ -159,7 +159,7 @@ def test_the_loop_equals_transformers_with_an_open_mask():
     ours.model.load_state_dict(reference.state_dict())
     layout = Layout(('a',), patches=9, proprio=1, prompt=16, slots=6)
     x = torch.randn(1, layout.length, 32)
-    walk = PruningState(layout, Dense(), torch.arange(layout.length))
+    walk = PruningState(layout=layout, pruner=Dense(), positions=torch.arange(layout.length))
     mask = torch.zeros(1, 1, layout.length, layout.length)
     want = reference(inputs_embeds=x, attention_mask=mask, use_cache=False).last_hidden_state
     torch.testing.assert_close(

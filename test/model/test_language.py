@@ -101,25 +101,27 @@ def decoder_and_input(batch):
     return language.LanguageModel(SHAPE).eval(), torch.randn(batch, LAYOUT.length, 32)
 
 
-def dense():
-    return PruningState(LAYOUT, Dense(), torch.arange(LAYOUT.length))
+def dense(trace=None):
+    """With a trace every row goes through the last layer."""
+    positions = torch.arange(LAYOUT.length)
+    return PruningState(layout=LAYOUT, pruner=Dense(), positions=positions, trace=trace)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize('batch', [1, 3])
 def test_the_read_out_rows_alone_are_those_of_the_whole_pass(batch):
     model, x = decoder_and_input(batch)
-    got = model.read_out(x, dense())
+    got = model(x, dense())
     assert got.shape == (batch, 6, 32)
-    torch.testing.assert_close(got, model(x, dense()), rtol=0, atol=1e-6)
+    torch.testing.assert_close(got, model(x, dense([])), rtol=0, atol=1e-6)
 
 
 @torch.inference_mode()
 def test_a_sample_of_a_batch_is_read_out_as_if_alone():
     model, x = decoder_and_input(3)
-    whole = model.read_out(x, dense())
+    whole = model(x, dense())
     for i in range(3):
-        alone = model.read_out(x[i : i + 1], dense())
+        alone = model(x[i : i + 1], dense())
         torch.testing.assert_close(whole[i : i + 1], alone, rtol=0, atol=1e-6)
 
 
@@ -127,10 +129,10 @@ def test_the_read_out_learns_as_the_whole_pass_does():
     """Gradients of the same loss by both routes; the route with gradients has its own kernel."""
     model, x = decoder_and_input(2)
     found = []
-    for run in (model.read_out, model):
+    for trace in (None, []):
         model.zero_grad()
         leaf = x.clone().requires_grad_()
-        run(leaf, dense()).square().sum().backward()
+        model(leaf, dense(trace)).square().sum().backward()
         weights = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         found.append({**weights, 'input': leaf.grad})
     assert set(found[0]) == set(found[1]) and len(found[0]) > 20

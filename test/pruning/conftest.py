@@ -119,10 +119,10 @@ class TinyLlama:
 
     def run(self, layout, x, pruner):
         """Read-out rows, the walk, and the residual stream behind every layer."""
-        walk = PruningState(layout, pruner, torch.arange(layout.length))
-        trace = []
+        positions, trace = torch.arange(layout.length), []
+        walk = PruningState(layout=layout, pruner=pruner, positions=positions, trace=trace)
         with torch.inference_mode():
-            out = self.ours(x, walk, trace)
+            out = self.ours(x, walk)
         return out, walk, trace
 
     def masked_dense(self, layout, x, script):

@@ -1,6 +1,4 @@
-"""How the network is run for one query: the seam that engines plug into.
-
-The network as programs: recorded once per shape, then replayed on the same memory.
+"""How the network is run for one query: operation by operation, or as captured graphs.
 
 A query launches some thousand small kernels; on a fast device the time goes into launching them.
 A CUDA graph launches them all at once, but only what a device can do without the host: fixed
@@ -11,7 +9,7 @@ tensors that stay, a pruner's answers have sizes that follow from the mode alone
 
 from collections.abc import Callable, Hashable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -19,8 +17,19 @@ from torch import Tensor
 
 from ..errors import ProfileError
 from ..model.openvla import Act, ActInputs, OpenVLAOFT
-from ..pruning.base import SELECTION, Pruner, Stage
+from ..pruning.base import SELECTION, Pruner
 from ..pruning.forward_state import PruningState
+
+T = TypeVar('T')
+
+MAX_GRAPHS = 24
+"""Per policy: three modes of eight prompt lengths. What was not used for longest goes first."""
+
+BUCKET = 32
+"""Where the data say how many tokens are kept, a graph holds a multiple of it."""
+
+Capture = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
+"""Runs a computation; gives what it returned, and how to do it again on the same tensors."""
 
 
 class Forward(Protocol):
@@ -32,14 +41,13 @@ class Forward(Protocol):
     name: str
 
     def visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
-        """As :meth:`.OpenVLAOFT.look`."""
+        """As :meth:`.OpenVLAOFT.encode_images`."""
 
-    def act(self, inputs: ActInputs, stage: Stage = nullcontext) -> Act:
+    def act(self, inputs: ActInputs) -> Act:
         """As :meth:`.OpenVLAOFT.act`."""
 
 
 Engine = Callable[[OpenVLAOFT, Pruner], Forward]
-"""How a policy runs its network."""
 
 
 class Eager:
@@ -47,33 +55,21 @@ class Eager:
 
     def __init__(self, model: OpenVLAOFT, why: str = '') -> None:
         self.name = f'eager ({why})' if why else 'eager'
-        self.visual, self.act = model.look, model.act
+        self.visual, self.act = model.encode_images, model.act
 
 
 def eager(model: OpenVLAOFT, pruner: Pruner) -> Forward:
-    """Nothing is recorded."""
+    """Nothing is captured."""
     return Eager(model)
 
 
-T = TypeVar('T')
-
-MOST_PROGRAMS = 24
-"""Per policy: three modes of eight prompt lengths. What was not used for longest goes first."""
-
-BUCKET = 32
-"""Where the data say how many tokens stay, programs hold a multiple of it."""
-
-Record = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
-"""Runs a computation, and returns what it returned and how to do it again on the same tensors."""
-
-
-class NotRecorded(Exception):
-    """The device did not record a computation; the message is its reason."""
+class CaptureFailed(Exception):
+    """The device did not capture a computation; the message is its reason."""
 
 
 @dataclass(frozen=True)
-class Program:
-    """A recorded computation: where its inputs lie, where its outputs will be."""
+class Graph:
+    """A captured computation: where its inputs lie, where its outputs will be."""
 
     inputs: tuple[Tensor | None, ...]
     outputs: Any
@@ -88,116 +84,104 @@ class Program:
         return self.outputs
 
 
-class Programs:
-    """Replays as long as the device records, see :class:`Recorded`; :class:`.Eager` after that.
+class Graphs:
+    """One graph for the towers per number of cameras, one for decoder and head per prompt length,
+    mode and bucket.
 
-    An arm that waits for a chunk is not helped by an error, so the query during which a device
-    refuses to record is answered one operation at a time, and so are those after it.
+    The first query of each shape is slower, since it captures; ``Policy.warm_up`` does that. An
+    arm that waits for a chunk is not helped by an error, so the query during which a device
+    refuses to capture is answered one operation at a time, and so are those after it.
 
-    :param record: see :data:`Record`; :func:`cuda_graph` on a CUDA device.
+    :param capture: :func:`cuda_graph` on a CUDA device.
     """
 
-    def __init__(self, model: OpenVLAOFT, record: Record) -> None:
-        self._model = model
-        self._forward: Forward = Recorded(model, record)
-
-    @property
-    def name(self) -> str:
-        """``'graphs'``, or why not."""
-        return self._forward.name
+    def __init__(self, model: OpenVLAOFT, capture: Capture) -> None:
+        self.name = 'graphs'
+        self.graphs: dict[Hashable, Graph] = {}
+        self._model, self._capture = model, capture
 
     def visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
         """See :class:`.Forward`."""
-        return self._run(lambda forward: forward.visual(images, prompt_ids))
 
-    def act(self, inputs: ActInputs, stage: Stage = nullcontext) -> Act:
-        """See :class:`.Forward`."""
-        return self._run(lambda forward: forward.act(inputs, stage))
-
-    def _run(self, ask: Callable[[Forward], T]) -> T:
-        try:
-            return ask(self._forward)
-        except NotRecorded as error:
-            self._forward = Eager(self._model, f'recording failed: {error}')
-            return ask(self._forward)
-
-
-class Recorded:
-    """Replays: one program for the towers, one for decoder and head per prompt length and mode.
-
-    The first query of each shape is slower, since it records; ``Policy.warm_up`` does that.
-
-    :param record: see :data:`Record`.
-    :raises NotRecorded: by its methods, where the device refuses to record.
-    """
-
-    name = 'graphs'
-
-    def __init__(self, model: OpenVLAOFT, record: Record) -> None:
-        self._model, self._record = model, record
-        self._programs: dict[Hashable, Program] = {}
-
-    def visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
-        """See :class:`.Forward`."""
-        if self._model.size.film:  # the words change what the towers see
-            key = images.shape, prompt_ids.shape
-            return self._run(key, self._model.look, images, prompt_ids)
-        return self._run(images.shape, lambda seen: self._model.look(seen, prompt_ids), images)
-
-    def act(self, inputs: ActInputs, stage: Stage = nullcontext) -> Act:
-        """See :class:`.Forward`. Selection is a part of the program, so that its time is in
-        ``'language'``; so is the head's."""
-        layout, pruner, size = inputs.layout, inputs.pruner, None
-        if pruner.bucketed:
-            with stage(SELECTION):
-                size = self._size(inputs)
-
-        def query(*tensors: Tensor | None) -> Act:
-            return self._model.decode_actions(
-                *tensors, layout, pruner, checked=False, bucket_size=size
+        def replay() -> Tensor:
+            if self._model.size.film:  # the instruction changes what the towers see
+                key = images.shape, prompt_ids.shape
+                return self._run(key, self._model.encode_images, images, prompt_ids)
+            return self._run(
+                images.shape, lambda pixels: self._model.encode_images(pixels, prompt_ids), images
             )
 
-        with stage('language'):
-            act = self._run((layout, inputs.mode, size), query, *inputs.tensors)
-            act.walk.finish()
-        with stage('head'):
-            return act
+        return self._or_eager(replay, lambda: self._model.encode_images(images, prompt_ids))
 
-    def _size(self, inputs: ActInputs) -> int:
-        """How many tokens the program must hold: the host waits once for the number that stay."""
+    def act(self, inputs: ActInputs) -> Act:
+        """See :class:`.Forward`. Selection and head are in the graph, so that their time is in
+        ``'language'``."""
+        return self._or_eager(lambda: self._act(inputs), lambda: self._model.act(inputs))
+
+    def _act(self, inputs: ActInputs) -> Act:
+        size = None
+        if inputs.pruner.bucketed:
+            with inputs.stage(SELECTION):
+                size = self._bucket(inputs)
+        # Timing and checks wait for the device, which a capture does not allow.
+        inside = replace(inputs, stage=nullcontext, checked=False, bucket_size=size)
+
+        def decode(visual: Tensor, prompt_ids: Tensor, proprio: Tensor | None) -> Act:
+            tensors = {'visual': visual, 'prompt_ids': prompt_ids, 'proprio': proprio}
+            return self._model.decode_actions(replace(inside, **tensors))
+
+        with inputs.stage('language'):
+            key = inputs.layout, inputs.mode, size
+            act = self._run(key, decode, inputs.visual, inputs.prompt_ids, inputs.proprio)
+            inputs.pruner.after_pass(act.pruning.memory)
+        return act
+
+    def _bucket(self, inputs: ActInputs) -> int:
+        """How many tokens the graph must hold: the host waits once for the number of the kept."""
         layout, pruner = inputs.layout, inputs.pruner
 
-        def count(*tensors: Tensor | None) -> Tensor:
-            x = self._model.embed(*tensors, layout)
-            walk = PruningState(layout, pruner, torch.arange(x.shape[1], device=x.device))
-            return pruner.count(walk.view(walk.site_after(-1), x))
+        def count(visual: Tensor, prompt_ids: Tensor, proprio: Tensor | None) -> Tensor:
+            x = self._model.embed(visual, prompt_ids, proprio, layout)
+            positions = torch.arange(x.shape[1], device=x.device)
+            state = PruningState(layout=layout, pruner=pruner, positions=positions)
+            return pruner.count(state.context(state.site_after(-1), x))
 
-        number = int(self._run((layout, 'count'), count, *inputs.tensors))
+        key = layout, 'count'
+        number = int(self._run(key, count, inputs.visual, inputs.prompt_ids, inputs.proprio))
         return min(-(-number // BUCKET) * BUCKET, layout.visual)
 
     def _run(self, key: Hashable, run: Callable[..., Any], *values: Tensor | None) -> Any:
-        program = self._programs.pop(key, None)
-        if program is None:
-            if len(self._programs) >= MOST_PROGRAMS:
-                del self._programs[next(iter(self._programs))]
+        graph = self.graphs.pop(key, None)
+        if graph is None:
+            if len(self.graphs) >= MAX_GRAPHS:
+                del self.graphs[next(iter(self.graphs))]
             inputs = tuple(None if value is None else value.clone() for value in values)
             try:
-                outputs, replay = self._record(lambda: run(*inputs))
+                outputs, replay = self._capture(lambda: run(*inputs))
             except RuntimeError as error:  # torch's word for all that a device refuses
-                raise NotRecorded(str(error).partition('\n')[0]) from error
-            program = Program(inputs, outputs, replay)
-        self._programs[key] = program  # the last one used is the last one to go
-        return program(*values)
+                raise CaptureFailed(str(error).partition('\n')[0]) from error
+            graph = Graph(inputs, outputs, replay)
+        self.graphs[key] = graph  # the last one used is the last one to go
+        return graph(*values)
+
+    def _or_eager(self, replay: Callable[[], T], run: Callable[[], T]) -> T:
+        if self.name == 'graphs':
+            try:
+                return replay()
+            except CaptureFailed as error:
+                self.name = f'eager (recording failed: {error})'
+                self.graphs.clear()
+        return run()
 
 
-def cuda_graph(pool: Any = None) -> Record:
-    """Records CUDA graphs that share memory for what lives inside one replay.
+def cuda_graph(pool: Any = None) -> Capture:
+    """Captures CUDA graphs that share memory for what lives inside one replay.
 
     :param pool: of another call, to share with it.
     """
     pool = pool or torch.cuda.graph_pool_handle()
 
-    def record(run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+    def capture(run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -209,7 +193,7 @@ def cuda_graph(pool: Any = None) -> Record:
             outputs = run()
         return outputs, graph.replay
 
-    return record
+    return capture
 
 
 ENGINES = ('auto', 'graphs', 'eager')
@@ -228,11 +212,11 @@ def choose_engine(name: str, device: str) -> Engine:
         raise ProfileError(
             f'engine graphs does not exist on device {device!r}', "use 'auto', or device 'cuda'"
         )
-    return recording(cuda_graph()) if cuda and name != 'eager' else eager
+    return capturing(cuda_graph()) if cuda and name != 'eager' else eager
 
 
 def why_eager(model: OpenVLAOFT, pruner: Pruner) -> str:
-    """Why a query cannot be recorded; empty where it can."""
+    """Why a query cannot be captured; empty where it can."""
     if model.size.head == 'diffusion':
         return 'a diffusion head makes several passes'
     if not pruner.capturable:
@@ -240,11 +224,11 @@ def why_eager(model: OpenVLAOFT, pruner: Pruner) -> str:
     return ''
 
 
-def recording(record: Record) -> Engine:
-    """Programs where nothing speaks against it, see :func:`why_eager`."""
+def capturing(capture: Capture) -> Engine:
+    """Graphs where nothing speaks against it, see :func:`why_eager`."""
 
     def engine(model: OpenVLAOFT, pruner: Pruner) -> Forward:
         why = why_eager(model, pruner)
-        return Eager(model, why) if why else Programs(model, record)
+        return Eager(model, why) if why else Graphs(model, capture)
 
     return engine

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import ProfileError
-from ..model.checkpoint import Loaded, find_variant, load_model, read_size
+from ..model.checkpoint import find_variant, load_model, read_size
 from ..model.files import Progress
 from ..model.heads import TRAIN_STEPS
 from ..model.hub import checkpoint_folder
@@ -23,7 +24,7 @@ from ..pruning.layout import Target, Trained
 from ..pruning.registry import build_pruner
 from ..pruning.trained import read_trained
 from .graphs import choose_engine
-from .policy import Policy
+from .policy import Policy, PolicySetup
 from .quantize import KINDS, NOTE, quantize_module, require_library
 
 DTYPES = {
@@ -34,32 +35,10 @@ DTYPES = {
 UNTRAINED_NOTE = 'vla_prune.json'
 
 
-def load_policy(
-    checkpoint_dir: str | Path,
-    profile: str | Path | Profile = 'libero',
-    pruning: str | Mapping[str, Any] | Pruner = 'dense',
-    device: str = 'cpu',
-    dtype: str = 'float32',
-    unnorm_key: str | None = None,
-    tokenizer: str | Path | None = None,
-    head: str = 'auto',
-    diffusion_steps: int = 10,
-    fast_images: bool = False,
-    cameras: tuple[str, ...] | None = None,
-    progress: Progress = lambda text: None,
-    engine: str = 'auto',
-) -> Policy:
-    """Load a checkpoint folder in the published layout.
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What :func:`load_policy` takes by keyword.
 
-    :param checkpoint_dir: the folder, or a name on the Hugging Face hub (``'org/name'``), whose
-        files are fetched once and then taken from the hub's cache; no code of it is run.
-    :param profile: ``'libero'``, ``'aloha'``, ``'bridge'``, the path of a YAML profile, or a
-        Profile.
-    :param pruning: method by name (``'dense'``, ``'uniform:128'``, ``'specprune'``), mapping, path
-        of a YAML file, or an object; docs/methods.md has them all.
-    :param device: a torch device, for example ``'cpu'`` or ``'cuda'``.
-    :param dtype: ``'float32'``, ``'bfloat16'``, or weight-only ``'int8'`` or ``'int4'`` with
-        bfloat16 activations: half or a third of bfloat16's memory, and slower than it.
     :param unnorm_key: key of ``dataset_statistics.json``; needed where there are several.
     :param tokenizer: folder with ``tokenizer.json`` or ``tokenizer.model``; default the
         checkpoint's.
@@ -75,61 +54,96 @@ def load_policy(
     :param engine: ``'eager'``: torch's operations one by one; ``'graphs'``: CUDA graphs;
         ``'auto'``: graphs on a CUDA device. Methods whose shapes depend on the data, and diffusion
         heads, run one by one anyhow; ``Policy.describe()['engine']`` says what is done and why.
+    """
+
+    unnorm_key: str | None = None
+    tokenizer: str | Path | None = None
+    head: str = 'auto'
+    diffusion_steps: int = 10
+    fast_images: bool = False
+    cameras: str | tuple[str, ...] | None = None
+    progress: Progress = lambda text: None
+    engine: str = 'auto'
+
+
+def load_policy(
+    checkpoint_dir: str | Path,
+    profile: str | Path | Profile = 'libero',
+    pruning: str | Mapping[str, Any] | Pruner = 'dense',
+    device: str = 'cpu',
+    dtype: str = 'float32',
+    **options: Any,
+) -> Policy:
+    """Load a checkpoint folder in the published layout.
+
+    :param checkpoint_dir: the folder, or a name on the Hugging Face hub (``'org/name'``), whose
+        files are fetched once and then taken from the hub's cache; no code of it is run.
+    :param profile: ``'libero'``, ``'aloha'``, ``'bridge'``, the path of a YAML profile, or a
+        Profile.
+    :param pruning: method by name (``'dense'``, ``'uniform:128'``, ``'specprune'``), mapping, path
+        of a YAML file, or a Pruner; docs/methods.md has them all.
+    :param device: a torch device, for example ``'cpu'`` or ``'cuda'``.
+    :param dtype: ``'float32'``, ``'bfloat16'``, or weight-only ``'int8'`` or ``'int4'`` with
+        bfloat16 activations: half or a third of bfloat16's memory, and slower than it.
+    :param options: fields of :class:`LoadOptions`.
     :raises CheckpointError: the folder is missing, broken or does not fit the profile; or the hub
         does not give it.
     :raises ProfileError: a name or knob is unknown.
     """
+    wanted = LoadOptions(**options)
     profile = load_profile(profile)
-    if cameras is not None:
-        names = (cameras,) if isinstance(cameras, str) else tuple(cameras)
-        profile = replace(profile, cameras=names)
-    torch_device, torch_dtype = _device(device), _dtype(dtype)
-    runs = choose_engine(engine, device)
-    if not 1 <= diffusion_steps <= TRAIN_STEPS:
+    if wanted.cameras is not None:
+        one = isinstance(wanted.cameras, str)
+        profile = replace(profile, cameras=(wanted.cameras,) if one else tuple(wanted.cameras))
+    torch_dtype = _check_device_and_dtype(device, dtype)
+    engine = choose_engine(wanted.engine, device)
+    if not 1 <= wanted.diffusion_steps <= TRAIN_STEPS:
         raise ProfileError(
-            f'diffusion_steps is {diffusion_steps}', f'use 1 to {TRAIN_STEPS}, the training steps'
+            f'diffusion_steps is {wanted.diffusion_steps}',
+            f'use 1 to {TRAIN_STEPS}, the training steps',
         )
-    build_pruner(pruning, pruner_target(profile))  # a wrong name is said before a download
-    folder = checkpoint_folder(checkpoint_dir, progress)
-    variant = find_variant(folder, profile, head)
+    build_pruner(pruning, pruner_target(profile))  # a wrong name is refused before a download
+    folder = checkpoint_folder(checkpoint_dir, wanted.progress)
+    variant = find_variant(folder, profile, wanted.head)
     target = pruner_target(profile, read_size(folder, profile, variant), read_trained(folder))
-    pruner = build_pruner(pruning, target)  # and weights that do not suit it before they load
+    pruner = build_pruner(pruning, target)  # and unsuitable weights before they are read
     if not variant.proprio:
         profile = replace(profile, proprio_dim=0, proprio_kind='none')
-    statistics = read_statistics(folder, profile, unnorm_key)
-    tokens = PromptTokenizer(tokenizer or folder)
-    loaded = _quantizer(dtype)
+    statistics = read_statistics(folder, profile, wanted.unnorm_key)
+    tokenizer = PromptTokenizer(wanted.tokenizer or folder)
+    loaded = None
+    if dtype in KINDS:
+        require_library()  # before minutes of loading
+        loaded = partial(quantize_module, kind=dtype)
     model = load_model(
         folder,
         profile,
         variant,
-        torch_device,
+        device,
         torch_dtype,
-        progress,
-        loaded,
-        join=dtype not in KINDS,
+        progress=wanted.progress,
+        loaded=loaded,
     )
-    about = {
-        'dtype': dtype,
-        'note': NOTE if dtype in KINDS else '',
-        'checkpoint': str(folder),
-        'head': variant.head,
-        'film': variant.film,
-        'proprio': variant.proprio,
-        'untrained': _untrained(folder),
-    }
-    return Policy(
-        model,
-        profile,
-        statistics,
-        tokens,
-        pruner,
-        about,
-        diffusion_steps,
-        fast_images=fast_images,
+    setup = PolicySetup(
+        model=model,
+        profile=profile,
+        statistics=statistics,
+        tokenizer=tokenizer,
+        about={
+            'dtype': dtype,
+            'note': NOTE if dtype in KINDS else '',
+            'checkpoint': str(folder),
+            'head': variant.head,
+            'film': variant.film,
+            'proprio': variant.proprio,
+            'untrained': _untrained(folder),
+        },
         target=target,
-        engine=runs,
+        diffusion_steps=wanted.diffusion_steps,
+        fast_images=wanted.fast_images,
+        engine=engine,
     )
+    return Policy(setup, pruner)
 
 
 def pruner_target(
@@ -142,41 +156,30 @@ def pruner_target(
     """
     delta_pose = profile.action_kind == 'delta_pose'
     return Target(
-        profile.cameras,
-        PATCHES,
-        Target.layers if size is None else size.text.num_hidden_layers,
-        profile.chunk,
-        profile.control_period_s,
-        float(profile.action_scale[0]) if delta_pose else Target.step_m,
-        float(profile.action_scale[3]) if delta_pose else Target.step_rad,
-        trained,
-        Target.width if size is None else size.text.hidden_size,
+        cameras=profile.cameras,
+        patches=PATCHES,
+        layers=Target.layers if size is None else size.text.num_hidden_layers,
+        chunk=profile.chunk,
+        control_period_s=profile.control_period_s,
+        step_m=float(profile.action_scale[0]) if delta_pose else Target.step_m,
+        step_rad=float(profile.action_scale[3]) if delta_pose else Target.step_rad,
+        trained=trained,
+        width=Target.width if size is None else size.text.hidden_size,
     )
 
 
-def _device(name: str) -> str:
+def _check_device_and_dtype(device: str, dtype: str) -> torch.dtype:
     try:
-        kind = torch.device(name).type
+        kind = torch.device(device).type
     except RuntimeError:
-        raise ProfileError(f'device {name!r} is unknown', "use 'cpu' or 'cuda'") from None
+        raise ProfileError(f'device {device!r} is unknown', "use 'cpu' or 'cuda'") from None
     if kind == 'cuda' and not torch.cuda.is_available():
         raise ProfileError(
-            f'device {name!r} is not available', "use 'cpu' or install a CUDA build of torch"
+            f'device {device!r} is not available', "use 'cpu' or install a CUDA build of torch"
         )
-    return name
-
-
-def _dtype(name: str) -> torch.dtype:
-    if name not in DTYPES:
-        raise ProfileError(f'dtype {name!r} is unknown', f'use one of {sorted(DTYPES)}')
-    return DTYPES[name]
-
-
-def _quantizer(dtype: str) -> Loaded:
-    if dtype not in KINDS:
-        return lambda model, module: None
-    require_library()  # before minutes of loading
-    return lambda model, module: quantize_module(model, module, dtype)
+    if dtype not in DTYPES:
+        raise ProfileError(f'dtype {dtype!r} is unknown', f'use one of {sorted(DTYPES)}')
+    return DTYPES[dtype]
 
 
 def _untrained(folder: Path) -> bool:

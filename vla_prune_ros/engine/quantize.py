@@ -47,13 +47,14 @@ def _rounded(
     """
     library, top = require_library(), 2 ** (bits - 1)
     grid = library.MappingType.SYMMETRIC_NO_CLIPPING_ERR
+    limits = {'quant_min': -top, 'quant_max': top - 1}
     count = max(1, CHUNK // weight[0].numel())
     for begin in range(0, len(weight), count):
         where = slice(begin, begin + count)
         rows = weight[where].float()
-        scale, zero = library.choose_qparams_affine(rows, grid, block, torch.int8, -top, top - 1)
+        scale, zero = library.choose_qparams_affine(rows, grid, block, torch.int8, **limits)
         scale = scale if bits == 8 else scale.bfloat16().float()
-        integers = library.quantize_affine(rows, block, scale, zero, torch.int8, -top, top - 1)
+        integers = library.quantize_affine(rows, block, scale, zero, torch.int8, **limits)
         yield where, integers, scale.flatten()
 
 
@@ -73,10 +74,6 @@ class Int8Linear(nn.Module):
         """(..., in) -> (..., out); the scale, in float32, follows the product."""
         y = (F.linear(x, self.integers.to(x.dtype)) * self.scale).to(x.dtype)
         return y if self.bias is None else y + self.bias
-
-    def dequantized(self) -> Tensor:
-        """The weight that is in effect, float32 (out, in)."""
-        return self.integers.float() * self.scale[:, None]
 
 
 class Int4Linear(nn.Module):
@@ -102,14 +99,10 @@ class Int4Linear(nn.Module):
             scales[rows] = scale.view(-1, 1, groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
-        return F.linear(x, self._expand(x.dtype), self.bias)
+        return F.linear(x, self.expand(x.dtype), self.bias)
 
-    def dequantized(self) -> Tensor:
-        """The weight that is in effect before it is rounded to bfloat16, float32 (out, in)."""
-        return self._expand(torch.float32)
-
-    def _expand(self, dtype: torch.dtype) -> Tensor:
+    def expand(self, dtype: torch.dtype) -> Tensor:
+        """The weight that is in effect, (out, in)."""
         rows, half, groups = self.pairs.shape
         out, scale = self.pairs.new_empty(rows, 2, half, groups, dtype=dtype), self.scale.to(dtype)
         torch.mul((self.pairs << 4) >> 4, scale, out=out[:, 0])  # >> keeps the sign
@@ -118,7 +111,8 @@ class Int4Linear(nn.Module):
 
 
 def quantize_module(model: nn.Module, name: str, kind: str) -> None:
-    """Put a quantised layer in the place of the linear layer ``name``, once its weights are there.
+    """Put a quantised layer in the place of the linear layer ``name``, once its weights are there,
+    on their device.
 
     ``int8``: the layers of the decoder, the towers and the projector. ``int4``: those of the
     decoder whose width is a multiple of 32; towers and projector, a tenth of the weights, stay
@@ -134,15 +128,6 @@ def quantize_module(model: nn.Module, name: str, kind: str) -> None:
     parent, _, leaf = name.rpartition('.')
     layer = Int4Linear(linear) if small else Int8Linear(linear)
     setattr(model.get_submodule(parent), leaf, layer)
-
-
-def quantize(model: nn.Module, kind: str) -> None:
-    """Quantise a loaded model in place, layer by layer, on its device; ``'int8'`` or ``'int4'``.
-
-    :raises ProfileError: torchao is not installed.
-    """
-    for name in [n for n, _ in model.named_modules()]:
-        quantize_module(model, name, kind)
 
 
 def parameter_count(model: nn.Module) -> int:

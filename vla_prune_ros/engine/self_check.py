@@ -1,13 +1,10 @@
-"""Checks of a loaded policy that need no pass of the decoder: what is in its files and modules.
+"""Self-check of a policy: one that would answer, but wrongly, is found before it moves a robot.
 
-Constants: OpenVLA-OFT's published model, see :mod:`vla_prune_ros.engine.self_check`.
-
-Start-up probes: a policy that would answer, but wrongly, is found before it moves a robot.
-
-Each probe is aimed at a silent mistake of the field: a causal mask from stock libraries (52-60 %
+Each check is aimed at a silent mistake of the field: a causal mask from stock libraries (52-60 %
 success instead of 98 %), rows read one position off, rounded rotary frequencies, another
-tokenizer. They run the model itself, on random embeddings, and compare with what the published
-code does (``predict_action`` of openvla-oft's ``modeling_prismatic.py``).
+tokenizer, files of several checkpoints. The probes run the model itself, on random embeddings,
+and compare with what the published code does (``predict_action`` of openvla-oft's
+``modeling_prismatic.py``).
 """
 
 import hashlib
@@ -40,6 +37,13 @@ LLAMA2_SHA256 = '9e556afd44213b6bd1be2b850ebbbd98f5481437a8021afaf58ee7fb1818d34
 BACKBONE_EPS, HEAD_EPS = 1e-6, 1e-5
 # The heads have no squashing, but they were trained on targets in -1 ... 1.
 PLAUSIBLE = 10.0
+PATCHES = 4  # per camera: a short sequence shows the same mistakes
+ROPE_THETA, ROPE_POSITION = 10000.0, 600
+# float32 leaves 2e-5 at this position; frequencies rounded to bfloat16 leave about 1.
+ROPE_TOLERANCE = 1e-3
+# Of the hidden states' RMS. A causal mask gives exactly 0, models give 0.05 and more.
+LEAST_CHANGE = 1e-4
+SAME_ROW = 0.02  # RMS difference of equal rows; different rows are near 1
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,47 @@ class Finding:
     reason: str = ''
 
 
-def finding(name: str, value: str, wrong: str = '') -> Finding:
+def finding(name: str, value: str, wrong: str = '', remedy: str = '') -> Finding:
     """A good one without ``wrong``, a bad one with."""
-    return Finding(name, not wrong, value, wrong)
+    return Finding(name, not wrong, value, f'{wrong}; {remedy}' if wrong and remedy else wrong)
+
+
+@torch.inference_mode()
+def probe_policy(policy: Policy, dry: Inference | None = None) -> tuple[Finding, ...]:
+    """All checks, in the order of a table. Two short passes of the decoder; resets nothing.
+
+    :param dry: the answer of :meth:`Policy.warm_up`; None infers it here, which resets the
+        pruner.
+    """
+    random = torch.Generator().manual_seed(0)
+    layout = _layout(policy)
+    trace: list[Tensor] = []
+    embeddings = _random(policy, random, 1, layout.length)
+    hidden = _decode(policy, layout, embeddings, trace)
+    return (
+        check_weights(policy),  # first: what is not finite fails the others as well
+        check_norms(policy),
+        check_statistics(policy),
+        check_tokenizer(policy),
+        probe_rope(policy),
+        probe_sequence(policy),
+        _probe_attention(policy, layout, embeddings, hidden, random),
+        _probe_readout(policy, layout, hidden, trace[-1]),
+        check_dry_run(policy, dry or policy.warm_up()),
+    )
+
+
+def require_sound(policy: Policy, dry: Inference | None = None) -> None:
+    """Refuse a policy that fails a check.
+
+    :raises CheckpointError: with the first failure.
+    """
+    for found in probe_policy(policy, dry):
+        if not found.ok:
+            raise CheckpointError(
+                f'{policy.checkpoint} fails the check of its {found.name} ({found.reason})',
+                f'see all checks with vla-prune check {policy.checkpoint}',
+            )
 
 
 def check_norms(policy: Policy) -> Finding:
@@ -67,12 +109,9 @@ def check_norms(policy: Policy) -> Finding:
     Meta's Llama-2 has 1e-5; the published ``config.json`` leaves the field out, which means 1e-6.
     """
     found = list(_epsilons(policy.model))
-    wrong = [(name, eps, want) for name, eps, want in found if eps != want]
-    said = ''
-    if wrong:
-        name, eps, want = wrong[0]
-        said = f'{name} has {eps:g}, expected {want:g}; take the published config.json'
-    return finding('norm eps', f'{len(found) - len(wrong)} of {len(found)} as published', said)
+    wrong = [f'{n} has {eps:g}, expected {want:g}' for n, eps, want in found if eps != want]
+    value = f'{len(found) - len(wrong)} of {len(found)} as published'
+    return finding('norm eps', value, next(iter(wrong), ''), 'take the published config.json')
 
 
 def _epsilons(model: nn.Module) -> Iterator[tuple[str, float, float]]:
@@ -92,8 +131,9 @@ def check_statistics(policy: Policy) -> Finding:
     if statistics.proprio is not None:
         wrong = wrong or _limits('proprio', statistics.proprio, profile.proprio_dim)
         sizes += f' and {profile.proprio_dim} proprio'
-    said = f'{statistics.key}: {wrong}; fetch dataset_statistics.json again' if wrong else ''
-    return finding('statistics', f'{statistics.key!r}: {sizes} limits', said)
+    wrong = wrong and f'{statistics.key}: {wrong}'
+    value = f'{statistics.key!r}: {sizes} limits'
+    return finding('statistics', value, wrong, 'fetch dataset_statistics.json again')
 
 
 def _limits(what: str, bounds: Bounds, length: int) -> str:
@@ -110,18 +150,15 @@ def _limits(what: str, bounds: Bounds, length: int) -> str:
 
 def check_weights(policy: Policy) -> Finding:
     """No weight is infinite or NaN."""
-    model = policy.model
-    names, bad = 0, ''
-    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
-        names += 1
-        bad = bad or ('' if _finite(tensor) else name)
-    said = f'{bad} holds values that are not finite; fetch the weights again' if bad else ''
-    return finding('weights', f'{names} tensors are finite' if not bad else 'not finite', said)
-
-
-def _finite(tensor: Tensor) -> bool:
-    """A sum is finite only where every term is; it makes no mask as large as the weights."""
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor.detach().sum()))
+    tensors = dict(chain(policy.model.named_parameters(), policy.model.named_buffers()))
+    bad = [
+        f'{name} holds values that are not finite'
+        for name, tensor in tensors.items()
+        # A sum is finite only where every term is; it makes no mask as large as the weights.
+        if tensor.is_floating_point() and not torch.isfinite(tensor.detach().sum())
+    ]
+    value = 'not finite' if bad else f'{len(tensors)} tensors are finite'
+    return finding('weights', value, next(iter(bad), ''), 'fetch the weights again')
 
 
 def check_tokenizer(policy: Policy) -> Finding:
@@ -138,8 +175,8 @@ def check_tokenizer(policy: Policy) -> Finding:
     if digest not in ('', LLAMA2_SHA256):
         wrong = wrong or f"tokenizer.model has SHA-256 {digest[:12]}..., which is not Llama-2's"
     value = 'stand-in, not Llama-2' if standin else 'Llama-2' if digest else 'Llama-2 by its ids'
-    said = f'{wrong}; copy the tokenizer files of openvla/openvla-7b' if wrong else ''
-    return finding('tokenizer', value if not wrong else 'another', said)
+    remedy = 'copy the tokenizer files of openvla/openvla-7b'
+    return finding('tokenizer', value if not wrong else 'another', wrong, remedy)
 
 
 def tokenizer_hash(path: Path) -> str:
@@ -174,56 +211,8 @@ def check_dry_run(policy: Policy, dry: Inference) -> Finding:
         wrong = 'actions on grey frames are not finite'
     elif largest > PLAUSIBLE:
         wrong = f'a normalised action on grey frames is {largest:.3g}, beyond {PLAUSIBLE:g}'
-    said = f'{wrong}; weights, head and profile may be of different checkpoints' if wrong else ''
-    return finding('dry run', f'largest normalised action {largest:.2f}', said)
-
-
-PATCHES = 4  # per camera: a short sequence shows the same mistakes
-ROPE_THETA, ROPE_POSITION = 10000.0, 600
-# float32 leaves 2e-5 at this position; frequencies rounded to bfloat16 leave about 1.
-ROPE_TOLERANCE = 1e-3
-# Of the hidden states' RMS. A causal mask gives exactly 0, models give 0.05 and more.
-LEAST_CHANGE = 1e-4
-SAME_ROW = 0.02  # RMS difference of equal rows; different rows are near 1
-
-
-@torch.inference_mode()
-def probe_policy(policy: Policy, dry: Inference | None = None) -> tuple[Finding, ...]:
-    """All checks, in the order of a table. Two short passes of the decoder; resets nothing.
-
-    :param dry: the answer of :meth:`Policy.warm_up`; None infers it here, which resets the
-        pruner.
-    """
-    random = torch.Generator().manual_seed(0)
-    layout = _layout(policy)
-    trace: list[Tensor] = []
-    embeddings = _random(policy, random, 1, layout.length)
-    hidden = _decode(policy, layout, embeddings, trace)
-    return (
-        check_weights(policy),  # first: what is not finite fails the others as well
-        check_norms(policy),
-        check_statistics(policy),
-        check_tokenizer(policy),
-        probe_rope(policy),
-        probe_sequence(policy),
-        _probe_attention(policy, layout, embeddings, hidden, random),
-        _probe_readout(policy, layout, hidden, trace[-1]),
-        check_dry_run(policy, dry or policy.warm_up()),
-    )
-
-
-def require_sound(policy: Policy, dry: Inference | None = None) -> None:
-    """Refuse a policy that fails a probe.
-
-    :raises CheckpointError: with the first failure.
-    """
-    for found in probe_policy(policy, dry):
-        if not found.ok:
-            checkpoint = policy.describe()['checkpoint']
-            raise CheckpointError(
-                f'{checkpoint} fails the check of its {found.name} ({found.reason})',
-                f'see all checks with vla-prune check {checkpoint}',
-            )
+    remedy = 'weights, head and profile may be of different checkpoints'
+    return finding('dry run', f'largest normalised action {largest:.2f}', wrong, remedy)
 
 
 def probe_sequence(policy: Policy) -> Finding:
@@ -240,41 +229,27 @@ def probe_sequence(policy: Policy) -> Finding:
     if model.proprio_projector is not None:
         state = torch.randn(1, model.size.proprio_dim, generator=random)
         state = state.to(policy.device, policy.dtype)
-    x = model.embed(visual, ids, state, layout, noisy)
-    wrong = _misplaced(policy, x, ids, visual, state, layout.slots, noisy is None)
-    said = f'{wrong}; another program has changed the model, load it unchanged' if wrong else ''
-    return finding('sequence', 'as published' if not said else 'another order', said)
+    x = model.embed(visual, ids, state, layout, noisy=noisy)
 
-
-def _misplaced(
-    policy: Policy,
-    x: Tensor,
-    ids: Tensor,
-    visual: Tensor,
-    state: Tensor | None,
-    slots: int,
-    empty_slots: bool,
-) -> str:
-    """The first part that is not where it belongs, counted from both ends."""
-    table = policy.model.language_model.model.embed_tokens
-    first, stop = 1 + visual.shape[1], x.shape[1] - 1
-    at_slots, words = stop - slots, ids.shape[1] - 1
+    # The parts, counted from both ends, and what must stand there.
+    table = model.language_model.model.embed_tokens
+    first, stop = 1 + layout.visual, x.shape[1] - 1
+    slots = stop - layout.slots
+    prompt = x[:, slots - ids.shape[1] + 1 : slots]
     parts = [
         ('BOS is not first', x[:, 0], table(ids[:, 0])),
         ('visual tokens do not follow BOS', x[:, 1:first], visual),
-        (
-            'the prompt is not before the slots',
-            x[:, at_slots - words : at_slots],
-            table(ids)[:, 1:],
-        ),
+        ('the prompt is not before the slots', prompt, table(ids)[:, 1:]),
         ('</s> is not last', x[:, stop], table(torch.full_like(ids[:, 0], STOP_ID))),
     ]
     if state is not None:
-        token = policy.model.proprio_projector(state)
+        token = model.proprio_projector(state)
         parts.append(('the state does not follow the images', x[:, first : first + 1], token))
-    if empty_slots:
-        parts.append(('slots are not zero', x[:, at_slots:stop], torch.zeros_like(x[:, :slots])))
-    return next((what for what, got, want in parts if not torch.allclose(got, want)), '')
+    if noisy is None:
+        parts.append(('slots are not zero', x[:, slots:stop], torch.zeros_like(x[:, slots:stop])))
+    wrong = next((what for what, got, want in parts if not torch.allclose(got, want)), '')
+    remedy = 'another program has changed the model, load it unchanged'
+    return finding('sequence', 'another order' if wrong else 'as published', wrong, remedy)
 
 
 def _probe_attention(
@@ -285,13 +260,14 @@ def _probe_attention(
     other[:, -2] = _random(policy, random, 1)
     change = _rms(_decode(policy, layout, other, []) - hidden) / _rms(hidden).mean()
     least = float(change.min())
-    said = ''
+    wrong = ''
     if not least > LEAST_CHANGE:  # also where it is NaN
-        said = (
+        wrong = (
             f'row {int(change.argmin())} does not see the last slot (change {least:.2g}): '
-            'attention is causal or masked; use an unchanged torch and transformers'
+            'attention is causal or masked'
         )
-    return finding('attention', f'bidirectional, least change {least:.2g}', said)
+    remedy = 'use an unchanged torch and transformers'
+    return finding('attention', f'bidirectional, least change {least:.2g}', wrong, remedy)
 
 
 def _probe_readout(policy: Policy, layout: Layout, hidden: Tensor, stream: Tensor) -> Finding:
@@ -307,14 +283,12 @@ def _probe_readout(policy: Policy, layout: Layout, hidden: Tensor, stream: Tenso
     }
     scale = float(_rms(full).mean())
     best = min(gaps, key=lambda shift: gaps[shift])
-    said = ''
+    wrong = ''
     if not (best == 0 and gaps[0] < SAME_ROW * scale):
         where = f'{best:+d} from' if best else 'unlike'
-        said = (
-            f'hidden states are read at positions {where} the published ones; '
-            'load the model unchanged'
-        )
-    return finding('read-out', 'one position before each slot' if not said else 'shifted', said)
+        wrong = f'hidden states are read at positions {where} the published ones'
+    value = 'shifted' if wrong else 'one position before each slot'
+    return finding('read-out', value, wrong, 'load the model unchanged')
 
 
 def probe_rope(policy: Policy) -> Finding:
@@ -332,19 +306,16 @@ def probe_rope(policy: Policy) -> Finding:
         max(abs(c - math.cos(a)), abs(s - math.sin(a)))
         for c, s, a in zip(cos.tolist(), sin.tolist(), angles, strict=True)
     )
-    said = ''
-    if not gap < ROPE_TOLERANCE:
-        said = (
-            f'rotary angles at position {ROPE_POSITION} are {gap:.2g} off (theta {theta:g}); '
-            'keep their frequencies in float32 and theta at 10000'
-        )
-    return finding('rotary angles', f'float32, {gap:.1g} off at {ROPE_POSITION}', said)
+    good = gap < ROPE_TOLERANCE  # False where it is NaN, too
+    off = f'rotary angles at position {ROPE_POSITION} are {gap:.2g} off (theta {theta:g})'
+    remedy = 'keep their frequencies in float32 and theta at 10000'
+    value = f'float32, {gap:.1g} off at {ROPE_POSITION}'
+    return finding('rotary angles', value, '' if good else off, remedy)
 
 
 def _layout(policy: Policy) -> Layout:
-    ids = _ids(policy)
-    profile = policy.profile
-    layout = policy.model.layout(profile.cameras, ids.shape[1], profile.chunk)
+    profile, prompt = policy.profile, _ids(policy).shape[1]
+    layout = policy.model.layout(profile.cameras, prompt, profile.chunk)
     return replace(layout, patches=PATCHES)
 
 

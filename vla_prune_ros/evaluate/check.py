@@ -117,7 +117,7 @@ def _found(policy: Policy) -> dict[str, str]:
 
 
 def _folder(policy: Policy) -> Path:
-    return Path(policy.describe()['checkpoint'])
+    return policy.checkpoint
 
 
 def _tensors(policy: Policy) -> str:

@@ -1,20 +1,13 @@
-"""Which variant of OpenVLA-OFT a folder holds: head, proprioception and FiLM, from its files.
-
-``config.json`` records none of them: they were run-time flags of the published code.
-
-Names and shapes of everything in a published state dict, also of what no action depends on.
-
-``vla-prune check`` and the loader's tests compare files with it; nothing is allocated.
-
-A checkpoint folder in the published layout -> the network with its weights.
+"""A checkpoint folder in the published layout -> the network with its weights.
 
 ``config.json``, sharded or single safetensors, and ``.pt`` components (state dicts with a
-``module.`` prefix). Head, proprioception and FiLM are found from the files; nothing is executed
-from the folder.
+``module.`` prefix). Head, proprioception and FiLM are found from the files, since ``config.json``
+records none of them: they were run-time flags of the published code. Nothing is executed from the
+folder.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +25,7 @@ from .vision import DINO_ID, SIGLIP_ID, TowerSize, dino_size, film_tensors, sigl
 
 @dataclass(frozen=True)
 class Variant:
-    """What was found.
+    """Which OpenVLA-OFT a folder holds.
 
     :param head: ``'l1'``, ``'diffusion'`` or ``'discrete'``.
     :param proprio: the model takes the robot's state.
@@ -100,7 +93,8 @@ _COMPONENTS = ('action_head.', 'proprio_projector.', 'noisy_action_projector.')
 
 
 def published_shapes(size: ModelSize) -> Shapes:
-    """Tensor name -> shape of the main state dict: 982 entries at the published size.
+    """Tensor name -> shape of the main state dict: 982 entries at the published size. Nothing is
+    allocated.
 
     Beside what we run it has the last block and the norm of both towers, SigLIP's pooling head and
     ``lm_head``: 43 entries of the towers that never influence an action.
@@ -108,23 +102,20 @@ def published_shapes(size: ModelSize) -> Shapes:
     with torch.device('meta'):
         used = OpenVLAOFT(size).state_dict()
     shapes = {n: tuple(t.shape) for n, t in used.items() if not n.startswith(_COMPONENTS)}
-    for tower, shape in (('featurizer', size.dino), ('fused_featurizer', size.siglip)):
-        shapes.update(_unused_of_tower(f'vision_backbone.{tower}', shape, shapes))
+    for name, tower in (('featurizer', size.dino), ('fused_featurizer', size.siglip)):
+        prefix = f'vision_backbone.{name}'
+        first, last = f'{prefix}.blocks.0.', f'{prefix}.blocks.{tower.depth - 1}.'
+        block = {n: s for n, s in shapes.items() if n.startswith(first)}
+        shapes.update({last + n.removeprefix(first): s for n, s in block.items()})
+        shapes.update({f'{prefix}.norm.{leaf}': (tower.width,) for leaf in ('weight', 'bias')})
     shapes.update(_pooling_head('vision_backbone.fused_featurizer.attn_pool', size.siglip))
     shapes['language_model.lm_head.weight'] = (size.text.vocab_size, size.text.hidden_size)
     return shapes
 
 
-def _unused_of_tower(prefix: str, tower: TowerSize, shapes: Shapes) -> Shapes:
-    """The last block, shaped like the first, and the final norm."""
-    first, last = f'{prefix}.blocks.0.', f'{prefix}.blocks.{tower.depth - 1}.'
-    out = {last + n.removeprefix(first): s for n, s in shapes.items() if n.startswith(first)}
-    return {**out, f'{prefix}.norm.weight': (tower.width,), f'{prefix}.norm.bias': (tower.width,)}
-
-
 def _pooling_head(prefix: str, tower: TowerSize) -> Shapes:
     width, hidden = tower.width, tower.mlp_width
-    linears = {
+    matrices = {
         'q': (width, width),
         'kv': (2 * width, width),
         'proj': (width, width),
@@ -132,8 +123,8 @@ def _pooling_head(prefix: str, tower: TowerSize) -> Shapes:
         'mlp.fc2': (width, hidden),
     }
     out: Shapes = {f'{prefix}.latent': (1, 1, width)}
-    out.update({f'{prefix}.{n}.weight': s for n, s in linears.items()})
-    out.update({f'{prefix}.{n}.bias': s[:1] for n, s in linears.items()})
+    for name, shape in matrices.items():
+        out.update({f'{prefix}.{name}.weight': shape, f'{prefix}.{name}.bias': shape[:1]})
     return {**out, f'{prefix}.norm.weight': (width,), f'{prefix}.norm.bias': (width,)}
 
 
@@ -171,17 +162,15 @@ def read_size(folder: Path, profile: Profile, variant: Variant) -> ModelSize:
             for make, name in ((dino_size, DINO_ID), (siglip_size, SIGLIP_ID))
         )
         llama = LlamaConfig(**text)
-        vocabulary = llama.vocab_size - int(config.get('pad_to_multiple_of', 64))
-        proprio_dim = profile.proprio_dim if variant.proprio else 0
         return ModelSize(
-            dino,
-            siglip,
-            llama,
-            profile.action_dim,
-            proprio_dim,
-            variant.head,
-            variant.film,
-            vocabulary,
+            dino=dino,
+            siglip=siglip,
+            text=llama,
+            action_dim=profile.action_dim,
+            proprio_dim=profile.proprio_dim if variant.proprio else 0,
+            head=variant.head,
+            film=variant.film,
+            action_vocabulary=llama.vocab_size - int(config.get('pad_to_multiple_of', 64)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -203,9 +192,9 @@ def load_model(
     variant: Variant,
     device: str,
     dtype: torch.dtype,
+    *,
     progress: Progress = lambda text: None,
-    loaded: Loaded = lambda model, module: None,
-    join: bool = False,
+    loaded: Loaded | None = None,
 ) -> OpenVLAOFT:
     """The network with its weights on ``device`` in ``dtype``, in evaluation mode.
 
@@ -213,19 +202,35 @@ def load_model(
     device, one component file.
 
     :param loaded: called after each tensor with the name of the module that got it, so that a
-        module may be replaced as soon as it is complete.
-    :param join: lay the weights out as ``fused.py`` multiplies them; not where modules are
-        replaced.
+        module may be replaced as soon as it is complete. Without it the decoder's weights are laid
+        out side by side (:mod:`.language`).
     :raises CheckpointError: missing, surplus or wrongly shaped tensors, named.
     """
     size = read_size(folder, profile, variant)
     with torch.device('meta'):
         model = OpenVLAOFT(size)
     wanted = dict(model.named_parameters())
-    places = reserve(model.language_model.model.layers, device, dtype) if join else {}
+    layers = model.language_model.model.layers
+    places = reserve(layers, device, dtype) if loaded is None else {}
     for where, name, tensor in _tensors(folder, variant, size, progress):
-        _assign(model, wanted, places, name, tensor, (device, dtype), where)
-        loaded(model, name.rpartition('.')[0])
+        slot = wanted.pop(name, None)
+        if slot is None:
+            raise CheckpointError(
+                f'{where}: tensor {name} does not belong to this OpenVLA-OFT model',
+                'check that all files are of one checkpoint',
+            )
+        if slot.shape != tensor.shape:
+            raise CheckpointError(
+                f'{where}: {name} is {tuple(tensor.shape)}, expected {tuple(slot.shape)}',
+                'choose the profile the checkpoint was trained with',
+            )
+        place = places.get(id(slot))
+        tensor = tensor.to(device, dtype) if place is None else place.copy_(tensor)
+        module, _, leaf = name.rpartition('.')
+        parameter = nn.Parameter(tensor, requires_grad=False)
+        setattr(model.get_submodule(module), leaf, parameter)
+        if loaded is not None:
+            loaded(model, module)
     if wanted:
         raise CheckpointError(
             f'{folder} lacks {len(wanted)} tensors, first {next(iter(wanted))}',
@@ -267,29 +272,3 @@ def _used(name: str, size: ModelSize) -> bool:
     if name.startswith('language_model.lm_head.'):
         return size.head == 'discrete'
     return not _UNUSED.match(name)
-
-
-def _assign(
-    model: nn.Module,
-    wanted: dict[str, nn.Parameter],
-    places: Mapping[int, Tensor],
-    name: str,
-    tensor: Tensor,
-    target: tuple[str, torch.dtype],
-    where: str,
-) -> None:
-    slot = wanted.pop(name, None)
-    if slot is None:
-        raise CheckpointError(
-            f'{where}: tensor {name} does not belong to this OpenVLA-OFT model',
-            'check that all files are of one checkpoint',
-        )
-    if slot.shape != tensor.shape:
-        raise CheckpointError(
-            f'{where}: {name} is {tuple(tensor.shape)}, expected {tuple(slot.shape)}',
-            'choose the profile the checkpoint was trained with',
-        )
-    place = places.get(id(slot))
-    tensor = tensor.to(*target) if place is None else place.copy_(tensor)
-    parent, _, leaf = name.rpartition('.')
-    setattr(model.get_submodule(parent), leaf, nn.Parameter(tensor, requires_grad=False))

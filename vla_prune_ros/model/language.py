@@ -1,20 +1,17 @@
-"""Weights side by side: one product where a Llama layer makes three, and one where it makes two.
-
-A product of a few hundred rows leaves a large device idle at its end; fewer and larger ones leave
-it idle less often. The modules keep their published names and parameters: those become views into
-the joined matrix, so that no memory is added and whatever is written to them is seen here.
-
-The Llama decoder as a loop over layers that we own: bidirectional, prunable, no cache.
+"""The Llama decoder as one loop over layers that we own: bidirectional, prunable, no cache.
 
 The layers are ``transformers``' own modules (weights, norms, MLP); attention is called here,
 because OFT needs every token to see every token, and because pruners need a few attention rows
 beside the fused kernel. Reference: openvla-oft with its transformers fork, whose SDPA class drops
 the causal mask.
+
+Weights lie side by side: one product where a Llama layer makes three, and one where it makes two.
+A product of a few hundred rows leaves a large device idle at its end; fewer and larger ones leave
+it idle less often. The modules keep their published names and parameters: those become views into
+the joined matrix, so that no memory is added and whatever is written to them is seen here.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +25,7 @@ from transformers.models.llama.modeling_llama import (
     rotate_half,
 )
 
-from ..pruning.base import SELECTION, PruningSite, Stage
+from ..pruning.base import SELECTION, PruningSite
 from ..pruning.forward_state import PruningState
 from .attention import attend
 
@@ -42,15 +39,15 @@ def fuse(layers: Sequence[LlamaDecoderLayer]) -> None:
     Do it when the weights are where they will stay: a module that is moved or cast afterwards has
     weights of its own again, and is run like an unfused one.
     """
-    known: dict[int, Tensor] = {}
-    for module, names in _groups(layers):
-        parts = [getattr(module, name) for name in names]
-        if not all(_plain(part) for part in parts):
-            continue
-        weights = [part.weight for part in parts]
-        if id(weights[0]) not in known:
-            known[id(weights[0])] = _join(weights)
-        object.__setattr__(module, _JOINED, known[id(weights[0])])
+    joined: dict[int, Tensor] = {}
+    for module, weights in _joinable(layers):
+        key = id(weights[0])
+        if key not in joined:
+            joined[key] = torch.cat([weight.data for weight in weights])
+            parts = joined[key].split([len(weight) for weight in weights])
+            for weight, part in zip(weights, parts, strict=True):
+                weight.data = part
+        object.__setattr__(module, _JOINED, joined[key])
 
 
 def reserve(
@@ -62,51 +59,22 @@ def reserve(
     :returns: id of each of their parameters -> the part of a joined matrix that it must become.
     """
     places: dict[int, Tensor] = {}
-    for module, names in _groups(layers):
-        parts = [getattr(module, name) for name in names]
-        if not all(_plain(part) for part in parts):
-            continue
-        rows = [part.weight.shape[0] for part in parts]
-        joined = torch.empty(sum(rows), parts[0].weight.shape[1], device=device, dtype=dtype)
-        for part, place in zip(parts, joined.split(rows), strict=True):
-            places[id(part.weight)] = place
+    for module, weights in _joinable(layers):
+        rows = [len(weight) for weight in weights]
+        joined = torch.empty(sum(rows), weights[0].shape[1], device=device, dtype=dtype)
+        places.update(zip(map(id, weights), joined.split(rows), strict=True))
         object.__setattr__(module, _JOINED, joined)
     return places
 
 
-def query_key_value(
-    attention: LlamaAttention, y: Tensor, only: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, S, D) -> queries (B, S or A, heads * d), keys and values (B, S, kv heads * d).
-
-    :param only: int64 (A,) rows whose queries alone are wanted.
-    """
-    weight = _joined(attention, QKV)
-    if weight is None:
-        seen = y if only is None else y[:, only]
-        return attention.q_proj(seen), attention.k_proj(y), attention.v_proj(y)
-    rows = [getattr(attention, name).weight.shape[0] for name in QKV]
-    if only is None:
-        return F.linear(y, weight).split(rows, dim=-1)
-    k, v = F.linear(y, weight[rows[0] :]).split(rows[1:], dim=-1)
-    return attention.q_proj(y[:, only]), k, v
-
-
-def gated_mlp(mlp: LlamaMLP, y: Tensor) -> Tensor:
-    """down(act(gate(y)) * up(y)): (B, S, D) -> (B, S, D)."""
-    weight = _joined(mlp, GATE_UP)
-    if weight is None:
-        return mlp(y)
-    gate, up = F.linear(y, weight).chunk(2, dim=-1)
-    return mlp.down_proj(mlp.act_fn(gate) * up)
-
-
-def _groups(
+def _joinable(
     layers: Sequence[LlamaDecoderLayer],
-) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
+) -> Iterator[tuple[nn.Module, list[nn.Parameter]]]:
     for layer in layers:
-        yield layer.self_attn, QKV
-        yield layer.mlp, GATE_UP
+        for module, names in ((layer.self_attn, QKV), (layer.mlp, GATE_UP)):
+            parts = [module.get_submodule(name) for name in names]
+            if all(map(_plain, parts)):
+                yield module, [part.weight for part in parts]
 
 
 def _plain(module: nn.Module) -> bool:
@@ -116,32 +84,45 @@ def _plain(module: nn.Module) -> bool:
     return type(module.weight) is nn.Parameter and type(module.weight.data) is Tensor
 
 
-def _join(weights: Sequence[nn.Parameter]) -> Tensor:
-    joined = torch.cat([weight.data for weight in weights])
-    parts = joined.split([len(weight) for weight in weights])
-    for weight, part in zip(weights, parts, strict=True):
-        weight.data = part
-    return joined
-
-
-def _joined(module: nn.Module, names: Sequence[str]) -> Tensor | None:
+def _joined(module: nn.Module, first: nn.Module, last: nn.Module) -> Tensor | None:
     """The joined matrix, where it is still that of the module's own weights.
 
     Not where gradients are wanted: they belong to the parts.
     """
     joined: Tensor | None = module.__dict__.get(_JOINED)
-    if joined is None or torch.is_grad_enabled():
-        return None
-    first, last = (getattr(module, name) for name in (names[0], names[-1]))
-    if not (_plain(first) and _plain(last)):
+    if joined is None or torch.is_grad_enabled() or not (_plain(first) and _plain(last)):
         return None
     end = joined.data_ptr() + joined.nbytes - last.weight.nbytes
     same = first.weight.data_ptr() == joined.data_ptr() and last.weight.data_ptr() == end
     return joined if same and first.weight.dtype == joined.dtype else None
 
 
-Choose = Callable[[Tensor | None], Tensor | None]
-"""Attention rows, where some were asked for -> int64 rows that stay; None: all."""
+def query_key_value(
+    attention: LlamaAttention, y: Tensor, only: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, S, D) -> queries (B, S or A, heads * d), keys and values (B, S, kv heads * d).
+
+    :param only: int64 (A,) rows whose queries alone are wanted.
+    """
+    parts = attention.q_proj, attention.k_proj, attention.v_proj
+    weight = _joined(attention, parts[0], parts[2])
+    if weight is None:
+        q, k, v = parts
+        return q(y if only is None else y[:, only]), k(y), v(y)
+    rows = [len(part.weight) for part in parts]
+    if only is None:
+        return F.linear(y, weight).split(rows, dim=-1)
+    k, v = F.linear(y, weight[rows[0] :]).split(rows[1:], dim=-1)
+    return attention.q_proj(y[:, only]), k, v
+
+
+def gated_mlp(mlp: LlamaMLP, y: Tensor) -> Tensor:
+    """down(act(gate(y)) * up(y)): (B, S, D) -> (B, S, D)."""
+    weight = _joined(mlp, mlp.gate_proj, mlp.up_proj)
+    if weight is None:
+        return mlp(y)
+    gate, up = F.linear(y, weight).chunk(2, dim=-1)
+    return mlp.down_proj(mlp.act_fn(gate) * up)
 
 
 def rope(
@@ -162,11 +143,15 @@ def rope(
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(B, heads, S, d) turned by the tables (B or 1, S, d) of :func:`rope`."""
+    return x * cos[:, None] + rotate_half(x) * sin[:, None]
+
+
 def attention_rows(q: Tensor, k: Tensor, rows: Tensor, scale: float) -> Tensor:
     """Head-mean attention of a few query rows: float32 (R, K).
 
-    :param q: (1, heads, S, d) rotated queries.
-    :param k: (1, heads, K, d) rotated keys.
+    :param q: (1, heads, S, d) rotated queries. :param k: (1, heads, K, d) rotated keys.
     :param rows: int64 (R,) rows of the current sequence.
     """
     scores = (q[0][:, rows] @ k[0].transpose(1, 2)) * scale  # [heads, R, S]
@@ -188,65 +173,6 @@ def logit_rows(layer: LlamaDecoderLayer, x: Tensor, rows: Tensor) -> Tensor:
     heads = k.shape[0]
     flat = k.transpose(0, 1).reshape(k.shape[1], -1)
     return (q.flatten(1) @ flat.T).float() * (attn.scaling / heads)
-
-
-def by_head(x: Tensor, head_dim: int) -> Tensor:
-    """(B, S, heads * d) -> (B, heads, S, d)."""
-    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
-
-
-def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(B, heads, S, d) turned by the tables (B or 1, S, d) of :func:`rope`."""
-    return x * cos[:, None] + rotate_half(x) * sin[:, None]
-
-
-def decoder_layer(
-    layer: LlamaDecoderLayer,
-    x: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    walk: PruningState,
-    rows: Tensor | None = None,
-    stage: Stage = nullcontext,
-    only: Tensor | None = None,
-    bias: Tensor | None = None,
-    choose: Choose | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """One layer, unmasked. (B, S, D) -> (B, S, D), and the asked attention rows (R, S).
-
-    :param choose: asked which rows stay, before the output is computed: (B, S', D).
-    :param only: int64 (A,) rows of which alone the output is computed: (B, A, D); no attention
-        rows can be asked for then.
-    :param bias: see :func:`.attention.attend`.
-    """
-    attn = layer.self_attn
-    y = layer.input_layernorm(x)
-    q, k, v = (by_head(t, attn.head_dim) for t in query_key_value(attn, y, only))
-    k = rotated(k, cos, sin)  # [B, heads, S, d]
-    if only is not None:
-        x, cos, sin = (t[:, only] for t in (x, cos, sin))
-    q = rotated(q, cos, sin)
-    if walk.caches_kv:
-        with stage(SELECTION):
-            k, v = walk.with_cached_kv(attn.layer_idx, k, v)
-    k, v = (
-        t.repeat_interleave(attn.num_key_value_groups, dim=1)
-        if attn.num_key_value_groups > 1
-        else t
-        for t in (k, v)
-    )
-    seen = None
-    if rows is not None:
-        with stage(SELECTION):
-            seen = attention_rows(q, k, rows, attn.scaling)
-    if choose is not None:
-        with stage(SELECTION):
-            stay = choose(seen)
-            if stay is not None:
-                x, q = x[:, stay], q[:, :, stay]
-    y = attend(q, k, v, attn.scaling, bias)
-    x = x + attn.o_proj(y.transpose(1, 2).reshape(*x.shape[:2], -1))
-    return x + gated_mlp(layer.mlp, layer.post_attention_layernorm(x)), seen
 
 
 class Decoder(nn.Module):
@@ -274,107 +200,96 @@ class LanguageModel(nn.Module):
         if with_logits:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
-    def forward(
-        self,
-        x: Tensor,
-        walk: PruningState,
-        trace: list[Tensor] | None = None,
-        stage: Stage = nullcontext,
-    ) -> Tensor:
-        """(1, S, D) embeddings -> (1, A, D) hidden states of the read-out rows, after the final
-        norm.
+    def forward(self, x: Tensor, state: PruningState, first: int = 0) -> Tensor:
+        """(B, S, D) -> (B, A, D) hidden states of the read-out rows, after the final norm.
 
-        :param walk: says at each site which rows stay; it holds the survivors afterwards.
-        :param trace: collects the residual stream (1, S', D) behind every layer and its pruning.
-        :param stage: times the pruner's share as ``'selection'``.
+        B is 1 where tokens are dropped; training runs batches with a dense state.
+
+        :param x: embeddings, or the output of the layer before ``first``.
+        :param state: says which rows are kept at each site, and holds what was kept afterwards.
         """
-        read = walk.layout.readout_positions
-        if trace is not None or walk.site_after(len(self.model.layers) - 1) is not None:
-            x = self.walk(x, walk, trace, stage)
-            return self.model.norm(x[:, walk.rows(read)])
-        return self.model.norm(self.walk(x, walk, stage=stage, read=read))
+        count, read = len(self.model.layers), state.layout.readout_positions
+        # Only the rows that the head reads are taken through the last layer, a tenth of its work,
+        # unless a trace or a site behind it wants the others too.
+        whole = state.trace is not None or state.site_after(count - 1) is not None
+        x = self.run_layers(x, state, range(first, count), None if whole else read)
+        return self.model.norm(x[:, state.rows(read)] if whole else x)
 
-    def read_out(
-        self, x: Tensor, walk: PruningState, bias: Tensor | None = None, first: int = 0
+    def run_layers(
+        self, x: Tensor, state: PruningState, layers: range, read: Sequence[int] | None = None
     ) -> Tensor:
-        """The same as :meth:`forward` of a dense walk, (B, S, D) -> (B, A, D), for training: the
-        last layer is computed for the rows that are read, which is a tenth of its work.
+        """(B, S, D) -> the residual stream (B, S', D) behind the last of ``layers``.
 
-        :param walk: its positions may be (B, S), where they differ between the samples.
-        :param bias: of the keys in every layer, see :func:`.attention.attend`.
-        :param first: layer to begin with, where ``x`` is the output of the one before.
-        """
-        cos, sin = self._rope(walk.positions, x.dtype)
-        only = walk.rows(walk.layout.readout_positions)
-        *layers, last = self.model.layers[first:]
-        for layer in layers:
-            x, _ = decoder_layer(layer, x, cos, sin, walk, bias=bias)
-        x, _ = decoder_layer(last, x, cos, sin, walk, only=only, bias=bias)
-        return self.model.norm(x)
-
-    def first_layers(self, x: Tensor, walk: PruningState, count: int) -> Tensor:
-        """(B, S, D) -> (B, S, D) behind ``count`` layers, for training; nothing is dropped."""
-        cos, sin = self._rope(walk.positions, x.dtype)
-        for layer in self.model.layers[:count]:
-            x, _ = decoder_layer(layer, x, cos, sin, walk)
-        return x
-
-    def walk(
-        self,
-        x: Tensor,
-        walk: PruningState,
-        trace: list[Tensor] | None = None,
-        stage: Stage = nullcontext,
-        proceed: Callable[[int], bool] = lambda layer: True,
-        read: Sequence[int] | None = None,
-    ) -> Tensor:
-        """The residual stream (1, S', D) behind the last layer; see :meth:`forward`.
-
-        :param proceed: asked before each layer; False ends the walk there.
         :param read: original positions of which alone the last layer is computed.
         """
-        cos, sin, at = None, None, None
-        x = self._prune(walk, -1, x, None, stage)
-        for index, layer in enumerate(self.model.layers):
-            if not proceed(index):
+        if layers.start == 0:
+            x = self._prune(x, state, -1)
+        positions, cos, sin = None, None, None
+        for index in layers:
+            if not state.proceed():
+                state.interrupted = True
                 break
-            if walk.positions is not at:
-                at = walk.positions
-                cos, sin = self._rope(at, x.dtype)
-            rows = _asked(walk, index, 'attention')
-            only = None
-            if read is not None and index == len(self.model.layers) - 1:
-                only = walk.rows(read)
-            site = walk.site_after(index)
-            choose = partial(walk.decide, site, x) if site and site.early else None
-            x, seen = decoder_layer(layer, x, cos, sin, walk, rows, stage, only, walk.bias, choose)
-            if choose is None:
-                x = self._prune(walk, index, x, seen, stage)
-            if trace is not None:
-                trace.append(x)
-        walk.finish()
+            if state.positions is not positions:  # kept tokens keep their original positions
+                positions = state.positions
+                cos, sin = self._rope(positions, x.dtype)
+            layer, site, bias = self.model.layers[index], state.site_after(index), state.bias
+            attn = layer.self_attn
+
+            y = layer.input_layernorm(x)
+            only = state.rows(read) if read is not None and index == layers[-1] else None
+            q, k, v = (
+                t.unflatten(-1, (-1, attn.head_dim)).transpose(1, 2)  # [B, heads, S, d]
+                for t in query_key_value(attn, y, only)
+            )
+            k = rotated(k, cos, sin)
+            if only is None:
+                q = rotated(q, cos, sin)
+            else:
+                x = x[:, only]
+                q = rotated(q, cos[:, only], sin[:, only])
+            if state.caches_kv:
+                with state.stage(SELECTION):
+                    k, v = state.with_cached_kv(index, k, v)
+            if attn.num_key_value_groups > 1:
+                k, v = (t.repeat_interleave(attn.num_key_value_groups, dim=1) for t in (k, v))
+
+            # Attention rows are computed beside the fused kernel, which hands none out.
+            attention, rows = None, state.requested_rows(index, 'attention')
+            if rows is not None:
+                with state.stage(SELECTION):
+                    attention = attention_rows(q, k, rows, attn.scaling)
+            if site is not None and site.early:
+                # What is dropped is spared the rest of the layer. The kept rows still attend to
+                # it there: k and v hold every token, and the bias of the layer before is theirs.
+                with state.stage(SELECTION):
+                    kept = state.decide(site, x, attention)
+                    if kept is not None:
+                        x, q = x[:, kept], q[:, :, kept]
+
+            y = attend(q, k, v, attn.scaling, bias)
+            x = x + attn.o_proj(y.transpose(1, 2).reshape(*x.shape[:2], -1))
+            x = x + gated_mlp(layer.mlp, layer.post_attention_layernorm(x))
+            if site is not None and not site.early:
+                x = self._prune(x, state, index, attention)
+            if state.trace is not None:
+                state.trace.append(x)
+        state.pruner.after_pass(state.memory)
         return x
+
+    def _prune(
+        self, x: Tensor, state: PruningState, layer: int, attention: Tensor | None = None
+    ) -> Tensor:
+        """Keep the rows that the pruner chooses behind ``layer`` (-1: before layer 0)."""
+        site: PruningSite | None = state.site_after(layer)
+        if site is None:
+            return x
+        with state.stage(SELECTION):
+            rows = state.requested_rows(layer, 'logits')
+            if rows is not None:
+                attention = logit_rows(self.model.layers[layer + 1], x, rows)
+            kept = state.decide(site, x, attention)
+            return x if kept is None else x[:, kept]
 
     def _rope(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         config = self.model.config
         return rope(positions, config.head_dim, config.rope_parameters['rope_theta'], dtype)
-
-    def _prune(
-        self, walk: PruningState, layer: int, x: Tensor, seen: Tensor | None, stage: Stage
-    ) -> Tensor:
-        site = walk.site_after(layer)
-        if site is None:
-            return x
-        with stage(SELECTION):
-            rows = _asked(walk, layer, 'logits')
-            if rows is not None:
-                seen = logit_rows(self.model.layers[layer + 1], x, rows)
-            stay = walk.decide(site, x, seen)
-            return x if stay is None else x[:, stay]
-
-
-def _asked(walk: PruningState, layer: int, scores: str) -> Tensor | None:
-    site: PruningSite | None = walk.site_after(layer)
-    if site is None or site.rows is None or site.scores != scores:
-        return None
-    return walk.rows(site.rows(walk.layout))

@@ -39,12 +39,9 @@ def read_statistics(folder: Path, profile: Profile, unnorm_key: str | None) -> S
     path = folder / 'dataset_statistics.json'
     data = read_json(path)
     key = _choose_key(path, sorted(data), unnorm_key)
-    action = _bounds(path, key, data[key], 'action', profile, profile.action_dim)
-    proprio = (
-        _bounds(path, key, data[key], 'proprio', profile, profile.proprio_dim)
-        if profile.proprio_dim
-        else None
-    )
+    where = f'{path.name}: {key}'
+    action = _bounds(data[key], 'action', where, profile)
+    proprio = _bounds(data[key], 'proprio', where, profile) if profile.proprio_dim else None
     return Statistics(key, action, proprio)
 
 
@@ -64,9 +61,10 @@ def _choose_key(path: Path, keys: list[str], wanted: str | None) -> str:
     raise CheckpointError(f'unnorm_key {wanted!r} is not in {path}', f'use one of {keys}')
 
 
-def _bounds(path: Path, key: str, entry: Any, what: str, profile: Profile, length: int) -> Bounds:
+def _bounds(entry: Any, what: str, where: str, profile: Profile) -> Bounds:
+    length = profile.action_dim if what == 'action' else profile.proprio_dim
     names = ('q01', 'q99') if profile.normalization == 'bounds_q99' else ('min', 'max')
-    where = f'{path.name}: {key}.{what}'
+    where = f'{where}.{what}'
     try:
         low, high = (np.asarray(entry[what][n], np.float64) for n in names)
         mask = np.asarray(entry[what].get('mask', [True] * len(low)), bool)

@@ -11,7 +11,6 @@ passes of the decoder, ``discrete`` takes the most likely action tokens.
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -57,16 +56,18 @@ class ModelSize:
     action_vocabulary: int = 32000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ActInputs:
     """What :meth:`OpenVLAOFT.act` goes by; the towers have done their part.
 
-    :param visual: (1, V, D), as :meth:`OpenVLAOFT.look` gives them.
+    :param visual: (1, V, D), as :meth:`OpenVLAOFT.encode_images` gives them.
     :param prompt_ids: int64 (1, P), BOS first.
     :param proprio: (1, proprio_dim), normalised, or None.
     :param mode: what the pruner's ``begin`` returned.
     :param noise: float32 (1, K, D_action) to start a diffusion from.
     :param steps: denoising steps; each is one pass of the decoder.
+    :param stage: times ``'language'``, ``'selection'`` inside it, and ``'head'``.
+    :param checked, bucket_size: see :class:`PruningState`.
     """
 
     visual: Tensor
@@ -77,23 +78,21 @@ class ActInputs:
     mode: str = 'dense'
     noise: Tensor | None = None
     steps: int = 10
-
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What :meth:`OpenVLAOFT.embed` takes first."""
-        return self.visual, self.prompt_ids, self.proprio
+    stage: Stage = nullcontext
+    checked: bool = True
+    bucket_size: int | None = None
 
 
 class Act(NamedTuple):
     """What one query of the network gives.
 
     :param actions: (1, K, D), normalised.
-    :param walk: the last pass through the decoder: who survived.
+    :param pruning: the last pass through the decoder: what was kept.
     :param embeddings: (1, S, D) what that pass started from.
     """
 
     actions: Tensor
-    walk: PruningState
+    pruning: PruningState
     embeddings: Tensor
 
 
@@ -119,11 +118,11 @@ class OpenVLAOFT(nn.Module):
     def layout(self, cameras: tuple[str, ...], prompt_ids: int, chunk: int) -> Layout:
         """Where everything stands for this many prompt ids (BOS included) and steps."""
         return Layout(
-            cameras,
-            PATCHES,
-            int(self.proprio_projector is not None),
-            prompt_ids,
-            chunk * self.size.action_dim,
+            cameras=cameras,
+            patches=PATCHES,
+            proprio=int(self.proprio_projector is not None),
+            prompt=prompt_ids,
+            slots=chunk * self.size.action_dim,
             time=int(self.size.head == 'diffusion'),
         )
 
@@ -136,8 +135,8 @@ class OpenVLAOFT(nn.Module):
         """
         return self.projector(self.vision_backbone(pixels, self.condition(prompt_ids)))
 
-    def look(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
-        """:meth:`visual_tokens` of pictures as they are prepared: uint8 (cameras, 224, 224, 3)."""
+    def encode_images(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
+        """:meth:`visual_tokens` of prepared images: uint8 (cameras, 224, 224, 3)."""
         dtype = self.language_model.model.norm.weight.dtype  # in the activations' dtype, always
         return self.visual_tokens(normalized_pixels(images, dtype), prompt_ids)
 
@@ -154,14 +153,12 @@ class OpenVLAOFT(nn.Module):
         prompt_ids: Tensor,
         proprio: Tensor | None,
         layout: Layout,
+        *,
         noisy: Tensor | None = None,
         step: int = 0,
     ) -> Tensor:
         """The multimodal sequence (1, S, D). The stop token is a real one.
 
-        :param visual: (1, V, D).
-        :param prompt_ids: int64 (1, P), BOS first.
-        :param proprio: (1, proprio_dim), normalised, or None.
         :param noisy: (1, K, D_action) noisy actions at diffusion step ``step``; slots are zero
             vectors without it.
         """
@@ -177,78 +174,72 @@ class OpenVLAOFT(nn.Module):
             slots = self.noisy_action_projector(noisy.to(text.dtype))
         return torch.cat([*parts, text[:, 1:], slots, stop], dim=1)
 
+    def act(self, inputs: ActInputs) -> Act:
+        """The normalised chunk, and the last pass through the decoder."""
+        if self.size.head != 'diffusion':
+            return self.decode_actions(inputs)
+        last: Act | None = None
+
+        def predict(noisy: Tensor, step: int) -> Tensor:
+            nonlocal last
+            last = self.decode_actions(inputs, noisy, step)
+            return last.actions.float()
+
+        actions = denoise(inputs.noise, predict, inputs.steps)
+        return last._replace(actions=actions)
+
+    def decode_actions(self, inputs: ActInputs, noisy: Tensor | None = None, step: int = 0) -> Act:
+        """One pass of the decoder: the chunk, or what a diffusion head predicts of the noise.
+
+        :param noisy: see :meth:`embed`.
+        """
+        with inputs.stage('language'):
+            x = self.embed(
+                inputs.visual,
+                inputs.prompt_ids,
+                inputs.proprio,
+                inputs.layout,
+                noisy=noisy,
+                step=step,
+            )
+            state = PruningState(
+                layout=inputs.layout,
+                pruner=inputs.pruner,
+                positions=torch.arange(x.shape[1], device=x.device),
+                checked=inputs.checked,
+                bucket_size=inputs.bucket_size,
+                stage=inputs.stage,
+            )
+            hidden = self.language_model(x, state)
+        with inputs.stage('head'):
+            return Act(self._head(hidden), state, x)
+
     def decode(
         self,
         embeddings: Tensor,
         layout: Layout,
         pruner: Pruner,
         trace: list[Tensor] | None = None,
-        stage: Stage = nullcontext,
-        checked: bool = True,
-        bucket_size: int | None = None,
     ) -> tuple[Tensor, PruningState]:
-        """(1, S, D) -> read-out hidden states (1, K * D, D), and the walk: who survived.
+        """(1, S, D) -> read-out hidden states (1, K * D, D), and what was kept.
 
-        :param checked, bucket_size: see :class:`PruningState`.
+        :param trace: see :class:`PruningState`.
         """
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)
-        walk = PruningState(layout, pruner, positions, checked, bucket_size)
-        return self.language_model(embeddings, walk, trace, stage), walk
+        state = PruningState(layout=layout, pruner=pruner, positions=positions, trace=trace)
+        return self.language_model(embeddings, state), state
 
     def harvest(
-        self, embeddings: Tensor, layout: Layout, pruner: Pruner, proceed: Callable[[int], bool]
-    ) -> None:
-        """Walk (1, S, D) through the layers for what ``pruner`` sees on the way.
-
-        :param proceed: asked before each layer; False ends the walk there.
+        self, embeddings: Tensor, layout: Layout, pruner: Pruner, proceed: Callable[[], bool]
+    ) -> bool:
+        """Take (1, S, D) through the layers up to the last site of ``pruner``, for what it learns
+        there; False where ``proceed``, asked before each layer, ended it earlier.
         """
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)
-        walk = PruningState(layout, pruner, positions)
-        self.language_model.walk(embeddings, walk, proceed=proceed)
-
-    def act(self, inputs: ActInputs, stage: Stage = nullcontext) -> Act:
-        """The normalised chunk, and the last pass through the decoder.
-
-        :param stage: times ``'language'``, ``'selection'`` inside it, and ``'head'``.
-        """
-        once = partial(
-            self.decode_actions, *inputs.tensors, inputs.layout, inputs.pruner, stage=stage
-        )
-        if self.size.head != 'diffusion':
-            return once()
-        last: list[Act] = []
-
-        def predict(noisy: Tensor, step: int) -> Tensor:
-            last[:] = [once(noisy, step)]
-            return last[0].actions.float()
-
-        actions = denoise(inputs.noise, predict, inputs.steps)
-        return last[0]._replace(actions=actions)
-
-    def decode_actions(
-        self,
-        visual: Tensor,
-        prompt_ids: Tensor,
-        proprio: Tensor | None,
-        layout: Layout,
-        pruner: Pruner,
-        noisy: Tensor | None = None,
-        step: int = 0,
-        stage: Stage = nullcontext,
-        checked: bool = True,
-        bucket_size: int | None = None,
-    ) -> Act:
-        """One pass of the decoder: the chunk, or what a diffusion head predicts of the noise.
-
-        :param noisy: see :meth:`embed`. :param checked, bucket_size: see :class:`PruningState`.
-        """
-        with stage('language'):
-            x = self.embed(visual, prompt_ids, proprio, layout, noisy, step)
-            hidden, walk = self.decode(
-                x, layout, pruner, stage=stage, checked=checked, bucket_size=bucket_size
-            )
-        with stage('head'):
-            return Act(self._head(hidden), walk, x)
+        state = PruningState(layout=layout, pruner=pruner, positions=positions, proceed=proceed)
+        layers = range(1 + max(site.layer for site in pruner.sites))
+        self.language_model.run_layers(embeddings, state, layers)
+        return not state.interrupted
 
     def _head(self, hidden: Tensor) -> Tensor:
         if self.size.head != 'discrete':

@@ -25,48 +25,11 @@ from .vision import dino_size, siglip_size
 VOCABULARY = 32064
 # Pieces as Llama-2 cuts the fixed words of the prompt, so that the task words sit where they do
 # there.
-STANDIN_PIECES = (
-    'Out',
-    *(
-        f'▁{word}'
-        for word in [
-            'In',
-            'What',
-            'action',
-            'should',
-            'the',
-            'robot',
-            'take',
-            'to',
-            'pick',
-            'up',
-            'the',
-            'red',
-            'green',
-            'blue',
-            'cube',
-            'block',
-            'bowl',
-            'and',
-            'place',
-            'it',
-            'on',
-            'in',
-            'plate',
-            'box',
-            'drawer',
-            'open',
-            'close',
-            'turn',
-            'off',
-            'stove',
-            'push',
-            'stack',
-            'lift',
-            'put',
-        ]
-    ),
+_WORDS = (
+    'In What action should the robot take to pick up the red green blue cube block bowl and place '
+    'it on in plate box drawer open close turn off stove push stack lift put'
 )
+STANDIN_PIECES = ('Out', *(f'▁{word}' for word in _WORDS.split()))
 
 # Limits of the LIBERO-Spatial statistics: realistic ranges for a policy that has learnt nothing.
 _ACTION_Q01 = (-0.745, -0.662, -0.9375, -0.107, -0.207, -0.184, 0.0)
@@ -88,8 +51,8 @@ class Preset:
 
 
 PRESETS = {
-    'micro': Preset((32, 3, 2), (40, 4, 2), 64, 172, 3, 4),
-    'demo': Preset((96, 4, 4), (80, 5, 4), 192, 512, 6, 4),
+    'micro': Preset(dino=(32, 3, 2), siglip=(40, 4, 2), hidden=64, mlp=172, layers=3, heads=4),
+    'demo': Preset(dino=(96, 4, 4), siglip=(80, 5, 4), hidden=192, mlp=512, layers=6, heads=4),
 }
 
 

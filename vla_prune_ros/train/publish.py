@@ -79,7 +79,7 @@ def publish(
     if isinstance(settings.train, LightVLASettings):
         weights = {name: value.cpu() for name, value in merged(policy.model).items()}
         _write_policy(folder, weights, policy.model.size, step)
-        _copy(Path(policy.describe()['checkpoint']), folder)
+        _copy(policy.checkpoint, folder)
     trained = {
         'steps': step,
         'settings': settings.model_dump(mode='json', exclude={'out', 'work'}),

@@ -73,8 +73,12 @@ def test_equal_to_the_counter(kind, pruner):
     state = torch.zeros(1, size.proprio_dim) if size.proprio_dim else None
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         visual = network.visual_tokens(pixels, PROMPT)
-        act = network.act(ActInputs(visual, PROMPT, state, layout, pruner))
-    kept = {site: len(ids) for site, ids in act.walk.kept_by_site.items()}
+        act = network.act(
+            ActInputs(
+                visual=visual, prompt_ids=PROMPT, proprio=state, layout=layout, pruner=pruner
+            )
+        )
+    kept = {site: len(ids) for site, ids in act.pruning.kept_by_site.items()}
     early = {site.name for site in pruner.sites if site.early}
     assert policy_flops(size, layout, kept, early) == counter.get_total_flops()
 
@@ -90,7 +94,11 @@ def test_the_reference_implementation_too(kind):
     state = torch.zeros(1, size.proprio_dim)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         visual = forward.visual(images, PROMPT)
-        forward.act(ActInputs(visual, PROMPT, state, layout, Dense()))
+        forward.act(
+            ActInputs(
+                visual=visual, prompt_ids=PROMPT, proprio=state, layout=layout, pruner=Dense()
+            )
+        )
     assert reference_flops(size, layout) == counter.get_total_flops()
 
 

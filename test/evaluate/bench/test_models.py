@@ -72,7 +72,9 @@ def test_shared_layers_have_one_memory_and_keep_their_number():
     apart.load_state_dict(shared.state_dict())
     x, layout = torch.randn(1, 512, 64), apart.layout(LIBERO.cameras, PROMPT.shape[1], 8)
     with torch.no_grad():
-        inputs = ActInputs(x, PROMPT, torch.zeros(1, 8), layout, Dense())
+        inputs = ActInputs(
+            visual=x, prompt_ids=PROMPT, proprio=torch.zeros(1, 8), layout=layout, pruner=Dense()
+        )
         one, two = (network.act(inputs).actions for network in (shared, apart))
     assert torch.equal(one, two)
 

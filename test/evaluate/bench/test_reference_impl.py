@@ -25,12 +25,14 @@ def test_it_is_the_same_function(change):
     state = torch.randn(1, size.proprio_dim) if size.proprio_dim else None
     published = ReferenceForward(network)
     with torch.inference_mode():
-        visual = network.look(images, PROMPT)
+        visual = network.encode_images(images, PROMPT)
         torch.testing.assert_close(published.visual(images, PROMPT), visual, rtol=0, atol=1e-4)
-        inputs = ActInputs(visual, PROMPT, state, layout, Dense())
+        inputs = ActInputs(
+            visual=visual, prompt_ids=PROMPT, proprio=state, layout=layout, pruner=Dense()
+        )
         ours, theirs = network.act(inputs), published.act(inputs)
     torch.testing.assert_close(theirs.actions, ours.actions, rtol=0, atol=1e-4)
-    assert len(theirs.walk.ids) == layout.visual
+    assert len(theirs.pruning.ids) == layout.visual
 
 
 def test_a_diffusion_head_is_not_covered():

@@ -63,7 +63,7 @@ def build(layout, budget=None):
 
 
 def decided(pruner, layout, hidden):
-    walk = PruningState(layout, pruner, torch.arange(layout.length))
+    walk = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
     walk.decide(PruningSite(-1), hidden.float()[None])
     return walk
 
@@ -145,8 +145,10 @@ def test_a_size_adds_unseen_tokens_only(seed, cameras, more):
     pruner = build(layout)
 
     def asked(size):
-        walk = PruningState(layout, pruner, torch.arange(layout.length), bucket_size=size)
-        return walk, walk.view(walk.site_after(-1), x)
+        walk = PruningState(
+            layout=layout, pruner=pruner, positions=torch.arange(layout.length), bucket_size=size
+        )
+        return walk, walk.context(walk.site_after(-1), x)
 
     _, view = asked(None)
     exact = pruner.keep(view).tolist()
@@ -160,6 +162,6 @@ def test_a_size_adds_unseen_tokens_only(seed, cameras, more):
     hidden = (walk.bias.flatten() == -torch.inf).nonzero().flatten().tolist()
     unseen = [row for row in range(1, 1 + size) if not answer.visible[row - 1]]
     assert hidden == unseen and len(stay) == layout.length - layout.visual + size
-    assert walk.survivors()['before_L0'].tolist() == exact
+    assert walk.kept_by_site['before_L0'].tolist() == exact
     with pytest.raises(ProfileError, match='one site only'):
-        walk.view(walk.site_after(-1), x[:, stay])
+        walk.context(walk.site_after(-1), x[:, stay])

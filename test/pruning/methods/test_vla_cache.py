@@ -96,7 +96,7 @@ def query_of(layout, images, stamp_ns=0, instruction='pick up the bowl'):
 
 
 def run(pruner, layout, x, model=OURS):
-    walk = PruningState(layout, pruner, torch.arange(layout.length))
+    walk = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
     with torch.inference_mode():
         return model(x, walk), walk
 
@@ -348,9 +348,9 @@ def test_a_pass_that_was_given_up_is_not_reused():
     pruner.begin(query)
     run(pruner, layout, embeddings(layout, 0))
     assert pruner.begin(query) == 'coarse'
-    walk = PruningState(layout, pruner, torch.arange(layout.length))
+    walk = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
     with torch.inference_mode():
-        OURS.walk(embeddings(layout, 1), walk, proceed=lambda layer: layer < LAYERS - 1)
+        OURS.run_layers(embeddings(layout, 1), walk, range(LAYERS - 1))
     assert pruner.begin(query) == 'dense'
     assert pruner.report()['reason'] == 'interrupted'
 
@@ -403,7 +403,9 @@ def test_everything_stays_on_the_device():
         for step in range(3):
             x = embeddings(layout, step).to(device)
             pruner.begin(replace(query_of(layout, images), visual=x[0, 1 : 1 + layout.visual]))
-            walk = PruningState(layout, pruner, torch.arange(layout.length, device=device))
+            walk = PruningState(
+                layout=layout, pruner=pruner, positions=torch.arange(layout.length, device=device)
+            )
             with torch.inference_mode():
                 answers[device, step] = model(x, walk).cpu(), walk.ids.tolist()
         assert walk.ids.device.type == pruner.keys[0].device.type == device

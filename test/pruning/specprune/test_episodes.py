@@ -101,7 +101,7 @@ class Episode:
 
 
 def run(layout, x, pruner):
-    walk = PruningState(layout, pruner, torch.arange(layout.length))
+    walk = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
     with torch.inference_mode():
         return MODEL(x, walk), walk
 
@@ -334,9 +334,9 @@ def test_an_unfinished_refresh_leaves_the_old_scores():
     before = {layer: s.clone() for layer, s in episode.pruner.memory.scores.items()}
     refresher = episode.pruner.refresher()
     layout = episode.layout
-    walk = PruningState(layout, refresher, torch.arange(layout.length))
+    walk = PruningState(layout=layout, pruner=refresher, positions=torch.arange(layout.length))
     with torch.inference_mode():
-        MODEL.walk(2 * x, walk, proceed=lambda layer: layer < LAYERS - 1)
+        MODEL.run_layers(2 * x, walk, range(LAYERS - 1))
     assert before and all(
         torch.equal(episode.pruner.memory.scores[layer], s) for layer, s in before.items()
     )

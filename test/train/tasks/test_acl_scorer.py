@@ -3,6 +3,8 @@
 Expected: the pruner on the same embeddings, one sample at a time; a dense pass.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -58,9 +60,15 @@ def test_without_noise_it_is_the_pruned_policy(task, batch):
     for i in range(2):
         visual = visual_tokens(task.policy, batch.pixels[i : i + 1], batch.prompts[i : i + 1])
         layout = task.policy.layout(('primary', 'wrist'), batch.prompts.shape[1], 8)
-        tensors = visual.flatten(1, 2), batch.prompts[:1], batch.state[i : i + 1]
-        act = [task.policy.act(ActInputs(*tensors, layout, p)) for p in (pruner, Dense())]
-        assert len(act[0].walk.ids) == 13
+        inputs = ActInputs(
+            visual=visual.flatten(1, 2),
+            prompt_ids=batch.prompts[:1],
+            proprio=batch.state[i : i + 1],
+            layout=layout,
+            pruner=pruner,
+        )
+        act = [task.policy.act(replace(inputs, pruner=p)) for p in (pruner, Dense())]
+        assert len(act[0].pruning.ids) == 13
         pruned, dense = (a.actions[0] for a in act)
         own = (pruned - dense).abs().mean()
         given = (pruned - batch.actions[i]).abs().mean()

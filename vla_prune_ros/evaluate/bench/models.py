@@ -17,7 +17,7 @@ from torch import nn
 
 from ...engine.graphs import Engine, choose_engine, eager
 from ...engine.load import load_policy, pruner_target
-from ...engine.policy import Policy
+from ...engine.policy import Policy, PolicySetup
 from ...errors import ProfileError
 from ...model.language import fuse
 from ...model.normalization import Bounds, Statistics
@@ -76,16 +76,16 @@ class BenchModel:
         :raises ProfileError: the method is unknown, or not possible with this model.
         """
         pruner = build_pruner(method, self.target)
-        return Policy(
-            self.network,
-            self.profile,
-            self.statistics,
-            self.tokenizer,
-            pruner,
-            self.about,
+        setup = PolicySetup(
+            model=self.network,
+            profile=self.profile,
+            statistics=self.statistics,
+            tokenizer=self.tokenizer,
+            about=self.about,
             target=self.target,
             engine=engine or self.engine,
         )
+        return Policy(setup, pruner)
 
 
 def build_bench_model(options: BenchModelOptions) -> BenchModel:
@@ -219,7 +219,7 @@ def _from_checkpoint(options: BenchModelOptions, folder: Path) -> BenchModel:
             'untrained': loaded.untrained,
             **_about(loaded.model, options),
         },
-        target=loaded.target,
+        target=loaded.setup.target,
         engine=choose_engine(options.engine, options.device),
     )
 

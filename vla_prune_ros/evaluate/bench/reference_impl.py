@@ -7,8 +7,6 @@ kept, and ``lm_head`` in float32 over all rows. Actions are those of our own den
 work differs.
 """
 
-from contextlib import nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,7 +15,6 @@ from transformers import DynamicCache
 from ...model.images import normalized_pixels
 from ...model.openvla import Act, ActInputs, OpenVLAOFT
 from ...model.vision import Tower
-from ...pruning.base import Stage
 from ...pruning.forward_state import PruningState
 
 
@@ -48,11 +45,11 @@ class ReferenceForward:
             cameras.append(torch.cat([dino, siglip], dim=2))
         return self._model.projector(torch.cat(cameras, dim=1))
 
-    def act(self, inputs: ActInputs, stage: Stage = nullcontext) -> Act:
+    def act(self, inputs: ActInputs) -> Act:
         """The stock decoder layers, dense whatever the pruner is."""
         model, text, layout = self._model, self._model.language_model, inputs.layout
-        with stage('language'):
-            x = embeddings = model.embed(*inputs.tensors, layout)
+        with inputs.stage('language'):
+            x = embeddings = model.embed(inputs.visual, inputs.prompt_ids, inputs.proprio, layout)
             positions = torch.arange(x.shape[1], device=x.device)
             tables = text._rope(positions, x.dtype)
             cache, states = DynamicCache(), []
@@ -69,10 +66,10 @@ class ReferenceForward:
                 states.append(x)
             states.append(text.model.norm(x))
             F.linear(states[-1], self._lm_head).float()
-            walk = PruningState(layout, inputs.pruner, positions)
-            hidden = states[-1][:, walk.rows(layout.readout_positions)]
-        with stage('head'):
-            return Act(model._head(hidden), walk, embeddings)
+            state = PruningState(layout=layout, pruner=inputs.pruner, positions=positions)
+            hidden = states[-1][:, state.rows(layout.readout_positions)]
+        with inputs.stage('head'):
+            return Act(model._head(hidden), state, embeddings)
 
 
 def _whole_tower(tower: Tower, pixels: Tensor, condition: Tensor | None) -> Tensor:

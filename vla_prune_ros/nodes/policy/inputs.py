@@ -4,16 +4,17 @@ Subscriptions of the policy node: callbacks store, pairing decides when there is
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
-from ...engine.timing import Window
 from ...errors import InputRefused, ProfileError
 from ...profiles import Profile
 from ...records import ActionChunk, MotionHint
@@ -195,7 +196,9 @@ class Inputs:
         self._refusals: dict[str, InputRefused] = {}  # of the newest message, where it was bad
         self._max_age_ns = round(1e9 * params.max_input_age_s)
         for_motion = tuple(s for s in self.motion.streams if s not in states)
-        self._periods = {name: Window(60) for name in (*profile.cameras, *states, *for_motion)}
+        self._periods = {
+            name: deque(maxlen=60) for name in (*profile.cameras, *states, *for_motion)
+        }
         self._received = dict.fromkeys(self._periods, 0)
         self._subscriptions = []
         kinds = {
@@ -241,8 +244,8 @@ class Inputs:
     def counts(self) -> dict[str, Counts]:
         """Stream -> messages received and their rate."""
         return {
-            name: Counts(self._received[name], 1.0 / w.p50 if w.count else 0.0)
-            for name, w in self._periods.items()
+            name: Counts(self._received[name], 1.0 / float(np.median(periods)) if periods else 0.0)
+            for name, periods in self._periods.items()
         }
 
     def clear(self, reason: str) -> None:
@@ -314,7 +317,7 @@ class Inputs:
         self._last_receipt[stream] = mono
         self._received[stream] += 1
         if last is not None:
-            self._periods[stream].add(max(mono - last, 1) * 1e-9)
+            self._periods[stream].append(max(mono - last, 1) * 1e-9)
 
     def _now(self) -> int:
         return self._node.get_clock().now().nanoseconds

@@ -120,7 +120,7 @@ class QueryRunner:
         with contextlib.suppress(InputRefused):
             image = self._image(part.camera, part.message)
             self._ahead[part.camera] = part.message, image
-            self.policy.look_ahead(part.camera, image, part.instruction)
+            self.policy.prefetch(part.camera, image, part.instruction)
 
     def run(self, job: Job, refresh_ms: float | None = None) -> Answer:
         """Decode, infer, check.

@@ -22,8 +22,9 @@ def visual_tokens(policy: OpenVLAOFT, pixels: Tensor, prompts: Tensor) -> Tensor
 
 def read_out(policy: OpenVLAOFT, x: Tensor, layout: Layout) -> Tensor:
     """(B, S, D) -> (B, A, D), the rows that the head reads, with every visual token."""
-    walk = PruningState(layout, Dense(), torch.arange(layout.length, device=x.device))
-    return policy.language_model.read_out(x, walk)
+    positions = torch.arange(layout.length, device=x.device)
+    state = PruningState(layout=layout, pruner=Dense(), positions=positions)
+    return policy.language_model(x, state)
 
 
 def kept_read_out(
@@ -46,6 +47,6 @@ def kept_read_out(
     rest = slice(1 + layout.visual, None)
     positions = torch.cat([everything[:, :1], 1 + kept_ids, everything[:, rest]], dim=1)
     left = replace(layout, cameras=('kept',), patches=kept_ids.shape[1])
-    walk = PruningState(left, Dense(), positions)
+    state = PruningState(layout=left, pruner=Dense(), positions=positions, bias=bias)
     x = torch.cat([x[:, :1], rows, x[:, rest]], dim=1)
-    return policy.language_model.read_out(x, walk, bias, first)
+    return policy.language_model(x, state, first)

@@ -62,7 +62,8 @@ def selected_pass(
     first = 0 if queries is None else queries.after + 1
     if first:
         everything = torch.arange(layout.length, device=x.device)
-        x = language.first_layers(x, PruningState(layout, Dense(), everything), first)
+        dense = PruningState(layout=layout, pruner=Dense(), positions=everything)
+        x = language.run_layers(x, dense, range(first))
     visual, others = x[:, 1 : 1 + layout.visual], x[:, 1 + layout.visual :]
     with torch.autocast(x.device.type, enabled=False):  # inference compares in float32 as well
         score = selection_scores if queries is None else queries.scores

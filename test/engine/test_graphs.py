@@ -15,11 +15,11 @@ import torch
 from vla_prune_ros.engine import graphs as programs
 from vla_prune_ros.engine.graphs import (
     Eager,
-    Programs,
+    Graphs,
+    capturing,
     choose_engine,
     cuda_graph,
     eager,
-    recording,
     why_eager,
 )
 from vla_prune_ros.engine.policy import Policy
@@ -62,21 +62,12 @@ def bench_model():
 
 
 def recorded(policy, record):
-    return Policy(
-        policy.model,
-        policy.profile,
-        policy.statistics,
-        policy.tokenizer,
-        policy.pruner,
-        policy.describe(),
-        target=policy.target,
-        engine=recording(record),
-    )
+    return Policy(replace(policy.setup, engine=capturing(record)), policy.pruner)
 
 
 def programs_of(policy):
     """By what they are for."""
-    return policy._forward._forward._programs
+    return policy.forward.graphs
 
 
 def episode(policy, model, instruction=None):
@@ -109,7 +100,7 @@ def assert_same(got, want, atol=0.0):
 @pytest.mark.parametrize('method', STATIC)
 def test_a_replay_is_the_query(bench_model, method):
     one, fast = bench_model.policy(method), recorded(bench_model.policy(method), tape.record_tape)
-    assert isinstance(fast._forward, Programs) and isinstance(one._forward, Eager)
+    assert isinstance(fast.forward, Graphs) and isinstance(one.forward, Eager)
     for _ in range(2):  # the second episode replays only
         want, got = episode(one, bench_model), episode(fast, bench_model)
         assert_same(got, want)
@@ -150,7 +141,7 @@ def test_every_method_is_in_one_of_the_lists():
 @pytest.mark.parametrize('method', DYNAMIC)
 def test_what_cannot_be_recorded_runs_and_says_why(bench_model, method):
     policy = recorded(bench_model.policy(method), tape.record_tape)
-    assert isinstance(policy._forward, Eager)
+    assert isinstance(policy.forward, Eager)
     assert 'depends on the data' in policy.describe()['engine']
 
 
@@ -231,7 +222,7 @@ def test_a_device_that_refuses_to_record_runs_one_by_one_and_says_so(bench_model
 
 
 def test_programs_do_not_grow_without_end(bench_model, monkeypatch):
-    monkeypatch.setattr(programs, 'MOST_PROGRAMS', 3)
+    monkeypatch.setattr(programs, 'MAX_GRAPHS', 3)
     policy = recorded(bench_model.policy('dense'), tape.record_tape)
     seen = BenchScene(bench_model.profile, 1).observation(0, policy.statistics.proprio.mean)
     for count in range(1, 7):

@@ -55,7 +55,7 @@ def test_the_answer_is_that_of_a_plain_query(policies, observation, towers, prun
     towers.clear()
     for stamp_ns, expected in zip((17, 10**8), plain, strict=True):
         for camera in early:
-            policy.look_ahead(camera, observation.images[camera], observation.instruction)
+            policy.prefetch(camera, observation.images[camera], observation.instruction)
         assert towers == [1] * len(early)
         out = policy.infer(replace(observation, stamp_ns=stamp_ns))
         assert towers == [1, 1]  # each camera once, whoever was early
@@ -67,15 +67,15 @@ def test_another_frame_or_instruction_is_looked_at_anew(policies, observation, t
     policy, frames = policies['dense'], observation.images
     plain = policy.infer(observation)
     towers.clear()
-    policy.look_ahead('wrist', np.zeros_like(frames['wrist']), observation.instruction)
-    policy.look_ahead('primary', frames['primary'], 'another task')
+    policy.prefetch('wrist', np.zeros_like(frames['wrist']), observation.instruction)
+    policy.prefetch('primary', frames['primary'], 'another task')
     same(policy.infer(observation), plain)
     assert towers == [1, 1, 2]
 
 
 def test_a_frame_serves_one_query(policies, observation, towers):
     policy = policies['dense']
-    policy.look_ahead('wrist', observation.images['wrist'], observation.instruction)
+    policy.prefetch('wrist', observation.images['wrist'], observation.instruction)
     first = policy.infer(observation)
     towers.clear()
     same(policy.infer(observation), first)
@@ -86,7 +86,7 @@ def test_what_a_frame_shows_outlives_a_reset(policies, observation, towers):
     """The first query of an episode resets the policy, and its frames may come before."""
     policy = policies['specprune']
     plain = policy.infer(observation)
-    policy.look_ahead('wrist', observation.images['wrist'], observation.instruction)
+    policy.prefetch('wrist', observation.images['wrist'], observation.instruction)
     policy.reset()
     towers.clear()
     same(policy.infer(observation), plain)
@@ -96,9 +96,9 @@ def test_what_a_frame_shows_outlives_a_reset(policies, observation, towers):
 def test_bad_frames_are_named(policies, observation):
     policy = policies['dense']
     with pytest.raises(InputRefused, match="camera 'left' is absent"):
-        policy.look_ahead('left', observation.images['wrist'], 'x')
+        policy.prefetch('left', observation.images['wrist'], 'x')
     with pytest.raises(InputRefused, match="image of camera 'wrist' is float64"):
-        policy.look_ahead('wrist', np.zeros((4, 4, 3)), 'x')
+        policy.prefetch('wrist', np.zeros((4, 4, 3)), 'x')
 
 
 def test_warm_up_runs_every_number_of_cameras(policies, towers):
