@@ -15,10 +15,7 @@ Progress = Callable[[str], None]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object.
-
-    :raises CheckpointError: missing, unreadable or not an object.
-    """
+    """:raises CheckpointError: missing, unreadable or not an object."""
     if not path.is_file():
         raise CheckpointError(
             f'{path.name} is missing in {path.parent}',
@@ -34,10 +31,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors shards, from the index or the single file.
-
-    :raises CheckpointError: none, or the index names a shard that is not there.
-    """
+    """:raises CheckpointError: no weights, or the index names a shard that is not there."""
     index = folder / 'model.safetensors.index.json'
     if index.is_file():
         files = [folder / n for n in sorted(set(read_json(index).get('weight_map', {}).values()))]

@@ -1,6 +1,5 @@
-"""The DDIM sampler of the diffusion head, deterministic (eta = 0).
-
-Action heads and small projectors, under the published component names.
+"""Action heads, their small projectors under the published component names, and the sampler of the
+diffusion head (DDIM, deterministic: eta = 0).
 """
 
 import math
@@ -54,14 +53,11 @@ def denoise(noise: Tensor, predict: Callable[[Tensor, int], Tensor], steps: int)
 
 
 class ResidualBlock(nn.Module):
-    """x + ReLU(Linear(LayerNorm(x)))."""
-
     def __init__(self, width: int) -> None:
         super().__init__()
         self.ffn = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., width) -> (..., width)."""
         return x + self.ffn(x)
 
 
@@ -77,7 +73,6 @@ class MlpResNet(nn.Module):
         self.fc2 = nn.Linear(width, out_width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_width) -> (..., out_width)."""
         x = F.relu(self.fc1(self.layer_norm1(x)))
         for block in self.mlp_resnet_blocks:
             x = block(x)
@@ -93,9 +88,24 @@ class L1Head(nn.Module):
         self.model = MlpResNet(action_dim * width, width, action_dim)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(1, K * D, width), step-major -> (1, K, D)."""
-        steps = hidden.shape[1] // self.action_dim
-        return self.model(hidden.reshape(len(hidden), steps, -1))
+        """(B, K * D, width), step-major -> (B, K, D)."""
+        return self.model(hidden.unflatten(1, (-1, self.action_dim)).flatten(2))
+
+
+class DiffusionHead(nn.Module):
+    """Hidden states of the slots -> predicted noise; the same network as the L1 head."""
+
+    def __init__(self, width: int, action_dim: int) -> None:
+        super().__init__()
+        self.action_dim = action_dim
+        # Its file calls the network noise_predictor.mlp_resnet.
+        network = MlpResNet(action_dim * width, width, action_dim)
+        self.noise_predictor = nn.ModuleDict({'mlp_resnet': network})
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, K * D, width), step-major -> (B, K, D)."""
+        steps = hidden.unflatten(1, (-1, self.action_dim)).flatten(2)
+        return self.noise_predictor['mlp_resnet'](steps)
 
 
 class ProprioProjector(nn.Module):
@@ -109,28 +119,6 @@ class ProprioProjector(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(1, proprio_dim) -> (1, 1, width)."""
         return self.fc2(F.gelu(self.fc1(x)))[:, None]
-
-
-class NoisePredictor(nn.Module):
-    """Holds the MLP-ResNet under the name that the diffusion head's file uses."""
-
-    def __init__(self, width: int, action_dim: int) -> None:
-        super().__init__()
-        self.mlp_resnet = MlpResNet(action_dim * width, width, action_dim)
-
-
-class DiffusionHead(nn.Module):
-    """Hidden states of the slots -> predicted noise; the same network as the L1 head."""
-
-    def __init__(self, width: int, action_dim: int) -> None:
-        super().__init__()
-        self.action_dim = action_dim
-        self.noise_predictor = NoisePredictor(width, action_dim)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(1, K * D, width), step-major -> (1, K, D)."""
-        steps = hidden.shape[1] // self.action_dim
-        return self.noise_predictor.mlp_resnet(hidden.reshape(len(hidden), steps, -1))
 
 
 class NoisyActionProjector(nn.Module):

@@ -82,12 +82,12 @@ class TowerSize:
 
 
 def dino_size(width: int = 1024, depth: int = 24, heads: int = 16) -> TowerSize:
-    """DINOv2 ViT-L/14 with 4 registers, or a shrunken one of the same make."""
+    """DINOv2 ViT-L/14 with 4 registers, or a smaller one of the same make."""
     return TowerSize(width, depth, heads, 4 * width, prefix=5, layer_scale=True)
 
 
 def siglip_size(width: int = 1152, depth: int = 27, heads: int = 16) -> TowerSize:
-    """SigLIP SO400M/14, or a shrunken one of the same make (MLP ratio 3.7362)."""
+    """SigLIP SO400M/14, or a smaller one of the same make (MLP ratio 3.7362)."""
     return TowerSize(width, depth, heads, int(width * 3.7362), prefix=0, layer_scale=False)
 
 
@@ -99,12 +99,11 @@ class LayerScale(nn.Module):
         self.scale_factor = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., width) -> (..., width)."""
         return x * self.scale_factor
 
 
 class Attention(nn.Module):
-    """Plain multi-head self-attention with one fused qkv projection."""
+    """Multi-head self-attention with one fused qkv projection: (B, N, width) -> the same."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -113,7 +112,6 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, width) -> (B, N, width)."""
         b, n, width = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         y = attend(q, k, v)  # [B, heads, N, d]
@@ -129,7 +127,6 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., width) -> (..., width)."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -160,14 +157,13 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """14 x 14 convolution to one token per patch."""
+    """One token per patch: (B, 3, 224, 224) -> (B, 256, width), row-major."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, width, PATCH, PATCH)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, 224, 224) -> (B, 256, width), row-major."""
         return self.proj(pixels).flatten(2).transpose(1, 2)
 
 
@@ -212,11 +208,10 @@ class VisionBackbone(nn.Module):
 
     @property
     def width(self) -> int:
-        """Channels of the concatenated feature."""
         return self.featurizer.size.width + self.fused_featurizer.size.width
 
     def features(self, pixels: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(N, 6, 224, 224) -> (N, 256, width), picture by picture.
+        """(N, 6, 224, 224) -> (N, 256, width), image by image.
 
         :param condition: (1 or N, 1, D) mean embedding of the instruction, for FiLM.
         """
@@ -227,8 +222,7 @@ class VisionBackbone(nn.Module):
     def forward(self, pixels: Tensor, condition: Tensor | None = None) -> Tensor:
         """(cameras, 6, 224, 224) -> (1, cameras * 256, width), camera by camera.
 
-        :param condition: (1, 1, D) mean embedding of the instruction, for FiLM; the same for all
-            cameras.
+        :param condition: (1, 1, D), the same for all cameras.
         """
         return self.features(pixels, condition).flatten(0, 1)[None]
 
@@ -243,5 +237,4 @@ class Projector(nn.Module):
         self.fc3 = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., vision_width) -> (..., width)."""
         return self.fc3(F.gelu(self.fc2(F.gelu(self.fc1(x)))))

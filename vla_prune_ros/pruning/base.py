@@ -1,12 +1,10 @@
-"""The seam between model and pruning: who is asked where, and what is gathered.
+"""The seam between model and pruning: who is asked where, and what is kept.
 
 The language model runs its layers with a ``PruningState`` (:mod:`.forward_state`). At each
-:class:`PruningSite` the pruner sees the visual tokens that are still there (a
-:class:`PruningContext`) and answers with the ids that stay. Ids are always original ids:
-0 .. V-1, camera by camera, row-major over the patches of a camera. Positions are original
-positions in the un-pruned sequence; kept tokens keep theirs, so RoPE sees the gaps.
-
-What ends an episode for a pruner, whether or not somebody says so.
+:class:`PruningSite` the pruner sees the visual tokens that are left (a :class:`PruningContext`)
+and answers with the ids that are kept. Ids are always original ids: 0 .. V-1, camera by camera,
+row-major over the patches of a camera. Positions are original positions in the un-pruned sequence;
+kept tokens keep theirs, so RoPE sees the gaps.
 """
 
 from abc import ABC, abstractmethod
@@ -26,8 +24,9 @@ from .state import Stateful
 
 Stage = Callable[[str], AbstractContextManager[object]]
 """Times what runs inside ``with stage(name):``."""
-SELECTION = 'selection'
-"""The stage that holds all work of a pruner: comparison, scores, choice, gathering, harvest."""
+SELECTION = (
+    'selection'  # the stage of all work of a pruner: comparing, scoring, choosing, gathering
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class PruningSite:
         heads (``layer`` >= 0). ``'logits'``: products of queries and keys of the layer that comes
         next, divided by sqrt(d), mean over heads, neither rotated nor normalised (``layer`` below
         the last).
-    :param hidden: whether the pruner looks at ``PruningContext.hidden`` there.
+    :param hidden: whether the pruner reads ``PruningContext.hidden`` there.
     """
 
     layer: int
@@ -52,9 +51,8 @@ class PruningSite:
     @property
     def early(self) -> bool:
         """Whether the choice can be made before the layer's output is computed, which then is
-        computed for those that stay alone: they see the same keys and values, and nobody sees
-        what the others would have become.
-        """
+        computed for the kept tokens alone: they see the same keys and values, and nobody sees
+        what the others would have become."""
         return self.layer >= 0 and self.scores == 'attention' and not self.hidden
 
     @property
@@ -115,11 +113,11 @@ class PruningContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What a pruner is told when an inference begins.
+    """What a pruner knows when an inference begins.
 
     :param model_images: camera -> uint8 (224, 224, 3), what the towers see.
-    :param visual: (V, D) projected patch features, before the language model.
     :param motion: how the end effector moves, None where unknown.
+    :param visual: (V, D) projected patch features, before the language model.
     :param history: frames of the episode, the present ones included; None where none are kept.
     :param frames: camera -> uint8 (S, S, 3), the present frames as the history keeps them; None
         for ``model_images``.
@@ -215,7 +213,7 @@ class Pruner(Stateful, ABC):
 
 
 def text_positions(layout: Layout) -> range:
-    """Positions of the words of the task; of the whole prompt where it has no such words."""
+    """Positions of the task's words; of the whole prompt where it has no such words."""
     return layout.task_positions if len(layout.task_positions) else layout.prompt_positions
 
 
@@ -223,7 +221,7 @@ MAX_GAP_S = 0.5
 
 
 class EpisodeMonitor(Stateful):
-    """Tells a query that continues an episode from one that does not.
+    """Tells a query that continues an episode from one that does not, whoever calls ``reset``.
 
     A camera that was silent for more than 0.5 s leaves nothing to compare with. Where only the
     frames of queries are known, the limit is a chunk and a quarter, or twice the time between the
@@ -238,7 +236,6 @@ class EpisodeMonitor(Stateful):
         self.reset()
 
     def reset(self) -> None:
-        """The next query is the first one."""
         self._last: tuple[int, str] | None = None
         self._interval_s = 0.0
 

@@ -1,4 +1,4 @@
-"""What a pruner is built for, and where everything stands in the sequence."""
+"""What a pruner is built for, and where everything is in the sequence."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

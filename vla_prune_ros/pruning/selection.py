@@ -1,8 +1,6 @@
-"""Budgets per camera, and choosing the best of each camera.
+"""Budgets per camera, and the two ways to fill them: the best tokens, or the least alike.
 
 How many tokens a camera has left is a number that the host knows: nothing here waits for a device.
-
-Choosing tokens that are unlike each other: greedy max-min selection by cosine distance.
 
 DivPrune (arXiv 2503.02175) solves the max-min diversity problem greedily, from the token whose
 nearest neighbour is farthest; VLA-Pruner (arXiv 2511.16449) uses the same step on its candidates.
@@ -70,20 +68,17 @@ def best_first(scores: Tensor) -> Tensor:
 
 
 def best_per_camera(
-    ids: Tensor, scores: Tensor, left: Sequence[int], budget: Sequence[int]
+    ids: Tensor, scores: Tensor, per_camera: Sequence[int], budget: Sequence[int]
 ) -> list[Tensor]:
     """The best tokens of each camera, best first; ties go to the lower id.
 
-    :param ids: int64 (n,), ascending original ids.
-    :param scores: (n,), higher is better.
-    :param left: how many of ``ids`` each camera has.
+    :param ids: int64 (n,), ascending original ids. :param scores: (n,), higher is better.
+    :param per_camera: how many of ``ids`` each camera has.
     :param budget: tokens per camera; a camera with fewer gives all.
-    :returns: per camera int64 (min(budget, left),) original ids.
+    :returns: per camera int64 (at most budget,) original ids.
     """
-    chosen = []
-    for own, its, size in zip(ids.split(left), scores.split(left), budget, strict=True):
-        chosen.append(own[best_first(its)[:size]])
-    return chosen
+    groups = zip(ids.split(per_camera), scores.split(per_camera), budget, strict=True)
+    return [own[best_first(score)[:count]] for own, score, count in groups]
 
 
 def cosine_distance(features: Tensor) -> Tensor:
