@@ -118,41 +118,35 @@ def test_only_the_files_that_are_read_are_fetched(hub, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('error', 'words'),
+    ('error', 'word'),
     [
-        (made(errors.GatedRepoError), ('accepted its terms', 'hf auth login', 'by hand')),
-        (made(errors.RepositoryNotFoundError), ('no public repository', 'check the spelling')),
-        (errors.LocalEntryNotFoundError('a\nb'), ('not whole in the cache', 'by hand')),
-        (errors.OfflineModeIsEnabled('no'), ('not whole in the cache', 'by hand')),
-        (ConnectionError('refused'), ('not whole in the cache', 'by hand')),
-        (OSError(28, 'No space left on device'), ('No space left on device', 'try again')),
-        (RuntimeError('first\nsecond'), ('(first)', 'try again')),
-        (RuntimeError(), ('RuntimeError()', 'try again')),
+        (made(errors.GatedRepoError), 'hf auth login'),
+        (made(errors.RepositoryNotFoundError), 'public repository'),
+        (errors.LocalEntryNotFoundError('a\nb'), 'cache'),
+        (errors.OfflineModeIsEnabled('no'), 'cache'),
+        (ConnectionError('refused'), 'cache'),
+        (OSError(28, 'No space left on device'), 'No space left on device'),
+        (RuntimeError('first\nsecond'), '(first)'),
+        (RuntimeError(), 'RuntimeError()'),
     ],
     ids=lambda v: type(v).__name__,
 )
-def test_what_goes_wrong_is_said_in_one_line(hub, error, words):
+def test_what_goes_wrong_is_said_in_one_line(hub, error, word):
     hub(failing(error))
     with pytest.raises(CheckpointError) as refused:
         checkpoint_folder(NAME)
     text = str(refused.value)
-    assert f"checkpoint '{NAME}' is not a folder" in text and '; ' in text and '\n' not in text
-    assert all(w in text for w in words), text
+    assert NAME in text and word in text and '\n' not in text
 
 
 @pytest.mark.parametrize(
-    ('offline', 'words'),
-    [
-        (True, ('HF_HUB_OFFLINE is set', 'unset it')),
-        (False, ('the hub cannot be reached', 'give the folder')),
-    ],
+    ('offline', 'word'), [(True, 'HF_HUB_OFFLINE'), (False, 'cannot be reached')]
 )
-def test_offline_by_wish_and_by_lack_are_told_apart(hub, monkeypatch, offline, words):
+def test_offline_by_wish_and_by_lack_are_told_apart(hub, monkeypatch, offline, word):
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', offline)
     hub(failing(errors.LocalEntryNotFoundError('')))
-    with pytest.raises(CheckpointError) as refused:
+    with pytest.raises(CheckpointError, match=word):
         checkpoint_folder(NAME)
-    assert all(w in str(refused.value) for w in words)
 
 
 def test_progress_of_several_threads_grows_and_is_short(hub, tmp_path, capfd):

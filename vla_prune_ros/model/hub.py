@@ -7,11 +7,15 @@ import io
 import re
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm.std import tqdm
 
 from ..errors import CheckpointError
-from .files import Progress
+
+if TYPE_CHECKING:
+    from .files import Progress  # imports torch, which evaluate's main process does without
+
 
 # The folder's own files; patterns are anchored, so LoRA adapters in sub-folders stay away.
 FILES = (
@@ -47,7 +51,7 @@ def is_hub_id(text: str) -> bool:
     return bool(_HUB_ID.fullmatch(text)) and not Path(text.split('/')[0]).exists()
 
 
-def checkpoint_folder(checkpoint: str | Path, progress: Progress = lambda text: None) -> Path:
+def checkpoint_folder(checkpoint: str | Path, progress: 'Progress' = lambda text: None) -> Path:
     """The folder of a checkpoint, fetched from the hub where a hub id is given.
 
     What was fetched before is taken from the hub's cache, without a network as well.
@@ -88,7 +92,7 @@ def reference_folder(name: str = REFERENCE) -> Path:
     )
 
 
-def _fetch(name: str, progress: Progress) -> Path:
+def _fetch(name: str, progress: 'Progress') -> Path:
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -120,7 +124,7 @@ def _fetch(name: str, progress: Progress) -> Path:
     raise CheckpointError(what, remedy)
 
 
-def _meter(name: str, progress: Progress) -> type[tqdm]:
+def _meter(name: str, progress: 'Progress') -> type[tqdm]:
     """A progress bar that speaks through ``progress``: a line per per cent of all bytes.
 
     Downloads run in several threads and show several bars of the same bytes.
