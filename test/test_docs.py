@@ -1,7 +1,7 @@
-"""README and docs against the sources: links, commands, YAML, Python and quoted messages.
+"""README and docs against the sources: links, commands, names of parameters, YAML and Python.
 
-Expected values are the files of the checkout, the parser of the command line, the records of the
-parameters, the tables of the interface, and the text constants of the sources.
+Expected values are the files of the checkout, the parser of the command line, the parameter
+records, and docs/interface.md, which test_interface.py compares with running nodes.
 """
 
 import ast
@@ -15,25 +15,21 @@ import yaml
 
 from vla_prune_ros.bags.topics import load_topics
 from vla_prune_ros.cli import build_parser
+from vla_prune_ros.config import from_mapping
+from vla_prune_ros.nodes.executor.params import ExecutorParams
+from vla_prune_ros.nodes.policy.params import PolicyParams
+from vla_prune_ros.nodes.simulator.params import SimulatorParams
 from vla_prune_ros.profiles import load_profile
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CHANGELOG.md', *sorted((ROOT / 'docs').glob('*.md'))]
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```', re.MULTILINE | re.DOTALL)
-# Commands of others that the pages show; their own programs check them.
-FOREIGN = {
-    'accelerate',
-    'apt',
-    'cd',
-    'colcon',
-    'export',
-    'pip',
-    'python3',
-    'rosdep',
-    'tensorboard',
-    '.',
+RECORDS = {
+    'vla_policy': PolicyParams,
+    'chunk_executor': ExecutorParams,
+    'simulator': SimulatorParams,
 }
-FOREIGN_ROS2 = {'bag play', 'topic list', 'topic info'}
+LIFECYCLE = {'configure', 'activate', 'deactivate', 'cleanup', 'shutdown'}
 
 
 def text(page):
@@ -73,11 +69,6 @@ def test_every_page_can_be_found_from_the_readme():
     assert set(PAGES[2:]) <= linked
 
 
-def test_pictures_are_small():
-    for picture in (ROOT / 'docs' / 'images').iterdir():
-        assert picture.stat().st_size < 150_000, picture.name
-
-
 def commands():
     """(page, words) of every command in the shell blocks, parts of ``&&`` apart."""
     found = []
@@ -98,17 +89,6 @@ def check_tool(words):
         assert named_only and end.code == 0, words
 
 
-def console_scripts():
-    source = text(ROOT / 'setup.py')
-    return set(re.findall(r"'([\w-]+) = [\w.]+:main'", source))
-
-
-def test_all_shell_commands_are_of_a_known_program():
-    for page, words in commands():
-        own = words[0] in {'make', 'vla-prune', 'ros2', 'scripts/bootstrap.sh'}
-        assert own or words[0] in FOREIGN, f'{page}: {words}'
-
-
 def test_make_targets_exist():
     targets = set(re.findall(r'^([a-z-]+):', text(ROOT / 'Makefile'), re.MULTILINE))
     shown = [w[1] for _, w in commands() if w[0] == 'make']
@@ -127,108 +107,88 @@ def test_options_of_the_command_line_exist():
         check_tool(words)
 
 
-def test_the_python_packages_of_the_readme_are_those_of_the_dependencies():
-    lines = [' '.join(w) for p, w in commands() if p == 'README.md' and w[0] == 'pip']
-    assert lines and all(line in text(ROOT / 'docs' / 'dependencies.md') for line in lines)
+def interface():
+    """Node -> first column of each of its tables in docs/interface.md."""
+    found, node, title = {}, '', ''
+    for line in text(ROOT / 'docs' / 'interface.md').splitlines():
+        if line.startswith('## '):
+            node, title = line[3:], ''
+            found[node] = {'Subscribes': [], 'Publishes': [], 'Services': [], 'Parameters': []}
+        elif line.startswith('### '):
+            title = line[4:]
+        elif line.startswith('| `') and title in found[node]:
+            found[node][title].append(line.split('`')[1])
+    return {node: tables for node, tables in found.items() if tables['Parameters']}
+
+
+def private_names(node, *titles):
+    names = [name for title in titles for name in interface()[node][title]]
+    return {n.replace('<camera>', c) for n in names for c in ('primary', 'wrist')}
 
 
 def launch_arguments(name):
-    """Arguments that a launch file declares."""
+    """Arguments that a launch file declares, also through the helper they share."""
     tree = ast.parse(text(ROOT / 'launch' / name))
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    declares = ('DeclareLaunchArgument', 'argument')
     return {
         n.args[0].value
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Call) and getattr(n.func, 'id', '') == 'DeclareLaunchArgument'
+        for n in calls
+        if getattr(n.func, 'id', getattr(n.func, 'attr', '')) in declares
+    } | {
+        word.value
+        for n in calls
+        if getattr(n.func, 'attr', '') == 'arguments'
+        for word in n.args
+        if isinstance(word, ast.Constant)
     }
 
 
-@pytest.fixture(scope='module')
-def tables():
-    """Tables of the interface; they need rclpy."""
-    pytest.importorskip('rclpy', reason='no ROS 2 distribution and no ros-* wheels')
-    from vla_prune_ros.nodes.tools import interface_doc as interface_tables
-
-    return interface_tables
-
-
-def names(tables, kind, node):
-    """Names of a node's topics or services, ``<camera>`` filled in."""
-    rows = {'services': (tables.SERVICES,), 'out': (tables.PUBLISHED,)}.get(
-        kind, (tables.SUBSCRIBED, tables.PUBLISHED)
-    )
-    found = [row.name for table in rows for row in table[node]]
-    return {n.replace('<camera>', c) for n in found for c in ('primary', 'wrist')}
+def check_name(words, name):
+    """A full name of a topic or service of our nodes exists; others are not looked at."""
+    node, _, rest = name.strip('/').partition('/')
+    if node in interface() and rest:
+        topics = ('Subscribes', 'Publishes')
+        titles = ('Services',) if words[1] == 'service' else topics
+        assert f'~/{rest}' in private_names(node, *titles), words
 
 
-def own(tables, name):
-    """(node, private name) of a full name, or None for a foreign one."""
-    node, _, rest = name.lstrip('/').partition('/')
-    return (node, f'~/{rest}') if node in tables.NODES and rest else None
-
-
-@pytest.mark.ros
-def test_ros2_commands_name_what_the_nodes_have(tables):
+def test_ros2_commands_name_what_the_nodes_have():
     shown = [w for _, w in commands() if w[0] == 'ros2']
     for page in PAGES:
         inline = re.findall(r'`(ros2 (?:topic|service|param|lifecycle) [^`]+)`', prose(page))
         shown += [shlex.split(c) for c in inline]
-    checked = 0
+    assert len(shown) > 15
     for words in shown:
-        for name in (w for w in words if w.startswith('/')):
-            found = own(tables, name)
-            if found:
-                kind = 'services' if words[1] == 'service' else 'any'
-                assert found[1] in names(tables, kind, found[0]), words
-                checked += 1
-        checked += check_ros2(tables, words)
-    assert checked > 15
+        for name in words:
+            if name.startswith('/'):
+                check_name(words, name)
+        verb = ' '.join(words[1:3])
+        if verb == 'launch vla_prune_ros':
+            given = dict(w.split(':=', 1) for w in words[4:])
+            assert set(given) <= launch_arguments(words[3]), words
+            known = set.union(*(private_names(n, 'Subscribes', 'Publishes') for n in interface()))
+            rules = given.get('remap', '').split()
+            assert {rule.partition(':=')[0] for rule in rules} <= known, words
+        elif verb == 'param set':
+            assert words[4] in interface()[words[3].strip('/')]['Parameters'], words
+        elif verb == 'lifecycle set':
+            assert words[4] in LIFECYCLE, words
 
 
-def check_ros2(tables, words):
-    """Launch arguments, types of services, parameters and transitions; True where one was met."""
-    verb = ' '.join(words[1:3])
-    if verb == 'launch vla_prune_ros':
-        given = dict(w.split(':=', 1) for w in words[4:])
-        assert set(given) <= launch_arguments(words[3]), words
-        check_remaps(tables, given.get('remap', '').split())
-    elif verb == 'service call' and own(tables, words[3]):
-        node, name = own(tables, words[3])
-        types = {s.name: f'std_srvs/srv/{s.kind.__name__}' for s in tables.SERVICES[node]}
-        assert types[name] == words[4]
-    elif verb == 'param set':
-        assert words[4] in tables.NODES[words[3].strip('/')][1].__dataclass_fields__
-    elif verb == 'lifecycle set':
-        assert words[4] in {'configure', 'activate', 'deactivate', 'cleanup', 'shutdown'}
-    else:
-        assert words[1] in ('service', 'topic', 'bag') or verb in FOREIGN_ROS2, words
-        return False
-    return True
-
-
-def check_remaps(tables, rules):
-    """Left sides are topics of a node of ours."""
-    known = set.union(*(names(tables, 'any', n) for n in tables.NODES))
-    for rule in rules:
-        source, sign, target = rule.partition(':=')
-        assert source in known and sign and target.startswith('/'), rule
-
-
-@pytest.mark.ros
-def test_nodes_are_started_with_parameters_that_they_have(tables):
+def test_nodes_are_started_with_parameters_that_they_have():
     started = [w[1:] for _, w in commands() if w[0] == 'scripts/bootstrap.sh']
     started = [words for words in started if words[0] != 'vla-prune']
-    assert {w[0] for w in started} == console_scripts() - {'vla-prune'}
+    assert {w[0] for w in started} == set(interface())
     for words in started:
-        record = tables.NODES[words[0]][1]
         for flag, value in zip(words, words[1:], strict=False):
-            name, _, target = value.partition(':=')
+            name = value.partition(':=')[0]
             if flag == '--params-file':
                 assert (ROOT / value).is_file()
             elif flag == '-p':
-                assert name in {*record.__dataclass_fields__, 'use_sim_time'}, words
+                assert name in {*interface()[words[0]]['Parameters'], 'use_sim_time'}, words
             elif flag == '-r':
-                assert name in names(tables, 'any', words[0]), words
-                assert own(tables, target), words
+                assert name in private_names(words[0], 'Subscribes', 'Publishes'), words
 
 
 def yaml_blocks():
@@ -244,16 +204,13 @@ def test_profiles_in_the_docs_load(tmp_path):
         assert load_profile(path).action_kind == 'delta_pose'
 
 
-@pytest.mark.ros
-def test_parameter_files_in_the_docs_are_valid(tables):
-    from vla_prune_ros.config import from_mapping
-
+def test_parameter_files_in_the_docs_are_valid():
     others = {'base', 'train', 'images'}  # profiles, trainings, topics of a bag
     found = [data for _, data, _ in yaml_blocks() if not others & set(data)]
     assert len(found) >= 4
     for data in found:
         for key, section in data.items():
-            record, values = tables.NODES[key.removeprefix('/**/')][1], section['ros__parameters']
+            record, values = RECORDS[key.removeprefix('/**/')], section['ros__parameters']
             qos = [name for name in values if name.startswith('qos_overrides.')]
             assert {n.rsplit('.', 1)[1] for n in qos} <= {'history', 'depth', 'reliability'}
             from_mapping(record, {n: v for n, v in values.items() if n not in qos}, key)
@@ -303,62 +260,3 @@ def test_tables_of_the_results_are_those_of_the_file_beside_them():
     tables = result_markdown(rows, result['command']).split('\n\n')[:2]
     assert all(table.strip() in page for table in tables)
     assert result['command'] in page and not result['untrained']
-
-
-def source_texts():
-    """All text constants of the package; a field of an f-string reads as a zero character."""
-    found = []
-    for path in (ROOT / 'vla_prune_ros').rglob('*.py'):
-        if path.name.startswith('interface_'):
-            continue
-        for node in ast.walk(ast.parse(text(path))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
-            elif isinstance(node, ast.JoinedStr):
-                parts = (v.value if isinstance(v, ast.Constant) else '\0' for v in node.values)
-                found.append(''.join(parts))
-    return found
-
-
-def test_messages_of_the_troubleshooting_page_are_those_of_the_sources():
-    page = text(ROOT / 'docs' / 'troubleshooting.md')
-    section = page.split('## By message')[1].split('\n## ')[0]
-    rows = re.findall(r'^\| (`.+?`) \|', section, re.MULTILINE)
-    quoted = [q for row in rows for q in re.findall(r'`([^`]+)`', row)]
-    assert len(quoted) > 40
-    texts = source_texts()
-    for message in quoted:
-        parts = [re.escape(p) for p in message.split('...')]
-        pattern = re.compile('.*?'.join(parts).strip() or '$', re.DOTALL)
-        assert any(pattern.search(t) for t in texts), message
-
-
-def refusal_reasons():
-    """Constants under which the policy node counts what it refuses."""
-    found = set()
-    files = [
-        *(ROOT / 'vla_prune_ros/runtime').glob('*.py'),
-        ROOT / 'vla_prune_ros/nodes/policy/query.py',
-    ]
-    files += [ROOT / 'vla_prune_ros/engine/policy.py', ROOT / 'vla_prune_ros/model/images.py']
-    for path in files:
-        for node in ast.walk(ast.parse(text(path))):
-            if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'InputRefused':
-                found |= {n.value for n in node.args[:1] if isinstance(n, ast.Constant)}
-                found |= {
-                    n.value
-                    for n in ast.walk(node.args[0])
-                    if isinstance(node.args[0], ast.IfExp) and isinstance(n, ast.Constant)
-                }
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
-                first = node.value.elts[0] if node.value.elts else None
-                if getattr(node.targets[0], 'id', '') == 'refusal':
-                    found.add(first.value)
-    return {f for f in found if isinstance(f, str)}
-
-
-def test_every_reason_of_a_refusal_is_named():
-    section = text(ROOT / 'docs' / 'troubleshooting.md').split('## Reasons in')[1]
-    named = set(re.findall(r'`([a-z_]+)`', section))
-    reasons = refusal_reasons()
-    assert len(reasons) > 15 and reasons <= named

@@ -78,7 +78,7 @@ def describe_type(hint: Any) -> str:
     return _WORDS.get(hint, getattr(hint, '__name__', str(hint)))
 
 
-def convert(value: Any, hint: Any) -> Any:
+def convert(value: Any, hint: Any, where: str = '', error: Refusal = ProfileError) -> Any:
     """``value`` as the annotation has it: lists become tuples, whole numbers floats where floats
     are wanted, text a path, mappings a nested record.
 
@@ -91,7 +91,7 @@ def convert(value: Any, hint: Any) -> Any:
     if origin in (Union, UnionType):
         for arm in args:
             try:
-                return convert(value, arm)
+                return convert(value, arm, where, error)
             except TypeError:
                 continue
         raise TypeError
@@ -103,7 +103,7 @@ def convert(value: Any, hint: Any) -> Any:
         inner = args[:1] * len(value) if args[-1] is Ellipsis else args
         if len(inner) != len(value):
             raise TypeError
-        return tuple(convert(v, a) for v, a in zip(value, inner, strict=True))
+        return tuple(convert(v, a, where, error) for v, a in zip(value, inner, strict=True))
     elif hint is float and is_number(value):
         return float(value)
     elif hint is int and is_int(value):
@@ -111,9 +111,9 @@ def convert(value: Any, hint: Any) -> Any:
     elif hint is Path and isinstance(value, (str, Path)):
         return Path(value).expanduser()
     elif is_dataclass(hint) and isinstance(value, Mapping):
-        return from_mapping(hint, value, hint.__name__)
+        return from_mapping(hint, value, where or hint.__name__, error)
     elif origin in (Mapping, dict) and isinstance(value, Mapping):
-        return {convert(k, args[0]): convert(v, args[1]) for k, v in value.items()}
+        return {convert(k, args[0]): convert(v, args[1], where, error) for k, v in value.items()}
     elif hint in (Mapping, dict):
         good = isinstance(value, Mapping)
     else:
@@ -172,7 +172,7 @@ def check_values(
         f = known[name]
         doc = f.metadata.get('doc', '')
         try:
-            out[name] = convert(value, hints[name])
+            out[name] = convert(value, hints[name], f'{where}: {name}', error)
         except TypeError:
             raise error(
                 f'{where}: {name} is {value!r}', f'give {describe_type(hints[name])}'
