@@ -19,7 +19,7 @@ TWIST = RNG.normal(size=6)
 PLAIN = {'visual_tokens': 128, 'policy_total_ms': 12.34567, 'mode': 'fine', 'armed': True}
 
 
-def status(build=build):
+def status():
     return build().status('n', PLAIN, message='late', level=build().WARN, hardware_id='hw')
 
 
