@@ -17,13 +17,17 @@ from rich.console import Console
 from ..config import from_arguments, option
 from ..errors import ProfileError, VlaPruneError
 from ..evaluate.options import (
+    MACHINE,
     METHODS,
+    NO_REFRESH,
     CheckOptions,
     DtypeBenchOptions,
     EvaluateOptions,
+    MachineOptions,
     PruningBenchOptions,
     RecordOptions,
     SimBenchOptions,
+    WorkerOptions,
 )
 from ..runtime.progress import Progress
 from . import output
@@ -32,7 +36,6 @@ _POLICY = (
     "checkpoint folder, or 'org/name' of the hub (default: the package's reference policy, or an "
     'untrained one where that is not installed)'
 )
-_MACHINE = {'group': 'machine'}
 _CORES = os.cpu_count() or 1
 
 
@@ -249,8 +252,8 @@ def method_names(text: str) -> tuple[str, ...]:
 _READING = {'group': 'how bags are read'}
 
 
-@dataclass(frozen=True)
-class Replay:
+@dataclass(frozen=True, kw_only=True)
+class Replay(MachineOptions, WorkerOptions):
     """run a policy on recorded bags, offline: how far pruned and recorded actions are apart, as a
     page and as an MCAP bag"""
 
@@ -308,27 +311,8 @@ class Replay:
         choices=('auto', 'receipt', 'header'),
         flags=_READING,
     )
-    refresh: bool = option(
-        True,
-        'no dense pass between queries, as on a robot that has no time for it',
-        flags=_READING,
-    )
-    dtype: str = option('float32', 'dtype of the weights', flags=_MACHINE)
-    device: str = option('cpu', 'torch device', flags=_MACHINE)
-    workers: int = option(1, 'processes', low=1, flags=_MACHINE)
-    threads: int = option(
-        1,
-        'torch threads of each worker; results are the same for any number of workers, and may '
-        'differ in the last bit between numbers of threads',
-        low=1,
-        flags=_MACHINE,
-    )
-    ray: str = option(
-        '',
-        'run the workers on a Ray cluster; files and --out where they lie here',
-        flags=_MACHINE | {'metavar': 'ADDRESS|auto|local'},
-    )
-    mcap: bool = option(True, 'no MCAP bag of the predictions', flags=_MACHINE)
+    refresh: bool = option(True, NO_REFRESH, flags=_READING)
+    mcap: bool = option(True, 'no MCAP bag of the predictions', flags=MACHINE)
 
     def run(self, console: Console) -> Any:
         from ..evaluate.replay.progress import ReplayProgress

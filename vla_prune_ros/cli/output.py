@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 
 def require_ros() -> None:
-    """:raises VlaPruneError: rclpy is not installed."""
     if find_spec('rclpy') is None:
         raise VlaPruneError(
             'rclpy is not importable',
@@ -73,7 +72,6 @@ def show(console: Console, *items: Any) -> None:
 
 
 def show_bag(bag: 'RecordedBag', console: Console) -> None:
-    """What ``record-demo`` wrote."""
     table = Table(*(Column(name, overflow='fold') for name in ('topic', 'type', 'messages')))
     for name, topic in bag.topics.items():
         table.add_row(name, topic['type'], str(topic['count']))

@@ -23,11 +23,7 @@ PIXELS = 'preprocessor_config.json'
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """:param failed: count of ``checks``.
-
-    :param found: what the checkpoint holds, name -> text.
-    :param weights_gb: dtype -> 1e9 bytes.
-    """
+    """``found``: what the checkpoint holds; ``weights_gb``: dtype -> 1e9 bytes."""
 
     ok: bool
     failed: int
@@ -37,10 +33,7 @@ class CheckResult:
 
 
 def check_checkpoint(options: CheckOptions, progress: Progress = lambda text: None) -> CheckResult:
-    """Load and probe.
-
-    :raises VlaPruneError: the checkpoint cannot be loaded.
-    """
+    """:raises VlaPruneError: the checkpoint cannot be loaded."""
     policy = load_policy(
         options.checkpoint,
         options.profile,
@@ -64,10 +57,7 @@ def check_checkpoint(options: CheckOptions, progress: Progress = lambda text: No
 
 
 def check_pixels(policy: Policy) -> Finding:
-    """The constants of ``preprocessor_config.json``, where it is there, are those of our images.
-
-    They are ImageNet's rounded to bfloat16 for DINOv2, and 0.5 for SigLIP.
-    """
+    """The file's constants: ImageNet's rounded to bfloat16 for DINOv2, and 0.5 for SigLIP."""
     path = _folder(policy) / PIXELS
     if not path.is_file():
         return finding('pixel constants', f'no {PIXELS}, the published ones are used')
@@ -141,7 +131,6 @@ def _weights_gb(policy: Policy, dtype: str) -> dict[str, float]:
 
 
 def check_table(result: CheckResult) -> Table:
-    """What was found, then the checks: OK, or what is wrong and what to do."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow='fold')

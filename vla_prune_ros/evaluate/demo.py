@@ -54,14 +54,11 @@ def stage_percentiles(records: Iterable[Mapping[str, str]]) -> dict[str, dict[st
 
 
 def stage_label(name: str) -> str:
-    """``policy_vision`` -> ``vision``; totals have names of their own."""
     return TOTALS.get(name, name.removeprefix('node_').removeprefix('policy_'))
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
-    """One method. ``visual_tokens``: mean of the queries; None without any."""
-
     method: str
     episodes: int
     successes: int
@@ -114,7 +111,6 @@ def report_demo(
     out: Path,
     console: Console,
 ) -> DemoResult:
-    """Print the table and the paths; write and return the result."""
     result = DemoResult(
         ok=all(run.chunks for run in runs),
         untrained=about.get('untrained') == 'True',

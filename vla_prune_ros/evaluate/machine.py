@@ -18,7 +18,6 @@ PACKAGES = ('torch', 'transformers', 'numpy', 'mujoco', 'robosuite', 'ros-rclpy'
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, system and the versions of the packages that are installed."""
     return {
         'cpu': _cpu(),
         'cores': len(os.sched_getaffinity(0)),
@@ -29,7 +28,6 @@ def machine() -> dict[str, Any]:
 
 
 def where(machine: dict[str, Any]) -> str:
-    """For titles."""
     return f'{machine["cpu"]}, {machine["cores"]} cores'
 
 
@@ -41,7 +39,6 @@ def _cpu() -> str:
 
 
 def installed(packages: Iterable[str]) -> dict[str, str]:
-    """Package -> version, of those that are installed."""
     out = {}
     for name in packages:
         try:
@@ -97,11 +94,7 @@ def versions() -> dict[str, str]:
 
 
 def checkpoint_card(folder: Path) -> dict[str, Any]:
-    """A checkpoint in plain values for reports: folder, fingerprint, size and its own note.
-
-    ``folder`` is ``'reference'`` for the package's own, wherever that is installed;
-    ``note`` is the content of ``vla_prune.json``; ``untrained`` is True where it says so.
-    """
+    """``folder`` is ``'reference'`` for the package's own; ``note`` is ``vla_prune.json``."""
     path = folder / 'vla_prune.json'
     note = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
     weights = [p for name in _NAMES[1:3] for p in folder.glob(name)]

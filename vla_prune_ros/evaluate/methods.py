@@ -14,14 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """A pruning method and the checkpoint that it prunes.
-
-    :param name: as the user wrote it; the name in tables and files.
-    :param pruning: what :func:`~vla_prune_ros.load_policy` takes as ``pruning``.
-    :param folder: checkpoint folder.
-    :param fingerprint: of the checkpoint, of the YAML file where ``pruning`` is one, and of the
-        method's own weights.
-    """
+    """``fingerprint``: of the checkpoint, of the YAML file and of the weights of the method."""
 
     name: str
     pruning: str
@@ -60,10 +53,7 @@ def parse_methods(names: tuple[str, ...], checkpoint: Path) -> tuple[Method, ...
 
 
 class MethodPolicies:
-    """A policy per method; weights of a folder are in memory once, whatever prunes them.
-
-    :param profile, device, dtype: as for :func:`~vla_prune_ros.load_policy`.
-    """
+    """A policy per method; weights of a folder are in memory once."""
 
     def __init__(self, profile: str, device: str, dtype: str) -> None:
         self._profile, self._device, self._dtype = profile, device, dtype
@@ -71,11 +61,7 @@ class MethodPolicies:
         self._policies: dict[str, Policy] = {}
 
     def get(self, method: Method) -> 'Policy':
-        """The method's policy, warmed up.
-
-        :raises VlaPruneError: the checkpoint cannot be loaded or pruned like that, or is another
-            one than that of the method's fingerprint.
-        """
+        """Warmed up."""
         if method.name not in self._policies:
             policy = self._build(method)
             policy.warm_up()

@@ -9,6 +9,31 @@ from pathlib import Path
 from ..config import option
 
 METHODS = ('dense', 'uniform:128', 'specprune')
+MACHINE = {'group': 'machine'}
+NO_REFRESH = 'no dense pass between queries, as on a robot that has no time for it'
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    dtype: str = option('float32', 'dtype of the weights', flags=MACHINE)
+    device: str = option('cpu', 'torch device', flags=MACHINE)
+    threads: int = option(
+        1,
+        'torch threads of each worker; results are the same for any number of workers, and may '
+        'differ in the last bit between numbers of threads',
+        low=1,
+        flags=MACHINE,
+    )
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    workers: int = option(1, 'processes', low=1, flags=MACHINE)
+    ray: str = option(
+        '',
+        'run the workers on a Ray cluster; files and --out where they lie here',
+        flags=MACHINE | {'metavar': 'ADDRESS|auto|local'},
+    )
 
 
 @dataclass(frozen=True)
@@ -27,11 +52,11 @@ class CheckOptions:
 
 # --- closed loop ---------------------------------------------------------------------------------
 
-_TASK, _MACHINE = {'group': 'task'}, {'group': 'machine'}
+_TASK = {'group': 'task'}
 
 
 @dataclass(frozen=True)
-class Setting:
+class Setting(MachineOptions):
     """What all episodes of a run have in common; with another setting they are other episodes."""
 
     simulator: str = option('two_cubes', 'which simulator', flags=_TASK)
@@ -42,20 +67,7 @@ class Setting:
         flags=_TASK | {'metavar': 'other|TEXT'},
     )
     profile: str = option('libero', 'robot profile')
-    dtype: str = option('float32', 'dtype of the weights', flags=_MACHINE)
-    device: str = option('cpu', 'torch device', flags=_MACHINE)
-    threads: int = option(
-        1,
-        'torch threads of each worker; results are the same for any number of workers, and may '
-        'differ in the last bit between numbers of threads',
-        low=1,
-        flags=_MACHINE,
-    )
-    refresh: bool = option(
-        True,
-        'no dense pass between queries, as on a robot that has no time for it',
-        flags=_TASK,
-    )
+    refresh: bool = option(True, NO_REFRESH, flags=_TASK)
     max_steps: int | None = option(
         None,
         "control steps per episode (default: the scene's own limit, else 150 for picking and 250 "
@@ -66,7 +78,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(Setting):
+class EvaluateOptions(Setting, WorkerOptions):
     """Methods times tasks times seeds; ``out`` holds what was run before and is not run again."""
 
     checkpoint: str | Path | None = option(
@@ -99,16 +111,10 @@ class EvaluateOptions(Setting):
         flags=_TASK,
     )
     first_seed: int = option(0, 'seed of the first episode, the others count on', flags=_TASK)
-    workers: int = option(1, 'processes', low=1, flags=_MACHINE)
-    ray: str = option(
-        '',
-        'run the workers on a Ray cluster; files and --out where they lie here',
-        flags=_MACHINE | {'metavar': 'ADDRESS|auto|local'},
-    )
     videos: int = option(
         0,
         'videos of the first N episodes per method and task, while they are run',
-        flags=_MACHINE | {'metavar': 'N'},
+        flags=MACHINE | {'metavar': 'N'},
     )
     command: str = ''  # for the report: how to repeat it
 
@@ -204,11 +210,7 @@ class PruningBenchOptions(BenchModelOptions):
         'leave out the dense model as the published code executes it (--pruning)',
         flags=_PRUNING,
     )
-    refresh: bool = option(
-        True,
-        'no dense pass between queries, as on a robot that has no time for it',
-        flags=_PRUNING,
-    )
+    refresh: bool = option(True, NO_REFRESH, flags=_PRUNING)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""Jobs in processes that never outlive whoever asked for them.
-
-Hands jobs to one process, to several, or to machines of a Ray cluster: same work, any order.
-"""
+"""Jobs in this process, in several that never outlive this one, or on a Ray cluster."""
 
 import multiprocessing
 import os
@@ -70,20 +67,14 @@ def _end_with_parent() -> None:
 
 
 class Setting(Protocol):
-    """What all jobs of a run have in common, as far as it matters here."""
-
     device: str
     threads: int
 
 
 class Worker(Protocol):
-    """Runs jobs one after the other, in a process of its own or in this one."""
+    def run(self, job: Any) -> Any: ...
 
-    def run(self, job: Any) -> Any:
-        """The outcome of a job."""
-
-    def close(self) -> None:
-        """Let go of everything."""
+    def close(self) -> None: ...
 
 
 _worker: Worker | None = None  # of a worker process
@@ -143,7 +134,7 @@ def _on_ray(
     workers: int,
     address: str,
 ) -> Iterator[Any]:
-    # Nobody asked to send figures of use to anyone.
+    # Usage statistics are sent to nobody.
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     ray, actor_pool = _import_ray()
     try:

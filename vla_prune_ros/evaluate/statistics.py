@@ -25,8 +25,6 @@ def percentiles(
 
 @dataclass(frozen=True)
 class Interval:
-    """A two-sided 95 % confidence interval."""
-
     low: float
     high: float
 
@@ -52,10 +50,7 @@ class Paired:
 
 
 def wilson(successes: int, episodes: int) -> Interval:
-    """Wilson's score interval of a success rate (Wilson 1927, without continuity correction).
-
-    :param episodes: 1 or more.
-    """
+    """Wilson's score interval of a success rate (Wilson 1927, without continuity correction)."""
     from scipy.stats import binomtest
 
     found = binomtest(successes, episodes).proportion_ci(CONFIDENCE, method='wilson')
@@ -63,10 +58,7 @@ def wilson(successes: int, episodes: int) -> Interval:
 
 
 def mcnemar(only_baseline: int, only_method: int) -> float:
-    """Exact McNemar test: discordant episodes fall on either side with probability 1/2.
-
-    :returns: two-sided p-value; 1 without discordant episodes.
-    """
+    """Exact and two-sided: discordant episodes fall on either side with probability 1/2."""
     from scipy.stats import binomtest
 
     discordant = only_baseline + only_method
@@ -74,11 +66,7 @@ def mcnemar(only_baseline: int, only_method: int) -> float:
 
 
 def paired(baseline: Sequence[bool], method: Sequence[bool]) -> Paired:
-    """Compare two methods on the same episodes.
-
-    :param baseline: success per episode, 1 or more of them; ``method``: the same ones in the same
-        order.
-    """
+    """Success per episode of two methods, the same episodes in the same order."""
     pairs = list(zip(baseline, method, strict=True))
     both, lost = pairs.count((True, True)), pairs.count((True, False))
     won, neither = pairs.count((False, True)), pairs.count((False, False))

@@ -13,12 +13,7 @@ NOTHING = '-'
 
 @dataclass(frozen=True)
 class Column:
-    """A column over rows of some kind.
-
-    :param cell: from a row; text as it is, without markup.
-    :param is_name: it names the row: aligned to the left, and folded rather than cut.
-    :param is_code: set as code in Markdown.
-    """
+    """``is_name``: it names the row, left-aligned and folded; ``is_code``: code in Markdown."""
 
     head: str
     cell: Callable[[Any], str]
@@ -41,10 +36,7 @@ def rich_table(
     rows: Iterable[Any],
     section: Callable[[Any], Any] = lambda row: None,
 ) -> Table:
-    """For a console.
-
-    :param section: a line is drawn between rows for which it differs.
-    """
+    """For a console, with a line between rows for which ``section`` differs."""
     table = Table(title=escape(title), title_justify='left', box=box.SIMPLE_HEAD, padding=0)
     for column in columns:
         if column.is_name:

@@ -11,11 +11,7 @@ from ..errors import VlaPruneError
 
 
 class VideoWriter:
-    """VP9 in MP4, one frame per query; cameras side by side.
-
-    :param fps: frames per second of playback.
-    :raises VlaPruneError: the file cannot be written.
-    """
+    """VP9 in MP4, cameras side by side. :raises VlaPruneError: the file cannot be written."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path = path
@@ -40,7 +36,6 @@ class VideoWriter:
         self.frames += 1
 
     def close(self) -> None:
-        """Finish the file; twice is no error."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None

@@ -16,8 +16,6 @@ class _Count(rich_progress.ProgressColumn):
 
 
 class Stage:
-    """A part of the work: one bar, or its place in the line that is printed."""
-
     def __init__(self, owner: 'Progress', name: str, total: float | None, logged: bool) -> None:
         self.name, self.total, self.logged = name, total, logged
         self.done, self.text = 0.0, ''
@@ -32,11 +30,9 @@ class Stage:
         self._owner.changed()
 
     def show(self, visible: bool) -> None:
-        """Draw the bar, or leave it out for now."""
         self._owner.bars.update(self._task, visible=visible)
 
     def end(self) -> None:
-        """Nothing more comes, complete or not."""
         self.logged = False
         self._owner.bars.stop_task(self._task)
         self.show(self.total is not None)
@@ -101,26 +97,22 @@ class Progress:
         return stage
 
     def stage(self, name: str, total: float | None = None) -> None:
-        """The next stage of work that has one stage at a time."""
+        """For work that has one stage at a time: the one before it ends."""
         if self._stages:
             self._stages[-1].end()
         self.add(name, total)
 
     def at(self, done: float | None = None, text: str | None = None) -> None:
-        """How far the latest stage is."""
         self._stages[-1].update(done, text)
 
     def note(self, text: str) -> None:
-        """What the latest stage does now."""
         self.at(text=text)
 
     def say(self, text: str) -> None:
-        """Print a line of its own."""
         wrap = not self.console.is_terminal
         self.console.print(text, markup=False, highlight=False, soft_wrap=wrap)
 
     def changed(self) -> None:
-        """Print the line where it is time for one."""
         with self._lock:
             logged = [stage for stage in self._stages if stage.logged]
             if self.console.is_terminal or not logged or time.monotonic() < self._next:

@@ -45,10 +45,7 @@ def policy_flops(
 
 
 def rows_per_layer(layout: Layout, layers: int, kept: Mapping[str, int]) -> list[int]:
-    """Length of the sequence in each decoder layer.
-
-    :param kept: as in :func:`policy_flops`; ``before_L0`` acts from layer 0, ``after_L3`` from 4.
-    """
+    """Sequence length per decoder layer; ``before_L0`` acts from layer 0, ``after_L3`` from 4."""
     rows, visual = [], layout.visual
     for layer in range(layers):
         site = f'after_L{layer - 1}' if layer else 'before_L0'
@@ -121,11 +118,7 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Roofline:
-    """Best of a few tries.
-
-    :param tflops: 1e12 operations per second in one large matrix product, two per multiply-add.
-    :param gb_per_s: 1e9 bytes per second that a copy reads and writes.
-    """
+    """1e12 operations per second in one large product, and 1e9 bytes that a copy moves."""
 
     tflops: float
     gb_per_s: float
@@ -136,7 +129,6 @@ class Roofline:
 
 
 def measure_roofline(device: torch.device, dtype: torch.dtype) -> Roofline:
-    """Time a product of the model's shape and a copy, on ``device`` in ``dtype``."""
     a = torch.randn(ROWS, INNER, device=device).to(dtype)
     b = torch.randn(OUTER, INNER, device=device).to(dtype)
     source = torch.zeros(COPY_BYTES, dtype=torch.uint8, device=device)

@@ -27,10 +27,7 @@ WARM_UP_QUERIES = 2
 
 @dataclass(frozen=True)
 class Point:
-    """One place on one of the curves.
-
-    :param axis: ``'visual_tokens'``, ``'cameras'`` or ``'chunk'``.
-    """
+    """``axis``: ``'visual_tokens'``, ``'cameras'`` or ``'chunk'``."""
 
     axis: str
     value: int
@@ -48,8 +45,6 @@ class CurveRow:
 
 @dataclass(frozen=True, kw_only=True)
 class CostCurve:
-    """The result; keys of its JSON as in docs/benchmark.md."""
-
     ok: bool
     rows: list[CurveRow]
     model: dict[str, Any]
@@ -74,10 +69,7 @@ def curve_points(profile: Profile) -> list[Point]:
 def run_cost_curve(
     options: BenchModelOptions, progress: Callable[[str], None] = lambda text: None
 ) -> CostCurve:
-    """Measure all points.
-
-    :raises VlaPruneError: the model or the device is not usable.
-    """
+    """:raises VlaPruneError: the model or the device is not usable."""
     with torch_threads(options.threads) as threads:
         progress('making the model')
         model = build_bench_model(options)

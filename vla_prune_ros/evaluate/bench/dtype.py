@@ -29,8 +29,6 @@ class DtypeRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DtypeBench:
-    """The result; keys of its JSON as in docs/benchmark.md."""
-
     ok: bool
     rows: list[DtypeRow]
     untrained: bool
@@ -40,10 +38,7 @@ class DtypeBench:
 def run_dtype_bench(
     options: DtypeBenchOptions, progress: Callable[[str], None] = lambda text: None
 ) -> DtypeBench:
-    """Time whole inferences of one checkpoint in each dtype, one policy in memory at a time.
-
-    :raises VlaPruneError: the checkpoint, a dtype or the device is not usable.
-    """
+    """Whole inferences of one checkpoint; one policy is in memory at a time."""
     rows = []
     for dtype in options.dtypes:
         progress(f'{dtype}: loading')
@@ -70,7 +65,7 @@ def _measure(policy: Policy, dtype: str, runs: int) -> DtypeRow:
 
 
 def _observation(policy: Policy) -> Observation:
-    """Noise frames of 256 x 256 and the mean state: timings do not depend on what is seen."""
+    """Noise: timings do not depend on what is seen."""
     random = np.random.default_rng(0)
     frames = {c: random.integers(0, 256, (256, 256, 3), np.uint8) for c in policy.profile.cameras}
     proprio = policy.statistics.proprio

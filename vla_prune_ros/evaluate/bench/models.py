@@ -32,7 +32,14 @@ from ..options import BenchModelOptions
 BENCH_PRESETS: Mapping[str, Preset] = {
     **PRESETS,
     # config.json of the published checkpoints and the timm models that it names
-    '7b': Preset((1024, 24, 16), (1152, 27, 16), 4096, 11008, 32, 32),
+    '7b': Preset(
+        dino=(1024, 24, 16),
+        siglip=(1152, 27, 16),
+        hidden=4096,
+        mlp=11008,
+        layers=32,
+        heads=32,
+    ),
 }
 BENCH_DTYPES: Mapping[str, torch.dtype] = {
     'bfloat16': torch.bfloat16,
@@ -43,10 +50,7 @@ _DECODER_LAYER = re.compile(r'(language_model\.model\.layers\.)\d+(\..+)')
 
 @dataclass(frozen=True)
 class BenchModel:
-    """One network for all methods; each gets a policy of its own around it.
-
-    :param about: plain values for the report.
-    """
+    """One network for all methods; each gets its own policy around it."""
 
     network: OpenVLAOFT
     profile: Profile
@@ -71,10 +75,7 @@ class BenchModel:
         return sum(p.nbytes for name, p in named if 'embed_tokens' not in name)
 
     def policy(self, method: str, engine: Engine | None = None) -> Policy:
-        """A policy with the pruning ``method``, run by ``engine``; None for the model's own.
-
-        :raises ProfileError: the method is unknown, or not possible with this model.
-        """
+        """Run by ``engine``; None for the model's own."""
         pruner = build_pruner(method, self.target)
         setup = PolicySetup(
             model=self.network,
@@ -89,10 +90,7 @@ class BenchModel:
 
 
 def build_bench_model(options: BenchModelOptions) -> BenchModel:
-    """Draw the weights, or load them.
-
-    :raises VlaPruneError: an option is not usable, or the checkpoint is not.
-    """
+    """:raises VlaPruneError: an option is not usable, or the checkpoint is not."""
     if options.checkpoint is not None:
         return _from_checkpoint(options, Path(options.checkpoint))
     profile = load_profile(options.profile)
@@ -173,7 +171,6 @@ def _check_device(device: str) -> None:
 
 
 def _distribution(name: str, shape: tuple[int, ...], branches: int) -> tuple[float, float]:
-    """Mean and standard deviation of a parameter."""
     if 'norm' in name or name.endswith('scale_factor'):
         return (0.0 if name.endswith('bias') else 1.0), 0.02
     if len(shape) == 1 or name.endswith(('embed_tokens.weight', 'pos_embed', '_token')):
@@ -225,7 +222,6 @@ def _from_checkpoint(options: BenchModelOptions, folder: Path) -> BenchModel:
 
 
 def _about(network: OpenVLAOFT, options: BenchModelOptions) -> dict[str, Any]:
-    """Parameters that are used, each layer counted, and the memory that they take."""
     count = sum(p.numel() for _, p in network.named_parameters(remove_duplicate=False))
     held = sum(t.nbytes for t in (*network.parameters(), *network.buffers()))
     return {

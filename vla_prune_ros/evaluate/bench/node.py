@@ -13,11 +13,6 @@ ARRIVED = 0.97  # of the asked rate: a slower publisher must not pass as a good 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeBench:
-    """The result; keys of its JSON as in docs/benchmark.md.
-
-    :param ok: p50 of the overhead is below the target, and all images arrive.
-    """
-
     ok: bool
     queries: int
     asked_hz: float

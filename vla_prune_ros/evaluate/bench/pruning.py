@@ -123,11 +123,7 @@ WARM_UP_QUERIES = 3  # dense where a method needs it, coarse, fine: every shape 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One counted query.
-
-    :param refresh_ms: None where nothing was refreshed.
-    :param flops: None where the closed form does not cover the model.
-    """
+    """One counted query; ``flops`` is None where the closed form does not cover the model."""
 
     mode: str
     visual_tokens: int
@@ -175,11 +171,6 @@ class WholeRun:
 
 @dataclass(frozen=True, kw_only=True)
 class PruningBench:
-    """The result; keys of its JSON as in docs/benchmark.md.
-
-    :param ok: all actions are finite.
-    """
-
     ok: bool
     rows: list[PruningRow]
     whole_run: list[WholeRun]
@@ -193,10 +184,7 @@ class PruningBench:
 def run_pruning_bench(
     options: PruningBenchOptions, progress: Callable[[str], None] = lambda text: None
 ) -> PruningBench:
-    """One episode with every method.
-
-    :raises VlaPruneError: a method, the model or the device is not usable.
-    """
+    """:raises VlaPruneError: a method, the model or the device is not usable."""
     load_before = os.getloadavg()[0]
     methods = tuple(dict.fromkeys((DENSE, *options.methods)))
     target = pruner_target(load_profile(options.profile))
@@ -254,10 +242,7 @@ def run_episode(
     refresh: bool,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, list[Sample]]:
-    """One episode: at each query all policies in turn, then the frames up to the next query.
-
-    :returns: method -> its queries, in order.
-    """
+    """At each query all policies in turn, then the frames up to the next query."""
     samples: dict[str, list[Sample]] = {method: [] for method in policies}
     bounds = next(iter(policies.values())).statistics.proprio
     state = None if bounds is None else bounds.mean
@@ -288,10 +273,7 @@ def _watch(policies: Iterable[Policy], scene: BenchScene, step: int) -> None:
 
 
 def query_flops(policy: Policy, out: Inference, as_reference: bool = False) -> int | None:
-    """Operations of one query in closed form; None where there is none.
-
-    :param as_reference: it was executed by :class:`ReferenceForward`.
-    """
+    """``as_reference``: it was executed by :class:`ReferenceForward`."""
     profile = policy.profile
     prompt_ids = len(policy.tokenizer(build_prompt(INSTRUCTION)))
     layout = policy.model.layout(profile.cameras, prompt_ids, profile.chunk)
@@ -326,10 +308,7 @@ Samples = Mapping[str, Sequence[Sample]]
 
 
 def pruning_rows(samples: Samples, first: Samples) -> list[PruningRow]:
-    """One row per method and mode.
-
-    :param first: the queries behind :meth:`Policy.warm_up`.
-    """
+    """``first``: the queries behind :meth:`Policy.warm_up`."""
     totals = {method: [s.timings_ms['total'] for s in taken] for method, taken in samples.items()}
     dense = _p50(totals[DENSE])
     published = _p50(totals[PUBLISHED]) if PUBLISHED in totals else None

@@ -35,7 +35,6 @@ class ReferenceForward:
         self._lm_head = torch.empty_like(table).normal_(0, 0.02)  # its output is thrown away
 
     def visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
-        """One camera and one tower after the other, then the projector over all."""
         pixels = normalized_pixels(images, self._lm_head.dtype)
         backbone, condition = self._model.vision_backbone, self._model.condition(prompt_ids)
         cameras = []

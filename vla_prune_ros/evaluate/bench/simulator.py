@@ -40,8 +40,6 @@ class SimRow:
 
 @dataclass(frozen=True, kw_only=True)
 class SimBench:
-    """The result; keys of its JSON as in docs/benchmark.md."""
-
     ok: bool
     rows: list[SimRow]
     size: int
@@ -105,7 +103,6 @@ def _measure(scene: 'TwoCubeScene', options: SimBenchOptions, fast: bool) -> Sim
 
 
 def _action(step: int) -> np.ndarray:
-    """The hand goes round above the table, so that no two images are the same."""
     angle = 2.0 * math.pi * step / 40.0
     return np.array([0.5 * math.cos(angle), 0.5 * math.sin(angle), -0.05, 0.0, 0.0, 0.0, -1.0])
 

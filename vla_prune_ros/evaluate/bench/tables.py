@@ -53,7 +53,6 @@ _STAGES = (
 
 
 def pruning_report(result: PruningBench) -> list[Any]:
-    """Totals with their ratios, the stages, and what the figures leave open."""
     title = f'pruning methods in ms, {_model(result)}, on {_device(result)}'
     return [
         rich_table(title, _TOTALS, result.rows),
@@ -116,10 +115,7 @@ def _whole_run(row: WholeRun) -> str:
 
 
 def plot_stages(result: PruningBench, path: Path) -> None:
-    """A bar per method and mode: its stages' p50, one behind the other, and a tick at p95.
-
-    :raises VlaPruneError: matplotlib is not installed.
-    """
+    """A bar per method and mode: its stages' p50, one behind the other, and a tick at p95."""
     rows = result.rows
     figure = figure_class()(figsize=(8.0, 1.2 + 0.36 * len(rows)))
     axis = figure.subplots()
@@ -160,12 +156,10 @@ def curve_report(result: CostCurve) -> list[Any]:
 
 
 def plot_curve(result: CostCurve, path: Path) -> None:
-    """:raises VlaPruneError: matplotlib is not installed."""
     save_figure(curve_figure(result), path)
 
 
 def curve_figure(result: CostCurve) -> Any:
-    """p50 over visual tokens, over cameras and over steps, with p95 above."""
     figure = figure_class()(figsize=(9.0, 3.2))
     for axis, (name, title) in zip(figure.subplots(1, 3, sharey=True), AXES.items(), strict=True):
         rows = [row for row in result.rows if row.axis == name]
@@ -230,7 +224,6 @@ def sim_report(result: SimBench) -> list[Any]:
 
 
 def sim_verdict(result: SimBench) -> str:
-    """How the row with fast visuals stands to the bar."""
     rate = next(row.steps_per_s for row in result.rows if row.fast_visuals)
     if result.size != BAR_SIZE:
         return f'the bar of {BAR_STEPS_PER_S:g} steps/s is for views of {BAR_SIZE}'
@@ -239,7 +232,6 @@ def sim_verdict(result: SimBench) -> str:
 
 
 def node_report(result: NodeBench) -> list[Any]:
-    """The node's stages, the policy for comparison, and how old the images were when used."""
     totals = ('overhead', 'policy_total', 'age_primary', 'age_wrist')
     names = [name for name in result.stages_ms if name.startswith('node_')]
     columns = (
@@ -253,7 +245,6 @@ def node_report(result: NodeBench) -> list[Any]:
 
 
 def node_verdict(result: NodeBench) -> str:
-    """Rates sent and received, and whether the target is met."""
     rates = ', '.join(
         f'{c} {sent:.1f} -> {result.received_hz[c]:.1f}' for c, sent in result.sent_hz.items()
     )

@@ -15,8 +15,6 @@ from ..options import Setting
 
 @dataclass(frozen=True)
 class EpisodeKey:
-    """What names an episode within a run."""
-
     method: str
     task: str
     seed: int
@@ -46,23 +44,19 @@ class QueryRecord:
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One episode: what was asked, what happened, and every query.
+    """One episode.
 
     :param task: short name of the task, or its instruction where the scene has no names.
-    :param instruction: what the policy was given.
     :param steps: control steps until success, else until the limit.
     :param wrong_object: ``'lifted'`` or ``'pushed'`` where something else than the task's object
         was manipulated; ``''`` where not, and where the scene does not tell.
-    :param moved_m: length of the end effector's path, m.
+    :param moved_m: length of the end effector's path.
     :param visual_all: visual tokens of all cameras before pruning.
     :param motion_source: what the speeds come from, ``'joint_velocities'`` or ``'pose'``.
-    :param queries: in order.
-    :param refresh_ms: wall time of every dense pass between queries; none where the method has
-        none.
-    :param scene: simulator, versions and renderer in one line.
-    :param generated_assets: True where the scene drew primitives in place of the published meshes
-        and textures: no result that can be compared with others'.
-    :param error: text of what ended the episode early; ``''`` for a regular one.
+    :param refresh_ms: of every dense pass between queries.
+    :param generated_assets: the scene drew primitives in place of the published meshes and
+        textures: no result that can be compared with others'.
+    :param error: what ended the episode early.
     """
 
     simulator: str
@@ -82,7 +76,6 @@ class EpisodeResult:
     error: str = ''
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; :meth:`from_json` gives an equal record back."""
         return asdict(self)
 
     @staticmethod
@@ -103,16 +96,11 @@ class EpisodeResult:
 
 
 FILE = 'episodes.jsonl'
+_FIELDS = ('method', 'task', 'seed', 'fingerprint', 'setting', 'versions', 'episode')
 
 
 class EpisodeStore:
-    """The episodes of a folder; one process at a time may have it open.
-
-    :param folder: made where missing.
-    :param setting: episodes with another one are left alone and not given out.
-    :param versions: of the packages here; see :func:`~..machine.versions`.
-    :raises VlaPruneError: another process has the folder open, or a line cannot be read.
-    """
+    """The episodes of a folder, made where missing; one process at a time may have it open."""
 
     def __init__(self, folder: Path, setting: Setting, versions: Mapping[str, str]) -> None:
         self.path = folder / FILE
@@ -162,11 +150,7 @@ class EpisodeStore:
     def append(
         self, method: Method, key: EpisodeKey, result: EpisodeResult, versions: Mapping[str, str]
     ) -> None:
-        """Write an episode down; it is on disk when this returns.
-
-        :param versions: of the packages where it was run.
-        :raises VlaPruneError: they are not those of this process.
-        """
+        """The episode is on disk when this returns; ``versions`` are those of where it was run."""
         line = {
             **asdict(key),
             'fingerprint': method.fingerprint,
@@ -213,15 +197,10 @@ def _read(file: TextIO, path: Path) -> list[dict[str, Any]]:
     lines = []
     for number, line in enumerate(whole.splitlines(), 1):
         try:
-            lines.append(_checked_line(json.loads(line)))
+            values = json.loads(line)
+            lines.append({name: values[name] for name in _FIELDS})
         except (ValueError, KeyError, TypeError):
             raise VlaPruneError(
                 f'{path} cannot be read in line {number}', 'delete that line, or use another --out'
             ) from None
     return lines
-
-
-def _checked_line(line: dict[str, Any]) -> dict[str, Any]:
-    for field in ('method', 'task', 'seed', 'fingerprint', 'setting', 'versions', 'episode'):
-        line[field]
-    return line

@@ -113,7 +113,6 @@ class RecordedScene(Scene):
         self._write(INSTRUCTION, self._build.text(self.scene.instruction))
 
     def step(self, action: np.ndarray) -> None:
-        """Record what is seen and commanded now, then make the control step."""
         self._observe()
         twist, opening = command(action, self.control_hz)
         self._send(twist, opening)
@@ -123,7 +122,7 @@ class RecordedScene(Scene):
         self._images = None
 
     def end(self) -> None:
-        """Record what is seen now, at the end of an episode, and stop the arm."""
+        """Record the end of an episode, and stop the arm."""
         self._observe()
         stop = self._build.twist(np.zeros(6), self._now_ns, WORLD_FRAME)
         self._write(TWIST, stop)
@@ -183,8 +182,6 @@ Drive = Callable[[RecordedScene, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedEpisode:
-    """:param steps: control steps until success, else until the limit."""
-
     seed: int
     task: str
     instruction: str
@@ -194,13 +191,7 @@ class RecordedEpisode:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedBag:
-    """:param parameters: path of the parameter file of ``vla_policy`` for this arm.
-
-    :param seconds: first to last message.
-    :param method: how the policy that drove was pruned; empty for the expert.
-    :param topics: name -> type and count.
-    :param next: a command to go on with.
-    """
+    """``parameters``: parameter file of ``vla_policy``; ``seconds``: first to last message."""
 
     path: str
     parameters: str
@@ -273,7 +264,6 @@ def next_command(options: RecordOptions) -> str:
 
 
 def parameter_file(options: RecordOptions) -> Path:
-    """Beside the bag, of its name: parameters of ``vla_policy`` for this arm."""
     return options.out.with_name(options.out.name + '.yaml')
 
 

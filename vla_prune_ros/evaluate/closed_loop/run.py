@@ -31,8 +31,6 @@ _ERRORS_SHOWN = 5
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run gave, and the episodes that it is made of, in their order."""
-
     result: EvaluateResult
     episodes: dict[EpisodeKey, EpisodeResult]
 
@@ -63,7 +61,6 @@ def run_evaluate(options: EvaluateOptions, on_episode: OnEpisode) -> Evaluation:
 
 
 def stored(options: EvaluateOptions) -> Evaluation:
-    """The result of what the folder holds now, nothing run."""
     methods = parse_methods(options.methods, options.checkpoint)
     card = checkpoint_card(options.checkpoint)
     with EpisodeStore(options.out, options.setting, versions()) as store:
@@ -182,7 +179,6 @@ def count_episodes(progress: Progress, options: EvaluateOptions) -> OnEpisode:
 
 
 def report_evaluation(evaluation: Evaluation, out: Path, console: Console) -> None:
-    """Tables and notes on the console; the same, JSON and figures in the folder."""
     result = evaluation.result
     if not result.rows:
         console.print('no episode yet')

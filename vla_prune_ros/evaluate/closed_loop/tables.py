@@ -161,12 +161,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateResult:
-    """What ``result.json`` holds. ``ok``: no episode raised an error.
-
-    :param errors: the first few.
-    :param scenes: simulator, versions and renderer, a line for each that was used.
-    :param generated_assets: primitives stood for the published meshes and textures.
-    """
+    """What ``result.json`` holds; ``ok``: no episode raised an error."""
 
     ok: bool
     untrained: bool
@@ -190,12 +185,10 @@ def _shares(row: ResultRow) -> str:
 
 
 def _of_versus(head: str, cell: Any) -> Column:
-    """A column that is empty for the first method."""
     return Column(head, lambda r: NOTHING if r.versus_first is None else cell(r.versus_first))
 
 
 def _of_queries(head: str, cell: Any) -> Column:
-    """A column that is empty where the policy was never asked."""
     return Column(head, lambda r: cell(r) if r.queries else NOTHING)
 
 
@@ -229,7 +222,6 @@ COST = (
 
 
 def result_tables(result: EvaluateResult) -> tuple[Table, Table]:
-    """Success with its comparison, and what a query costs."""
     setting = result.settings
     instruction = f', instruction {setting["instruction"]!r}' if setting['instruction'] else ''
     labels = ', UNTRAINED' if result.untrained else ''
@@ -249,7 +241,6 @@ def result_markdown(rows: Sequence[ResultRow], command: str) -> str:
 
 
 def result_notes(result: EvaluateResult) -> list[str]:
-    """What the figures mean and leave open."""
     first = result.settings['methods'][0]
     notes = []
     if result.untrained:
@@ -281,7 +272,7 @@ def result_notes(result: EvaluateResult) -> list[str]:
 
 
 def missing_episodes(result: EvaluateResult) -> tuple[int, int]:
-    """How many of the episodes that were asked for are not there, and how many that were."""
+    """How many of the episodes that were asked for are not there, and how many were asked for."""
     settings = result.settings
     wanted = settings['episodes'] * len(settings['methods']) * len(settings['tasks'])
     return wanted - sum(row.episodes for row in result.rows if row.task != ALL), wanted

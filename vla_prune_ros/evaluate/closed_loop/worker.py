@@ -37,18 +37,12 @@ _ENDING_FRAMES = 5
 
 
 def video_path(folder: Path, key: EpisodeKey) -> Path:
-    """Where the video of an episode goes: method, task and seed in its name."""
     name = f'{key.method}_{key.task}_{key.seed}'
     return folder / 'videos' / f'{re.sub(r"[^0-9A-Za-z_-]+", "-", name).strip("-")}.mp4'
 
 
 class EpisodeVideo:
-    """A frame per query: what the vision towers saw, with the pruned patches dimmed; then how it
-    ended.
-
-    :param label: first line on every image, for example the method.
-    :raises VlaPruneError: the file cannot be written.
-    """
+    """A frame per query: what the vision towers saw, pruned patches dimmed; then how it ended."""
 
     def __init__(self, path: Path, label: str) -> None:
         self._writer = VideoWriter(path, FPS)
@@ -66,10 +60,7 @@ class EpisodeVideo:
         self._writer.add(overlays)
 
     def finish(self, images: Mapping[str, np.ndarray], result: EpisodeResult) -> None:
-        """The last frames of the cameras with the outcome.
-
-        :param images: camera -> uint8 (H, W, 3) RGB, in the order of the queries' cameras.
-        """
+        """``images``: camera -> uint8 (H, W, 3) RGB, in the order of the queries' cameras."""
         if self._side:
             size = (self._side, self._side)
             outcome = 'success' if result.success else 'failure'
@@ -80,7 +71,6 @@ class EpisodeVideo:
                 overlays.append(draw_overlay(scaled, np.ones(1, bool), lines))
             for _ in range(_ENDING_FRAMES):
                 self._writer.add(overlays)
-        self.close()
 
     def close(self) -> None:
         self._writer.close()
@@ -91,10 +81,7 @@ _SCENES = 3  # open at a time: jobs come task by task
 
 @dataclass(frozen=True)
 class Job:
-    """One episode to run.
-
-    :param video: file for what the policy saw; None for no video.
-    """
+    """``video``: file for what the policy saw; None for no video."""
 
     method: Method
     key: EpisodeKey
@@ -116,8 +103,6 @@ class Outcome:
 
 
 class EpisodeWorker:
-    """Policies and scenes of one process."""
-
     def __init__(self, setting: Setting) -> None:
         import torch
 
@@ -154,24 +139,24 @@ class EpisodeWorker:
         self, job: Job, policy: 'Policy', scene: Scene, instruction: str | None
     ) -> EpisodeResult:
         setting = self._setting
-        video = None if job.video is None else EpisodeVideo(job.video, job.method.name)
-        try:
+        with contextlib.ExitStack() as stack:
+            video = None
+            if job.video is not None:
+                video = EpisodeVideo(job.video, job.method.name)
+                stack.callback(video.close)
             result = run_episode(
                 policy,
                 scene,
                 job.key.seed,
-                setting.max_steps or None,
-                instruction,
-                setting.refresh,
+                max_steps=setting.max_steps,
+                instruction=instruction,
+                refresh=setting.refresh,
                 on_query=None if video is None else video.add,
                 simulator=setting.simulator,
             )
             if video is not None:
                 images = upright(scene.images())
                 video.finish({c: images[c] for c in policy.profile.cameras}, result)
-        finally:
-            if video is not None:
-                video.close()
         return replace(result, task=job.key.task)
 
     def _failed(self, key: EpisodeKey, instruction: str, error: Exception) -> EpisodeResult:
