@@ -53,9 +53,10 @@ def burst(scene, rng, steps):
         scene.step(action)
 
 
+@pytest.mark.parametrize('seed', [0, 10])
 @pytest.mark.parametrize('name', TASKS)
-def test_solves_each_task_and_leaves_the_other_cube_alone(scene, name):
-    ask(scene, name)
+def test_solves_each_task_and_leaves_the_other_cube_alone(scene, name, seed):
+    ask(scene, name, seed)
     assert not scene.success()
     assert solve(scene)
     assert scene.wrong_object() == ''
@@ -154,14 +155,6 @@ def test_gets_away_from_the_joints_stops(scene, arm_rad):
         sim.data.set_joint_qvel(f'robot0_joint{number}', 0.0)
     sim.forward()
     assert solve(scene)
-
-
-@pytest.mark.parametrize('name', TASKS)
-def test_succeeds_seed_after_seed(scene, name):
-    for seed in range(10, 12):
-        ask(scene, name, seed)
-        assert solve(scene), f'seed {seed}'
-        assert scene.wrong_object() == ''
 
 
 @pytest.mark.parametrize('name', TASKS)

@@ -14,34 +14,6 @@ def test_an_unknown_simulator_is_refused_with_the_names_of_the_others():
     assert all(name in text for name in SIMULATORS)
 
 
-@pytest.fixture
-def opened(monkeypatch):
-    """What the scene was asked for, without opening one."""
-    pytest.importorskip('robosuite', reason='the sim extra is not installed')
-    from vla_prune_ros.sim import two_cubes as robosuite_scene
-
-    asked = []
-    monkeypatch.setattr(
-        robosuite_scene, 'TwoCubeScene', lambda tasks, **options: asked.append((tasks, options))
-    )
-    return asked
-
-
-def test_the_default_is_picking_up_either_cube(opened):
-    make_scene()
-    make_scene('two_cubes', ())
-    assert [(tuple(tasks), options) for tasks, options in opened] == (
-        [(('pick_red', 'pick_green'), {})] * 2
-    )
-
-
-def test_tasks_and_options_reach_the_scene(opened):
-    make_scene('two_cubes', ['place_red_left'], image_size=64, render=False)
-    ((tasks, options),) = opened
-    assert tuple(tasks) == ('place_red_left',)
-    assert options == {'image_size': 64, 'render': False}
-
-
 def test_a_real_scene_has_the_tasks_in_turn(renderer):
     with pytest.raises(VlaPruneError, match="'fly'"):
         make_scene('two_cubes', ['fly'], render=False)

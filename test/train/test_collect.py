@@ -18,7 +18,6 @@ from vla_prune_ros.train.collect import (
     collect,
     episodes,
     in_processes,
-    measure,
     seeds_of,
 )
 from vla_prune_ros.train.dataset import load
@@ -57,18 +56,6 @@ def test_episodes_are_listed_in_the_order_of_their_seeds(tmp_path):
     for name in ('10.npz', '9.npz', '8.failed', '12.npz'):
         (tmp_path / name).touch()
     assert [p.name for p in episodes(tmp_path, range(8, 12))] == ['9.npz', '10.npz']
-
-
-def test_only_what_is_missing_is_recorded(tmp_path, monkeypatch, here):
-    calls, progress = [], []
-    monkeypatch.setattr(module, '_record', lambda *job: calls.append(job))
-    folder = tmp_path / 'new'
-    folder.mkdir()
-    (folder / '2.npz').touch()
-    wanted = Collection(folder, range(1, 5), tmp_path / 'checkpoint')
-    collect(wanted, 3, lambda n, m: progress.append((n, m)))
-    assert sorted(calls) == [(folder, n, tmp_path / 'checkpoint', 'dense') for n in (1, 3, 4)]
-    assert progress == [(2, 4), (3, 4), (4, 4)] and here == [3]
 
 
 class StillScene:
@@ -141,14 +128,6 @@ def test_seeds_of_some_tasks_are_the_next_ones_that_have_them():
     want = [s for s in range(2_000_003, 2_000_033) if names[s % 6] in (names[1], names[4])]
     assert seeds == want[:5]
     assert seeds_of(names, 12, 7) == list(range(12, 19))
-
-
-def test_every_seed_is_measured_once(tmp_path, monkeypatch, here):
-    progress = []
-    monkeypatch.setattr(module, '_try', lambda checkpoint, seed: (checkpoint.name, seed))
-    found = measure(tmp_path / 'c', [5, 3, 9], 2, lambda n, m: progress.append((n, m)))
-    assert sorted(found) == [('c', 3), ('c', 5), ('c', 9)]
-    assert progress == [(1, 3), (2, 3), (3, 3)] and here == [2]
 
 
 def test_children_have_one_thread_and_the_parent_keeps_its_own(monkeypatch):

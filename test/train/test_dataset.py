@@ -125,18 +125,11 @@ def test_families_have_prompts_of_one_length(samples, words):
     assert len(samples) == sum(len(g.index) for g in samples.families.values()) == 18
 
 
-@pytest.mark.parametrize(('share', 'expected'), [(0.0, 0.0), (1.0, 1.0), (0.25, 0.25)])
-def test_the_share_of_other_instructions(samples, words, share, expected, monkeypatch):
-    monkeypatch.setattr(samples, '_pixels', lambda picked: torch.zeros(1))
-    seen = []
-    batch = samples.batch
-    monkeypatch.setattr(samples, 'batch', lambda f, c, s: seen.append((c, s)) or batch(f, c, s))
-    samples.draw('pick', 4000, share, np.random.default_rng(0))
-    chosen, swapped = seen[0]
-    # Four standard errors: sqrt(0.25 * 0.75 / 4000) = 0.007, and the same for six equal counts.
-    assert abs(swapped.mean() - expected) < 0.028
-    counts = np.bincount(chosen, minlength=6)
-    assert len(counts) == 6 and np.abs(counts / 4000 - 1 / 6).max() < 0.024
+@pytest.mark.parametrize('ratio', [0.0, 0.25, 1.0])
+def test_the_ratio_of_other_instructions(samples, ratio):
+    batch = samples.draw('pick', 300, ratio, np.random.default_rng(0))
+    swapped = (batch.weights.sum(1) == 0).float().mean()
+    assert abs(swapped - ratio) < 0.1  # four standard errors: sqrt(0.25 * 0.75 / 300) = 0.025
 
 
 def test_the_same_generator_draws_the_same(samples):
@@ -224,13 +217,6 @@ def test_an_episode_comes_back_as_it_was(tmp_path, episode, frames):
             assert type(new) is type(old) and new == old
 
 
-def test_nothing_but_the_episode_is_left_in_the_folder(tmp_path, episode):
-    for seed in (4, 5):
-        save(episode(seed=seed), tmp_path / '4.npz')
-    assert [p.name for p in tmp_path.iterdir()] == ['4.npz']
-    np.testing.assert_array_equal(load(tmp_path / '4.npz').state, episode(seed=5).state)
-
-
 def test_a_write_that_breaks_off_leaves_no_episode(tmp_path, episode, monkeypatch):
     def full(file, **arrays):
         file.write(b'half of it')
@@ -244,13 +230,6 @@ def test_a_write_that_breaks_off_leaves_no_episode(tmp_path, episode, monkeypatc
 
 def decoded(data):
     return np.asarray(Image.open(io.BytesIO(data)).convert('RGB')).astype(int)
-
-
-def test_a_picture_loses_a_few_grey_levels():
-    ramp = np.linspace(0, 255, 224)
-    picture = np.stack(np.broadcast_arrays(ramp[:, None], ramp, ramp[::-1]), -1).astype(np.uint8)
-    error = np.abs(decoded(compress(picture)) - picture)
-    assert error.mean() < 2 and error.max() < 12
 
 
 def test_colour_is_kept_at_full_resolution():

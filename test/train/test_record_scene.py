@@ -17,7 +17,6 @@ from vla_prune_ros.train.collect import (
     FIRST_DEMONSTRATION,
     HAND_DOWN,
     Recorder,
-    correct,
     demonstrate,
 )
 
@@ -116,20 +115,6 @@ def test_states_and_pictures_are_those_of_the_replayed_episode(scene, recorded):
                 raw = scene.images()[camera]
                 want = prepare_image(np.ascontiguousarray(raw[::-1, ::-1])).astype(float)
                 assert np.abs(decoded(view) - want).mean() < 2.0
-
-
-def test_a_random_policy_is_corrected_by_the_expert_alone(scene):
-    rng = np.random.default_rng(0)
-
-    def policy(scene):
-        gripper = rng.choice([-1.0, 1.0], (CHUNK, 1))
-        return np.hstack([rng.uniform(-0.3, 0.3, (CHUNK, 6)), gripper])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(record.MAX_STEPS, 'pick', 40)
-        episode, witness = watched(scene, 2_000_002 // 6 * 6 + 1, lambda r: correct(r, policy))
-    assert episode.task == 'pick_green' and not all(witness.own)
-    check_labels(episode, witness)
 
 
 @pytest.mark.parametrize('seed', range(FIRST_DEMONSTRATION + 2, FIRST_DEMONSTRATION + 8))

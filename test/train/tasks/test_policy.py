@@ -65,32 +65,6 @@ def test_actions_are_those_of_the_policys_own_path(net, inputs, answer):
         torch.testing.assert_close(answer.actions[i], act.actions[0], rtol=0, atol=1e-5)
 
 
-@torch.inference_mode()
-def test_a_sample_does_not_see_the_others(net, inputs, answer):
-    for i in (0, 1):
-        alone = net(*(part[i : i + 1] for part in inputs))
-        for got, want in zip(alone, answer, strict=True):
-            torch.testing.assert_close(got[0], want[i], rtol=0, atol=1e-5)
-
-
-@torch.inference_mode()
-def test_pointers_are_a_linear_look_at_every_visual_token(net, inputs, answer):
-    visual = net.visual(*inputs[:2])
-    weight, bias = net.pointer.weight, net.pointer.bias
-    for place, camera, patch in ((0, 0, 0), (1, 0, 255), (0, 1, 17)):
-        want = visual[1, camera, patch] @ weight[place] + bias[place]
-        torch.testing.assert_close(
-            answer.pointers[1, place, camera, patch], want, rtol=0, atol=1e-4
-        )
-
-
-@torch.inference_mode()
-def test_the_instruction_reaches_the_towers(net, inputs, words):
-    pixels, prompts, _ = inputs
-    other = net.visual(pixels[:1], words.prompts[GREEN][None])
-    assert (other - net.visual(pixels[:1], prompts[:1])).abs().max() > 1e-3
-
-
 def test_every_visual_token_moves_the_actions(net, inputs, monkeypatch):
     pixels, prompts, state = (part[:2] for part in inputs)
     with torch.no_grad():
