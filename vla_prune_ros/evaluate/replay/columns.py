@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-NOTHING = '-'
+from ..tables import NOTHING
+
 _UNITS = {'_m_s3': 'm/s³', '_mm': 'mm', '_ms': 'ms', '_deg': 'deg', '_agreement': '%'}
 
 

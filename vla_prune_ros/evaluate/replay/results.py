@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .columns import NOTHING, Column, counts, parts, shown
+from ..tables import NOTHING
+from .columns import Column, counts, parts, shown
 from .metrics import (
     Borders,
     ChunkSeries,

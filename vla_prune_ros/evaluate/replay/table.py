@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
-from rich import box
-from rich.markup import escape
 from rich.table import Table
 
-from .columns import NOTHING, Column, columns_of, counts, plural
+from .. import tables
+from ..tables import NOTHING
+from .columns import Column, columns_of, counts, plural
 from .metrics import Borders, Comparison
 from .results import BagProblem, BagResult, MethodRow, ReplayResult
 
@@ -21,49 +23,58 @@ _LEGEND = (
 )
 
 
-def _short(kind: type) -> tuple[Column, ...]:
-    """Columns that the console shows."""
-    return tuple(column for column in columns_of(kind) if column.short)
-
-
 def replay_tables(result: ReplayResult) -> list[Table]:
     """Cost and error over all bags, a row per method; then the bags, where there are several."""
     label = ', UNTRAINED' if result.untrained else ''
     asked = plural(sum(bag.queries for bag in result.bags), 'query')
-    cost, error, smooth = _short(MethodRow), _short(Comparison), _short(Borders)
-    tables = [
-        _table(f'replay of {plural(len(result.bags), "bag")}, {asked}{label}', ('method',), cost),
-        _table('error of the chunks, per step', ('method', 'against'), error),
-        _table('from step to step', ('method',), smooth),
+    title = f'replay of {plural(len(result.bags), "bag")}, {asked}{label}'
+    cost, error, smooth = map(_short, (MethodRow, Comparison, Borders))
+    costs = [(row.method, *_cells(cost, row)) for row in result.rows]
+    errors = [
+        (row.method, name, *_cells(error, comparison))
+        for row in result.rows
+        for name, comparison in (('dense', row.versus_dense), ('recorded', row.versus_recorded))
+        if comparison is not None
     ]
-    for row in result.rows:
-        method = escape(row.method)
-        tables[0].add_row(method, *_cells(cost, row))
-        for name, comparison in (('dense', row.versus_dense), ('recorded', row.versus_recorded)):
-            if comparison is not None:
-                tables[1].add_row(method, name, *_cells(error, comparison))
-        tables[2].add_row(method, *_cells(smooth, row.borders))
-    return [*tables, _bag_table(result.bags)] if len(result.bags) > 1 else tables
+    borders = [(row.method, *_cells(smooth, row.borders)) for row in result.rows]
+    out = [
+        _table(title, ['method'], cost, costs),
+        _table('error of the chunks, per step', ['method', 'against'], error, errors),
+        _table('from step to step', ['method'], smooth, borders),
+    ]
+    return [*out, _bag_table(result.bags)] if len(result.bags) > 1 else out
 
 
 def _bag_table(bags: Sequence[BagResult]) -> Table:
     """What tells the bags apart."""
     cost = [c for c in _short(MethodRow) if c.short in ('queries', 'refused', 'tokens', 'ms p50')]
     error = [c for c in _short(Comparison) if c.short == 'mm']
-    table = _table('bag by bag', ('bag', 'method'), cost)
-    for head in ('mm to dense', 'to recorded'):
-        table.add_column(head, justify='right', no_wrap=True)
+    dense, recorded = (replace(c, short=h) for c in error for h in ('mm to dense', 'to recorded'))
+    rows = []
     for bag in bags:
         for row in bag.rows:
-            table.add_row(
-                escape(bag.name),
-                escape(row.method),
-                *_cells(cost, row),
-                *_cells(error, row.versus_dense),
-                *_cells(error, row.versus_recorded),
-                end_section=row is bag.rows[-1],
-            )
-    return table
+            far = (*_cells(error, row.versus_dense), *_cells(error, row.versus_recorded))
+            rows.append((bag.name, row.method, *_cells(cost, row), *far))
+    return _table('bag by bag', ['bag', 'method'], [*cost, dense, recorded], rows)
+
+
+def _short(kind: type) -> list[Column]:
+    """Columns that the console shows."""
+    return [column for column in columns_of(kind) if column.short]
+
+
+def _cells(columns: Sequence[Column], of: Any | None) -> Iterator[str]:
+    return (NOTHING if of is None else column.cell(of) for column in columns)
+
+
+def _table(
+    title: str, names: list[str], columns: Sequence[Column], rows: Sequence[tuple[str, ...]]
+) -> Table:
+    heads = [*names, *(column.short for column in columns)]
+    made = [
+        tables.Column(head, itemgetter(i), is_name=i < len(names)) for i, head in enumerate(heads)
+    ]
+    return tables.rich_table(title, made, rows, *([itemgetter(0)] if len(names) > 1 else []))
 
 
 def replay_notes(result: ReplayResult) -> list[str]:
@@ -91,16 +102,3 @@ def _problems(problems: Sequence[BagProblem]) -> Iterator[str]:
     rest = Counter(problem.code for problem in problems[_MOST_PROBLEMS:])
     if rest:
         yield f'  and more: {counts(rest)}'
-
-
-def _cells(columns: Sequence[Column], of: Any | None) -> tuple[str, ...]:
-    return tuple(NOTHING if of is None else escape(column.cell(of)) for column in columns)
-
-
-def _table(title: str, names: Sequence[str], columns: Sequence[Column]) -> Table:
-    table = Table(title=escape(title), title_justify='left', box=box.SIMPLE_HEAD, padding=0)
-    for name in names:
-        table.add_column(name, overflow='fold')
-    for column in columns:
-        table.add_column(column.short, justify='right', no_wrap=True)
-    return table
