@@ -16,8 +16,6 @@ from .graphs import Forward
 
 @dataclass(frozen=True)
 class _Prefetched:
-    """:ivar visual: (1, 256, D) of the prepared ``image`` of ``frame``, for this very prompt."""
-
     frame: np.ndarray
     prompt_ids: Tensor
     image: np.ndarray
@@ -26,13 +24,9 @@ class _Prefetched:
 
 @dataclass(frozen=True)
 class PreparedImages:
-    """Input of the towers.
-
-    :ivar images: camera -> uint8 (224, 224, 3), in the profile's order.
-    :ivar uploaded: uint8 (cameras, 224, 224, 3) on the device: those that are not ``cached``;
-        None where all are.
-    :ivar cached: camera -> (1, 256, D) of those that the towers have seen.
-    """
+    """:ivar images: camera -> uint8 (224, 224, 3), in the profile's order.
+    :ivar uploaded: uint8 (cameras, 224, 224, 3) on the device, those that are not ``cached``.
+    :ivar cached: camera -> (1, 256, D) of those that the towers have seen."""
 
     images: dict[str, np.ndarray]
     uploaded: Tensor | None
@@ -40,10 +34,7 @@ class PreparedImages:
 
 
 class EncoderCache:
-    """The towers of a policy. A frame that was encoded ahead is not encoded again.
-
-    :param fast: see :func:`~vla_prune_ros.model.images.prepare_image`.
-    """
+    """The towers of a policy. A frame that was encoded ahead is not encoded again."""
 
     def __init__(
         self, forward: Forward, profile: Profile, device: torch.device, fast: bool = False
@@ -54,10 +45,8 @@ class EncoderCache:
     def prefetch(self, camera: str, frame: np.ndarray, prompt_ids: Tensor) -> None:
         """Encode one camera's frame ahead; a later one of that camera takes its place.
 
-        :param frame: uint8 (H, W, 3), the very array that the observation will hold.
-        :param prompt_ids: int64 (1, P), the very tensor of the query.
-        :raises InputRefused: it is no image, or the profile has no such camera.
-        """
+        :param frame, prompt_ids: the very array of the observation, the very tensor of the query.
+        :raises InputRefused: it is no image, or the profile has no such camera."""
         self._require(camera, self._profile.cameras)
         image = self._prepared(camera, frame)
         visual = self._forward.visual(self._upload({camera: image}), prompt_ids)
@@ -65,10 +54,7 @@ class EncoderCache:
         self._prefetched[camera] = _Prefetched(frame, prompt_ids, image, visual.clone())
 
     def prepare(self, observation: Observation, prompt_ids: Tensor) -> PreparedImages:
-        """The observation's frames as the towers take them.
-
-        :raises InputRefused: a camera is absent, or an image has the wrong shape.
-        """
+        """:raises InputRefused: a camera is absent, or an image has the wrong shape."""
         images, cached = {}, {}
         for camera in self._profile.cameras:
             self._require(camera, observation.images)

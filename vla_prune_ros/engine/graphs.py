@@ -33,10 +33,7 @@ Capture = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
 
 
 class Forward(Protocol):
-    """How the network is run.
-
-    :param name: for reports, with the reason where it could be faster.
-    """
+    """How the network is run; ``name`` says why not faster."""
 
     name: str
 
@@ -51,15 +48,12 @@ Engine = Callable[[OpenVLAOFT, Pruner], Forward]
 
 
 class Eager:
-    """Operation by operation, as torch does it."""
-
     def __init__(self, model: OpenVLAOFT, why: str = '') -> None:
         self.name = f'eager ({why})' if why else 'eager'
         self.visual, self.act = model.encode_images, model.act
 
 
 def eager(model: OpenVLAOFT, pruner: Pruner) -> Forward:
-    """Nothing is captured."""
     return Eager(model)
 
 
@@ -85,15 +79,12 @@ class Graph:
 
 
 class Graphs:
-    """One graph for the towers per number of cameras, one for decoder and head per prompt length,
-    mode and bucket.
+    """A graph of the towers per number of cameras; of decoder and head per prompt length, mode,
+    bucket.
 
     The first query of each shape is slower, since it captures; ``Policy.warm_up`` does that. An
     arm that waits for a chunk is not helped by an error, so the query during which a device
-    refuses to capture is answered one operation at a time, and so are those after it.
-
-    :param capture: :func:`cuda_graph` on a CUDA device.
-    """
+    refuses to capture is answered one operation at a time, and so are those after it."""
 
     def __init__(self, model: OpenVLAOFT, capture: Capture) -> None:
         self.name = 'graphs'
@@ -101,8 +92,6 @@ class Graphs:
         self._model, self._capture = model, capture
 
     def visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
-        """See :class:`.Forward`."""
-
         def replay() -> Tensor:
             if self._model.size.film:  # the instruction changes what the towers see
                 key = images.shape, prompt_ids.shape
@@ -114,8 +103,7 @@ class Graphs:
         return self._or_eager(replay, lambda: self._model.encode_images(images, prompt_ids))
 
     def act(self, inputs: ActInputs) -> Act:
-        """See :class:`.Forward`. Selection and head are in the graph, so that their time is in
-        ``'language'``."""
+        """Selection and head are in the graph, so that their time is in ``'language'``."""
         return self._or_eager(lambda: self._act(inputs), lambda: self._model.act(inputs))
 
     def _act(self, inputs: ActInputs) -> Act:
@@ -137,7 +125,6 @@ class Graphs:
         return act
 
     def _bucket(self, inputs: ActInputs) -> int:
-        """How many tokens the graph must hold: the host waits once for the number of the kept."""
         layout, pruner = inputs.layout, inputs.pruner
 
         def count(visual: Tensor, prompt_ids: Tensor, proprio: Tensor | None) -> Tensor:
@@ -175,10 +162,7 @@ class Graphs:
 
 
 def cuda_graph(pool: Any = None) -> Capture:
-    """Captures CUDA graphs that share memory for what lives inside one replay.
-
-    :param pool: of another call, to share with it.
-    """
+    """Captures CUDA graphs that share the memory ``pool`` for what lives inside one replay."""
     pool = pool or torch.cuda.graph_pool_handle()
 
     def capture(run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
@@ -200,11 +184,8 @@ ENGINES = ('auto', 'graphs', 'eager')
 
 
 def choose_engine(name: str, device: str) -> Engine:
-    """An engine by name.
-
-    :param name: ``'eager'``; ``'graphs'``: CUDA graphs; ``'auto'``: these on a CUDA device.
-    :raises ProfileError: the name is unknown, or the device has no graphs.
-    """
+    """:param name: ``'eager'``; ``'graphs'``: CUDA graphs; ``'auto'``: these on a CUDA device.
+    :raises ProfileError: the name is unknown, or the device has no graphs."""
     cuda = torch.device(device).type == 'cuda'
     if name not in ENGINES:
         raise ProfileError(f'engine {name!r} is unknown', f'use one of {ENGINES}')

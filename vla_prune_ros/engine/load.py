@@ -40,21 +40,16 @@ class LoadOptions:
     """What :func:`load_policy` takes by keyword.
 
     :param unnorm_key: key of ``dataset_statistics.json``; needed where there are several.
-    :param tokenizer: folder with ``tokenizer.json`` or ``tokenizer.model``; default the
-        checkpoint's.
-    :param head: ``'l1'``, ``'diffusion'``, ``'discrete'``, or ``'auto'``, which finds it from the
-        files.
+    :param tokenizer: folder with ``tokenizer.json`` or ``tokenizer.model``, else the checkpoint's.
+    :param head: ``'l1'``, ``'diffusion'``, ``'discrete'``, or ``'auto'``: found from the files.
     :param diffusion_steps: denoising steps of a diffusion head, 1 ... 50.
     :param fast_images: resize and crop in Pillow: about half the preprocessing time, pixels 0.4
         levels off on average. Off, the image path is the training data's bit for bit.
-    :param cameras: replaces the profile's, for example ``('primary',)`` for a checkpoint of one
-        camera. No published file records how many there were in training, and the weights have
-        the same shapes for any number: a wrong choice loads, runs, and acts badly.
+    :param cameras: replaces the profile's. No published file records how many there were in
+        training, and the weights have the same shapes for any number: a wrong choice acts badly.
     :param progress: called with a line of text at each step of loading.
-    :param engine: ``'eager'``: torch's operations one by one; ``'graphs'``: CUDA graphs;
-        ``'auto'``: graphs on a CUDA device. Methods whose shapes depend on the data, and diffusion
-        heads, run one by one anyhow; ``Policy.describe()['engine']`` says what is done and why.
-    """
+    :param engine: ``'eager'``; ``'graphs'``: CUDA graphs; ``'auto'``: graphs on a CUDA device,
+        where the method allows it: ``Policy.describe()['engine']`` says what is done and why."""
 
     unnorm_key: str | None = None
     tokenizer: str | Path | None = None
@@ -82,14 +77,11 @@ def load_policy(
         Profile.
     :param pruning: method by name (``'dense'``, ``'uniform:128'``, ``'specprune'``), mapping, path
         of a YAML file, or a Pruner; docs/methods.md has them all.
-    :param device: a torch device, for example ``'cpu'`` or ``'cuda'``.
     :param dtype: ``'float32'``, ``'bfloat16'``, or weight-only ``'int8'`` or ``'int4'`` with
         bfloat16 activations: half or a third of bfloat16's memory, and slower than it.
     :param options: fields of :class:`LoadOptions`.
-    :raises CheckpointError: the folder is missing, broken or does not fit the profile; or the hub
-        does not give it.
-    :raises ProfileError: a name or knob is unknown.
-    """
+    :raises CheckpointError: the folder or hub name is not usable, or does not fit the profile.
+    :raises ProfileError: a name or knob is unknown."""
     wanted = LoadOptions(**options)
     profile = load_profile(profile)
     if wanted.cameras is not None:
@@ -149,11 +141,7 @@ def load_policy(
 def pruner_target(
     profile: Profile, size: ModelSize | None = None, trained: Trained | None = None
 ) -> Target:
-    """What a pruner must know of a robot and a model.
-
-    :param size: of the model; None for the published one.
-    :param trained: see :class:`Target`.
-    """
+    """What a pruner must know of a robot and a model; the published one where ``size`` is None."""
     delta_pose = profile.action_kind == 'delta_pose'
     return Target(
         cameras=profile.cameras,

@@ -39,11 +39,8 @@ class PolicySetup:
 
     :param about: plain values for reports: ``untrained``, ``checkpoint`` where there is one, ...
     :param target: what a pruner for this model is built for; None where it gets no other.
-    :param diffusion_steps: denoising steps of a diffusion head.
     :param seed: of the noise that a diffusion head starts from; ``reset`` starts it anew.
-    :param fast_images: half the preprocessing time, pixels up to 2 levels off.
-    :param engine: how the network is run.
-    """
+    :param fast_images: half the preprocessing time, pixels up to 2 levels off."""
 
     model: OpenVLAOFT
     profile: Profile
@@ -58,10 +55,7 @@ class PolicySetup:
 
 
 class Policy:
-    """A loaded checkpoint with a pruning method. Not thread-safe: one thread infers.
-
-    Built by :func:`vla_prune_ros.load_policy`.
-    """
+    """Built by :func:`vla_prune_ros.load_policy`. Not thread-safe: one thread infers."""
 
     def __init__(self, setup: PolicySetup, pruner: Pruner) -> None:
         self.setup, self.pruner = setup, pruner
@@ -93,12 +87,10 @@ class Policy:
     ) -> Inference:
         """One action chunk from one observation.
 
-        :param observation: raw camera frames, state and instruction, as the profile expects them.
         :param motion: how the end effector moves; feeds action-aware pruning, None where unknown.
         :param noise: float32 (K, D) that a diffusion head starts from; None draws it.
         :raises InputRefused: a camera is absent, an image or state has the wrong shape or is not
-            finite.
-        """
+            finite."""
         timer = StageTimer(self._sync)
         self._last = None  # a query that fails leaves nothing to refresh
         with timer.stage('preprocess'):
@@ -158,13 +150,12 @@ class Policy:
     def prefetch(self, camera: str, frame: np.ndarray, instruction: str) -> None:
         """Encode one camera's frame of a query whose other inputs have not come yet.
 
-        The query does it itself where it gets another frame or instruction. Like :meth:`infer`,
-        for the thread that infers.
+        The query does it itself where it gets another frame or instruction. For the thread that
+        infers.
 
         :param frame: uint8 (H, W, 3) RGB, the very array that the Observation will hold, which
             must not be changed afterwards.
-        :raises InputRefused: it is no image, or the profile has no such camera.
-        """
+        :raises InputRefused: it is no image, or the profile has no such camera."""
         self._encoder.prefetch(camera, frame, self._prompt_ids(instruction))
         if self.pruner.half_resolution:
             self._prefetched_frames[camera] = frame, comparison_frame(frame)
@@ -172,14 +163,12 @@ class Policy:
     def watch(self, camera: str, stamp_ns: int, frame: Frame) -> None:
         """Show a frame that is not queried, so that motion between queries is seen.
 
-        Cheap, and allowed from any thread: the frame waits as it is, and is prepared only if a
-        later query compares with it. A pruner that compares no frames ignores it.
+        Cheap, and allowed from any thread: the frame is prepared only if a later query compares
+        with it.
 
-        :param frame: uint8 (H, W, 3) RGB as in an Observation, which must not be changed
-            afterwards, or a function that returns it. One that turns out to be unusable counts as
-            none.
-        :raises InputRefused: the profile has no such camera.
-        """
+        :param frame: uint8 (H, W, 3) RGB, which must not be changed afterwards, or a function that
+            returns it. One that turns out to be unusable counts as none.
+        :raises InputRefused: the profile has no such camera."""
         if camera not in self.profile.cameras:
             raise InputRefused(
                 'camera',
@@ -209,10 +198,9 @@ class Policy:
         return 1e3 * (time.perf_counter() - start) if complete else None
 
     def with_pruning(self, pruning: 'str | Mapping[str, Any] | Pruner') -> 'Policy':
-        """Another policy around the same network, with a pruner of its own.
+        """Another policy around the same network.
 
-        :raises ProfileError: the method is unknown, or not possible with this checkpoint.
-        """
+        :raises ProfileError: the method is unknown, or not possible with this checkpoint."""
         return Policy(self.setup, build_pruner(pruning, self.setup.target))
 
     def memory(self) -> bytes:
@@ -249,7 +237,6 @@ class Policy:
         self._connect()  # captured graphs read the tensors of the state before
 
     def reset(self) -> None:
-        """Forget what the pruner learnt from earlier inferences, and all frames."""
         self.pruner.reset()
         self._last = None
         if self._history is not None:
@@ -310,7 +297,6 @@ class Policy:
         return self._prompts[instruction]
 
     def _proprio(self, observation: Observation) -> Tensor | None:
-        """(1, P) within -1 .. 1; None where the checkpoint takes no state."""
         bounds = self.statistics.proprio
         if bounds is None:
             return None
@@ -333,7 +319,6 @@ class Policy:
         return torch.as_tensor(given, dtype=torch.float32, device=self.device).view(shape)
 
     def _new_history(self) -> FrameHistory | None:
-        """For a pruner that compares with earlier frames."""
         if not self.pruner.history_s:
             return None
         # Half a control period: a camera at the control rate is kept in full, however it jitters.

@@ -25,8 +25,7 @@ _TOWERS = ('vision_backbone.', 'projector.')
 def require_library() -> ModuleType:
     """``torchao.quantization``.
 
-    :raises ProfileError: it is not installed.
-    """
+    :raises ProfileError: it is not installed."""
     try:
         import torchao.quantization as library
     except ImportError as error:

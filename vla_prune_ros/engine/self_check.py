@@ -48,11 +48,8 @@ SAME_ROW = 0.02  # RMS difference of equal rows; different rows are near 1
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one check.
-
-    :param value: what was found, for a table.
-    :param reason: what is wrong and what to do about it; empty where ``ok``.
-    """
+    """:param value: what was found, for a table.
+    :param reason: what is wrong and what to do about it; empty where ``ok``."""
 
     name: str
     ok: bool
@@ -61,7 +58,6 @@ class Finding:
 
 
 def finding(name: str, value: str, wrong: str = '', remedy: str = '') -> Finding:
-    """A good one without ``wrong``, a bad one with."""
     return Finding(name, not wrong, value, f'{wrong}; {remedy}' if wrong and remedy else wrong)
 
 
@@ -69,9 +65,7 @@ def finding(name: str, value: str, wrong: str = '', remedy: str = '') -> Finding
 def probe_policy(policy: Policy, dry: Inference | None = None) -> tuple[Finding, ...]:
     """All checks, in the order of a table. Two short passes of the decoder; resets nothing.
 
-    :param dry: the answer of :meth:`Policy.warm_up`; None infers it here, which resets the
-        pruner.
-    """
+    :param dry: of :meth:`Policy.warm_up`; None infers it here, which resets the pruner."""
     random = torch.Generator().manual_seed(0)
     layout = _layout(policy)
     trace: list[Tensor] = []
@@ -91,10 +85,7 @@ def probe_policy(policy: Policy, dry: Inference | None = None) -> tuple[Finding,
 
 
 def require_sound(policy: Policy, dry: Inference | None = None) -> None:
-    """Refuse a policy that fails a check.
-
-    :raises CheckpointError: with the first failure.
-    """
+    """:raises CheckpointError: the policy fails a check; with the first failure."""
     for found in probe_policy(policy, dry):
         if not found.ok:
             raise CheckpointError(
@@ -115,7 +106,6 @@ def check_norms(policy: Policy) -> Finding:
 
 
 def _epsilons(model: nn.Module) -> Iterator[tuple[str, float, float]]:
-    """Name, epsilon and expected epsilon of every norm."""
     for name, module in model.named_modules():
         if isinstance(module, LlamaRMSNorm):
             yield name, module.variance_epsilon, BACKBONE_EPS
@@ -124,7 +114,6 @@ def _epsilons(model: nn.Module) -> Iterator[tuple[str, float, float]]:
 
 
 def check_statistics(policy: Policy) -> Finding:
-    """Lengths as the profile says, finite limits, low below high, something that is scaled."""
     statistics, profile = policy.statistics, policy.profile
     wrong = _limits('action', statistics.action, profile.action_dim)
     sizes = f'{profile.action_dim} action'
@@ -149,7 +138,6 @@ def _limits(what: str, bounds: Bounds, length: int) -> str:
 
 
 def check_weights(policy: Policy) -> Finding:
-    """No weight is infinite or NaN."""
     tensors = dict(chain(policy.model.named_parameters(), policy.model.named_buffers()))
     bad = [
         f'{name} holds values that are not finite'
@@ -201,7 +189,6 @@ def _llama2(ids: list[int]) -> str:
 
 
 def check_dry_run(policy: Policy, dry: Inference) -> Finding:
-    """Grey frames give a finite chunk of the right shape and within what heads are trained on."""
     profile = policy.profile
     largest = float(np.abs(dry.normalized).max())
     wrong = ''
@@ -271,10 +258,7 @@ def _probe_attention(
 
 
 def _probe_readout(policy: Policy, layout: Layout, hidden: Tensor, stream: Tensor) -> Finding:
-    """The head's rows are the positions one before each slot, next-token style.
-
-    :param stream: (1, S, D) behind the last layer, all positions.
-    """
+    """The head's rows are the positions one before each slot, next-token style."""
     full = policy.model.language_model.model.norm(stream)
     first = full.shape[1] - layout.slots - 2  # h[:, -(A + 2):-2]
     gaps = {
@@ -292,10 +276,7 @@ def _probe_readout(policy: Policy, layout: Layout, hidden: Tensor, stream: Tenso
 
 
 def probe_rope(policy: Policy) -> Finding:
-    """Rotary angles against cos and sin in float64, far into the sequence.
-
-    Frequencies that were rounded to bfloat16 are a whole radian off there.
-    """
+    """Rotary angles against float64: frequencies rounded to bfloat16 are a whole radian off."""
     config = policy.model.language_model.model.config
     dim = config.head_dim
     position = torch.tensor([ROPE_POSITION], device=policy.device)
@@ -325,7 +306,6 @@ def _ids(policy: Policy) -> Tensor:
 
 
 def _random(policy: Policy, random: torch.Generator, *rows: int) -> Tensor:
-    """(*rows, D) random embeddings: the first norm makes their scale irrelevant."""
     width = policy.model.size.text.hidden_size
     return (0.02 * torch.randn(*rows, width, generator=random)).to(policy.device, policy.dtype)
 
@@ -336,5 +316,4 @@ def _decode(policy: Policy, layout: Layout, embeddings: Tensor, trace: list[Tens
 
 
 def _rms(x: Tensor) -> Tensor:
-    """(1, N, D) -> float32 (N,)."""
     return x[0].float().square().mean(dim=-1).sqrt()

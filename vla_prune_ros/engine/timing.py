@@ -11,10 +11,8 @@ class StageTimer:
     A stage that is entered twice accumulates. The time of a stage inside another counts for the
     inner one only, so that all stages add up to the total, less the gaps between them.
 
-    :param sync: called at both ends of a stage, for devices that run asynchronously (for example
-        ``torch.cuda.synchronize``); it makes stage times true and the whole a little slower.
-    :param clock: monotonic nanoseconds.
-    """
+    :param sync: called at both ends of a stage, for devices that run asynchronously; it makes
+        stage times true and the whole a little slower."""
 
     def __init__(
         self,
@@ -30,7 +28,6 @@ class StageTimer:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time the ``with`` block under ``name``; an exception in it is timed as well."""
         start = self._now()
         self._first = start if self._first is None else self._first
         self._stages.setdefault(name, 0)

@@ -10,12 +10,7 @@ def attend(
 ) -> Tensor:
     """Unmasked attention: (B, heads, S, d), (B, heads, K, d) twice -> (B, heads, S, d).
 
-    The fused kernel, but plain products where a CPU has to go backwards through it: there the
-    fused backward takes half as long again as the rest of the layer.
-
-    :param scale: None for 1 / sqrt(d).
-    :param bias: added to the logits, broadcast to (B, heads, S, K); None for none.
-    """
+    :param bias: added to the logits, broadcast to (B, heads, S, K)."""
     if torch.is_grad_enabled() and q.requires_grad and q.device.type == 'cpu':
         scale = q.shape[-1] ** -0.5 if scale is None else scale
         logits = (q * scale) @ k.transpose(-1, -2)

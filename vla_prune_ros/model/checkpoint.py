@@ -25,10 +25,7 @@ from .vision import DINO_ID, SIGLIP_ID, TowerSize, dino_size, film_tensors, sigl
 
 @dataclass(frozen=True)
 class Variant:
-    """Which OpenVLA-OFT a folder holds.
-
-    :param head: ``'l1'``, ``'diffusion'`` or ``'discrete'``.
-    :param proprio: the model takes the robot's state.
+    """:param head: ``'l1'``, ``'diffusion'`` or ``'discrete'``.
     :param film: the towers are conditioned on the instruction and come from a file of their own.
     """
 
@@ -38,7 +35,6 @@ class Variant:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Names of the ``.pt`` components that are read beside the towers."""
         heads = {
             'l1': ('action_head',),
             'diffusion': ('action_head', 'noisy_action_projector'),
@@ -48,13 +44,11 @@ class Variant:
 
 
 def find_variant(folder: Path, profile: Profile, head: str = 'auto') -> Variant:
-    """Look at the component files of a folder.
+    """From the component files of a folder.
 
     :param head: ``'auto'``, or the head that must be there; ``'discrete'`` may be chosen for any
         checkpoint that kept its ``lm_head``.
-    :raises CheckpointError: the files contradict each other or the wish.
-    :raises ProfileError: ``head`` is no name of a head.
-    """
+    :raises CheckpointError: the files contradict each other or the wish."""
     if head not in ('auto', *HEADS):
         raise ProfileError(f'head {head!r} is unknown', f'use auto, {", ".join(HEADS)}')
     has_proprio = bool(component_files(folder, 'proprio_projector'))
@@ -93,12 +87,10 @@ _COMPONENTS = ('action_head.', 'proprio_projector.', 'noisy_action_projector.')
 
 
 def published_shapes(size: ModelSize) -> Shapes:
-    """Tensor name -> shape of the main state dict: 982 entries at the published size. Nothing is
-    allocated.
+    """Tensor name -> shape of the main state dict: 982 entries at the published size.
 
-    Beside what we run it has the last block and the norm of both towers, SigLIP's pooling head and
-    ``lm_head``: 43 entries of the towers that never influence an action.
-    """
+    Beside what we run: the last block and the norm of both towers, SigLIP's pooling head and
+    ``lm_head``, 43 entries of the towers that never influence an action."""
     with torch.device('meta'):
         used = OpenVLAOFT(size).state_dict()
     shapes = {n: tuple(t.shape) for n, t in used.items() if not n.startswith(_COMPONENTS)}
@@ -138,14 +130,10 @@ _BLOCK = re.compile(r'vision_backbone\.(featurizer|fused_featurizer)\.blocks\.(\
 
 
 def read_size(folder: Path, profile: Profile, variant: Variant) -> ModelSize:
-    """Shapes of all modules from ``config.json`` and the variant.
+    """Shapes from ``config.json``; smaller towers than the published stand in its
+    ``oracle_vision_overrides``, missing fields take ``LlamaConfig``'s defaults.
 
-    The published file names the towers only; shrunken checkpoints add ``oracle_vision_overrides``.
-    The language model's missing fields take ``LlamaConfig``'s defaults (RMSNorm eps 1e-6), as
-    published.
-
-    :raises CheckpointError: not an OpenVLA model, or a field that is not usable.
-    """
+    :raises CheckpointError: not an OpenVLA model, or a field that is not usable."""
     config = read_json(folder / 'config.json')
     text = dict(config.get('text_config') or {})
     if config.get('model_type') != 'openvla' or text.pop('model_type', 'llama') != 'llama':
@@ -201,11 +189,10 @@ def load_model(
     Peak host memory is one copy of the model in ``dtype`` plus its largest tensor; with another
     device, one component file.
 
-    :param loaded: called after each tensor with the name of the module that got it, so that a
-        module may be replaced as soon as it is complete. Without it the decoder's weights are laid
-        out side by side (:mod:`.language`).
-    :raises CheckpointError: missing, surplus or wrongly shaped tensors, named.
-    """
+    :param loaded: called after each tensor with the name of the module that got it, so that it may
+        be replaced as soon as it is complete. Without it weights lie side by side
+        (:mod:`.language`).
+    :raises CheckpointError: missing, surplus or wrongly shaped tensors, named."""
     size = read_size(folder, profile, variant)
     with torch.device('meta'):
         model = OpenVLAOFT(size)
@@ -242,10 +229,7 @@ def load_model(
 def _tensors(
     folder: Path, variant: Variant, size: ModelSize, progress: Progress
 ) -> Iterator[tuple[str, str, Tensor]]:
-    """Where it is from, name and value of every tensor that an action depends on.
-
-    Components first: their files are read as a whole, which costs least while little is loaded.
-    """
+    """Where it is from, name and value of every tensor that an action depends on."""
     for component in variant.components:
         progress(f'reading {component}')
         for name, tensor in read_component(folder, component).items():

@@ -24,11 +24,8 @@ def write_weights(
 ) -> None:
     """bfloat16 shards with their index, and a ``.pt`` file for each component.
 
-    :param weights: state dict of an :class:`~vla_prune_ros.model.openvla.OpenVLAOFT`.
-    :param film: the towers get a file of their own under the names of wrapped blocks, as FiLM runs
-        are published, and do not stand among the main weights.
-    :param step: training step, part of the components' file names.
-    """
+    :param film: the towers get a file of their own, under the names of wrapped blocks.
+    :param step: training step, part of the components' file names."""
     state = {k: v.to(torch.bfloat16).contiguous() for k, v in weights.items()}
     components = (*_COMPONENTS, *(('vision_backbone',) if film else ()))
     for component in components:

@@ -56,10 +56,7 @@ def stream_weights(
     """Tensors of all shards, one at a time: host memory holds no second copy of the model.
 
     Read, not mapped: a mapped bfloat16 tensor would stay a view of its file, whose pages count as
-    the process's and which must not change as long as the policy lives.
-
-    :param wanted: tensors whose name it refuses are not read.
-    """
+    the process's and which must not change as long as the policy lives."""
     files = weight_files(folder)
     for number, file in enumerate(files, start=1):
         progress(f'reading weights {number}/{len(files)}: {file.name}')
@@ -79,8 +76,7 @@ def component_files(folder: Path, name: str) -> list[Path]:
 def read_component(folder: Path, name: str) -> dict[str, Tensor]:
     """A ``.pt`` component as a state dict without its ``module.`` prefix.
 
-    :raises CheckpointError: none or several files, or one that is not a plain state dict.
-    """
+    :raises CheckpointError: none or several files, or one that is not a plain state dict."""
     files = component_files(folder, name)
     if len(files) != 1:
         found = ', '.join(f.name for f in files) or 'none'

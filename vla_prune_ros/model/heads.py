@@ -32,15 +32,11 @@ def timesteps(steps: int) -> list[int]:
 
 
 def denoise(noise: Tensor, predict: Callable[[Tensor, int], Tensor], steps: int) -> Tensor:
-    """Sample an action chunk.
+    """Sample an action chunk float32 (1, K, D) from ``noise`` of that shape.
 
     The clean sample is clipped to -1 ... 1; the noise is not re-derived from it, as in training.
 
-    :param noise: float32 (1, K, D) to start from.
-    :param predict: (noisy chunk, step) -> predicted noise, same shape.
-    :param steps: inference steps, 1 ... 50.
-    :returns: float32 (1, K, D).
-    """
+    :param predict: (noisy chunk, step) -> predicted noise, same shape."""
     table = alphas_cumprod().to(noise.device)
     x = noise
     for step in timesteps(steps):
@@ -80,7 +76,7 @@ class MlpResNet(nn.Module):
 
 
 class L1Head(nn.Module):
-    """Hidden states of the slots -> normalised chunk, one step from D consecutive slots."""
+    """Hidden states of the slots (B, K * D, width), step-major -> normalised chunk (B, K, D)."""
 
     def __init__(self, width: int, action_dim: int) -> None:
         super().__init__()
@@ -88,12 +84,11 @@ class L1Head(nn.Module):
         self.model = MlpResNet(action_dim * width, width, action_dim)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(B, K * D, width), step-major -> (B, K, D)."""
         return self.model(hidden.unflatten(1, (-1, self.action_dim)).flatten(2))
 
 
 class DiffusionHead(nn.Module):
-    """Hidden states of the slots -> predicted noise; the same network as the L1 head."""
+    """The same shapes as the L1 head; predicts noise."""
 
     def __init__(self, width: int, action_dim: int) -> None:
         super().__init__()
@@ -103,7 +98,6 @@ class DiffusionHead(nn.Module):
         self.noise_predictor = nn.ModuleDict({'mlp_resnet': network})
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(B, K * D, width), step-major -> (B, K, D)."""
         steps = hidden.unflatten(1, (-1, self.action_dim)).flatten(2)
         return self.noise_predictor['mlp_resnet'](steps)
 
@@ -135,10 +129,7 @@ class NoisyActionProjector(nn.Module):
 
 
 def time_embedding(step: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Sinusoidal embedding of a diffusion step, (1, 1, width): sines, then cosines.
-
-    Frequencies exp(-i ln(10000) / (width / 2 - 1)), i = 0 ... width / 2 - 1.
-    """
+    """Sinusoidal embedding of a diffusion step, (1, 1, width): sines, then cosines."""
     half = width // 2
     i = torch.arange(half, device=device, dtype=torch.float32)
     angle = step * torch.exp(-math.log(10000) * i / (half - 1))
@@ -146,11 +137,9 @@ def time_embedding(step: int, width: int, device: torch.device, dtype: torch.dty
 
 
 def bins_to_actions(token_ids: Tensor, vocabulary: int) -> Tensor:
-    """Action tokens -> normalised values: centres of 255 intervals of linspace(-1, 1, 256).
+    """Action tokens int64 -> centres of the 255 intervals of linspace(-1, 1, 256).
 
-    :param token_ids: int64 token ids of the discrete variant.
-    :param vocabulary: size without padding, 32000: bin b has the id ``vocabulary - 1 - b``.
-    """
+    :param vocabulary: size without padding, 32000: bin b has the id ``vocabulary - 1 - b``."""
     edges = torch.linspace(-1, 1, 256, dtype=torch.float64, device=token_ids.device)
     centres = (edges[:-1] + edges[1:]) / 2
     return centres[(vocabulary - token_ids - 1).clamp(0, 254)]

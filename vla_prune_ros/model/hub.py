@@ -52,15 +52,11 @@ def is_hub_id(text: str) -> bool:
 
 
 def checkpoint_folder(checkpoint: str | Path, progress: 'Progress' = lambda text: None) -> Path:
-    """The folder of a checkpoint, fetched from the hub where a hub id is given.
+    """The folder of a checkpoint, fetched from the hub (or its cache) where a hub id is given.
 
-    What was fetched before is taken from the hub's cache, without a network as well.
-
-    :param checkpoint: a folder, ``'org/name'``, or one of the package's own: ``'reference'`` or
-        ``'reference-lightvla'``.
+    :param checkpoint: a folder, ``'org/name'``, ``'reference'`` or ``'reference-lightvla'``.
     :raises CheckpointError: no such folder; the hub cannot be reached, does not know the name, or
-        wants a login.
-    """
+        wants a login."""
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
         return folder
@@ -75,10 +71,7 @@ def checkpoint_folder(checkpoint: str | Path, progress: 'Progress' = lambda text
 
 
 def reference_folder(name: str = REFERENCE) -> Path:
-    """Where a policy of the package lies: in the checkout, or in what pip or colcon installed.
-
-    :raises CheckpointError: the package was installed without it.
-    """
+    """Where a policy of the package lies: in the checkout, or in what pip or colcon installed."""
     package = Path(__file__).resolve().parents[1]
     inside = Path('models', name)
     places = [package.parent / inside]
@@ -125,10 +118,7 @@ def _fetch(name: str, progress: 'Progress') -> Path:
 
 
 def _meter(name: str, progress: 'Progress') -> type[tqdm]:
-    """A progress bar that speaks through ``progress``: a line per per cent of all bytes.
-
-    Downloads run in several threads and show several bars of the same bytes.
-    """
+    """A progress bar that reports through ``progress``, once per per cent of all bytes."""
     lock, told = threading.Lock(), [-1]
 
     class Meter(tqdm):

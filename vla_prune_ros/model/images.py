@@ -3,10 +3,7 @@
 The training data went through TensorFlow's JPEG codec, Lanczos resize and crop-and-resize. Each
 step here reproduces it bit for bit: libjpeg-turbo's fast DCT with plain chroma up-sampling, and
 float32 sums in the reference's order. Source: openvla-oft ``openvla_utils.py``
-(``resize_image_for_policy``, ``center_crop_image``) and the processor's constants.
-
-Prepared pictures as the towers take them, computed where the towers are.
-"""
+(``resize_image_for_policy``, ``center_crop_image``) and the processor's constants."""
 
 import io
 from functools import cache, lru_cache
@@ -31,10 +28,7 @@ _RESIZED = (IMAGE_SIZE, IMAGE_SIZE, 3)
 
 
 def check_image(image: np.ndarray, camera: str) -> None:
-    """Refuse anything but a uint8 (H, W, 3) array.
-
-    :raises InputRefused: wrong type, dtype or shape.
-    """
+    """:raises InputRefused: not a uint8 (H, W, 3) array."""
     good = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3
     if not good or image.shape[2] != 3 or 0 in image.shape:
         kind = (
@@ -55,7 +49,6 @@ def jpeg_round_trip(image: np.ndarray) -> np.ndarray:
 
 
 def _lanczos3(x: np.ndarray) -> np.ndarray:
-    """Lanczos kernel of radius 3, float32 (...), in the operations of TensorFlow's kernel."""
     x = np.abs(x)
     pi, three = np.float32(np.pi), np.float32(3)
     with np.errstate(divide='ignore', invalid='ignore'):
@@ -66,13 +59,10 @@ def _lanczos3(x: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def lanczos_taps(size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Source rows int64 (size_out, taps) and weights float32 (size_out, taps) of an antialiased
-    resize.
+    """Source rows int64 and weights float32, (size_out, taps) each, of an antialiased resize.
 
-    Half-pixel centres; the kernel is stretched by in/out when shrinking; weights are renormalised
-    at the borders. Each operation is rounded to float32 in the order of TensorFlow's
-    ``ScaleAndTranslate``, which is what makes the result equal to the last bit.
-    """
+    Each operation is rounded to float32 in the order of TensorFlow's ``ScaleAndTranslate``, which
+    makes the result equal to the last bit."""
     half = np.float32(0.5)
     step = np.float32(1) / (np.float32(size_out) / np.float32(size_in))
     stretch = max(step, np.float32(1))
@@ -118,12 +108,9 @@ def _crop_taps(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def center_crop(image: np.ndarray) -> np.ndarray:
-    """The middle 90 % of the area, stretched back to the same size. uint8 (S, S, 3) -> uint8 (S,
-    S, 3).
+    """The middle 90 % of the area at the same size: uint8 (S, S, 3) -> uint8 (S, S, 3).
 
-    Corner-aligned bilinear sampling in float32 and back by floor(255.5 x), TensorFlow's
-    conversion.
-    """
+    Corner-aligned bilinear sampling in float32 and back by floor(255.5 x), as TensorFlow does."""
     low, high, weight = _crop_taps(len(image))
     x = image.astype(np.float32) * np.float32(1 / 255)  # not a division: TensorFlow multiplies
     wide = weight[None, :, None]
@@ -133,11 +120,8 @@ def center_crop(image: np.ndarray) -> np.ndarray:
 
 
 def fast_resize_and_crop(image: np.ndarray) -> np.ndarray:
-    """Resize and crop in Pillow, about half the time of the exact path.
-
-    uint8 (H, W, 3) -> uint8 (224, 224, 3), at most one level off on average: Pillow rounds its
-    weights to 8 bits, and its box is bilinear with other sample points than TensorFlow's.
-    """
+    """uint8 (H, W, 3) -> uint8 (224, 224, 3) in Pillow: about half the time, at most one level off
+    on average (its weights have 8 bits, its box has other sample points)."""
     small = Image.fromarray(image).resize((IMAGE_SIZE, IMAGE_SIZE), Image.LANCZOS)
     margin = (1 - CROP_AREA**0.5) / 2 * IMAGE_SIZE
     box = (margin, margin, IMAGE_SIZE - margin, IMAGE_SIZE - margin)
@@ -149,9 +133,7 @@ def prepare_image(image: np.ndarray, pre_resize: int = 0, fast: bool = False) ->
 
     A frame that is 224 x 224 already counts as resized by the caller, as in the published server.
 
-    :param pre_resize: side of a bicubic resize before everything else (ALOHA: 256), 0 for none.
-    :param fast: resize and crop with :func:`fast_resize_and_crop` instead of bit for bit.
-    """
+    :param pre_resize: side of a bicubic resize before everything else (ALOHA: 256), 0 for none."""
     if fast and image.shape != _RESIZED:
         return fast_resize_and_crop(_as_stored(image, pre_resize))
     return center_crop(resized_image(image, pre_resize))
@@ -163,19 +145,15 @@ def resized_image(image: np.ndarray, pre_resize: int = 0) -> np.ndarray:
 
 
 def _as_stored(image: np.ndarray, pre_resize: int) -> np.ndarray:
-    """As the training data kept it: through a JPEG codec."""
     if pre_resize:
         image = np.asarray(Image.fromarray(image).resize((pre_resize, pre_resize), Image.BICUBIC))
     return jpeg_round_trip(np.ascontiguousarray(image))
 
 
 def comparison_frame(image: np.ndarray) -> np.ndarray:
-    """The same section of a camera frame at half the resolution, for comparing frames.
+    """The same section of a frame at half the resolution: uint8 (H, W, 3) -> uint8 (112, 112, 3).
 
-    uint8 (H, W, 3) -> uint8 (112, 112, 3): each pixel is the mean of the frame's pixels under a
-    2 x 2 cell of :func:`prepare_image`'s picture, to half a pixel at the border. Neither the JPEG
-    round trip nor the Lanczos filter is taken along: 0.2 ms instead of 4.
-    """
+    Neither the JPEG round trip nor the Lanczos filter is taken along: 0.2 ms instead of 4."""
     height, width = image.shape[:2]
     margin = (1 - CROP_AREA**0.5) / 2
     top, left = round(margin * height), round(margin * width)
@@ -206,8 +184,8 @@ def _mean_and_std(device: torch.device, inference: bool) -> tuple[Tensor, Tensor
 
 
 def normalized_pixels(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 (cameras, 224, 224, 3) -> (cameras, 6, 224, 224) for both towers, where ``images``
-    are: :func:`.images.pixel_values` to the last bit, then rounded to ``dtype``."""
+    """uint8 (cameras, 224, 224, 3) -> (cameras, 6, 224, 224) on the device of ``images``:
+    :func:`pixel_values` to the last bit, then rounded to ``dtype``."""
     mean, std = _mean_and_std(images.device, torch.is_inference_mode_enabled())
     x = images.permute(0, 3, 1, 2).float() / 255
     return ((torch.cat([x, x], dim=1) - mean) / std).to(dtype)

@@ -1,15 +1,13 @@
 """The Llama decoder as one loop over layers that we own: bidirectional, prunable, no cache.
 
-The layers are ``transformers``' own modules (weights, norms, MLP); attention is called here,
-because OFT needs every token to see every token, and because pruners need a few attention rows
-beside the fused kernel. Reference: openvla-oft with its transformers fork, whose SDPA class drops
-the causal mask.
+The layers are ``transformers``' own modules; attention is called here, because OFT needs every
+token to see every token (its transformers fork drops the causal mask), and because pruners need a
+few attention rows beside the fused kernel.
 
-Weights lie side by side: one product where a Llama layer makes three, and one where it makes two.
-A product of a few hundred rows leaves a large device idle at its end; fewer and larger ones leave
-it idle less often. The modules keep their published names and parameters: those become views into
-the joined matrix, so that no memory is added and whatever is written to them is seen here.
-"""
+Weights lie side by side: one product where a Llama layer makes three, and one where it makes two;
+fewer and larger products leave a device idle less often. The modules keep their published names
+and parameters: those become views into the joined matrix, so that no memory is added and whatever
+is written to them is seen here."""
 
 from collections.abc import Iterator, Sequence
 
@@ -36,9 +34,7 @@ _JOINED = 'joined_weight'  # a plain attribute: not a parameter, not in the stat
 def fuse(layers: Sequence[LlamaDecoderLayer]) -> None:
     """Join the weights of every layer where they are plain matrices. Layers may share them.
 
-    Do it when the weights are where they will stay: a module that is moved or cast afterwards has
-    weights of its own again, and is run like an unfused one.
-    """
+    A module that is moved or cast afterwards has weights of its own again, and runs unfused."""
     joined: dict[int, Tensor] = {}
     for module, weights in _joinable(layers):
         key = id(weights[0])
@@ -53,11 +49,9 @@ def fuse(layers: Sequence[LlamaDecoderLayer]) -> None:
 def reserve(
     layers: Sequence[LlamaDecoderLayer], device: torch.device | str, dtype: torch.dtype
 ) -> dict[int, Tensor]:
-    """Joined matrices for layers whose weights are still to be read: nothing is joined afterwards,
-    so that no layer is in memory twice.
+    """Joined matrices for weights that are still to be read, so that no layer is in memory twice.
 
-    :returns: id of each of their parameters -> the part of a joined matrix that it must become.
-    """
+    :returns: id of each of their parameters -> the part of a joined matrix that it must become."""
     places: dict[int, Tensor] = {}
     for module, weights in _joinable(layers):
         rows = [len(weight) for weight in weights]
@@ -78,17 +72,15 @@ def _joinable(
 
 
 def _plain(module: nn.Module) -> bool:
-    """A linear layer of torch without bias; not one that adapters or quantisation replaced."""
+    """Not one that adapters or quantisation replaced."""
     if type(module) is not nn.Linear or module.bias is not None:
         return False
     return type(module.weight) is nn.Parameter and type(module.weight.data) is Tensor
 
 
 def _joined(module: nn.Module, first: nn.Module, last: nn.Module) -> Tensor | None:
-    """The joined matrix, where it is still that of the module's own weights.
-
-    Not where gradients are wanted: they belong to the parts.
-    """
+    """The joined matrix where it is still that of the module's weights; gradients need the
+    parts."""
     joined: Tensor | None = module.__dict__.get(_JOINED)
     if joined is None or torch.is_grad_enabled() or not (_plain(first) and _plain(last)):
         return None
@@ -128,13 +120,10 @@ def gated_mlp(mlp: LlamaMLP, y: Tensor) -> Tensor:
 def rope(
     positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Cosine and sine tables (B, S, head_dim) for integer positions (B, S), rotate-half form;
-    (1, S, head_dim) for (S,).
+    """Cosine and sine tables (B, S, head_dim) for positions (B, S) or (S,), rotate-half form.
 
     Angles are computed in float32 and only then cast: rounding the inverse frequencies to
-    bfloat16, as ``model.to(torch.bfloat16)`` does to a buffer, moves normalised actions by up to
-    0.06.
-    """
+    bfloat16, as ``model.to(torch.bfloat16)`` does to a buffer, moves actions by up to 0.06."""
     exponent = (
         torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
     )
@@ -149,21 +138,14 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attention_rows(q: Tensor, k: Tensor, rows: Tensor, scale: float) -> Tensor:
-    """Head-mean attention of a few query rows: float32 (R, K).
-
-    :param q: (1, heads, S, d) rotated queries. :param k: (1, heads, K, d) rotated keys.
-    :param rows: int64 (R,) rows of the current sequence.
-    """
+    """Head-mean attention of the query ``rows``: float32 (R, K)."""
     scores = (q[0][:, rows] @ k[0].transpose(1, 2)) * scale  # [heads, R, S]
     return scores.float().softmax(dim=-1).mean(dim=0)
 
 
 def logit_rows(layer: LlamaDecoderLayer, x: Tensor, rows: Tensor) -> Tensor:
-    """Head-mean products of un-rotated queries and keys that ``layer`` would form: float32 (R, S).
-
-    :param x: (1, S, D) what goes into the layer.
-    :param rows: int64 (R,) rows of the current sequence.
-    """
+    """Head-mean products of un-rotated queries and keys that ``layer`` would form: float32 (R,
+    S)."""
     attn = layer.self_attn
     y = layer.input_layernorm(x)[0]
     q = attn.q_proj(y[rows]).unflatten(-1, (-1, attn.head_dim))  # [R, heads, d]
@@ -189,10 +171,9 @@ class Decoder(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """The decoder, run from multimodal embeddings to the hidden states that the head reads.
+    """From multimodal embeddings to the hidden states that the head reads.
 
-    :param with_logits: keep ``lm_head``, which only the discrete variant reads.
-    """
+    :param with_logits: keep ``lm_head``, which only the discrete variant reads."""
 
     def __init__(self, config: LlamaConfig, with_logits: bool = False) -> None:
         super().__init__()
@@ -205,9 +186,7 @@ class LanguageModel(nn.Module):
 
         B is 1 where tokens are dropped; training runs batches with a dense state.
 
-        :param x: embeddings, or the output of the layer before ``first``.
-        :param state: says which rows are kept at each site, and holds what was kept afterwards.
-        """
+        :param x: embeddings, or the output of the layer before ``first``."""
         count, read = len(self.model.layers), state.layout.readout_positions
         # Only the rows that the head reads are taken through the last layer, a tenth of its work,
         # unless a trace or a site behind it wants the others too.
@@ -279,7 +258,6 @@ class LanguageModel(nn.Module):
     def _prune(
         self, x: Tensor, state: PruningState, layer: int, attention: Tensor | None = None
     ) -> Tensor:
-        """Keep the rows that the pruner chooses behind ``layer`` (-1: before layer 0)."""
         site: PruningSite | None = state.site_after(layer)
         if site is None:
             return x

@@ -31,11 +31,8 @@ class Statistics:
 
 
 def read_statistics(folder: Path, profile: Profile, unnorm_key: str | None) -> Statistics:
-    """The statistics of one key of ``dataset_statistics.json``, checked against the profile.
-
-    :raises CheckpointError: key unknown or ambiguous (the keys are listed), wrong lengths, limits
-        that are not finite or not ordered.
-    """
+    """:raises CheckpointError: key unknown or ambiguous (the keys are listed), wrong lengths,
+    limits that are not finite or not ordered."""
     path = folder / 'dataset_statistics.json'
     data = read_json(path)
     key = _choose_key(path, sorted(data), unnorm_key)

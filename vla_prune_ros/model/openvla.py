@@ -38,13 +38,9 @@ HEADS = ('l1', 'diffusion', 'discrete')
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Everything that fixes the shapes of the modules.
-
-    :param proprio_dim: 0 without proprioception.
+    """:param proprio_dim: 0 without proprioception.
     :param head: ``'l1'``, ``'diffusion'`` or ``'discrete'``.
-    :param film: the towers are modulated by the instruction (OFT+).
-    :param action_vocabulary: token ids below it, counted down, are the discrete action bins.
-    """
+    :param action_vocabulary: token ids below it, counted down, are the discrete action bins."""
 
     dino: TowerSize
     siglip: TowerSize
@@ -60,15 +56,11 @@ class ModelSize:
 class ActInputs:
     """What :meth:`OpenVLAOFT.act` goes by; the towers have done their part.
 
-    :param visual: (1, V, D), as :meth:`OpenVLAOFT.encode_images` gives them.
-    :param prompt_ids: int64 (1, P), BOS first.
+    :param visual: (1, V, D). :param prompt_ids: int64 (1, P), BOS first.
     :param proprio: (1, proprio_dim), normalised, or None.
-    :param mode: what the pruner's ``begin`` returned.
-    :param noise: float32 (1, K, D_action) to start a diffusion from.
-    :param steps: denoising steps; each is one pass of the decoder.
+    :param noise: float32 (1, K, D_action) to start a diffusion of ``steps`` passes from.
     :param stage: times ``'language'``, ``'selection'`` inside it, and ``'head'``.
-    :param checked, bucket_size: see :class:`PruningState`.
-    """
+    :param checked, bucket_size: see :class:`PruningState`."""
 
     visual: Tensor
     prompt_ids: Tensor
@@ -84,12 +76,8 @@ class ActInputs:
 
 
 class Act(NamedTuple):
-    """What one query of the network gives.
-
-    :param actions: (1, K, D), normalised.
-    :param pruning: the last pass through the decoder: what was kept.
-    :param embeddings: (1, S, D) what that pass started from.
-    """
+    """:param actions: (1, K, D), normalised.
+    :param pruning: the last pass through the decoder; ``embeddings`` (1, S, D) are its input."""
 
     actions: Tensor
     pruning: PruningState
@@ -116,7 +104,6 @@ class OpenVLAOFT(nn.Module):
             self.noisy_action_projector = NoisyActionProjector(width)
 
     def layout(self, cameras: tuple[str, ...], prompt_ids: int, chunk: int) -> Layout:
-        """Where everything stands for this many prompt ids (BOS included) and steps."""
         return Layout(
             cameras=cameras,
             patches=PATCHES,
@@ -127,12 +114,9 @@ class OpenVLAOFT(nn.Module):
         )
 
     def visual_tokens(self, pixels: Tensor, prompt_ids: Tensor) -> Tensor:
-        """Embeddings of all patches for the language model.
+        """(cameras, 6, 224, 224) -> embeddings (1, cameras * 256, D).
 
-        :param pixels: (cameras, 6, 224, 224).
-        :param prompt_ids: int64 (1, P); conditions the towers where the checkpoint has FiLM.
-        :returns: (1, cameras * 256, D).
-        """
+        :param prompt_ids: int64 (1, P); conditions the towers where the checkpoint has FiLM."""
         return self.projector(self.vision_backbone(pixels, self.condition(prompt_ids)))
 
     def encode_images(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
@@ -159,9 +143,8 @@ class OpenVLAOFT(nn.Module):
     ) -> Tensor:
         """The multimodal sequence (1, S, D). The stop token is a real one.
 
-        :param noisy: (1, K, D_action) noisy actions at diffusion step ``step``; slots are zero
-            vectors without it.
-        """
+        :param noisy: (1, K, D_action) noisy actions at diffusion ``step``; else slots are zero
+            vectors."""
         table = self.language_model.model.embed_tokens
         text, stop = table(prompt_ids), table(self._stop(prompt_ids))
         parts = [text[:, :1], visual]
@@ -175,7 +158,6 @@ class OpenVLAOFT(nn.Module):
         return torch.cat([*parts, text[:, 1:], slots, stop], dim=1)
 
     def act(self, inputs: ActInputs) -> Act:
-        """The normalised chunk, and the last pass through the decoder."""
         if self.size.head != 'diffusion':
             return self.decode_actions(inputs)
         last: Act | None = None
@@ -189,10 +171,7 @@ class OpenVLAOFT(nn.Module):
         return last._replace(actions=actions)
 
     def decode_actions(self, inputs: ActInputs, noisy: Tensor | None = None, step: int = 0) -> Act:
-        """One pass of the decoder: the chunk, or what a diffusion head predicts of the noise.
-
-        :param noisy: see :meth:`embed`.
-        """
+        """One pass of the decoder: the chunk, or what a diffusion head predicts of the noise."""
         with inputs.stage('language'):
             x = self.embed(
                 inputs.visual,
@@ -221,10 +200,7 @@ class OpenVLAOFT(nn.Module):
         pruner: Pruner,
         trace: list[Tensor] | None = None,
     ) -> tuple[Tensor, PruningState]:
-        """(1, S, D) -> read-out hidden states (1, K * D, D), and what was kept.
-
-        :param trace: see :class:`PruningState`.
-        """
+        """(1, S, D) -> read-out hidden states (1, K * D, D), and what was kept."""
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)
         state = PruningState(layout=layout, pruner=pruner, positions=positions, trace=trace)
         return self.language_model(embeddings, state), state

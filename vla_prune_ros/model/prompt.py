@@ -23,11 +23,9 @@ def build_prompt(task: str) -> str:
 
 
 class PromptTokenizer:
-    """Llama-2 tokenisation of the prompt from ``tokenizer.json`` or ``tokenizer.model``.
+    """Llama-2 tokenisation from ``tokenizer.json`` or ``tokenizer.model``, of a folder or a file.
 
-    :param folder: a folder that holds one of the two files, or the file itself.
-    :raises CheckpointError: neither is there, or it cannot be read.
-    """
+    :raises CheckpointError: neither is there, or it cannot be read."""
 
     def __init__(self, folder: str | Path) -> None:
         path = Path(folder)

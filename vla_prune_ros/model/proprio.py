@@ -13,15 +13,12 @@ _EPSILON = 1e-8  # the reference adds it to every range, so that a constant dime
 
 
 def quaternion_to_axis_angle(quat_xyzw: 'np.ndarray | Sequence[float]') -> np.ndarray:
-    """Rotation vector as the checkpoints were trained with.
+    """Rotation vector float64 (3,) in rad, length 0 ... 2 pi, as the checkpoints were trained
+    with.
 
     There is no choice of sign: ``q`` and ``-q`` give the angles ``t`` and ``2 pi - t`` about
-    opposite axes. :func:`vla_prune_ros.runtime.state.resolve_axis_angle` picks the one the
-    training data has.
-
-    :param quat_xyzw: (4,) unit quaternion, x y z w.
-    :returns: float64 (3,) in rad, length 0 ... 2 pi.
-    """
+    opposite axes. :func:`vla_prune_ros.runtime.state.resolve_axis_angle` picks that of the
+    training data."""
     x, y, z, w = (float(value) for value in quat_xyzw)
     w = min(max(w, -1.0), 1.0)
     denominator = math.sqrt(1.0 - w * w)
@@ -33,14 +30,9 @@ def quaternion_to_axis_angle(quat_xyzw: 'np.ndarray | Sequence[float]') -> np.nd
 def normalize(
     values: np.ndarray, low: np.ndarray, high: np.ndarray, mask: np.ndarray | None = None
 ) -> np.ndarray:
-    """Map ``low ... high`` to -1 ... 1 and clip.
+    """(..., D) in the robot's units: ``low ... high`` (D,) to -1 ... 1, and clip. float64.
 
-    :param values: (..., D) in the robot's units; left untouched.
-    :param low: (D,) q01 or min of the statistics file.
-    :param high: (D,) q99 or max.
-    :param mask: bool (D,), True where a dimension is normalised; the others are only clipped.
-    :returns: float64 (..., D) within -1 ... 1.
-    """
+    :param mask: bool (D,), True where a dimension is normalised; the others are only clipped."""
     values, low, high = (np.asarray(a, np.float64) for a in (values, low, high))
     scaled = 2.0 * (values - low) / (high - low + _EPSILON) - 1.0
     if mask is not None:
@@ -51,16 +43,13 @@ def normalize(
 def unnormalize(
     values: np.ndarray, low: np.ndarray, high: np.ndarray, mask: np.ndarray | None = None
 ) -> np.ndarray:
-    """Map -1 ... 1 back to ``low ... high``, without clipping.
+    """(..., D) of the head: -1 ... 1 back to ``low ... high`` (D,), without clipping. float64.
 
     ``0.5 * (values + 1)`` is taken in the dtype of ``values`` (the head gives float32) and only
     then widened, because the reference does so: the result is the reference's to the last bit.
 
-    :param values: (..., D), the action head's output; left untouched.
     :param mask: bool (D,), True where a dimension was normalised; the others pass through
-        (LIBERO's gripper, predicted as 0 closed ... 1 open).
-    :returns: float64 (..., D) in the checkpoint's units.
-    """
+        (LIBERO's gripper, predicted as 0 closed ... 1 open)."""
     values = np.asarray(values)
     low, high = (np.asarray(a, np.float64) for a in (low, high))
     scaled = 0.5 * (values + 1) * (high - low + _EPSILON) + low
@@ -70,11 +59,8 @@ def unnormalize(
 
 
 def gripper_to_env(actions: np.ndarray) -> np.ndarray:
-    """Policy actions with the gripper as robosuite's LIBERO environments take it.
-
-    :param actions: (..., D), the last number 0 closed ... 1 open; left untouched.
-    :returns: a copy in which it is -1 open, +1 close (0 for exactly 0.5).
-    """
+    """A copy of actions (..., D) with the gripper, 0 closed ... 1 open, as robosuite's LIBERO
+    environments take it: -1 open, +1 close."""
     out = np.array(actions, copy=True)
     out[..., -1] = -np.sign(2 * out[..., -1] - 1)
     return out

@@ -57,11 +57,9 @@ PRESETS = {
 
 
 def make_checkpoint(folder: str | Path, preset: str = 'demo', seed: int = 0) -> Path:
-    """Write an untrained LIBERO-profile checkpoint; the same arguments give the same bytes of
-    weights.
+    """Write an untrained LIBERO-profile checkpoint; the same arguments give the same weights.
 
-    :raises CheckpointError: unknown preset, or the folder exists and holds something else.
-    """
+    :raises CheckpointError: unknown preset, or the folder exists and holds something else."""
     if preset not in PRESETS:
         raise CheckpointError(f'unknown preset {preset!r}', f'use one of {sorted(PRESETS)}')
     folder = Path(folder).expanduser()
@@ -146,13 +144,9 @@ def _limits(
 
 
 def standin_tokenizer(pieces: Mapping[str, int]) -> Tokenizer:
-    """A tokenizer with Llama-2's frame (BOS 1, EOS 2, bytes 3-258, 29871 for a lone space), own
-    pieces.
-
-    The Llama-2 vocabulary is not ours to ship. Each given piece is reached by merging its
-    characters from the left; everything else falls back to single characters or bytes, so any text
-    has ids.
-    """
+    """A tokenizer with Llama-2's frame (BOS 1, EOS 2, bytes 3-258, 29871 for a lone space) and own
+    pieces: the Llama-2 vocabulary is not ours to ship. What is no piece falls back to characters
+    or bytes, so any text has ids."""
     vocabulary = {'<unk>': 0, '<s>': 1, '</s>': 2, **{f'<0x{b:02X}>': 3 + b for b in range(256)}}
     vocabulary['▁'] = SPACE_ID
     characters = sorted(

@@ -1,15 +1,10 @@
-"""The vision backbone of a FiLM checkpoint: its own file, with LoRA still beside the weights.
-
-FiLM runs save the towers apart, wrapped (``blocks.i.block``) and with unmerged LoRA; the main
-weights of such a run do not contain the vision part of the LoRA.
-
-The two vision towers of OpenVLA-OFT and the projector, as plain modules.
+"""The two vision towers of OpenVLA-OFT and the projector, as plain modules.
 
 Both are ViTs at 224 px with patch 14: 16 x 16 = 256 patches, row-major. ``featurizer`` is DINOv2
 (channels 0-2 of a camera), ``fused_featurizer`` is SigLIP (channels 3-5). The feature is the
 output of the second-to-last block, without the final norm; the last block is therefore never
-built. Module names are the published state dict's, so weights load by name.
-"""
+built. Module names are the published state dict's. FiLM runs save the towers in a file of their
+own, wrapped (``blocks.i.block``) and with unmerged LoRA."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,12 +19,7 @@ LORA_ALPHA = 16
 
 
 def fold_lora(base: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    """base + (min(r, 16) / r) B A, in float32.
-
-    :param base: (out, in) of a linear layer, or (out, 3, 14, 14) of the patch embedding.
-    :param down: A, (r, in) or (r, 3, 14, 14).
-    :param up: B, (out, r) or (out, r, 1, 1).
-    """
+    """base + (min(r, 16) / r) B A in float32, of a linear layer or of the patch embedding."""
     rank = down.shape[0]
     update = up.float().reshape(len(up), rank) @ down.float().reshape(rank, -1)
     return base.float() + (min(rank, LORA_ALPHA) / rank) * update.reshape(base.shape)
@@ -50,11 +40,8 @@ def film_tensors(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 
 def language_mean(embeddings: Tensor, stop: Tensor) -> Tensor:
-    """What conditions FiLM: the mean over all prompt embeddings and the stop token's, (1, 1, D).
-
-    :param embeddings: (1, P, D) of BOS to 29871.
-    :param stop: (1, 1, D) of the stop token. The action slots do not count.
-    """
+    """What conditions FiLM: the mean over all prompt embeddings (1, P, D) and the stop token's
+    (1, 1, D). The action slots do not count."""
     return torch.cat([embeddings, stop], dim=1).mean(dim=1, keepdim=True)
 
 
@@ -67,11 +54,8 @@ SIGLIP_ID = 'vit_so400m_patch14_siglip_224'
 
 @dataclass(frozen=True)
 class TowerSize:
-    """Shape of one ViT.
-
-    :param depth: blocks in the published checkpoint; ``depth - 1`` are run.
-    :param prefix: class and register tokens in front of the patches.
-    """
+    """:param depth: blocks in the published checkpoint; ``depth - 1`` are run.
+    :param prefix: class and register tokens in front of the patches."""
 
     width: int
     depth: int
@@ -92,7 +76,7 @@ def siglip_size(width: int = 1152, depth: int = 27, heads: int = 16) -> TowerSiz
 
 
 class LayerScale(nn.Module):
-    """Per-channel gain; the published files call it ``scale_factor``."""
+    """Per-channel gain, ``scale_factor`` in the published files."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -119,8 +103,6 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two layers with the exact (erf) GELU."""
-
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
@@ -131,10 +113,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; with ``film_width``, FiLM between attention and MLP.
-
-    FiLM (OFT+): x (1 + scale(c)) + shift(c), with c the mean embedding of the instruction.
-    """
+    """Pre-norm block; FiLM (OFT+) between attention and MLP: x (1 + scale(c)) + shift(c)."""
 
     def __init__(self, size: TowerSize, film_width: int = 0) -> None:
         super().__init__()
@@ -199,8 +178,6 @@ class Tower(nn.Module):
 
 
 class VisionBackbone(nn.Module):
-    """Both towers over all cameras in one batch each."""
-
     def __init__(self, dino: TowerSize, siglip: TowerSize, film_width: int = 0) -> None:
         super().__init__()
         self.featurizer = Tower(dino, film_width)
@@ -211,10 +188,7 @@ class VisionBackbone(nn.Module):
         return self.featurizer.size.width + self.fused_featurizer.size.width
 
     def features(self, pixels: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(N, 6, 224, 224) -> (N, 256, width), image by image.
-
-        :param condition: (1 or N, 1, D) mean embedding of the instruction, for FiLM.
-        """
+        """(N, 6, 224, 224) -> (N, 256, width), image by image."""
         dino = self.featurizer(pixels[:, :3], condition)
         siglip = self.fused_featurizer(pixels[:, 3:], condition)
         return torch.cat([dino, siglip], dim=2)
@@ -222,14 +196,11 @@ class VisionBackbone(nn.Module):
     def forward(self, pixels: Tensor, condition: Tensor | None = None) -> Tensor:
         """(cameras, 6, 224, 224) -> (1, cameras * 256, width), camera by camera.
 
-        :param condition: (1, 1, D), the same for all cameras.
-        """
+        :param condition: (1, 1, D) mean embedding of the instruction, for FiLM."""
         return self.features(pixels, condition).flatten(0, 1)[None]
 
 
 class Projector(nn.Module):
-    """Vision feature -> language-model embedding, three layers with exact GELU."""
-
     def __init__(self, vision_width: int, width: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(vision_width, 4 * vision_width)

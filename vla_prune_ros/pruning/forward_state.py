@@ -20,10 +20,7 @@ from .layout import Layout
 
 
 def check_kept(ids: Tensor, left: Tensor, site: PruningSite) -> Tensor:
-    """The answer of a pruner, ascending, or a refusal.
-
-    :raises ProfileError: ids repeat or name tokens that are gone: a fault of the pruner.
-    """
+    """:raises ProfileError: ids repeat or name tokens that are gone: a fault of the pruner."""
     ordered = ids.sort().values
     repeated = bool((ordered[1:] == ordered[:-1]).any()) if len(ordered) > 1 else False
     if repeated or not bool(torch.isin(ordered, left).all()):
@@ -36,10 +33,7 @@ def check_kept(ids: Tensor, left: Tensor, site: PruningSite) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _on_device(rows: tuple[int, ...], device: torch.device, inference: bool) -> Tensor:
-    """Row numbers as a tensor: made once, since a copy to a device cannot be captured.
-
-    :param inference: whether it may be a tensor that no gradient passes through.
-    """
+    """Made once: a copy to a device cannot be captured. ``inference``: no gradient passes."""
     return torch.tensor(rows, dtype=torch.long, device=device)
 
 
@@ -98,7 +92,7 @@ class PruningState:
         return {**self._kept_by_site, last: self._kept_by_site[last][self.visible]}
 
     def masks(self) -> dict[str, dict[str, np.ndarray]]:
-        """The same by camera: site -> camera -> bool (patches,)."""
+        """Site -> camera -> bool (patches,)."""
         return {site: self.layout.camera_masks(ids) for site, ids in self.kept_by_site.items()}
 
     def tensors(self) -> list[Tensor]:
@@ -107,11 +101,10 @@ class PruningState:
         return [self.ids, self.positions, *self._kept_by_site.values(), *visible]
 
     def site_after(self, layer: int) -> PruningSite | None:
-        """The site behind ``layer`` (-1: before layer 0), if the pruner has one there."""
         return self._sites.get(layer)
 
     def requested_rows(self, layer: int, scores: str) -> Tensor | None:
-        """Rows of the sequence whose scores of that kind the site behind ``layer`` asks for."""
+        """Rows of the sequence that the site behind ``layer`` asks for, of that kind of scores."""
         site = self.site_after(layer)
         if site is None or site.rows is None or site.scores != scores:
             return None
@@ -174,10 +167,7 @@ class PruningState:
     def context(
         self, site: PruningSite, hidden: Tensor, attention: Tensor | None = None
     ) -> PruningContext:
-        """What the pruner sees at ``site``; parameters as for :meth:`decide`.
-
-        :raises ProfileError: a site before it was filled up.
-        """
+        """:raises ProfileError: a site before it was filled up."""
         if self.visible is not None:
             raise ProfileError(
                 f'{site.name} comes after a site that was filled up to a size',
@@ -197,7 +187,7 @@ class PruningState:
         )
 
     def _hide(self, visible: Tensor, rest: int, dtype: torch.dtype) -> None:
-        """No row sees the visual tokens that are not ``visible``: (1, 1, 1, S') for the logits."""
+        """No row sees the visual tokens that are not ``visible``."""
         keys = torch.cat([visible.new_ones(1), visible, visible.new_ones(rest)])
         logits = torch.zeros(len(keys), dtype=dtype, device=visible.device)
         self.visible = visible

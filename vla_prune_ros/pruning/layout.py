@@ -18,12 +18,9 @@ SUFFIX_TOKENS = 5
 
 @dataclass(frozen=True)
 class Trained:
-    """What ``pruning.json`` of a checkpoint says, and ``pruning.safetensors`` beside it.
+    """What ``pruning.json`` and ``pruning.safetensors`` of a checkpoint say.
 
-    :param method: pruning method that the weights were trained for; ``''`` for none.
-    :param settings: what else the note holds.
-    :param tensors: what the method itself learnt, by name.
-    """
+    :param method: pruning method that the weights were trained for; ``''`` for none."""
 
     method: str = ''
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -32,20 +29,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class Target:
-    """What a pruner is built for: the model's shape and the units of the robot's actions.
+    """What a pruner is built for; the defaults are OpenVLA-OFT with LIBERO's conventions.
 
-    The defaults are OpenVLA-OFT with LIBERO's conventions.
-
-    :param cameras: names in model order.
-    :param patches: visual tokens per camera.
-    :param layers: decoder layers.
-    :param chunk: control steps per query.
-    :param control_period_s: seconds per control step.
-    :param step_m: metres of one unit of translation in a step's action.
-    :param step_rad: radians of one unit of rotation in a step's action.
+    :param patches: visual tokens per camera. :param chunk: control steps per query.
+    :param step_m, step_rad: metres and radians of one unit in a step's action.
     :param trained: how the weights were trained to be pruned; None where that is not known.
-    :param width: D of the decoder.
-    """
+    :param width: D of the decoder."""
 
     cameras: tuple[str, ...] = ('primary', 'wrist')
     patches: int = 256
@@ -70,13 +59,8 @@ class Target:
 class Layout:
     """Where everything is: ``[BOS | visual | proprio | time | prompt | slots | stop]``.
 
-    :param cameras: camera names in model order.
-    :param patches: visual tokens per camera.
-    :param proprio: 1 with a proprioception token, else 0.
-    :param prompt: number of prompt ids, BOS included.
-    :param slots: action slots, K * D.
-    :param time: 1 with the time token of a diffusion head, else 0.
-    """
+    :param patches: visual tokens per camera. :param prompt: number of prompt ids, BOS included.
+    :param proprio, time: 1 with such a token, else 0. :param slots: action slots, K * D."""
 
     cameras: tuple[str, ...]
     patches: int
@@ -87,12 +71,10 @@ class Layout:
 
     @property
     def visual(self) -> int:
-        """Number of visual tokens V before pruning."""
         return self.patches * len(self.cameras)
 
     @property
     def length(self) -> int:
-        """Length S of the un-pruned sequence."""
         return self.visual + self.proprio + self.time + self.prompt + self.slots + 1
 
     @property
@@ -109,7 +91,6 @@ class Layout:
 
     @property
     def slot_positions(self) -> range:
-        """Positions of the action slots."""
         start = self.prompt_positions.stop
         return range(start, start + self.slots)
 

@@ -72,11 +72,8 @@ def best_per_camera(
 ) -> list[Tensor]:
     """The best tokens of each camera, best first; ties go to the lower id.
 
-    :param ids: int64 (n,), ascending original ids. :param scores: (n,), higher is better.
-    :param per_camera: how many of ``ids`` each camera has.
-    :param budget: tokens per camera; a camera with fewer gives all.
-    :returns: per camera int64 (at most budget,) original ids.
-    """
+    :param ids: int64 (n,), ascending original ids; ``per_camera`` says how many each camera has.
+    :param budget: tokens per camera; a camera with fewer gives all."""
     groups = zip(ids.split(per_camera), scores.split(per_camera), budget, strict=True)
     return [own[best_first(score)[:count]] for own, score, count in groups]
 
@@ -91,18 +88,14 @@ def cosine_distance(features: Tensor) -> Tensor:
 
 
 def farthest_first(distance: Tensor, count: int, candidates: Tensor | None = None) -> Tensor:
-    """Greedy max-min selection, for several independent sets at once.
+    """Greedy max-min selection, for B independent sets at once: int64 (B, count), in order.
 
     The first pick is the candidate whose nearest other candidate is farthest; every further one is
     the candidate that is farthest from all that are picked. Ties go to the lower index. The first
-    k picks of a longer run are the picks of a run of k.
+    k picks of a longer run are the picks of a run of k. A set with fewer candidates repeats index
+    0 once it is exhausted: cut it there.
 
-    :param distance: (B, n, n), symmetric; its diagonal is not read.
-    :param count: picks, from 1 to the number of candidates. A set with fewer repeats index 0 once
-        it is exhausted: cut it there.
-    :param candidates: bool (B, n); None for all.
-    :returns: int64 (B, count) in the order of picking.
-    """
+    :param distance: (B, n, n), symmetric. :param candidates: bool (B, n); None for all."""
     eye = torch.eye(distance.shape[-1], dtype=torch.bool, device=distance.device)
     if candidates is None:
         candidates = torch.ones_like(distance[:, 0], dtype=torch.bool)
@@ -124,12 +117,8 @@ def diverse_per_camera(
 ) -> list[Tensor]:
     """The most diverse tokens of each camera, in the order of picking.
 
-    :param features: (V, D) of all visual tokens, camera by camera.
-    :param patches: visual tokens per camera.
-    :param budget: tokens per camera, at most the camera's candidates.
-    :param candidates: bool (V,); None for all.
-    :returns: per camera int64 (budget,) original ids.
-    """
+    :param features: (V, D) of all visual tokens, camera by camera, ``patches`` each.
+    :param candidates: bool (V,), at least the budget of each camera; None for all."""
     cameras = len(features) // patches
     among = None if candidates is None else candidates.view(cameras, patches)
     distance = cosine_distance(features.view(cameras, patches, -1))
