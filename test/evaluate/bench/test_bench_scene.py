@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vla_prune_ros.evaluate.bench.pruning import FAST, SLOW, BenchScene
+from vla_prune_ros.evaluate.bench.pruning import BenchScene
 from vla_prune_ros.profiles import ALOHA, LIBERO
 
 RED = np.array([200, 40, 30])
@@ -60,10 +60,6 @@ def test_the_other_camera_sees_everything_move(scene):
     assert difference(one, two).std() > 2 * 3 * math.sqrt(2)
     shifted = difference(one[:, 6:], two[:, :-6])
     assert shifted.std() == pytest.approx(3 * math.sqrt(2), rel=0.03)
-
-
-def test_two_fast_queries_then_two_slow_ones(scene):
-    assert [scene.motion(q) for q in range(8)] == [FAST, FAST, SLOW, SLOW] * 2
 
 
 def test_stamps_are_a_control_period_apart_and_chunks_follow_each_other(scene):

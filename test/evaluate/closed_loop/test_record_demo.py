@@ -165,7 +165,12 @@ def test_the_same_options_give_the_same_messages(expert, tmp_path):
 
 def test_limits_storage_and_compression_are_taken(renderer, tmp_path):
     options = RecordOptions(
-        tmp_path / 'bag', 'place_green_left', steps=3, size=32, storage='sqlite3', compressed=True
+        tmp_path / 'bag',
+        task='place_green_left',
+        steps=3,
+        size=32,
+        storage='sqlite3',
+        compressed=True,
     )
     result = asdict(record_demo(options))
     (episode,) = result['episodes']
@@ -206,24 +211,24 @@ def test_a_policy_can_drive_and_answers_the_same_to_what_is_read(renderer, tmp_p
 
 
 @pytest.mark.parametrize(
-    ('changes', 'words'),
+    ('changes', 'name'),
     [
-        ({'task': 'juggle'}, "task 'juggle' is unknown; choose from pick_red, "),
-        ({'driver': 'me'}, "driver 'me' is unknown; choose from expert, policy"),
-        ({'driver': 'policy'}, 'a policy has both, the expert has none'),
-        ({'checkpoint': 'x'}, 'a policy has both, the expert has none'),
-        ({'method': 'specprune'}, 'a policy has both, the expert has none'),
-        ({'size': 8}, 'size is 8; use 16 to 1024'),
-        ({'seed': -1}, 'seed is -1; use 0 to'),
-        ({'seed': 2**32 - 1}, 'seed is 4294967295; use 0 to'),
-        ({'storage': 'tape'}, "storage 'tape' is unknown"),
+        ({'task': 'juggle'}, 'juggle'),
+        ({'driver': 'me'}, 'driver'),
+        ({'driver': 'policy'}, 'checkpoint'),
+        ({'checkpoint': 'x'}, 'checkpoint'),
+        ({'method': 'specprune'}, 'specprune'),
+        ({'size': 8}, 'size'),
+        ({'seed': -1}, 'seed'),
+        ({'seed': 2**32 - 1}, 'seed'),
+        ({'storage': 'tape'}, 'storage'),
+        ({'driver': 'policy', 'checkpoint': '/nope'}, '/nope'),
     ],
     ids=str,
 )
-def test_what_cannot_be_recorded_is_said_before_anything_starts(tmp_path, changes, words):
-    with pytest.raises(VlaPruneError) as refusal:
+def test_what_cannot_be_recorded_leaves_nothing(tmp_path, changes, name):
+    with pytest.raises(VlaPruneError, match=name):
         record_demo(RecordOptions(**{'out': tmp_path / 'bag', **changes}))
-    assert words in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -234,10 +239,3 @@ def test_a_bag_that_is_there_stays_unless_it_may_be_replaced(renderer, tmp_path)
         record_demo(RecordOptions(**options))
     record_demo(RecordOptions(**options, seed=1, overwrite=True))
     assert sorted(p.name for p in tmp_path.iterdir()) == ['bag', 'bag.yaml']
-
-
-def test_a_policy_that_cannot_be_loaded_leaves_nothing(renderer, tmp_path):
-    options = RecordOptions(tmp_path / 'bag', driver='policy', checkpoint=tmp_path / 'nope')
-    with pytest.raises(VlaPruneError, match='nope'):
-        record_demo(options)
-    assert list(tmp_path.iterdir()) == []
