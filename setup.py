@@ -1,6 +1,7 @@
 """Builds the package with pip and with colcon; docs/dependencies.md has the reason of each pin."""
 
 from glob import glob
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -71,10 +72,11 @@ TRAIN = [
 ]
 DEV = ['pytest>=9,<10', 'pytest-xdist>=3.8,<4', 'hypothesis>=6.100,<7', 'ruff==0.17.5']
 
-# The XML files and textures that stand in for LIBERO's assets.
-STANDIN = [
-    path.removeprefix(f'{NAME}/')
-    for path in glob(f'{NAME}/sim/libero/standin/**/*.*', recursive=True)
+# XML, textures, templates: whatever lies in the package and is no source.
+DATA = [
+    str(path.relative_to(NAME))
+    for path in Path(NAME).rglob('*')
+    if path.is_file() and path.suffix not in ('.py', '.pyc')
 ]
 
 setup(
@@ -85,18 +87,11 @@ setup(
     maintainer='vla_prune_ros maintainers',
     maintainer_email='maintainers@vla-prune-ros.org',
     packages=find_packages(exclude=['test', 'test.*']),
-    package_data={
-        NAME: [
-            'py.typed',
-            'evaluate/replay/report.html.j2',
-            'train/model_card.md',
-            *STANDIN,
-        ]
-    },
+    package_data={NAME: DATA},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
-        (f'share/{NAME}/launch', sorted(glob('launch/*.launch.py'))),
+        (f'share/{NAME}/launch', sorted(glob('launch/*.py'))),
         (f'share/{NAME}/config', sorted(glob('config/*.yaml') + glob('config/*.xml'))),
         (f'share/{NAME}/config/training', sorted(glob('config/training/*'))),
         (f'share/{NAME}/gazebo', sorted(glob('gazebo/*'))),

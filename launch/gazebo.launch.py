@@ -7,25 +7,21 @@ The executor's twists go to MoveIt Servo, its joint positions to a trajectory co
 For Jazzy and later with Gazebo Harmonic and later; docs/gazebo.md says what has been run.
 """
 
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    ExecuteProcess,
-    IncludeLaunchDescription,
-    OpaqueFunction,
-)
+from launch.actions import ExecuteProcess, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-PACKAGE = 'vla_prune_ros'
-SHARE = Path(get_package_share_directory(PACKAGE))
-FILES = SHARE / 'gazebo'
-BOOLEANS = ['true', 'false']
+common = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name('common.py'))))
+
+FILES = common.SHARE / 'gazebo'
 CLOCK = {'use_sim_time': True}
 
 IMAGES = ('/gazebo/image/primary', '/gazebo/image/wrist')
@@ -44,54 +40,12 @@ REMAP = {
     '~/gripper': GRIPPER,
 }
 
-ARGUMENTS = (
-    DeclareLaunchArgument(
-        'checkpoint',
-        default_value='',
-        description='Checkpoint folder in the published OpenVLA-OFT layout.',
-    ),
-    DeclareLaunchArgument(
-        'pruning', default_value='', description='Pruning method, for example dense.'
-    ),
-    DeclareLaunchArgument('instruction', default_value='', description='The task in plain words.'),
-    DeclareLaunchArgument(
-        'params_file',
-        default_value=str(SHARE / 'config' / 'gazebo.yaml'),
-        description='Parameter file of policy and executor.',
-    ),
-    DeclareLaunchArgument(
-        'world', default_value=str(FILES / 'tabletop.sdf'), description='World of Gazebo.'
-    ),
-    DeclareLaunchArgument(
-        'bridge_file',
-        default_value=str(FILES / 'bridge.yaml'),
-        description='Topics that ros_gz_bridge carries.',
-    ),
-    DeclareLaunchArgument(
-        'servo_params_file',
-        default_value=str(FILES / 'servo.yaml'),
-        description='Parameter file of MoveIt Servo.',
-    ),
-    DeclareLaunchArgument(
-        'servo',
-        default_value='true',
-        choices=BOOLEANS,
-        description='Start MoveIt Servo; false where something else turns twists into joints.',
-    ),
-    DeclareLaunchArgument(
-        'gui',
-        default_value='true',
-        choices=BOOLEANS,
-        description="Open Gazebo's window; false renders the cameras without a display.",
-    ),
-)
-
 
 def gazebo(context: LaunchContext) -> list[IncludeLaunchDescription]:
     """Gazebo with the world, running from the start."""
-    window = LaunchConfiguration('gui').perform(context) == 'true'
+    window = common.value(context, 'gui') == 'true'
     options = '-r' if window else '-r -s --headless-rendering'
-    world = LaunchConfiguration('world').perform(context)
+    world = common.value(context, 'world')
     source = Path(get_package_share_directory('ros_gz_sim'), 'launch', 'gz_sim.launch.py')
     return [
         IncludeLaunchDescription(
@@ -148,7 +102,7 @@ def bridge() -> list[Node]:
 
 def servo(context: LaunchContext) -> list[ExecuteProcess]:
     """MoveIt Servo, set to take twists, and the transforms of the arm."""
-    if LaunchConfiguration('servo').perform(context) != 'true':
+    if common.value(context, 'servo') != 'true':
         return []
 
     def described(name: str) -> ParameterValue:
@@ -187,24 +141,20 @@ def servo(context: LaunchContext) -> list[ExecuteProcess]:
 
 def generate_launch_description() -> LaunchDescription:
     """Entry point of ``ros2 launch``."""
-    passed_on = [
-        (name, LaunchConfiguration(name))
-        for name in ('checkpoint', 'pruning', 'instruction', 'params_file')
-    ]
-    policy = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(str(SHARE / 'launch' / 'policy.launch.py')),
-        launch_arguments=[
-            *passed_on,
-            ('use_sim_time', 'true'),
-            ('output', 'twist'),
-            ('remap', ' '.join(f'{source}:={target}' for source, target in REMAP.items())),
-        ],
-    )
-    # The policy's file comes first: it sets the transport profile for the bridge's images too.
+    policy, argument = ('checkpoint', 'pruning', 'instruction'), common.argument
+    servo_off = 'Start MoveIt Servo; false where something else turns twists into joints.'
+    window = "Open Gazebo's window; false renders the cameras without a display."
+    servo_params = 'Parameter file of MoveIt Servo.'
     return LaunchDescription(
         [
-            *ARGUMENTS,
-            policy,
+            *common.arguments(*policy),
+            common.params_file('gazebo.yaml'),
+            argument('world', 'World of Gazebo.', FILES / 'tabletop.sdf'),
+            argument('bridge_file', 'Topics that ros_gz_bridge carries.', FILES / 'bridge.yaml'),
+            argument('servo_params_file', servo_params, FILES / 'servo.yaml'),
+            argument('servo', servo_off, 'true', common.BOOLEANS),
+            argument('gui', window, 'true', common.BOOLEANS),
+            common.policy(*policy, 'params_file', remap=REMAP, output='twist'),
             OpaqueFunction(function=gazebo),
             *bridge(),
             OpaqueFunction(function=servo),

@@ -7,96 +7,49 @@ The simulator moves nothing until the executor is armed. With ``stepping:=synchr
 waits for policy and executor, and an episode follows from seed and policy alone.
 """
 
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
+from launch.actions import OpaqueFunction
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 
-PACKAGE = 'vla_prune_ros'
-SHARE = Path(get_package_share_directory(PACKAGE))
+common = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name('common.py'))))
 
-# Names of the policy's and the executor's own topics -> the simulator's.
-REMAP = {
-    f'~/{topic}': f'/simulator/{topic}'
-    for topic in (
-        'image/primary',
-        'image/wrist',
-        'ee_pose',
-        'joint_states',
-        'instruction',
-        'twist',
-        'gripper',
-    )
-}
-
-ARGUMENTS = (
-    DeclareLaunchArgument(
-        'checkpoint',
-        default_value='',
-        description='Checkpoint folder in the published OpenVLA-OFT layout.',
-    ),
-    DeclareLaunchArgument(
-        'pruning', default_value='', description='Pruning method, for example dense.'
-    ),
-    DeclareLaunchArgument(
-        'params_file',
-        default_value=str(SHARE / 'config' / 'libero.yaml'),
-        description='Parameter file of policy and executor.',
-    ),
-    DeclareLaunchArgument(
-        'simulator_params_file',
-        default_value=str(SHARE / 'config' / 'simulator.yaml'),
-        description='Parameter file of the simulator.',
-    ),
-    DeclareLaunchArgument(
-        'simulator', default_value='', description='Scene to open, for example two_cubes.'
-    ),
-    DeclareLaunchArgument(
-        'stepping',
-        default_value='',
-        choices=['', 'free', 'synchronous'],
-        description='synchronous: simulated time waits for policy and executor.',
-    ),
-)
+# The policy's and the executor's own topics -> the simulator's.
+INPUTS = ('image/primary', 'image/wrist', 'ee_pose', 'joint_states', 'instruction')
+REMAP = {f'~/{topic}': f'/simulator/{topic}' for topic in (*INPUTS, 'twist', 'gripper')}
 
 
 def simulator(context: LaunchContext) -> list[Node]:
     """The simulator, with the arguments that were given laid over its parameter file."""
-    names = ('simulator', 'stepping')
-    values = {name: LaunchConfiguration(name).perform(context) for name in names}
-    given = {k: ParameterValue(v, value_type=str) for k, v in values.items() if v}
-    params_file = LaunchConfiguration('simulator_params_file').perform(context)
+    params_file = common.value(context, 'simulator_params_file')
     return [
         Node(
-            package=PACKAGE,
+            package=common.PACKAGE,
             executable='simulator',
             name='simulator',
             namespace='',
             output='screen',
-            parameters=[params_file, given],
+            parameters=[params_file, common.given(context, 'simulator', 'stepping')],
         )
     ]
 
 
 def generate_launch_description() -> LaunchDescription:
     """Entry point of ``ros2 launch``."""
-    passed_on = [
-        (name, LaunchConfiguration(name))
-        for name in ('checkpoint', 'pruning', 'params_file', 'stepping')
-    ]
-    policy = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(str(SHARE / 'launch' / 'policy.launch.py')),
-        launch_arguments=[
-            *passed_on,
-            ('use_sim_time', 'true'),
-            ('output', 'twist'),
-            ('remap', ' '.join(f'{source}:={target}' for source, target in REMAP.items())),
-        ],
+    passed_on = ('checkpoint', 'pruning', 'params_file', 'stepping')
+    parameters = common.SHARE / 'config' / 'simulator.yaml'
+    return LaunchDescription(
+        [
+            *common.arguments('checkpoint', 'pruning', 'stepping'),
+            common.params_file('libero.yaml'),
+            common.argument(
+                'simulator_params_file', 'Parameter file of the simulator.', parameters
+            ),
+            common.argument('simulator', 'Scene to open, for example two_cubes.'),
+            common.policy(*passed_on, remap=REMAP, output='twist'),
+            OpaqueFunction(function=simulator),
+        ]
     )
-    # The policy's file comes first: it sets the transport profile for the simulator's images too.
-    return LaunchDescription([*ARGUMENTS, policy, OpaqueFunction(function=simulator)])

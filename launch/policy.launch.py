@@ -7,18 +7,16 @@ An argument that stays empty leaves the value of the parameter file in force.
 """
 
 import os
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
-from launch_ros.parameter_descriptions import ParameterValue
 
-PACKAGE = 'vla_prune_ros'
-SHARE = Path(get_package_share_directory(PACKAGE))
-BOOLEANS = ['true', 'false']
+common = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name('common.py'))))
 
 # Fast DDS 3 (Kilted) reads another name than Fast DDS 2.
 FAST_DDS_PROFILE = (
@@ -28,74 +26,9 @@ FAST_DDS_PROFILE = (
 )
 # The default transports drop best-effort camera images without an error.
 TRANSPORT_PROFILES = {
-    FAST_DDS_PROFILE: str(SHARE / 'config' / 'fastdds_large_images.xml'),
-    'CYCLONEDDS_URI': f'file://{SHARE}/config/cyclonedds_large_images.xml',
+    FAST_DDS_PROFILE: str(common.SHARE / 'config' / 'fastdds_large_images.xml'),
+    'CYCLONEDDS_URI': f'file://{common.SHARE}/config/cyclonedds_large_images.xml',
 }
-
-POLICY = ('checkpoint', 'profile', 'pruning', 'instruction', 'image_transport')
-ARGUMENTS = (
-    DeclareLaunchArgument(
-        'params_file',
-        default_value=str(SHARE / 'config' / 'robot.yaml'),
-        description='Parameter file of both nodes.',
-    ),
-    DeclareLaunchArgument(
-        'checkpoint',
-        default_value='',
-        description='Checkpoint folder in the published OpenVLA-OFT layout.',
-    ),
-    DeclareLaunchArgument(
-        'profile',
-        default_value='',
-        description='Robot profile: libero, aloha, bridge, or the path of a .yaml profile.',
-    ),
-    DeclareLaunchArgument(
-        'pruning', default_value='', description='Pruning method, for example dense.'
-    ),
-    DeclareLaunchArgument('instruction', default_value='', description='The task in plain words.'),
-    DeclareLaunchArgument(
-        'image_transport',
-        default_value='',
-        choices=['', 'raw', 'compressed'],
-        description='raw: sensor_msgs/Image; compressed: the topics with /compressed.',
-    ),
-    DeclareLaunchArgument('namespace', default_value='', description='Namespace of both nodes.'),
-    DeclareLaunchArgument(
-        'remap',
-        default_value='',
-        description="Topics of your robot: 'from:=to' rules, separated by blanks.",
-    ),
-    DeclareLaunchArgument(
-        'use_sim_time',
-        default_value='false',
-        choices=BOOLEANS,
-        description='Take the time from /clock.',
-    ),
-    DeclareLaunchArgument(
-        'autostart',
-        default_value='true',
-        choices=BOOLEANS,
-        description='Configure and activate the policy at start.',
-    ),
-    DeclareLaunchArgument(
-        'executor',
-        default_value='true',
-        choices=BOOLEANS,
-        description='Start chunk_executor as well.',
-    ),
-    DeclareLaunchArgument(
-        'output',
-        default_value='',
-        choices=['', 'none', 'twist', 'pose'],
-        description='What chunk_executor sends to the robot.',
-    ),
-    DeclareLaunchArgument(
-        'stepping',
-        default_value='',
-        choices=['', 'free', 'synchronous'],
-        description='synchronous: for a simulator that waits for each command.',
-    ),
-)
 
 
 def transport_profiles() -> list[SetEnvironmentVariable]:
@@ -126,50 +59,55 @@ def remap_rules(text: str) -> list[tuple[str, str]]:
 def nodes(context: LaunchContext) -> list[Node]:
     """The two nodes, with the arguments that were given laid over the parameter file."""
 
-    def given(*names: str) -> dict[str, ParameterValue]:
-        values = {name: LaunchConfiguration(name).perform(context) for name in names}
-        # Without a type, launch would read an instruction such as '1: lift' as YAML.
-        return {
-            name: ParameterValue(value, value_type=str) for name, value in values.items() if value
-        }
-
     def is_true(name: str) -> bool:
-        return LaunchConfiguration(name).perform(context) == 'true'
+        return common.value(context, name) == 'true'
 
-    params_file = LaunchConfiguration('params_file').perform(context)
+    params_file = common.value(context, 'params_file')
     clock = {'use_sim_time': is_true('use_sim_time')}
-    rules = remap_rules(LaunchConfiguration('remap').perform(context))
-    common = {
-        'package': PACKAGE,
+    rules = remap_rules(common.value(context, 'remap'))
+    both = {
+        'package': common.PACKAGE,
         'namespace': LaunchConfiguration('namespace'),
         'output': 'screen',
     }
+    given = common.given(context, *common.POLICY)
     policy = LifecycleNode(
         executable='vla_policy',
         name='vla_policy',
         remappings=rules,
-        parameters=[
-            params_file,
-            {
-                **clock,
-                'autostart': is_true('autostart'),
-                **given(*POLICY, 'stepping'),
-            },
-        ],
-        **common,
+        parameters=[params_file, {**clock, 'autostart': is_true('autostart'), **given}],
+        **both,
     )
     if not is_true('executor'):
         return [policy]
+    given = common.given(context, 'output', 'stepping')
     executor = Node(
         executable='chunk_executor',
         name='chunk_executor',
         remappings=[('~/action_chunk', 'vla_policy/action_chunk'), *rules],
-        parameters=[params_file, {**clock, **given('output', 'stepping')}],
-        **common,
+        parameters=[params_file, {**clock, **given}],
+        **both,
     )
     return [policy, executor]
 
 
 def generate_launch_description() -> LaunchDescription:
     """Entry point of ``ros2 launch``."""
-    return LaunchDescription([*ARGUMENTS, *transport_profiles(), OpaqueFunction(function=nodes)])
+    argument, booleans = common.argument, common.BOOLEANS
+    remap = "Topics of your robot: 'from:=to' rules, separated by blanks."
+    output = 'What chunk_executor sends to the robot.'
+    return LaunchDescription(
+        [
+            common.params_file('robot.yaml', 'both nodes'),
+            *common.arguments('checkpoint', 'profile', 'pruning', 'instruction'),
+            *common.arguments('image_transport', 'stepping'),
+            argument('namespace', 'Namespace of both nodes.'),
+            argument('remap', remap),
+            argument('use_sim_time', 'Take the time from /clock.', 'false', booleans),
+            argument('autostart', 'Configure and activate the policy at start.', 'true', booleans),
+            argument('executor', 'Start chunk_executor as well.', 'true', booleans),
+            argument('output', output, choices=['', 'none', 'twist', 'pose']),
+            *transport_profiles(),
+            OpaqueFunction(function=nodes),
+        ]
+    )

@@ -6,96 +6,37 @@ There is no executor, and recorded commands go out below ``/recorded``. The laun
 bag, unless that loops.
 """
 
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    IncludeLaunchDescription,
-    OpaqueFunction,
-    Shutdown,
-)
-from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.actions import OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-PACKAGE = 'vla_prune_ros'
-SHARE = Path(get_package_share_directory(PACKAGE))
-LOADING_S = 600.0  # as long as a large checkpoint may take to load before the bag begins
+common = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name('common.py'))))
 
-ARGUMENTS = (
-    DeclareLaunchArgument(
-        'bag', default_value='', description='Folder or file of the recording: rosbag2 or ROS 1.'
-    ),
-    DeclareLaunchArgument(
-        'topics',
-        default_value='',
-        description='YAML file that names the topics of the bag; empty: guessed.',
-    ),
-    DeclareLaunchArgument(
-        'checkpoint',
-        default_value='',
-        description='Checkpoint folder in the published OpenVLA-OFT layout.',
-    ),
-    DeclareLaunchArgument(
-        'profile',
-        default_value='',
-        description='Robot profile: libero, aloha, bridge, or the path of a .yaml profile.',
-    ),
-    DeclareLaunchArgument(
-        'pruning', default_value='', description='Pruning method, for example dense.'
-    ),
-    DeclareLaunchArgument(
-        'instruction',
-        default_value='',
-        description='The task in plain words, until the bag names another.',
-    ),
-    DeclareLaunchArgument(
-        'image_transport',
-        default_value='',
-        choices=['', 'raw', 'compressed'],
-        description='compressed: for a bag of CompressedImage.',
-    ),
-    DeclareLaunchArgument(
-        'params_file',
-        default_value=str(SHARE / 'config' / 'robot.yaml'),
-        description='Parameter file of both nodes.',
-    ),
-    DeclareLaunchArgument(
-        'rate', default_value='1.0', description='Recorded seconds per wall second.'
-    ),
-    DeclareLaunchArgument(
-        'loop',
-        default_value='false',
-        choices=['true', 'false'],
-        description='Begin again at the end, for ever.',
-    ),
-)
+LOADING_S = 600.0  # as long as a large checkpoint may take to load before the bag begins
 
 
 def player(context: LaunchContext) -> list[Node]:
     """The bag player, with the arguments that were given laid over the parameter file."""
-
-    def value(name: str) -> str:
-        return LaunchConfiguration(name).perform(context)
-
-    texts = {name: value(name) for name in ('bag', 'topics', 'profile')}
     return [
         Node(
-            package=PACKAGE,
+            package=common.PACKAGE,
             executable='bag_player',
             name='bag_player',
             namespace='',
             output='screen',
             on_exit=Shutdown(),
             parameters=[
-                value('params_file'),
+                common.value(context, 'params_file'),
                 {
-                    **{k: ParameterValue(v, value_type=str) for k, v in texts.items() if v},
+                    **common.given(context, 'bag', 'topics', 'profile'),
                     'rate': ParameterValue(LaunchConfiguration('rate'), value_type=float),
-                    'loop': value('loop') == 'true',
+                    'loop': common.value(context, 'loop') == 'true',
                     'wait_for_subscribers_s': LOADING_S,
                 },
             ],
@@ -105,21 +46,17 @@ def player(context: LaunchContext) -> list[Node]:
 
 def generate_launch_description() -> LaunchDescription:
     """Entry point of ``ros2 launch``."""
-    passed_on = [
-        (name, LaunchConfiguration(name))
-        for name in (
-            *('checkpoint', 'profile', 'pruning', 'instruction', 'image_transport'),
-            'params_file',
-        )
-    ]
-    policy = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(str(SHARE / 'launch' / 'policy.launch.py')),
-        launch_arguments=[
-            *passed_on,
-            ('use_sim_time', 'true'),
-            ('autostart', 'true'),
-            ('executor', 'false'),
-        ],
+    policy = ('checkpoint', 'profile', 'pruning', 'instruction', 'image_transport')
+    argument = common.argument
+    return LaunchDescription(
+        [
+            argument('bag', 'Folder or file of the recording: rosbag2 or ROS 1.'),
+            argument('topics', 'YAML file that names the topics of the bag; empty: guessed.'),
+            *common.arguments(*policy),
+            common.params_file('robot.yaml', 'both nodes'),
+            argument('rate', 'Recorded seconds per wall second.', '1.0'),
+            argument('loop', 'Begin again at the end, for ever.', 'false', common.BOOLEANS),
+            common.policy(*policy, 'params_file', autostart='true', executor='false'),
+            OpaqueFunction(function=player),
+        ]
     )
-    # The policy's file comes first: it sets the transport profile for the player's images too.
-    return LaunchDescription([*ARGUMENTS, policy, OpaqueFunction(function=player)])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from interface_page import interface, names
 
 from vla_prune_ros.bags.topics import load_topics
 from vla_prune_ros.cli import build_parser
@@ -107,41 +108,33 @@ def test_options_of_the_command_line_exist():
         check_tool(words)
 
 
-def interface():
-    """Node -> first column of each of its tables in docs/interface.md."""
-    found, node, title = {}, '', ''
-    for line in text(ROOT / 'docs' / 'interface.md').splitlines():
-        if line.startswith('## '):
-            node, title = line[3:], ''
-            found[node] = {'Subscribes': [], 'Publishes': [], 'Services': [], 'Parameters': []}
-        elif line.startswith('### '):
-            title = line[4:]
-        elif line.startswith('| `') and title in found[node]:
-            found[node][title].append(line.split('`')[1])
-    return {node: tables for node, tables in found.items() if tables['Parameters']}
-
-
-def private_names(node, *titles):
-    names = [name for title in titles for name in interface()[node][title]]
-    return {n.replace('<camera>', c) for n in names for c in ('primary', 'wrist')}
-
-
 def launch_arguments(name):
-    """Arguments that a launch file declares, also through the helper they share."""
+    """Arguments that a launch file declares, through the helpers of launch/common.py."""
     tree = ast.parse(text(ROOT / 'launch' / name))
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
-    declares = ('DeclareLaunchArgument', 'argument')
-    return {
-        n.args[0].value
-        for n in calls
-        if getattr(n.func, 'id', getattr(n.func, 'attr', '')) in declares
-    } | {
-        word.value
-        for n in calls
-        if getattr(n.func, 'attr', '') == 'arguments'
-        for word in n.args
-        if isinstance(word, ast.Constant)
-    }
+    found = set()
+    for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
+        called = getattr(call.func, 'attr', getattr(call.func, 'id', ''))
+        words = [a.value for a in call.args if isinstance(a, ast.Constant)]
+        if called == 'params_file':
+            found.add(called)
+        elif called in ('argument', 'arguments'):
+            found |= set(words[:1] if called == 'argument' else words)
+            starred = [a.value.id for a in call.args if isinstance(a, ast.Starred)]
+            found |= {w for t in starred for w in text_tuple(tree, t)}
+    return found
+
+
+def text_tuple(tree, name):
+    """The texts of ``name = ('a', 'b')``, alone or in an assignment of several names."""
+    for node in (n for n in ast.walk(tree) if isinstance(n, ast.Assign)):
+        targets, value = node.targets[0], node.value
+        pairs = [(targets, value)]
+        if isinstance(targets, ast.Tuple):
+            pairs = zip(targets.elts, value.elts, strict=True)
+        for target, found in pairs:
+            if getattr(target, 'id', '') == name:
+                return ast.literal_eval(found)
+    raise AssertionError(name)
 
 
 def check_name(words, name):
@@ -150,7 +143,7 @@ def check_name(words, name):
     if node in interface() and rest:
         topics = ('Subscribes', 'Publishes')
         titles = ('Services',) if words[1] == 'service' else topics
-        assert f'~/{rest}' in private_names(node, *titles), words
+        assert f'~/{rest}' in names(node, *titles), words
 
 
 def test_ros2_commands_name_what_the_nodes_have():
@@ -167,7 +160,7 @@ def test_ros2_commands_name_what_the_nodes_have():
         if verb == 'launch vla_prune_ros':
             given = dict(w.split(':=', 1) for w in words[4:])
             assert set(given) <= launch_arguments(words[3]), words
-            known = set.union(*(private_names(n, 'Subscribes', 'Publishes') for n in interface()))
+            known = set.union(*(names(n, 'Subscribes', 'Publishes') for n in interface()))
             rules = given.get('remap', '').split()
             assert {rule.partition(':=')[0] for rule in rules} <= known, words
         elif verb == 'param set':
@@ -188,7 +181,7 @@ def test_nodes_are_started_with_parameters_that_they_have():
             elif flag == '-p':
                 assert name in {*interface()[words[0]]['Parameters'], 'use_sim_time'}, words
             elif flag == '-r':
-                assert name in private_names(words[0], 'Subscribes', 'Publishes'), words
+                assert name in names(words[0], 'Subscribes', 'Publishes'), words
 
 
 def yaml_blocks():

@@ -43,7 +43,7 @@ from vla_prune_ros.runtime.messages import to_ns
 
 ROOT = Path(__file__).resolve().parents[2]
 STORE, T0, MS = writer.STORE, writer.T0, writer.MS
-WAIT_S = 30.0
+WAIT_S = 120.0
 TASK = 'pick up the red cube'
 CHUNK = ('delta_x', 'delta_y', 'delta_z', 'delta_rx', 'delta_ry', 'delta_rz', 'gripper')
 FINGERS = ('panda_finger_joint1', 'panda_finger_joint2')

@@ -16,7 +16,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('robosuite', reason='the sim extra is not installed')
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_S = 90.0
+WAIT_S = 400.0
 
 
 class Command:
