@@ -68,7 +68,6 @@ class Column:
 
 
 def shown(*columns: Column) -> Any:
-    """A dataclass field that has these columns."""
     return field(metadata={'columns': columns})
 
 

@@ -145,7 +145,6 @@ def _array(values: Sequence[float | None]) -> np.ndarray:
 
 
 def _lines(bag: BagResult, name: str) -> Lines:
-    """One series of each method that has any value in it."""
     every = {m: (s.t_s, _array(getattr(s, name))) for m, s in bag.series.items()}
     return {m: line for m, line in every.items() if np.isfinite(line[1]).any()}
 
@@ -154,14 +153,12 @@ def _lines(bag: BagResult, name: str) -> Lines:
 
 
 def cost_figure(bag: BagResult, drawn: Pens) -> Any | None:
-    """Latency and visual tokens; refused queries are crosses at the bottom."""
     labels = {'latency_ms': 'latency, ms', 'visual_tokens': 'visual tokens'}
     refused = any(any(series.refusal) for series in bag.series.values())
     return _over_time(bag, drawn, labels, MOST_POINTS, refused)
 
 
 def error_figure(bag: BagResult, drawn: Pens) -> Any | None:
-    """Translation error of each chunk, against dense and against what was recorded."""
     labels = {
         'dense_mm': 'against dense,\nmm per step',
         'recorded_mm': 'against recorded,\nmm per step',
@@ -192,7 +189,6 @@ def _over_time(
 
 
 def modes_figure(bag: BagResult, drawn: Pens) -> Any | None:
-    """Speed, and below it a lane per method with its modes; None without a query."""
     asked = {m: bag.series[m] for m in drawn if m in bag.series and bag.series[m].t_s}
     if not asked:
         return None
@@ -215,7 +211,6 @@ def modes_figure(bag: BagResult, drawn: Pens) -> Any | None:
 
 
 def gripper_figure(bag: BagResult, drawn: Pens) -> Any | None:
-    """First gripper command of every chunk over what was recorded; None without any."""
     asked = {m: line for m, line in _lines(bag, 'gripper').items() if m in drawn}
     if not asked:
         return None
@@ -253,7 +248,6 @@ def _draw_lines(axis: Any, lines: Lines, drawn: Pens, most: int) -> None:
 
 
 def _draw_outliers(axis: Any, lines: Lines, drawn: Pens, top: float) -> None:
-    """Arrows at the upper edge, and how far up the farthest is."""
     farthest = (top, 0.0)
     for method, (t_s, values) in lines.items():
         above = [(value, t) for t, value in zip(t_s, values, strict=True) if value > top]
@@ -358,7 +352,6 @@ def _draw_signs(axis: Any, rows: Sequence[tuple[Pen, Comparison]]) -> None:
 
 
 def _draw_bars(axis: Any, heights: Sequence[float], pen: Pen, place: int, rows: int) -> np.ndarray:
-    """One method's bars beside those of the others; their places."""
     x = np.arange(len(heights)) + (place - (rows - 1) / 2) * _BARS / rows
     axis.bar(x, heights, _BARS / rows, color=pen.colour, edgecolor='white', linewidth=0.5)
     return x
@@ -377,7 +370,6 @@ def _name_groups(axis: Any, names: Sequence[str]) -> None:
 def _panels(
     rows: int, columns: int, height: float, sharex: str | bool = 'col', **ratios: Sequence[float]
 ) -> tuple[Any, Any]:
-    """A figure of the page's width, so many inches high, and its axes (rows, columns)."""
     figure = figure_class()(figsize=(_WIDTH, height))
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex, gridspec_kw=ratios)
 
@@ -397,7 +389,6 @@ def _handle(label: str, **style: Any) -> Any:
 
 
 def _finish(figure: Any, drawn: Pens, methods: Iterable[str], more: Sequence[Any]) -> Any:
-    """Lay it out, with the legend above: the methods that are drawn, then the rest."""
     used = [pen for method, pen in drawn.items() if method in set(methods)]
     handles = [
         *(_handle(pen.label, color=pen.colour, marker=pen.marker, linewidth=2) for pen in used),

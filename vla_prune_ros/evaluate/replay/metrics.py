@@ -38,8 +38,6 @@ class Spread:
 
 @dataclass(frozen=True)
 class AxisError:
-    """Mean absolute and signed mean difference per step, mm or degrees."""
-
     mean_abs: float
     bias: float
 
@@ -52,8 +50,6 @@ class FlipOffset:
 
 @dataclass(frozen=True)
 class Flips:
-    """How often each side opens or closes the gripper, and how many of those belong together."""
-
     here: int
     there: int
     matched: int

@@ -49,7 +49,6 @@ class ReplayProgress:
         self._progress.stage(f'reading {plural(bags, "bag")}', bags)
 
     def scanned(self, name: str, recording: Recording | None, problem: str) -> None:
-        """What a bag holds, and which topics were guessed where the last bag had others."""
         self._scanned += 1
         self._progress.at(self._scanned)
         if recording is None:

@@ -164,7 +164,6 @@ def _groups(of: Sequence[Column]) -> tuple[Group, ...]:
 
 
 def _tables(rows: Sequence[MethodRow]) -> tuple[Table, ...]:
-    """Cost, errors and smoothness, a row per method; nothing where no method was run."""
     if not rows:
         return ()
 
@@ -218,7 +217,6 @@ def _thumbnails(moment: Moment, methods: Sequence[str]) -> ThumbnailRow:
 
 
 def _leaves(of: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:
-    """Every value under its path of keys."""
     for name, value in of.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f'{prefix}{name} ')

@@ -182,8 +182,6 @@ class BagAnswers:
 
 
 class ResultBuilder:
-    """Figures of all methods on all bags, compared with ``dense`` where it names one."""
-
     def __init__(
         self,
         bags: Sequence[BagAnswers],

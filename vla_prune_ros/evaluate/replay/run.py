@@ -74,8 +74,6 @@ class ReplayOptions:
 
 
 class Watch(Protocol):
-    """Follows a replay while it runs."""
-
     def reading(self, bags: int) -> None: ...
 
     def scanned(self, name: str, recording: Recording | None, problem: str) -> None: ...

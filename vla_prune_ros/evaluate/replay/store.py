@@ -42,7 +42,6 @@ def bag_key(path: Path, setting: ReplaySetting, versions: dict[str, str]) -> Key
 
 
 def method_key(bag: Key, method: 'Method') -> Key:
-    """The same with the method and its weights."""
     return {**bag, 'method': method.name, 'fingerprint': method.fingerprint}
 
 
@@ -74,7 +73,6 @@ class Answers:
         self._memory = path.with_suffix('.memory')
 
     def done(self) -> list[ReplayedQuery] | None:
-        """All of them, where the bag was replayed to its end."""
         queries, ended = self._read()
         return queries if ended else None
 
@@ -87,7 +85,6 @@ class Answers:
         return queries[: int(count)], memory
 
     def begin(self, queries: Sequence[ReplayedQuery]) -> None:
-        """Replace what is there, of whatever key."""
         lines = ''.join(json.dumps(q.to_json()) + '\n' for q in queries)
         _replace(self.path, _line(self._key) + lines.encode())
 
@@ -99,7 +96,6 @@ class Answers:
         _replace(self._memory, _line(self._key) + b'%d\n' % count + memory)
 
     def end(self) -> None:
-        """The bag is over; the memory is of no use any more."""
         with self.path.open('a', encoding='utf-8') as file:
             file.write('end\n')
         self._memory.unlink(missing_ok=True)
@@ -172,8 +168,6 @@ class ReplayOutcome:
 
 
 class ScanWorker:
-    """Reads bags through, one after the other."""
-
     def __init__(self, setting: ReplaySetting) -> None:
         self._setting = setting
 

@@ -46,7 +46,6 @@ def replay_tables(result: ReplayResult) -> list[Table]:
 
 
 def _bag_table(bags: Sequence[BagResult]) -> Table:
-    """What tells the bags apart."""
     cost = [c for c in _short(MethodRow) if c.short in ('queries', 'refused', 'tokens', 'ms p50')]
     error = [c for c in _short(Comparison) if c.short == 'mm']
     dense, recorded = (replace(c, short=h) for c in error for h in ('mm to dense', 'to recorded'))
@@ -59,7 +58,6 @@ def _bag_table(bags: Sequence[BagResult]) -> Table:
 
 
 def _short(kind: type) -> list[Column]:
-    """Columns that the console shows."""
     return [column for column in columns_of(kind) if column.short]
 
 
@@ -94,7 +92,6 @@ def replay_notes(result: ReplayResult) -> list[str]:
 
 
 def _problems(problems: Sequence[BagProblem]) -> Iterator[str]:
-    """The first problems, and how many more there are of which kind."""
     if problems:
         yield f'{plural(len(problems), "problem")}:'
     for problem in problems[:_MOST_PROBLEMS]:
