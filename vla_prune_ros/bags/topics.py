@@ -70,6 +70,7 @@ class Topics:
                 )
         for stream, topic in named.items():
             bag.require(topic, IMAGE_TYPES if stream in self.images else (STREAMS[stream],))
+        for topic in named.values():
             if list(named.values()).count(topic) > 1:
                 raise DataError(
                     f'topic {topic!r} is named for several streams', 'name each topic once'
