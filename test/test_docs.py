@@ -18,9 +18,9 @@ from vla_prune_ros.bags.topics import load_topics
 from vla_prune_ros.cli import build_parser
 from vla_prune_ros.config import from_mapping
 from vla_prune_ros.nodes.executor.params import ExecutorParams
-from vla_prune_ros.nodes.policy.params import PolicyParams
 from vla_prune_ros.nodes.simulator.params import SimulatorParams
 from vla_prune_ros.profiles import load_profile
+from vla_prune_ros.runtime.params import PolicyParams
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CHANGELOG.md', *sorted((ROOT / 'docs').glob('*.md'))]

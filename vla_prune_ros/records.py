@@ -2,12 +2,11 @@
 
 They hold numpy arrays and plain values only, so that ``chunk_executor`` and tools that never run
 the model can import them without torch. Stamps are integer nanoseconds of the ROS clock.
-
-What is gathered while one pruning method drives an arm, for reports.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -101,6 +100,164 @@ class ActionChunk:
 
     def __len__(self) -> int:
         return len(self.deltas)
+
+
+Record = TypeVar('Record', bound='QueryRecord')
+
+
+def reported(
+    default: Any, unit: str, doc: str, *, key: str = '', items: Mapping[str, str] | None = None
+) -> Any:
+    """A value of an inference record.
+
+    :param unit: ``ms``, ``m/s``, ``1`` for a count, ``word`` and the like.
+    :param key: its key in ``~/inference``; the field's name by default. Of a mapping it holds
+        ``<name>`` in place of the key of each item.
+    :param items: of a mapping: key of an item -> what it means; ``doc`` is then unused.
+    """
+    metadata = {'unit': unit, 'doc': doc, 'key': key, 'items': items or {}}
+    if isinstance(default, Mapping):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryRecord:
+    """What is reported of every query, wherever it ran; a field's default says that it is unknown.
+
+    A number that is added here, and filled in by :meth:`.runtime.session.PolicySession.infer`, is
+    in ``~/inference``, in the files of ``replay`` and ``evaluate`` and in docs/interface.md.
+    """
+
+    mode: str = reported('', 'word', '`dense`, `coarse` or `fine`.')
+    visual_tokens: int | None = reported(
+        None, '1', 'Visual tokens that reached the last layer, all cameras.'
+    )
+    total_ms: float | None = reported(
+        None, 'ms', 'The whole query inside the policy.', key='policy_total_ms'
+    )
+    stages_ms: Mapping[str, float] = reported(
+        {},
+        'ms',
+        '',
+        key='policy_<stage>_ms',
+        items={
+            'preprocess': 'JPEG round trip, resize, crop, state.',
+            'vision': 'Both towers and the projector.',
+            'selection': 'All work of the pruning method, wherever it happens.',
+            'language': 'Language model without that.',
+            'head': 'Action head and un-normalisation.',
+        },
+    )
+    motion_m_s: float | None = reported(
+        None,
+        'm/s',
+        'Speed of the end effector; left out while it is unknown, like the next two.',
+        key='motion_linear_m_s',
+    )
+    reason: str = reported(
+        '', 'word', 'Why the method chose the mode, in its own words.', key='pruning_reason'
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values under the names of the fields."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_json(cls: type[Record], values: Mapping[str, Any]) -> Record:
+        """Inverse of :meth:`to_json`.
+
+        :raises TypeError: a field is unknown.
+        """
+        return cls(**values)
+
+    def flat(self) -> dict[str, Any]:
+        """Key of ``~/inference`` -> value, of all that is known."""
+        out: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Mapping):
+                out |= {_item_key(f, name): item for name, item in value.items()}
+            elif value is not None and value != '':
+                out[f.metadata['key'] or f.name] = value
+        return out
+
+    @classmethod
+    def keys(cls) -> dict[str, tuple[str, str]]:
+        """Key of ``~/inference`` -> unit and meaning, for the documentation."""
+        out: dict[str, tuple[str, str]] = {}
+        for f in fields(cls):
+            unit, doc, items = (f.metadata[k] for k in ('unit', 'doc', 'items'))
+            if items:
+                out |= {_item_key(f, name): (unit, text) for name, text in items.items()}
+            else:
+                out[f.metadata['key'] or f.name] = unit, doc
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceRecord(QueryRecord):
+    """The record of a query that a session ran: the values of ``~/inference``."""
+
+    motion: str = reported(
+        'unknown', 'word', 'What the speed of the end effector came from, or `unknown`.'
+    )
+    motion_angular_rad_s: float | None = reported(None, 'rad/s', 'The same of rotation.')
+    motion_vertical_m_s: float | None = reported(
+        None, 'm/s', "Along the base's z, negative while descending."
+    )
+    node_ms: Mapping[str, float] = reported(
+        {},
+        'ms',
+        '',
+        key='node_<stage>_ms',
+        items={
+            'pairing': 'Finding the newest complete pair.',
+            'queue': 'Waiting for the query before; not part of the overhead.',
+            'decode': 'Image messages to RGB arrays.',
+            'state': 'Pose and joints to the state vector.',
+            'guard': 'Units, limits and finiteness of the actions.',
+            'publish': 'The chunk message.',
+            'report': 'Record, path and overlays of the query before.',
+        },
+    )
+    overhead_ms: float | None = reported(None, 'ms', 'All `node_` stages but the queue.')
+    stamp_to_chunk_ms: float | None = reported(
+        None, 'ms', 'ROS time from the newest image to the published chunk.'
+    )
+    skew_ms: float | None = reported(None, 'ms', 'Newest minus oldest image stamp of the pair.')
+    ages_ms: Mapping[str, float] = reported(
+        {}, 'ms', 'ROS time minus header stamp when the pair was made.', key='age_<stream>_ms'
+    )
+    early_cameras: int | None = reported(
+        None, '1', 'Cameras whose frames the towers saw before the rest of the pair came.'
+    )
+    kept: Mapping[str, int] = reported(
+        {}, '1', 'Visual tokens of one camera that reached the last layer.', key='kept_<camera>'
+    )
+    steps: int | None = reported(None, '1', 'Steps of the chunk.')
+    pruning: Mapping[str, Any] = reported(
+        {},
+        'any',
+        'What else the method says of itself, for example `pruning_motion`.',
+        key='pruning_<key>',
+    )
+    refresh_ms: float | None = reported(
+        None, 'ms', 'Refresh of the pruning memory behind the chunk before, where one ran.'
+    )
+    scaled_steps: int | None = reported(None, '1', 'Steps that were scaled down to a limit.')
+    largest_step_m: float | None = reported(None, 'm', 'Largest translation before scaling.')
+    largest_step_rad: float | None = reported(None, 'rad', 'Largest rotation before scaling.')
+    prompt: str = reported('', 'text', 'What was tokenised, line breaks as blanks.')
+
+
+def _item_key(f: Field, name: str) -> str:
+    before, _, after = f.metadata['key'].partition('<')
+    return before + name + after.partition('>')[2]
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 @dataclass

@@ -2,7 +2,7 @@
 (docs/interface.md) and from the numbers that were written: the x of a pose is its number."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +10,15 @@ import pytest
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
 import bag_writer as writer
+from bag_frames import frames, requests
 
-from vla_prune_ros.bags.events import Replay, frames
-from vla_prune_ros.bags.observation import Wiring, observe
+from vla_prune_ros.bags.events import BAG_READER, Replay
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.bags.topics import Topics, guess_topics, load_topics
 from vla_prune_ros.errors import DataError, InputRefused
 from vla_prune_ros.profiles import BRIDGE, LIBERO
+from vla_prune_ros.runtime.params import SessionParams
+from vla_prune_ros.runtime.session import Observer
 
 T0, MS, write = writer.T0, writer.MS, writer.write
 FINGERS = ('panda_finger_joint1', 'panda_finger_joint2')
@@ -55,13 +57,16 @@ def stamps(found, since=T0):
     return [(f.pair.stamp_ns - since) // MS for f in found]
 
 
-def replay(path, profile=LIBERO, topics=TOPICS, instruction=TASK, **options):
-    """All frames, and the replay for its losses."""
-    wiring = options.pop('wiring', Wiring())
-    period = options.pop('period_s', None)
+def replay(path, profile=LIBERO, topics=TOPICS, instruction=TASK, period_s=None, **options):
+    """All requests, and the observer for its losses."""
+    params = SessionParams(instruction=instruction, **options)
     with Bag(path) as bag:
-        run = Replay(bag, replace(topics, **options), profile, wiring, instruction)
-        return list(run.frames(period)), run
+        return requests(bag, topics, profile, params, period_s=period_s)
+
+
+def events(bag, topics, extra=(), clock='auto'):
+    observer = Observer(LIBERO, SessionParams(instruction=TASK), BAG_READER)
+    return list(Replay(bag, topics, observer, extra, clock).events()), observer
 
 
 NO_TASK = replace(TOPICS, instruction='')
@@ -73,7 +78,7 @@ def test_frames_come_at_the_period_with_the_state_of_their_instant(tmp_path, sto
     found, _ = replay(path, topics=NO_TASK)
     assert stamps(found) == [0, 200, 400, 600, 800]
     with Bag(path) as bag:
-        seen = list(frames(bag, NO_TASK, LIBERO, instruction=TASK))
+        seen = frames(bag, NO_TASK, LIBERO, SessionParams(instruction=TASK))
     assert [o.stamp_ns for o in seen] == [f.pair.stamp_ns for f in found]
     assert [o.proprio[0] for o in seen] == [0, 20, 40, 60, 80]
     assert [int(o.images['wrist'][2, 2, 0]) for o in seen] == [0, 4, 8, 12, 16]
@@ -97,11 +102,15 @@ def test_the_state_is_that_of_the_node(tmp_path):
         ('/cam/primary', T0, writer.image_message(T0, picture(7))),
         ('/cam/wrist', T0, writer.image_message(T0, picture(7))),
     ]
-    wiring = Wiring(rotate_180=('wrist',), gripper_signs=(1, -1), pose_offset_m=(-1.0, 0.0, 0.5))
+    params = SessionParams(
+        instruction=TASK,
+        rotate_180=('wrist',),
+        gripper_signs=(1, -1),
+        pose_offset_m=(-1.0, 0.0, 0.5),
+    )
     with Bag(write(tmp_path / 'bag', rows)) as bag:
-        (frame,) = Replay(bag, NO_TASK, LIBERO, wiring, TASK).frames()
-        seen = observe(frame, LIBERO, wiring, (3, 0, 0))
-        other = observe(frame, LIBERO, wiring, (-3, 0, 0))
+        (seen,) = frames(bag, NO_TASK, LIBERO, params, rotation_mean=(3, 0, 0))
+        (other,) = frames(bag, NO_TASK, LIBERO, params, rotation_mean=(-3, 0, 0))
     rotation = np.pi * np.array((math.cos(angle / 2), math.sin(angle / 2), 0))
     np.testing.assert_allclose(seen.proprio, [0, 2, 3.5, *rotation, 0.01, -0.02], atol=1e-12)
     np.testing.assert_allclose(other.proprio[3:6], -rotation, atol=1e-12)
@@ -121,7 +130,7 @@ def test_what_is_received_together_needs_no_order(tmp_path, order):
 def test_cameras_beyond_the_slop_make_no_pair(tmp_path):
     path = write(tmp_path / 'bag', episode(0.5, wrist_lag=21 * MS))
     assert replay(path, topics=NO_TASK)[0] == []
-    found, _ = replay(path, topics=NO_TASK, wiring=Wiring(sync_slop_s=0.022), period_s=0)
+    found, _ = replay(path, topics=NO_TASK, sync_slop_s=0.022, period_s=0)
     assert len(found) == 10
 
 
@@ -158,8 +167,8 @@ def test_messages_behind_the_newest_are_refused(tmp_path):
     rows = episode(0.5)
     late = ('/ee', T0 + 206 * MS, writer.pose_message(T0 + 170 * MS, (999, 0, 0)))
     with Bag(write(tmp_path / 'bag', [*rows, late])) as bag:
-        run = Replay(bag, NO_TASK, LIBERO, instruction=TASK)
-        refused = [e for e in run.events() if e.refusal]
+        found, run = events(bag, NO_TASK)
+    refused = [e for e in found if e.refusal]
     assert [e.refusal.reason for e in refused] == ['out_of_order']
     assert run.pairing.losses == {'out_of_order': 1}
 
@@ -196,14 +205,10 @@ def test_without_a_task_there_are_no_frames(tmp_path):
 def test_synchronous_stepping_asks_once_a_chunk(tmp_path):
     """Eight steps of 50 ms; a state of another stamp than the images is not paired."""
     rows = episode(1.0, delay=0)
-    found, _ = replay(
-        write(tmp_path / 'bag', rows), topics=NO_TASK, wiring=Wiring(stepping='synchronous')
-    )
+    found, _ = replay(write(tmp_path / 'bag', rows), topics=NO_TASK, stepping='synchronous')
     assert stamps(found) == [0, 400, 800]
     rows = [r for r in rows if r[0] != '/ee' or r[1] != T0 + 400 * MS]
-    found, _ = replay(
-        write(tmp_path / 'odd', rows), topics=NO_TASK, wiring=Wiring(stepping='synchronous')
-    )
+    found, _ = replay(write(tmp_path / 'odd', rows), topics=NO_TASK, stepping='synchronous')
     assert stamps(found) == [0, 450, 850]
 
 
@@ -214,11 +219,15 @@ def test_a_broken_picture_costs_its_frame_alone(tmp_path):
             message.data = message.data[:-3]
     path = write(tmp_path / 'bag', rows)
     with Bag(path) as bag:
-        seen = list(frames(bag, NO_TASK, LIBERO, instruction=TASK))
-        assert [(o.stamp_ns - T0) // MS for o in seen] == [0, 400]
-        odd = list(Replay(bag, NO_TASK, LIBERO, instruction=TASK).frames())[1]
-        with pytest.raises(InputRefused, match="camera 'wrist'"):
-            observe(odd, LIBERO, Wiring(), np.zeros(3))
+        found, run = requests(bag, NO_TASK, LIBERO, SessionParams(instruction=TASK))
+        assert stamps(found) == [0, 200, 400]
+        for number, request in enumerate(found):
+            items = request.pair.items
+            if number != 1:
+                run.observe(items, TASK, request.stamp_ns)
+                continue
+            with pytest.raises(InputRefused, match="camera 'wrist'"):
+                run.observe(items, TASK, request.stamp_ns)
 
 
 def test_extra_streams_pass_unpaired(tmp_path):
@@ -226,9 +235,9 @@ def test_extra_streams_pass_unpaired(tmp_path):
     rows += [('/twist', T0 + i * MS, writer.twist_message(0, np.zeros(6))) for i in range(3)]
     topics = replace(NO_TASK, twist='/twist')
     with Bag(write(tmp_path / 'bag', rows)) as bag:
-        events = list(Replay(bag, topics, LIBERO, instruction=TASK, extra=['twist']).events())
-        assert sum(e.stream == 'twist' for e in events) == 3
-        silent = Replay(bag, topics, LIBERO, instruction=TASK).events()
+        found, _ = events(bag, topics, ['twist'])
+        assert sum(e.stream == 'twist' for e in found) == 3
+        silent, _ = events(bag, topics)
         assert all(e.stream != 'twist' for e in silent)
 
 
@@ -244,9 +253,9 @@ def test_a_stream_without_a_topic_is_named(tmp_path):
             (replace(NO_TASK, pose_target=TOPICS.ee_pose), "topic '/ee' is named for several"),
         ):
             with pytest.raises(DataError, match=name):
-                Replay(bag, topics, LIBERO)
+                events(bag, topics)
         with pytest.raises(DataError, match='clock'):
-            Replay(bag, NO_TASK, LIBERO, clock='wall')
+            events(bag, NO_TASK, clock='wall')
 
 
 def test_topics_are_guessed_by_type_and_name(tmp_path):
@@ -280,14 +289,3 @@ def test_topics_come_from_a_file(tmp_path):
         path.write_text(text)
         with pytest.raises(DataError, match='topics'):
             load_topics(path)
-
-
-@pytest.mark.ros
-def test_the_wiring_has_the_defaults_of_the_node():
-    pytest.importorskip('rclpy', reason='no ROS 2 distribution and no ros-* wheels')
-    from vla_prune_ros.nodes.policy.params import PolicyParams
-
-    params = PolicyParams()
-    for name, value in asdict(Wiring()).items():
-        found = getattr(params, name)
-        assert value == (() if found == ('',) else found), name

@@ -110,7 +110,7 @@ class ScriptPolicy:
     def watch(self, camera, stamp_ns, frame):
         self.watched.append((camera, stamp_ns, frame))
 
-    def refresh(self):
+    def refresh(self, proceed=lambda: True):
         self.calls.append('refresh')
         return self.refresh_ms
 

@@ -3,6 +3,7 @@
 Expected numbers are worked out by hand; orientation comes from SciPy.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from vla_prune_ros.evaluate.closed_loop.driving import env_actions, observe, proprio, upright
+from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.records import Inference
 from vla_prune_ros.sim.scene import SceneState
 
@@ -47,9 +49,10 @@ def test_the_state_is_liberos_on_the_branch_of_the_statistics(tilt, sign):
     assert np.linalg.norm(got[3:6] - HAND_DOWN) < np.pi
 
 
-def policy_with(mean):
+def policy_with(mean, **changes):
     bounds = None if mean is None else SimpleNamespace(mean=np.asarray(mean))
-    return SimpleNamespace(statistics=SimpleNamespace(proprio=bounds))
+    statistics = SimpleNamespace(proprio=bounds)
+    return SimpleNamespace(profile=replace(LIBERO, **changes), statistics=statistics)
 
 
 def test_an_observation_holds_the_scene_of_this_instant():
@@ -65,8 +68,10 @@ def test_an_observation_holds_the_scene_of_this_instant():
 
 
 def test_another_instruction_replaces_the_scenes_and_a_policy_without_state_gets_none():
-    scene = SimpleNamespace(state=None, instruction='pick up the red cube')
-    seen = observe(policy_with(None), scene, {}, 0, 'pick up the green cube')
+    scene = SimpleNamespace(state=state, instruction='pick up the red cube')
+    images = dict.fromkeys(LIBERO.cameras, np.zeros((2, 2, 3), np.uint8))
+    stateless = policy_with(None, proprio_dim=0, proprio_kind='none')
+    seen = observe(stateless, scene, images, 0, 'pick up the green cube')
     assert seen.proprio is None and seen.instruction == 'pick up the green cube'
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.evaluate import figures as results_plot
-from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey, EpisodeResult, QueryRecord
+from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey, EpisodeQuery, EpisodeResult
 from vla_prune_ros.evaluate.closed_loop.tables import result_rows
 from vla_prune_ros.evaluate.figures import plot_modes, plot_success
 
@@ -17,7 +17,9 @@ METHODS, TASKS = ['dense', 'specprune:paper'], ['pick_red', 'stack_red_on_green'
 
 def episode(task, seed, tokens):
     queries = tuple(
-        QueryRecord(8 * i, mode, n, 3.0, {}, 0.1 * i or None)
+        EpisodeQuery(
+            step=8 * i, mode=mode, visual_tokens=n, total_ms=3.0, motion_m_s=0.1 * i or None
+        )
         for i, (mode, n) in enumerate(zip(('dense', 'coarse', 'fine'), tokens, strict=True))
     )
     return EpisodeResult(

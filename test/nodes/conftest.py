@@ -245,7 +245,7 @@ class PolicyRig:
 
     @property
     def policy(self) -> Any:
-        return self.pipeline._runner.policy
+        return self.pipeline.session.policy
 
     def change(self, transition: int) -> bool:
         return self.robot.client.change_state('vla_policy', transition)

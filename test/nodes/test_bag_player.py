@@ -22,6 +22,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
 import bag_writer as writer
+from bag_frames import frames
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.executors import ExternalShutdownException
 from rclpy.parameter import Parameter
@@ -31,7 +32,6 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_prune_ros import load_policy
-from vla_prune_ros.bags.events import frames
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.bags.topics import guess_topics
 from vla_prune_ros.errors import DataError, ProfileError, VlaPruneError

@@ -376,7 +376,8 @@ def test_keys_of_the_record(talk):
     keys = set(status_values(talk.inferences[-1].status[0]))
     assert not {k for k in keys if not any(fits(k, t) for t in INFERENCE)}
     missing = {t for t in INFERENCE if not any(fits(k, t) for k in keys)}
-    assert missing == {'pruning_<key>', 'refresh_ms'}  # the dense policy has neither
+    # The dense policy has none of them.
+    assert missing == {'pruning_<key>', 'pruning_reason', 'refresh_ms'}
 
 
 def test_keys_of_the_diagnostics(talk):

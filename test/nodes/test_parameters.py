@@ -21,10 +21,10 @@ from vla_prune_ros.config import from_mapping
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.nodes.executor.params import ExecutorParams
 from vla_prune_ros.nodes.params import declare, read
-from vla_prune_ros.nodes.policy.params import PolicyParams
 from vla_prune_ros.nodes.simulator.params import SimulatorParams
 from vla_prune_ros.nodes.tools.bag_player import BagPlayerParams
 from vla_prune_ros.nodes.tools.fake_robot import FakeRobotParams
+from vla_prune_ros.runtime.params import PolicyParams
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = {

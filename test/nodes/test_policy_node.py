@@ -196,7 +196,9 @@ def test_a_new_instruction_discards_the_answer_that_is_under_way(rig):
     one.robot.until(gate.begun.is_set, 'inference')
     old = len(one.robot.chunks)
     one.robot.say('open the drawer')
-    one.robot.until(lambda: one.pipeline.instruction == 'open the drawer', 'new instruction')
+    one.robot.until(
+        lambda: one.pipeline.session.instruction == 'open the drawer', 'new instruction'
+    )
     gate.open.set()
     chunk = one.robot.next_chunk()
     assert chunk is one.robot.chunks[old]

@@ -19,12 +19,10 @@ from rclpy.parameter import Parameter
 from vla_prune_ros import load_policy
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.evaluate.replay.method import MethodReplay
-from vla_prune_ros.evaluate.replay.settings import (
-    ReplayRobot,
-    ReplaySetting,
-)
+from vla_prune_ros.evaluate.replay.settings import ReplaySetting
 from vla_prune_ros.nodes.tools.bag_player import BagPlayerNode
 from vla_prune_ros.runtime.messages import status_values, to_ns
+from vla_prune_ros.runtime.params import SessionParams
 
 T0, MS = writer.T0, writer.MS
 FINGERS = ('panda_finger_joint1', 'panda_finger_joint2')
@@ -69,7 +67,7 @@ SLOW = pytest.param('specprune:paper', marks=pytest.mark.slow)
 
 @pytest.mark.parametrize('pruning', ['dense', 'specprune', SLOW])
 def test_same_bag_same_chunks(rig, ros, bag, micro, pruning):
-    setting = ReplaySetting(robot=ReplayRobot(**WIDE))
+    setting = ReplaySetting(robot=SessionParams(**WIDE))
     with Bag(bag) as opened:
         offline = list(MethodReplay(load_policy(micro, pruning=pruning), setting).answers(opened))
     one = rig(use_sim_time=True, instruction='', replan_period_s=0.2, pruning=pruning, **WIDE)
@@ -95,9 +93,9 @@ def test_same_bag_same_chunks(rig, ros, bag, micro, pruning):
         found = np.array([point.positions for point in chunk.points])
         np.testing.assert_allclose(found, query.actions, rtol=0, atol=1e-6)
         values = status_values(record.status[0])
-        assert values['mode'] == query.mode
+        assert values['mode'] == query.record.mode
         kept = {camera: int(values[f'kept_{camera}']) for camera in query.kept}
         assert kept == {camera: int(mask.sum()) for camera, mask in query.kept.items()}
-    modes = {query.mode for query in offline}
+    modes = {query.record.mode for query in offline}
     assert modes == ({'dense'} if pruning == 'dense' else {'dense', 'coarse', 'fine'})
     assert len({query.epoch for query in offline}) == 2

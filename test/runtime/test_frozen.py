@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.runtime.frozen_frames import FrozenDetector
+from vla_prune_ros.runtime.frozen_frames import FrozenFrames
 
 SIZE = 20_000
 
@@ -17,7 +17,7 @@ SIZE = 20_000
 @given(st.integers(0, SIZE - 1), st.integers(1, 255))
 def test_a_change_of_any_byte_is_seen(at: int, by: int) -> None:
     frame = np.zeros(SIZE, np.uint8)
-    detector = FrozenDetector(1)
+    detector = FrozenFrames(1)
     detector.update('primary', frame)
     frame[at] += by
     assert detector.update('primary', frame) == 0
@@ -25,17 +25,17 @@ def test_a_change_of_any_byte_is_seen(at: int, by: int) -> None:
 
 
 def test_counts_per_camera_and_recovers() -> None:
-    detector = FrozenDetector(2)
+    detector = FrozenFrames(2)
     still, other = bytes(9000), array('B', [1] * 9000)
     assert [detector.update('wrist', still) for _ in range(3)] == [0, 1, 2]
     detector.update('primary', other)
-    assert detector.frozen('wrist') and not detector.frozen('primary')
+    assert detector.is_frozen('wrist') and not detector.is_frozen('primary')
     assert detector.update('wrist', other) == 0
-    assert not detector.frozen('wrist')
+    assert not detector.is_frozen('wrist')
 
 
 def test_another_length_is_another_frame() -> None:
-    detector = FrozenDetector(1)
+    detector = FrozenFrames(1)
     detector.update('primary', bytes(10))
     assert detector.update('primary', bytes(11)) == 0
 
@@ -43,22 +43,22 @@ def test_another_length_is_another_frame() -> None:
 def test_does_not_keep_the_buffer_of_the_caller() -> None:
     """A simulator that draws into one buffer must not look frozen."""
     buffer = array('B', bytes(SIZE))
-    detector = FrozenDetector(1)
+    detector = FrozenFrames(1)
     detector.update('primary', buffer)
     buffer[-1] = 1
     assert detector.update('primary', buffer) == 0
 
 
 def test_zero_never_freezes_and_reset_forgets() -> None:
-    never, detector = FrozenDetector(0), FrozenDetector(1)
+    never, detector = FrozenFrames(0), FrozenFrames(1)
     for _ in range(5):
         never.update('primary', bytes(10))
         detector.update('primary', bytes(10))
-    assert not never.frozen('primary') and detector.frozen('primary')
+    assert not never.is_frozen('primary') and detector.is_frozen('primary')
     detector.reset()
-    assert not detector.frozen('primary') and detector.update('primary', bytes(10)) == 0
+    assert not detector.is_frozen('primary') and detector.update('primary', bytes(10)) == 0
 
 
 def test_a_negative_limit_is_refused() -> None:
     with pytest.raises(ProfileError, match='frozen'):
-        FrozenDetector(-1)
+        FrozenFrames(-1)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import InputRefused, ProfileError
-from vla_prune_ros.runtime.pairing import Pair, Pairing, Wait
+from vla_prune_ros.runtime.pairing import NotReady, Pair, Pairing, PairingLimits
 
 MS = 1_000_000
 START_MS = 1_700_000_000_000
@@ -28,7 +28,7 @@ def pairing(cameras=CAMERAS[:2], streams=STREAMS[:1], **changes: float) -> Pairi
         'reorder_s': REORDER / 1e3,
         **changes,
     }
-    return Pairing(cameras, streams, **values)
+    return Pairing(cameras, streams, PairingLimits(**values))
 
 
 class Clocked:
@@ -51,7 +51,7 @@ class Clocked:
         for name in self.pairs.streams + self.pairs.cameras:
             self.push(name, stamp)
 
-    def take(self) -> Pair | Wait:
+    def take(self) -> Pair | NotReady:
         return self.pairs.take((START_MS + self.now) * MS, self.mono * MS)
 
     def refused(self, stream: str, stamp: int) -> str:
@@ -138,7 +138,7 @@ def test_against_the_twin(script: list, cameras: int, streams: int) -> None:
             assert clocked.refused(stream, stamp) == expected
         if take:
             wanted, got = twin.take(clocked.now, clocked.mono), clocked.take()
-            assert isinstance(got, Wait) if wanted is None else got.items == wanted
+            assert isinstance(got, NotReady) if wanted is None else got.items == wanted
             if isinstance(got, Pair):
                 check_pair(got, clocked, twin)
 
@@ -187,11 +187,11 @@ def test_a_strict_pair_waits_for_the_state_of_its_instant(strict: bool) -> None:
     clocked.push('pose')
     late = clocked.take()
     if strict:
-        assert isinstance(early, Wait) and early.reason == 'skew'
+        assert isinstance(early, NotReady) and early.reason == 'skew'
         assert late.items == {'primary': 50, 'wrist': 50, 'pose': 50}
     else:
         assert early.items == {'primary': 50, 'wrist': 50, 'pose': 0}
-        assert isinstance(late, Wait)
+        assert isinstance(late, NotReady)
 
 
 class TestTime:

@@ -317,9 +317,10 @@ class Replay(MachineOptions, WorkerOptions):
     def run(self, console: Console) -> Any:
         from ..evaluate.replay.progress import ReplayProgress
         from ..evaluate.replay.run import ReplayOptions, run_replay
-        from ..evaluate.replay.settings import ReplayRobot, ReplaySetting, load_robot
+        from ..evaluate.replay.settings import ReplaySetting
+        from ..runtime.params import SessionParams, load_params
 
-        robot = load_robot(self.params) if self.params else ReplayRobot()
+        robot = load_params(self.params) if self.params else SessionParams()
         if self.instruction is not None:
             robot = replace(robot, instruction=self.instruction)
         options = from_arguments(

@@ -1,4 +1,4 @@
-"""Notices a camera that keeps sending the same picture under new stamps."""
+"""Notices a camera that keeps sending the same image under new stamps."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from ..errors import ProfileError
 _HEAD = 4096  # a live sensor's noise shows within the first rows: most comparisons end there
 
 
-class FrozenDetector:
+class FrozenFrames:
     """Counts consecutive frames of a camera whose bytes are all the same.
 
-    Frames are compared in full against a copy of the last one, which costs about as much as a hash
-    of a VGA frame, cannot collide, and does not hold on to the message's own buffer.
+    Frames are compared in full against a copy of the last one: it costs about as much as a hash of
+    a VGA frame, cannot collide, and does not hold on to the message's own buffer.
 
-    :param limit: identical frames in a row from which on a camera is called frozen; 0 for never.
+    :param limit: repeats in a row from which on a camera counts as frozen; 0 for never.
     :raises ProfileError: ``limit`` is negative.
     """
 
@@ -27,10 +27,9 @@ class FrozenDetector:
         self._repeats: dict[str, int] = {}
 
     def update(self, camera: str, data: Any) -> int:
-        """Take in the raw bytes of a frame.
+        """How many frames before this one, without a break, were identical to it.
 
         :param data: bytes-like (bytes, array.array, uint8 array); read, not kept.
-        :returns: how many frames before this one, without a break, were identical to it.
         """
         frame = np.frombuffer(data, np.uint8)
         last = self._last.get(camera)
@@ -41,12 +40,10 @@ class FrozenDetector:
             self._repeats[camera] = 0
         return self._repeats[camera]
 
-    def frozen(self, camera: str) -> bool:
-        """True once ``limit`` or more repeats in a row have been seen."""
+    def is_frozen(self, camera: str) -> bool:
         return 0 < self.limit <= self._repeats.get(camera, 0)
 
     def reset(self) -> None:
-        """Forget all frames."""
         self._last.clear()
         self._repeats.clear()
 

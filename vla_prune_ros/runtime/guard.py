@@ -1,17 +1,13 @@
-"""The last check before a chunk leaves: finite, of the right shape, and within the limits per
-step.
+"""The last check before a chunk leaves, and the executor's pose target made of its steps."""
 
-A pose target that is integrated from the measured pose, one chunk at a time.
-"""
-
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..errors import ActionRefused, ProfileError
+from ..config import check_values, option
+from ..errors import ActionRefused
 
 # A vector scaled to a limit may round to just above it; this margin keeps it at or below.
 _ROUND_DOWN = 1.0 - 8 * float(np.finfo(np.float64).eps)
@@ -19,53 +15,34 @@ _ROUND_DOWN = 1.0 - 8 * float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True)
 class Limits:
-    """How far one step may move the end effector.
+    """How far one step may move the end effector; None is no limit.
 
-    :param max_step_m: largest translation of one step, m.
-    :param max_step_rad: largest rotation of one step, rad.
-    :param max_jerk_m: largest change of the translation from one step to the next, m; None for
-        none.
-    :param speed_scale: factor on every delta before the check, above 0 and at most 1.
-    :param scale_tolerance: a step up to this factor beyond its limit is scaled down to it; a step
-        beyond that refuses the chunk.
-    :raises ProfileError: a value that is not a finite number in its range, since a NaN limit would
-        silently switch a check off.
+    :raises ProfileError: a value is not a finite number in its range: a NaN limit would silently
+        switch a check off.
     """
 
-    max_step_m: float
-    max_step_rad: float
-    max_jerk_m: float | None = None
-    speed_scale: float = 1.0
-    scale_tolerance: float = 1.25
+    max_step_m: float | None = option(doc='largest translation of one step, m', above=0)
+    max_step_rad: float | None = option(doc='largest rotation of one step, rad', above=0)
+    max_jerk_m: float | None = option(
+        None, 'largest change of the translation from one step to the next, m', above=0
+    )
+    speed_scale: float = option(
+        1.0, 'factor on every delta before the check, above 0 and at most 1', above=0, high=1
+    )
+    scale_tolerance: float = option(
+        1.25,
+        'a step up to this factor beyond its limit is scaled down to it; one beyond that refuses '
+        'the chunk',
+        low=1,
+    )
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ('max_step_m', 0.0, math.inf),
-            ('max_step_rad', 0.0, math.inf),
-            ('max_jerk_m', 0.0, math.inf),
-            ('speed_scale', 0.0, 1.0),
-            ('scale_tolerance', 1.0, math.inf),
-        ):
-            value = getattr(self, name)
-            if value is None and name == 'max_jerk_m':
-                continue
-            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            inside = number and math.isfinite(value) and value > 0.0 and low <= value <= high
-            if not inside:
-                span = f'{low:g} ... {high:g}' if math.isfinite(high) else f'above {low:g}'
-                raise ProfileError(f'limit {name} is {value!r}', f'use a finite number, {span}')
+        check_values(type(self), vars(self), 'limits')
 
 
 @dataclass(frozen=True)
 class GuardReport:
-    """What the guard changed and saw in one chunk.
-
-    :param scaled_translation: steps whose translation was scaled down to the limit.
-    :param scaled_rotation: steps whose rotation was.
-    :param clipped_gripper: steps whose gripper value lay outside 0 ... 1.
-    :param largest_m: largest translation of a step before scaling, m.
-    :param largest_rad: largest rotation before scaling, rad.
-    """
+    """What the guard changed and saw in one chunk: numbers of steps, and sizes before scaling."""
 
     scaled_translation: int
     scaled_rotation: int
@@ -85,10 +62,6 @@ class Guard:
     ) -> tuple[np.ndarray, np.ndarray, GuardReport]:
         """Check one chunk.
 
-        A chunk is refused as a whole because the steps after a bad one were planned from where it
-        would have led. A translation or rotation slightly beyond its limit is scaled by one
-        factor, so its direction stays.
-
         :param actions_si: (K, 7) in m, rad and gripper fraction, as ``Profile.to_si`` gives it.
         :param names: the 7 names, for messages.
         :returns: deltas float64 (K, 6) within the limits, gripper float64 (K,) within 0 ... 1,
@@ -107,20 +80,30 @@ class Guard:
             )
         limits = self.limits
         deltas = actions[:, :6] * limits.speed_scale
-        largest_m, scaled_m = self._fit(deltas[:, :3], 'translation', limits.max_step_m, 'm')
-        largest_rad, scaled_rad = self._fit(deltas[:, 3:], 'rotation', limits.max_step_rad, 'rad')
+        largest_m, scaled_m = self._scale(deltas[:, :3], 'translation', limits.max_step_m, 'm')
+        largest_rad, scaled_rad = self._scale(
+            deltas[:, 3:], 'rotation', limits.max_step_rad, 'rad'
+        )
         self._check_jerk(deltas)
         gripper = np.clip(actions[:, 6], 0.0, 1.0)
         report = GuardReport(
-            scaled_m, scaled_rad, int(np.sum(gripper != actions[:, 6])), largest_m, largest_rad
+            scaled_translation=scaled_m,
+            scaled_rotation=scaled_rad,
+            clipped_gripper=int(np.sum(gripper != actions[:, 6])),
+            largest_m=largest_m,
+            largest_rad=largest_rad,
         )
         return deltas, gripper, report
 
-    def _fit(self, vectors: np.ndarray, kind: str, limit: float, unit: str) -> tuple[float, int]:
-        """Scale the rows of ``vectors`` (K, 3) in place where they are a little beyond
-        ``limit``."""
+    def _scale(
+        self, vectors: np.ndarray, kind: str, limit: float | None, unit: str
+    ) -> tuple[float, int]:
+        """Scale the rows of ``vectors`` (K, 3) in place if they are a little beyond ``limit``."""
         sizes = _norms(vectors)
         worst = int(np.argmax(sizes))
+        if limit is None:
+            return float(sizes[worst]), 0
+        # The whole chunk: the steps after a bad one were planned from where it would have led.
         if sizes[worst] > limit * self.limits.scale_tolerance:
             raise ActionRefused(
                 f'limit_{kind}',
@@ -129,6 +112,7 @@ class Guard:
                 f'check unnorm_key and action_scale, or raise max_step_{unit}',
             )
         over = sizes > limit
+        # One factor for the three numbers of a step: its direction stays.
         vectors[over] *= (limit / sizes[over] * _ROUND_DOWN)[:, None]
         return float(sizes[worst]), int(over.sum())
 

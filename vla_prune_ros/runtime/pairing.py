@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..config import check_values, option
 from ..errors import InputRefused, ProfileError
 
 _STATE_DEPTH = 4096  # states are small and fast: time bounds them, and this a runaway publisher
@@ -46,17 +47,39 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Wait:
-    """Why there is no pair now.
+class NotReady:
+    """Why there is nothing to infer now.
 
     :param reason: ``'missing:<stream>'`` (nothing received), ``'stale:<stream>'`` (too old by
-        header or by receipt), ``'nothing_new'`` (no image since the last pair) or ``'skew'``
-        (stamps too far apart).
-    :param detail: one line with the numbers, and the mend where there is one.
+        header or by receipt), ``'nothing_new'`` (no image since the last pair), ``'skew'``
+        (stamps too far apart); of a session also ``'no_instruction'`` and ``'period'``.
+    :param detail: one line with the numbers, and the remedy if there is one.
     """
 
     reason: str
     detail: str
+
+
+@dataclass(frozen=True)
+class PairingLimits:
+    """What may be put together.
+
+    :raises ProfileError: a number is not usable.
+    """
+
+    slop_s: float = option(doc='largest difference between two images of a pair', low=0)
+    max_age_s: float = option(doc='oldest item of a pair, by header and by receipt', low=1e-3)
+    future_s: float = option(0.05, 'how far ahead of the ROS clock a stamp may be', low=0)
+    reorder_s: float = option(
+        0.05, 'how late behind its newest a message may be; beyond, time jumped', low=0
+    )
+    depth: int = option(60, 'images kept per camera', low=1)
+    state_slop_s: float | None = option(
+        None, 'how much older than the newest image a state may be; None: max_age_s', low=0
+    )
+
+    def __post_init__(self) -> None:
+        check_values(type(self), vars(self), 'pairing')
 
 
 class Pairing:
@@ -66,26 +89,11 @@ class Pairing:
 
     :param cameras: names of the image streams.
     :param streams: names of the state streams.
-    :param slop_s: largest difference between two images of a pair.
-    :param max_age_s: oldest item of a pair, by header and by receipt.
-    :param future_s: how far ahead of the ROS clock a stamp may be.
-    :param reorder_s: how late behind its stream's newest a message may be; beyond, time jumped.
-    :param depth: images kept per camera.
-    :param state_slop_s: how much older than the newest image a state may be; by default as old as
-        ``max_age_s`` allows.
-    :raises ProfileError: no camera, a name twice, or a number that is not usable.
+    :raises ProfileError: no camera, or a name twice.
     """
 
     def __init__(
-        self,
-        cameras: Iterable[str],
-        streams: Iterable[str],
-        slop_s: float,
-        max_age_s: float,
-        future_s: float = 0.05,
-        reorder_s: float = 0.05,
-        depth: int = 60,
-        state_slop_s: float | None = None,
+        self, cameras: Iterable[str], streams: Iterable[str], limits: PairingLimits
     ) -> None:
         self.cameras, self.streams = tuple(cameras), tuple(streams)
         self._names = self.cameras + self.streams
@@ -93,22 +101,14 @@ class Pairing:
             raise ProfileError(
                 f'streams to pair are {self._names}', 'name at least one camera, each name once'
             )
-        for name, value, low in (
-            ('slop_s', slop_s, 0),
-            ('future_s', future_s, 0),
-            ('reorder_s', reorder_s, 0),
-            ('max_age_s', max_age_s, 1e-3),
-            ('depth', depth, 1),
-            ('state_slop_s', max_age_s if state_slop_s is None else state_slop_s, 0),
-        ):
-            if not (math.isfinite(value) and value >= low):
-                raise ProfileError(f'pairing {name} is {value}', f'use a finite number from {low}')
-        self._slop, self._max_age, self._future, self._reorder = (
-            round(s * 1e9) for s in (slop_s, max_age_s, future_s, reorder_s)
-        )
-        self._state_slop = math.inf if state_slop_s is None else round(state_slop_s * 1e9)
+        self._slop = round(1e9 * limits.slop_s)
+        self._max_age = round(1e9 * limits.max_age_s)
+        self._future = round(1e9 * limits.future_s)
+        self._reorder = round(1e9 * limits.reorder_s)
+        state_slop_s = limits.state_slop_s
+        self._state_slop = math.inf if state_slop_s is None else round(1e9 * state_slop_s)
         self._depth = {
-            **dict.fromkeys(self.cameras, int(depth)),
+            **dict.fromkeys(self.cameras, limits.depth),
             **dict.fromkeys(self.streams, _STATE_DEPTH),
         }
         self._buffers: dict[str, list[_Entry]] = {name: [] for name in self._names}
@@ -117,14 +117,11 @@ class Pairing:
         """Messages refused or replaced and buffers cleared, by reason."""
 
     def push(self, stream: str, stamp_ns: int, receipt_ns: int, item: Any, now_ns: int) -> bool:
-        """Store one message.
+        """Store one message; a second one with the same stamp replaces the first.
 
-        A second message with the same stamp replaces the first (counted as ``duplicate``).
-
-        :param stamp_ns: header stamp.
-        :param receipt_ns: monotonic time of receipt.
-        :param now_ns: ROS time of receipt.
-        :returns: True where the stamp had jumped back and everything before was cleared: whoever
+        :param receipt_ns: monotonic time of receipt, the clock of ``mono_ns`` elsewhere.
+        :param now_ns: ROS time of receipt, the clock of header stamps.
+        :returns: True if the stamp had jumped back and everything before was cleared: whoever
             keeps state across frames (policy, motion estimate) must reset too.
         :raises InputRefused: ``stamp_zero``, ``stamp_future`` or ``out_of_order``.
         :raises ProfileError: unknown stream.
@@ -154,16 +151,13 @@ class Pairing:
         for buffer in self._buffers.values():
             buffer.clear()
 
-    def take(self, now_ns: int, mono_ns: int) -> Pair | Wait:
+    def take(self, now_ns: int, mono_ns: int) -> Pair | NotReady:
         """The newest complete pair that is newer than the last one, or why there is none.
 
         Its anchor is the newest image for which every other camera has an image at most the slop
         older, and every state stream a sample: the newest at or before the anchor, where it is at
         most ``state_slop_s`` older, or else the first within the slop after it. No item older than
         ``max_age_s`` on either clock is used.
-
-        :param now_ns: ROS time.
-        :param mono_ns: monotonic time, the clock of ``receipt_ns``.
         """
         fresh = {
             name: [
@@ -249,33 +243,29 @@ class Pairing:
             skew_s=(max(images) - min(images)) / 1e9,
         )
 
-    def health(self, now_ns: int, mono_ns: int) -> Wait | None:
-        """The stream that is missing or stale now, without taking a pair; None where all flow.
-
-        :param now_ns: ROS time.
-        :param mono_ns: monotonic time, the clock of ``receipt_ns``.
-        """
+    def health(self, now_ns: int, mono_ns: int) -> NotReady | None:
+        """The stream that is missing or stale now, without taking a pair; None if all flow."""
         for name, buffer in self._buffers.items():
             if not buffer:
-                return Wait(f'missing:{name}', f'{name}: nothing received yet')
+                return NotReady(f'missing:{name}', f'{name}: nothing received yet')
         for name, buffer in self._buffers.items():
             newest = buffer[-1]
             if max(now_ns - newest.stamp_ns, mono_ns - newest.receipt_ns) > self._max_age:
-                return Wait(f'stale:{name}', self._age_detail(name, newest, now_ns, mono_ns))
+                return NotReady(f'stale:{name}', self._age_detail(name, newest, now_ns, mono_ns))
         return None
 
-    def _why(self, fresh: Mapping[str, list[_Entry]], now_ns: int, mono_ns: int) -> Wait:
+    def _why(self, fresh: Mapping[str, list[_Entry]], now_ns: int, mono_ns: int) -> NotReady:
         sick = self.health(now_ns, mono_ns)
         if sick is not None:
             return sick
         if not any(True for _ in self._anchors(fresh)):
-            return Wait('nothing_new', 'no image since the last pair')
+            return NotReady('nothing_new', 'no image since the last pair')
         newest = {name: entries[-1].stamp_ns for name, entries in fresh.items()}
         latest = max(newest[name] for name in self.cameras)
         offsets = ', '.join(
             f'{name} {(stamp - latest) / 1e6:+.1f} ms' for name, stamp in newest.items()
         )
-        return Wait('skew', f'stamps do not meet within {self._slop / 1e6:.1f} ms: {offsets}')
+        return NotReady('skew', f'stamps do not meet within {self._slop / 1e6:.1f} ms: {offsets}')
 
     def _age_detail(self, name: str, entry: _Entry, now_ns: int, mono_ns: int) -> str:
         header, receipt = (now_ns - entry.stamp_ns) / 1e9, (mono_ns - entry.receipt_ns) / 1e9

@@ -9,9 +9,9 @@ import pytest
 from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.evaluate.closed_loop.episodes import (
     EpisodeKey,
+    EpisodeQuery,
     EpisodeResult,
     EpisodeStore,
-    QueryRecord,
 )
 from vla_prune_ros.evaluate.methods import Method
 from vla_prune_ros.evaluate.options import Setting
@@ -23,7 +23,9 @@ SETTING = Setting(threads=1, max_steps=40)
 
 
 def episode(seed, success=True):
-    query = QueryRecord(0, 'dense', 512, 4.5, {'vision': 1.25}, None)
+    query = EpisodeQuery(
+        step=0, mode='dense', visual_tokens=512, total_ms=4.5, stages_ms={'vision': 1.25}
+    )
     return EpisodeResult(
         'two_cubes', 'pick_red', seed, 'pick up the red cube', success, 31, '', 0.5, 512, 'pose',
         (query, replace(query, step=8, motion_m_s=0.1)), (2.5,),

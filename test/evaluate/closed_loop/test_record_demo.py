@@ -12,18 +12,19 @@ import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
+from bag_frames import frames
+
 from vla_prune_ros import load_policy
-from vla_prune_ros.bags.events import frames
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.bags.topics import guess_topics
 from vla_prune_ros.errors import DataError, VlaPruneError
 from vla_prune_ros.evaluate.closed_loop.driving import observe
 from vla_prune_ros.evaluate.closed_loop.record_demo import record_demo
 from vla_prune_ros.evaluate.options import RecordOptions
-from vla_prune_ros.evaluate.replay.settings import load_robot
 from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.runtime.messages import read_gripper, read_twist
+from vla_prune_ros.runtime.params import load_params
 from vla_prune_ros.sim.expert import expert_action
 from vla_prune_ros.sim.scene import twist_to_action
 from vla_prune_ros.train.sources.rosbag import Rosbag
@@ -57,7 +58,7 @@ def scene(renderer):
 def seen(path):
     with Bag(path) as bag:
         topics = guess_topics(bag, LIBERO)
-        return list(frames(bag, topics, LIBERO, rotation_reference=HAND_DOWN, period_s=0.0))
+        return frames(bag, topics, LIBERO, rotation_mean=HAND_DOWN, period_s=0.0)
 
 
 def commands(path):
@@ -96,8 +97,8 @@ def test_the_result_tells_what_was_recorded(expert):
 def test_the_parameters_beside_the_bag_are_those_of_the_simulator(expert):
     """As ``config/libero.yaml`` has them, but for the pictures, which are upright already."""
     result, path = expert
-    written = load_robot(result['parameters'])
-    usual = load_robot(ROOT / 'config' / 'libero.yaml')
+    written = load_params(result['parameters'])
+    usual = load_params(ROOT / 'config' / 'libero.yaml')
     assert result['parameters'] == f'{path}.yaml'
     if written.motion_source == 'pose':  # without pinocchio
         usual = replace(usual, motion_source='pose')
@@ -107,7 +108,8 @@ def test_the_parameters_beside_the_bag_are_those_of_the_simulator(expert):
 def test_the_bag_gives_what_the_policy_sees_in_the_scene_and_what_the_expert_does(expert, scene):
     result, path = expert
     policy = SimpleNamespace(
-        statistics=SimpleNamespace(proprio=SimpleNamespace(mean=np.r_[0, 0, 0, HAND_DOWN, 0, 0]))
+        profile=LIBERO,
+        statistics=SimpleNamespace(proprio=SimpleNamespace(mean=np.r_[0, 0, 0, HAND_DOWN, 0, 0])),
     )
     found, (moves, grips) = seen(path), commands(path)
     stamps = iter(observation.stamp_ns for observation in found)
@@ -200,7 +202,7 @@ def test_a_policy_can_drive_and_answers_the_same_to_what_is_read(renderer, tmp_p
     reference = policy.statistics.proprio.mean[3:6]
     with Bag(tmp_path / 'bag') as bag:
         topics = guess_topics(bag, LIBERO)
-        found = list(frames(bag, topics, LIBERO, rotation_reference=reference, period_s=0.4))
+        found = frames(bag, topics, LIBERO, rotation_mean=reference, period_s=0.4)
     stamps = sorted(grips)
     for number, observation in enumerate(found[:2]):
         made = LIBERO.to_si(policy.infer(observation).actions)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from vla_prune_ros.config import from_mapping
-from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey, EpisodeResult, QueryRecord
+from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey, EpisodeQuery, EpisodeResult
 from vla_prune_ros.evaluate.closed_loop.tables import (
     EvaluateResult,
     ResultRow,
@@ -18,7 +18,14 @@ from vla_prune_ros.evaluate.closed_loop.tables import (
 def episode(task, seed, success, queries, wrong='', refresh=(), error=''):
     """``queries``: (mode, tokens, ms) each, 8 steps apart."""
     records = tuple(
-        QueryRecord(8 * i, mode, tokens, ms, {'language': ms / 2}, 0.1 if i else None)
+        EpisodeQuery(
+            step=8 * i,
+            mode=mode,
+            visual_tokens=tokens,
+            total_ms=ms,
+            stages_ms={'language': ms / 2},
+            motion_m_s=0.1 if i else None,
+        )
         for i, (mode, tokens, ms) in enumerate(queries)
     )
     return EpisodeResult(

@@ -14,7 +14,7 @@ from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.errors import DataError
 from vla_prune_ros.evaluate.replay.mcap_export import topic_names, write_predictions
 from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
-from vla_prune_ros.records import MotionHint
+from vla_prune_ros.records import InferenceRecord
 from vla_prune_ros.runtime.messages import read_chunk, read_twist
 
 T0 = 1_700_000_000_000_000_000
@@ -34,10 +34,17 @@ def instant(i, position=True):
 def query(i, tokens=(100, 28), **more):
     """Each is another one, by its number; so many tokens of each camera."""
     kept = {c: np.arange(256) < n for c, n in zip(('primary', 'wrist'), tokens, strict=True)}
-    timings = {'vision': 1.5, 'total': 10.0 + i}
+    record = InferenceRecord(
+        mode='fine',
+        visual_tokens=sum(tokens),
+        total_ms=10.0 + i,
+        stages_ms={'vision': 1.5},
+        kept=dict(zip(('primary', 'wrist'), tokens, strict=True)),
+        steps=K,
+    )
     actions = RNG.normal(size=(K, 7)) * 0.01
-    made = ReplayedQuery(i, 1, T0 + 200 * MS * i, actions, '', 'fine', kept, timings)
-    return replace(made, **more)
+    stamp_ns = T0 + 200 * MS * i
+    return ReplayedQuery(i, 1, stamp_ns, actions, kept=kept, record=replace(record, **more))
 
 
 def refused(i):
@@ -93,8 +100,9 @@ def test_chunks_come_back_through_the_reader_of_the_replay(tmp_path):
 
 
 def test_numbers_can_be_plotted_and_the_record_says_the_rest(tmp_path):
-    motion = MotionHint(0.25, 0.5, -0.125, 'pose')
-    queries = [query(0, (256, 256), mode='dense'), query(1, motion=motion, refresh_ms=33.0)]
+    motion = {'motion_m_s': 0.25, 'motion_angular_rad_s': 0.5, 'motion_vertical_m_s': -0.125}
+    motion['motion'] = 'pose'
+    queries = [query(0, (256, 256), mode='dense'), query(1, refresh_ms=33.0, **motion)]
     write_predictions(tmp_path / 'p', recording(2, source=''), {'specprune': queries}, DT)
     found = read(tmp_path / 'p')
     prefix = '/replay/specprune'

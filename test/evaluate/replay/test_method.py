@@ -22,17 +22,15 @@ from vla_prune_ros.errors import DataError, ProfileError
 from vla_prune_ros.evaluate.replay.method import MethodReplay
 from vla_prune_ros.evaluate.replay.records import ReplayedQuery
 from vla_prune_ros.evaluate.replay.scan import scan
-from vla_prune_ros.evaluate.replay.settings import (
-    ReplayRobot,
-    ReplaySetting,
-)
+from vla_prune_ros.evaluate.replay.settings import ReplaySetting
 from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.records import MotionHint
+from vla_prune_ros.runtime.params import SessionParams
 
 SIDE, STOP = 48, 2400
 PRIMARY, WRIST = range(0, STOP, 50), range(12, STOP, 100)
 NEW_TASK, OTHER = 1600, 'open the drawer'
-PLAIN = ReplaySetting(robot=ReplayRobot(instruction=TASK))
+PLAIN = ReplaySetting(robot=SessionParams(instruction=TASK))
 SCALE = np.array([0.05] * 3 + [0.5] * 3 + [1.0])  # of LIBERO's actions: m, rad, opening
 
 
@@ -144,14 +142,14 @@ def check(found, wanted):
     assert [(q.stamp_ns - T0) // MS for q in found] == [ms for ms, *_ in wanted]
     assert [q.number for q in found] == list(range(len(wanted)))
     for query, (ms, answer, actions, looked) in zip(found, wanted, strict=True):
-        assert query.epoch == (ms >= NEW_TASK) and query.mode == answer.mode
-        assert (query.refresh_ms is None) == (looked is None)
-        assert set(query.timings_ms) == set(answer.timings_ms)
+        assert query.epoch == (ms >= NEW_TASK) and query.record.mode == answer.mode
+        assert (query.record.refresh_ms is None) == (looked is None)
+        assert {*query.record.stages_ms, 'total'} == set(answer.timings_ms)
         for camera, mask in answer.kept.items():
             np.testing.assert_array_equal(query.kept[camera], mask)
-        told, true = query.motion, hint(ms)
-        assert told.source == 'pose'
-        speeds = told.linear_m_s, told.angular_rad_s, told.vertical_m_s
+        told, true = query.record, hint(ms)
+        assert told.motion == 'pose'
+        speeds = told.motion_m_s, told.motion_angular_rad_s, told.motion_vertical_m_s
         assert speeds == pytest.approx(
             (true.linear_m_s, true.angular_rad_s, true.vertical_m_s), abs=1e-9
         )
@@ -173,10 +171,10 @@ def test_answers_are_those_of_a_policy_that_lives_the_bag(checkpoint, path, meth
     )
     check(found, wanted)
     if method == 'specprune':  # all of what it does was done: thrice each, and the looks between
-        modes = [query.mode for query in found]
+        modes = [query.record.mode for query in found]
         assert modes[0] == modes[NEW_TASK // period] == 'dense'
         assert min(modes.count(mode) for mode in ('coarse', 'fine')) >= 3
-        assert any(query.refresh_ms is not None for query in found)
+        assert any(query.record.refresh_ms is not None for query in found)
 
 
 def test_without_refreshes_specprune_decides_otherwise(checkpoint, path):
@@ -218,10 +216,16 @@ def test_the_guard_scales_a_little_and_refuses_what_is_far(
     assert 4 <= len(refused) <= len(found) - 4
     for query in refused:
         assert query.refusal.startswith(f'limit_{kind}: action step ')
-        assert query.mode and query.timings_ms['total'] > 0 and query.visual_tokens > 0
+        assert query.record.mode and query.record.total_ms > 0 and query.record.visual_tokens > 0
 
 
 # --- going on from where it was ---------------------------------------------------------------
+
+
+def untimed(record):
+    times = ('total_ms', 'stages_ms', 'node_ms', 'refresh_ms')
+    values = {name: value for name, value in record.to_json().items() if name not in times}
+    return values, record.refresh_ms is None
 
 
 def bits(query):
@@ -232,10 +236,8 @@ def bits(query):
         query.stamp_ns,
         None if query.actions is None else query.actions.tobytes(),
         query.refusal,
-        query.mode,
         {camera: mask.tolist() for camera, mask in query.kept.items()},
-        None if query.motion is None else vars(query.motion),
-        query.refresh_ms is None,
+        untimed(query.record),
     )
 
 
@@ -260,8 +262,8 @@ def test_an_interrupted_replay_goes_on_to_the_last_bit(checkpoint, tmp_path, sou
     reasons = [query.refusal.partition(':')[0] for query in whole]
     assert [n for n, reason in enumerate(reasons) if reason == 'frozen'] == [8, 9, 10]
     assert {'', 'limit_translation'} < set(reasons)
-    assert {q.mode for q in whole} == {'', 'dense', 'coarse', 'fine'}
-    assert any(q.motion is None for q in whole) == (source == 'actions')
+    assert {q.record.mode for q in whole} == {'', 'dense', 'coarse', 'fine'}
+    assert any(q.record.motion_m_s is None for q in whole) == (source == 'actions')
     policy = load_policy(checkpoint, pruning='specprune')
     for cut in (1, 2, 9, 15, 16, 17, 23):
         with Bag(path) as bag:
@@ -308,7 +310,7 @@ def test_a_policy_forgets_one_bag_before_the_next(checkpoint, path):
 def asked(policy, path, setting=PLAIN):
     """Replay with a policy that notes what it is told."""
     found = replayed(policy, path, setting)
-    assert [q.stamp_ns for q in found if q.mode] == [seen.stamp_ns for seen in policy.seen]
+    assert [q.stamp_ns for q in found if q.record.mode] == [seen.stamp_ns for seen in policy.seen]
     return found
 
 
@@ -330,7 +332,7 @@ def test_frames_are_shown_from_the_first_query_on(tmp_path, script_policy):
         np.testing.assert_array_equal(decode(), shown[::-1, ::-1] if camera == 'wrist' else shown)
     assert policy.calls == ['reset', 'reset', *['infer', 'refresh'] * 6]
     assert [seen.instruction for seen in policy.seen] == [TASK] * 6
-    assert all(query.refresh_ms == 2.5 for query in found)
+    assert all(query.record.refresh_ms == 2.5 for query in found)
     speeds = np.linalg.norm(VELOCITY), np.linalg.norm(TURN), VELOCITY[2]
     for told in policy.hints:
         assert (told.linear_m_s, told.angular_rad_s, told.vertical_m_s) == pytest.approx(speeds)
@@ -372,7 +374,7 @@ def test_a_jump_of_time_begins_anew_and_the_speed_with_it(tmp_path, script_polic
 def test_without_refreshes_nothing_looks_again(tmp_path, script_policy):
     policy = script_policy(refresh_ms=2.5)
     found = asked(policy, bag(tmp_path, drive()), replace(PLAIN, refresh=False))
-    assert 'refresh' not in policy.calls and {q.refresh_ms for q in found} == {None}
+    assert 'refresh' not in policy.calls and {q.record.refresh_ms for q in found} == {None}
 
 
 @pytest.mark.parametrize(
@@ -386,9 +388,10 @@ def test_limits_are_those_of_the_robot(tmp_path, script_policy, value, sizes):
         reason = 'non_finite' if np.isnan(value) else 'limit_translation'
         assert all(q.refusal.startswith(f'{reason}: action step 0') for q in found)
         assert {q.actions is None for q in found} == {True} and 'refresh' not in policy.calls
-        assert [q.mode for q in found] == ['dense'] + ['fine'] * 5
-        assert {q.visual_tokens for q in found} == {256}
-        assert found[0].timings_ms == {'vision': 1.5, 'language': 2.25, 'total': 4.0}
+        assert [q.record.mode for q in found] == ['dense'] + ['fine'] * 5
+        assert {q.record.visual_tokens for q in found} == {256}
+        assert found[0].record.stages_ms == {'vision': 1.5, 'language': 2.25}
+        assert found[0].record.total_ms == 4.0
     else:
         for query in found:
             assert query.actions[:, 0] == pytest.approx([sizes] * 8, rel=1e-12)
@@ -414,8 +417,8 @@ def test_a_camera_that_hangs_is_refused(tmp_path, script_policy, limit, refused)
         if query.refusal:
             text = f"frozen: camera 'primary' sent {query.number - 1} identical frames"
             assert query.refusal.startswith(text) and query.actions is None
-            assert (query.mode, query.timings_ms, query.visual_tokens) == ('', {}, 0)
-            assert query.motion is not None
+            assert (query.record.mode, query.record.visual_tokens) == ('', None)
+            assert query.record.motion_m_s is not None
 
 
 def test_a_new_task_may_begin_with_the_frame_of_before(tmp_path, script_policy):
@@ -465,7 +468,7 @@ def test_a_new_task_stops_what_was_commanded(tmp_path, script_policy):
     policy = script_policy()
     path = bag(tmp_path, drive() + task(650, OTHER))
     found = asked(policy, path, with_robot(motion_source='actions'))
-    unknown = [(q.stamp_ns - T0) // MS for q in found if q.motion is None]
+    unknown = [(q.stamp_ns - T0) // MS for q in found if q.record.motion_m_s is None]
     assert unknown == [12, 712]
 
 

@@ -12,7 +12,7 @@ import replay_result as sample
 from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
 from vla_prune_ros.evaluate.replay.report import replay_html
 from vla_prune_ros.evaluate.replay.results import BagAnswers, Problem, ResultBuilder
-from vla_prune_ros.records import MotionHint
+from vla_prune_ros.records import InferenceRecord
 
 T0 = 1_700_000_000_000_000_000
 MS, MM = 10**6, 1e-3
@@ -79,11 +79,15 @@ def answers(chunks, **changes):
     """One answer per chunk, 10, 20, ... ms each, with 100 tokens."""
     kept = {'primary': np.arange(256) < 70, 'wrist': np.arange(256) < 30}
     return [
-        replace(
-            ReplayedQuery(
-                i, 0, T0 + 200 * MS * i, chunk, '', 'fine', kept, {'total': 10.0 * (i + 1)}
+        ReplayedQuery(
+            i,
+            0,
+            T0 + 200 * MS * i,
+            chunk,
+            kept=kept,
+            record=InferenceRecord(
+                **{'mode': 'fine', 'visual_tokens': 100, 'total_ms': 10.0 * (i + 1), **changes}
             ),
-            **changes,
         )
         for i, chunk in enumerate(chunks)
     ]
@@ -91,8 +95,9 @@ def answers(chunks, **changes):
 
 def refused(query, why, **changes):
     """Before the policy was asked; with ``mode`` and so on given, by the guard."""
-    blank = {'mode': '', 'kept': {}, 'timings_ms': {}} | changes
-    return replace(query, actions=None, refusal=why, **blank)
+    kept = query.kept if changes else {}
+    record = InferenceRecord(**changes)
+    return replace(query, actions=None, refusal=why, kept=kept, record=record)
 
 
 def build(*bags, methods=('dense', 'specprune'), dense='dense'):
@@ -168,10 +173,9 @@ def test_refused_queries_are_counted_and_compared_with_nothing(kitchen):
     """One never reached the policy, one was stopped by the guard: that one has a time, tokens and
     a mode. One is left to compare, until dense refuses that."""
     dense, pruned = kitchen.answers['dense'], kitchen.answers['specprune']
-    late = pruned[1].kept, {'total': 80.0}
     pruned[0] = refused(pruned[0], 'corrupt: no image')
     pruned[1] = refused(
-        pruned[1], 'limit_translation: far', mode='coarse', kept=late[0], timings_ms=late[1]
+        pruned[1], 'limit_translation: far', mode='coarse', visual_tokens=100, total_ms=80.0
     )
     row = build(replace(kitchen, answers={'specprune': [pruned[0], *pruned[:2]]}))['rows'][1]
     assert (row['refused'], row['refusals']) == (3, {'corrupt': 2, 'limit_translation': 1})
@@ -201,8 +205,10 @@ def test_refused_queries_are_counted_and_compared_with_nothing(kitchen):
 
 def test_speed_refreshes_and_the_gripper_are_those_of_the_queries(kitchen):
     pruned = kitchen.answers['specprune']
-    pruned[1] = replace(pruned[1], refresh_ms=5.0, motion=MotionHint(0.25, 1.0, -0.2, 'pose'))
-    pruned[2] = replace(pruned[2], refresh_ms=7.0)
+    record = replace(pruned[1].record, refresh_ms=5.0, motion_m_s=0.25)
+    pruned[1] = replace(pruned[1], record=record)
+    record = replace(pruned[2].record, refresh_ms=7.0)
+    pruned[2] = replace(pruned[2], record=record)
     pruned[2].actions[0, 6] = 0.25
     found = build(kitchen)
     assert found['rows'][1]['refresh_ms'] == both(6.0, 6.9)
@@ -282,7 +288,7 @@ def test_several_bags_are_one_row_per_method(kitchen):
         recording(1, actions(1)),
         'hall',
         dense=answers(actions(1), mode='dense'),
-        specprune=answers(actions(1, (0, 0, 1)), mode='coarse', timings_ms={'total': 40.0}),
+        specprune=answers(actions(1, (0, 0, 1)), mode='coarse', total_ms=40.0),
     )
     found = build(kitchen, other)
     row = found['rows'][1]

@@ -28,11 +28,9 @@ from vla_prune_ros.engine.policy import Policy
 from vla_prune_ros.evaluate.replay import method as replay_worker
 from vla_prune_ros.evaluate.replay import run as replay
 from vla_prune_ros.evaluate.replay.run import ReplayOptions, run_replay
-from vla_prune_ros.evaluate.replay.settings import (
-    ReplayRobot,
-    ReplaySetting,
-)
+from vla_prune_ros.evaluate.replay.settings import ReplaySetting
 from vla_prune_ros.model.synthetic import make_checkpoint
+from vla_prune_ros.runtime.params import SessionParams
 
 ROOT = Path(__file__).resolve().parents[3]
 METHODS = ('dense', 'specprune')
@@ -82,9 +80,9 @@ def same(first, second):
         for method in mine.answers:
             for a, b in zip(mine.answers[method], other.answers[method], strict=True):
                 np.testing.assert_array_equal(a.actions, b.actions)
-                assert (a.number, a.epoch, a.stamp_ns, a.refusal, a.mode, a.motion) == (
-                    b.number, b.epoch, b.stamp_ns, b.refusal, b.mode, b.motion
-                )  # fmt: skip
+                assert (a.number, a.epoch, a.stamp_ns) == (b.number, b.epoch, b.stamp_ns)
+                assert (a.refusal, a.record.mode) == (b.refusal, b.record.mode)
+                assert a.record.motion_m_s == b.record.motion_m_s
                 for camera, mask in b.kept.items():
                     np.testing.assert_array_equal(a.kept[camera], mask)
     return figures(first.result.to_json()) == figures(second.result.to_json())
@@ -281,7 +279,7 @@ def test_what_changed_is_replayed_anew(
     run_replay(given, Watch())
     asked.queries.clear()
     if change == 'setting':
-        given = replace(given, setting=ReplaySetting(robot=ReplayRobot(rotate_180=('wrist',))))
+        given = replace(given, setting=ReplaySetting(robot=SessionParams(rotate_180=('wrist',))))
     elif change == 'method':
         given = replace(given, methods=('dense', 'specprune:paper'))
     elif change == 'checkpoint':
@@ -386,4 +384,4 @@ def test_a_truncated_bag_is_replayed_as_far_as_it_goes(options, tmp_path, storag
     assert len(full) == 12 and 4 <= len(part) <= 9
     for mine, other in zip(part, full, strict=False):
         np.testing.assert_array_equal(mine.actions, other.actions)
-        assert (mine.mode, mine.stamp_ns) == (other.mode, other.stamp_ns)
+        assert (mine.record.mode, mine.stamp_ns) == (other.record.mode, other.stamp_ns)

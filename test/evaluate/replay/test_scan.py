@@ -15,13 +15,11 @@ from rosbags.rosbag2 import Writer
 
 from vla_prune_ros.errors import DataError, ProfileError
 from vla_prune_ros.evaluate.replay.scan import scan
-from vla_prune_ros.evaluate.replay.settings import (
-    ReplayRobot,
-    ReplaySetting,
-)
+from vla_prune_ros.evaluate.replay.settings import ReplaySetting
+from vla_prune_ros.runtime.params import SessionParams
 
 K = 8
-ROBOT = ReplayRobot(instruction=TASK)
+ROBOT = SessionParams(instruction=TASK)
 PLAIN = ReplaySetting(robot=ROBOT)
 # What one step of 50 ms is at the speeds of the formula: m and rad.
 STEP = 0.05 * np.concatenate((VELOCITY, TURN))
@@ -424,7 +422,7 @@ def test_what_is_no_bag_is_refused(tmp_path):
         ({'gripper_signs': (1.0,)}, 'gripper signs'),
         ({'pose_offset_m': (1.0, 2.0)}, 'pose_offset_m has 2 numbers'),
         ({'rotate_180': ('primary', 'wirst')}, "rotate_180 names camera 'wirst'"),
-        ({'stepping': 'slow'}, "stepping is 'slow'"),
+        ({'stepping': 'slow'}, 'stepping'),
         ({'max_step_m': -1.0}, 'max_step_m'),
     ],
 )

@@ -11,10 +11,16 @@ from vla_prune_ros.evaluate.methods import Method
 from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
 from vla_prune_ros.evaluate.replay.settings import ReplaySetting
 from vla_prune_ros.evaluate.replay.store import ReplayStore, bag_key, bag_name, method_key
+from vla_prune_ros.records import InferenceRecord
 
 QUERIES = [
     ReplayedQuery(
-        n, 0, 1000 + n, np.full((2, 7), n / 3), mode='fine', kept={'a': np.eye(3)[n] > 0}
+        n,
+        0,
+        1000 + n,
+        np.full((2, 7), n / 3),
+        kept={'a': np.eye(3)[n] > 0},
+        record=InferenceRecord(mode='fine'),
     )
     for n in range(3)
 ]

@@ -13,12 +13,13 @@ import bag_writer as writer
 import formula_bag as recorded
 from formula_bag import MS, T0
 
-from vla_prune_ros.bags.observation import WIRING, Wiring
 from vla_prune_ros.bags.reader import Bag, Place
 from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
 from vla_prune_ros.evaluate.replay.thumbnails import thumbnails
 from vla_prune_ros.model.images import prepare_image
 from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.records import InferenceRecord
+from vla_prune_ros.runtime.params import SessionParams
 
 SIDE = 48
 COUNT = 12
@@ -47,6 +48,9 @@ def recording(count=COUNT):
     return Recording('', {}, False, {}, span, instants, (), {}, (), '', *nothing)
 
 
+PARAMS = SessionParams()
+
+
 def queries(method, refused=(), count=COUNT):
     """Every method has masks of its own; those of its queries that were refused have none."""
     return [
@@ -57,7 +61,7 @@ def queries(method, refused=(), count=COUNT):
             0,
             0,
             np.zeros((8, 7)),
-            mode=('dense', 'fine', 'coarse')[method],
+            record=InferenceRecord(mode=('dense', 'fine', 'coarse')[method]),
             kept=dict(zip(LIBERO.cameras, MASKS[method, i], strict=True)),
         )
         for i in range(count)
@@ -71,9 +75,9 @@ def path(tmp_path_factory):
     return recorded.write(tmp_path_factory.mktemp('pictures') / 'bag', rows)
 
 
-def shown(path, answers, wiring=WIRING, count=COUNT, **options):
+def shown(path, answers, params=PARAMS, count=COUNT, **options):
     with Bag(path) as bag:
-        return thumbnails(bag, recording(count), answers, LIBERO, wiring, **options)
+        return thumbnails(bag, recording(count), answers, LIBERO, params, **options)
 
 
 def numbers(entries):
@@ -138,8 +142,8 @@ def test_pictures_are_what_the_model_saw_at_that_moment(path):
 
 
 def test_a_camera_that_is_mounted_upside_down_is_turned(path):
-    wiring = Wiring(rotate_180=('wrist',))
-    for entry in shown(path, {'a': queries(0)}, wiring, moments=1):
+    params = SessionParams(rotate_180=('wrist',))
+    for entry in shown(path, {'a': queries(0)}, params, moments=1):
         turned = entry.camera == 'wrist'
         ms = 12 if turned else 0
         image = decoded(entry).astype(int)

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from ...errors import VlaPruneError
+from ...records import QueryRecord
 from ..methods import Method
 from ..options import Setting
 
@@ -20,26 +21,14 @@ class EpisodeKey:
     seed: int
 
 
-@dataclass(frozen=True)
-class QueryRecord:
+@dataclass(frozen=True, kw_only=True)
+class EpisodeQuery(QueryRecord):
     """One query of the policy.
 
     :param step: control steps of the episode before it.
-    :param mode: ``'dense'``, ``'coarse'`` or ``'fine'``.
-    :param visual_tokens: visual tokens that reached the last layer, all cameras together.
-    :param total_ms: wall time of the policy.
-    :param stages_ms: stage -> milliseconds, without the total.
-    :param motion_m_s: speed of the end effector that the policy was told; None where unknown.
-    :param reason: why the pruner chose the mode; empty where it does not say.
     """
 
     step: int
-    mode: str
-    visual_tokens: int
-    total_ms: float
-    stages_ms: Mapping[str, float]
-    motion_m_s: float | None
-    reason: str = ''
 
 
 @dataclass(frozen=True)
@@ -69,7 +58,7 @@ class EpisodeResult:
     moved_m: float
     visual_all: int
     motion_source: str
-    queries: tuple[QueryRecord, ...]
+    queries: tuple[EpisodeQuery, ...]
     refresh_ms: tuple[float, ...]
     scene: str = ''
     generated_assets: bool = False
@@ -85,7 +74,7 @@ class EpisodeResult:
         :raises VlaPruneError: fields are missing or unknown.
         """
         try:
-            queries = tuple(QueryRecord(**query) for query in values['queries'])
+            queries = tuple(EpisodeQuery.from_json(query) for query in values['queries'])
             refresh_ms = tuple(values['refresh_ms'])
             return EpisodeResult(**{**values, 'queries': queries, 'refresh_ms': refresh_ms})
         except (KeyError, TypeError) as error:

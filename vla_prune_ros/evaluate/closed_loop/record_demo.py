@@ -17,12 +17,12 @@ import numpy as np
 from ...bags.writer import BagWriter, message_builder
 from ...config import check_values
 from ...errors import VlaPruneError
+from ...runtime.params import SessionParams, save_params
 from ...sim.scene import ANGULAR_UNIT_RAD, LINEAR_UNIT_M, Scene, SceneState, twist_to_action
 from ...sim.session import GAP_NS, START_NS
 from ..options import RecordOptions
-from ..replay.settings import ReplayRobot, save_robot
-from .driving import upright
-from .rollout import HAND_LINK, PANDA_URDF, run_episode, scene_motion
+from .driving import HAND_LINK, PANDA_URDF, scene_motion, upright
+from .rollout import run_episode
 
 WORLD_FRAME = 'world'
 """Frame of poses and commands, as that of the node ``simulator``."""
@@ -239,7 +239,7 @@ def record_demo(
         description = scene.description
         robot = _robot(scene)
     parameters = parameter_file(options)
-    save_robot(parameters, robot, image_transport='compressed' if options.compressed else 'raw')
+    save_params(parameters, robot, image_transport='compressed' if options.compressed else 'raw')
     return RecordedBag(
         path=str(options.out),
         parameters=str(parameters),
@@ -267,10 +267,10 @@ def parameter_file(options: RecordOptions) -> Path:
     return options.out.with_name(options.out.name + '.yaml')
 
 
-def _robot(scene: RecordedScene) -> ReplayRobot:
+def _robot(scene: RecordedScene) -> SessionParams:
     """As ``config/libero.yaml`` has it, but for the images, which are upright in the bag."""
     source = scene_motion(scene.scene.state())
-    return ReplayRobot(
+    return SessionParams(
         frame_id='world',
         motion_source=source.name,
         urdf=PANDA_URDF,

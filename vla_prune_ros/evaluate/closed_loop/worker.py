@@ -152,12 +152,11 @@ class EpisodeWorker:
                 instruction=instruction,
                 refresh=setting.refresh,
                 on_query=None if video is None else video.add,
-                simulator=setting.simulator,
             )
             if video is not None:
                 images = upright(scene.images())
                 video.finish({c: images[c] for c in policy.profile.cameras}, result)
-        return replace(result, task=job.key.task)
+        return replace(result, simulator=setting.simulator, task=job.key.task)
 
     def _failed(self, key: EpisodeKey, instruction: str, error: Exception) -> EpisodeResult:
         text = (str(error).splitlines() or [''])[0]

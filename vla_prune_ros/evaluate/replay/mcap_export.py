@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...bags.writer import BagWriter, message_builder
-from ...records import ActionChunk, MotionHint
+from ...records import ActionChunk
 from .records import Instant, Recording, ReplayedQuery
 
 ROOT = '/replay'
@@ -79,28 +79,6 @@ def topic_names(methods: Collection[str]) -> dict[str, str]:
     return found
 
 
-def inference_values(query: ReplayedQuery) -> dict[str, Any]:
-    """The record of a query, under the keys of ``~/inference``; what was not run has none."""
-    return {
-        **({'refusal': query.refusal} if query.refusal else {}),
-        **({'mode': query.mode} if query.mode else {}),
-        **{f'policy_{stage}_ms': float(ms) for stage, ms in query.timings_ms.items()},
-        **({'visual_tokens': query.visual_tokens} if query.kept else {}),
-        **{f'kept_{camera}': int(mask.sum()) for camera, mask in query.kept.items()},
-        **({} if query.actions is None else {'steps': len(query.actions)}),
-        **_motion(query.motion),
-        **({} if query.refresh_ms is None else {'refresh_ms': float(query.refresh_ms)}),
-    }
-
-
-def _motion(motion: MotionHint | None) -> dict[str, Any]:
-    if motion is None:
-        return {'motion': 'unknown'}
-    names = ('linear_m_s', 'angular_rad_s', 'vertical_m_s')
-    speeds = {f'motion_{name}': float(getattr(motion, name)) for name in names}
-    return {'motion': motion.source, **speeds}
-
-
 def _rows(
     recording: Recording,
     answers: Mapping[str, Sequence[ReplayedQuery]],
@@ -135,18 +113,18 @@ def _query(
     if query.actions is not None:
         yield from _chunk(name, query.actions, instant, dt_s, frame_id)
     level = build.WARN if query.refusal else build.OK
+    refusal = {'refusal': query.refusal} if query.refusal else {}
     status = build.status(
         f'{method}: inference',
-        inference_values(query),
+        {**refusal, **query.record.flat()},
         message=query.refusal or 'replayed',
         level=level,
         hardware_id='replay',
     )
     yield f'{ROOT}/{name}/inference', build.diagnostics([status], instant.stamp_ns)
-    if query.kept:
-        yield f'{ROOT}/{name}/visual_tokens', build.number(query.visual_tokens)
-    if 'total' in query.timings_ms:
-        yield f'{ROOT}/{name}/latency_ms', build.number(query.timings_ms['total'])
+    if query.record.mode:
+        yield f'{ROOT}/{name}/visual_tokens', build.number(query.record.visual_tokens)
+        yield f'{ROOT}/{name}/latency_ms', build.number(query.record.total_ms)
 
 
 def _chunk(

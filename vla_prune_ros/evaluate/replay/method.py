@@ -1,30 +1,21 @@
 """One method on one bag: what the node would have answered, query by query, in the node's order.
 
-The node's parts do the work: pairing, state, motion source, policy, guard. Only time is the
-bag's: an answer takes none, and the look between queries (``Policy.refresh``) is never cut short.
-
-Methods on bags, in a worker process or in this one.
+Only time is the bag's: an answer takes none, and the refresh between queries is never cut short.
 """
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...bags.events import Due, Event
-from ...bags.observation import JOINTS, POSE, Frame, observe, picture
+from ...bags.events import BAG_READER
 from ...bags.reader import Bag
-from ...errors import ActionRefused, DataError, InputRefused, VlaPruneError
-from ...profiles import Profile
-from ...records import ActionChunk, Inference, MotionHint
-from ...runtime.frozen_frames import FrozenDetector
-from ...runtime.guard import Guard
-from ...runtime.messages import read_joints, read_pose
-from ...runtime.motion import LISTENS
-from ...runtime.pairing import Pair
+from ...errors import DataError, VlaPruneError
+from ...records import ActionChunk
+from ...runtime.session import InferenceRequest, PolicySession
 from ..methods import Method, MethodPolicies
 from .records import ReplayedQuery
 from .scan import open_replay
@@ -39,18 +30,12 @@ class MethodReplay:
     """A policy that hears bags.
 
     :param policy: with the method; it is reset before each bag.
-    :raises ProfileError: a limit or the motion source is not usable.
+    :raises ProfileError: a parameter is not usable.
     """
 
     def __init__(self, policy: 'Policy', setting: ReplaySetting) -> None:
-        self._policy, self._setting, self._robot = policy, setting, setting.robot
-        self._profile: Profile = policy.profile
-        self._wiring = setting.robot.wiring()
-        self._guard = Guard(setting.robot.limits())
-        self._motion = setting.robot.motion()
-        self._frozen = FrozenDetector(setting.robot.frozen_frames)
-        proprio = policy.statistics.proprio
-        self._reference = np.zeros(3) if proprio is None else proprio.mean[3:6]
+        self._policy, self._setting = policy, setting
+        self._session()
 
     def answers(
         self, bag: Bag, before: Sequence[ReplayedQuery] = (), memory: bytes | None = None
@@ -67,37 +52,18 @@ class MethodReplay:
         if memory is not None:
             self._policy.restore(memory)
         topics, _ = self._setting.topics_of(bag)
-        listens = LISTENS[self._robot.motion_source]
-        replay = open_replay(bag, topics, self._setting)
-        due = Due(self._profile, self._wiring, self._setting.period_s)
-        self._motion.reset()
-        self._frozen.reset()
-        epoch, policy_epoch, number = 0, -1, 0
-        for event in replay.events():
-            if event.epoch != epoch:
-                epoch = event.epoch
-                self._motion.reset()
-            if event.refusal is not None:
-                continue
-            self._hear(event, listens)
+        session, number = self._session(), 0
+        for event in open_replay(bag, topics, self._setting, session).events():
             known = number < len(before)
-            if event.stream in self._profile.cameras and not known and policy_epoch == epoch:
-                self._show(event)
-            pair = event.pair
-            if pair is None or not due(epoch, pair.stamp_ns):
+            is_frame = event.refusal is None and event.stream in session.profile.cameras
+            if is_frame and not known:
+                session.watch(event.stream, event.message)
+            if event.request is None:
                 continue
-            if policy_epoch != epoch:  # the first query of an epoch finds an empty memory
-                policy_epoch = epoch
-                self._frozen.reset()
-                if not known:
-                    self._policy.reset()
-            query = before[number] if known else None
-            if query is None:
-                query = self._ask(Frame(pair, replay.instruction, epoch), number)
-                yield query
+            if known:
+                session.replayed(event.request, self._chunk(before[number]))
             else:
-                self._is_frozen(pair)
-            self._publish(query)
+                yield self._ask(session, event.request, number)
             number += 1
 
     def memory(self) -> bytes:
@@ -107,72 +73,41 @@ class MethodReplay:
         """
         return self._policy.memory()
 
-    def _hear(self, event: Event, listens: Sequence[str]) -> None:
-        """Feed the motion source; what it cannot use makes the motion unknown, there."""
-        if event.stream not in listens:
-            return
-        message = event.message
-        try:
-            if event.stream == POSE:
-                self._motion.on_pose(message.stamp_ns, *message.read(read_pose))
-            if event.stream == JOINTS:
-                self._motion.on_joints(message.stamp_ns, *message.read(read_joints))
-        except InputRefused:
-            return
+    def _session(self) -> PolicySession:
+        setting = self._setting
+        return PolicySession(self._policy, setting.robot, BAG_READER, period_s=setting.period_s)
 
-    def _show(self, event: Event) -> None:
-        message = event.message
-        later = partial(picture, event.stream, message, self._wiring)
-        self._policy.watch(event.stream, message.stamp_ns, later)
-
-    def _ask(self, frame: Frame, number: int) -> ReplayedQuery:
-        pair = frame.pair
-        motion = self._motion.at(pair.stamp_ns)
-        at = number, frame.epoch, pair.stamp_ns
-        try:
-            frozen = self._is_frozen(pair)
-            if frozen:
-                raise InputRefused('frozen', frozen, 'restart its driver, or raise frozen_frames')
-            seen = observe(frame, self._profile, self._wiring, self._reference)
-            inference = self._policy.infer(seen, motion)
-        except InputRefused as refusal:
-            return ReplayedQuery(*at, None, f'{refusal.reason}: {refusal}', motion=motion)
-        return self._checked(at, inference, motion)
-
-    def _checked(
-        self, at: tuple[int, int, int], inference: Inference, motion: MotionHint | None
+    def _ask(
+        self, session: PolicySession, request: InferenceRequest, number: int
     ) -> ReplayedQuery:
-        what = inference.mode, inference.kept, inference.timings_ms
-        try:
-            actions = self._profile.to_si(inference.actions)
-            deltas, gripper, _ = self._guard.check(actions, self._profile.action_names)
-        except ActionRefused as refusal:
-            return ReplayedQuery(*at, None, f'{refusal.reason}: {refusal}', *what, None, motion)
-        refresh_ms = self._policy.refresh() if self._setting.refresh else None
-        chunk = np.column_stack([deltas, gripper])
-        return ReplayedQuery(*at, chunk, '', *what, refresh_ms, motion)
+        result = session.infer(request)
+        actions = refresh_ms = None
+        if result.chunk is not None:
+            session.published(request, result.chunk)
+            actions = np.column_stack([result.chunk.deltas, result.chunk.gripper])
+            refresh_ms = session.refresh() if self._setting.refresh else None
+        refusal, inference = result.refusal, result.inference
+        return ReplayedQuery(
+            number=number,
+            epoch=request.epoch,
+            stamp_ns=request.stamp_ns,
+            actions=actions,
+            refusal='' if refusal is None else f'{refusal.reason}: {refusal}',
+            kept={} if inference is None else inference.kept,
+            # Here it is the refresh behind this query: there is time for each.
+            record=replace(result.record, refresh_ms=refresh_ms),
+        )
 
-    def _publish(self, query: ReplayedQuery) -> None:
-        """The chunk that is commanded from now on, for a source that goes by it."""
-        if query.actions is not None:
-            dt_s = self._profile.control_period_s
-            steps, gripper = query.actions[:, :6], query.actions[:, 6]
-            self._motion.on_chunk(
-                ActionChunk(query.stamp_ns, dt_s, steps, gripper, self._robot.frame_id)
-            )
-
-    def _is_frozen(self, pair: Pair) -> str:
-        """What to say of a camera that repeats itself; empty where none does."""
-        said = ''
-        for camera in self._profile.cameras:
-            try:
-                data = pair.items[camera].message().data
-            except InputRefused:
-                continue
-            repeats = self._frozen.update(camera, data)
-            if self._frozen.frozen(camera):
-                said = said or f'camera {camera!r} sent {repeats + 1} identical frames'
-        return said
+    def _chunk(self, query: ReplayedQuery) -> ActionChunk | None:
+        if query.actions is None:
+            return None
+        return ActionChunk(
+            stamp_ns=query.stamp_ns,
+            dt_s=self._policy.profile.control_period_s,
+            deltas=query.actions[:, :6],
+            gripper=query.actions[:, 6],
+            frame_id=self._setting.robot.frame_id,
+        )
 
 
 MEMORY_EVERY_S = 30.0

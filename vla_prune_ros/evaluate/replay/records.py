@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...bags.reader import Place
-from ...records import MotionHint
+from ...records import InferenceRecord
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +45,11 @@ class ReplayedQuery:
 
     :param number: of the instant in its bag.
     :param actions: float64 (K, 7) as the node would have published it: m, rad (rotation vector)
-        per step, gripper 0 closed ... 1 open; None where the query was refused.
+        per step, gripper 0 closed ... 1 open; None if the query was refused.
     :param refusal: ``'reason: what'`` of a refused query, else empty.
-    :param mode: ``'dense'``, ``'coarse'`` or ``'fine'``; empty where no query was run.
     :param kept: camera -> bool (patches,), visual tokens that reached the last layer.
-    :param timings_ms: stage -> milliseconds, ``total`` included.
-    :param refresh_ms: the dense look after the query; None where there was none.
-    :param motion: what the pruner was told; None where the motion was unknown.
+    :param record: as of ``~/inference``; its ``refresh_ms`` is that of the refresh behind this
+        query, and its ``mode`` is empty if no query was run.
     """
 
     number: int
@@ -59,16 +57,8 @@ class ReplayedQuery:
     stamp_ns: int
     actions: np.ndarray | None
     refusal: str = ''
-    mode: str = ''
     kept: Mapping[str, np.ndarray] = field(default_factory=dict)
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
-    refresh_ms: float | None = None
-    motion: MotionHint | None = None
-
-    @property
-    def visual_tokens(self) -> int:
-        """Tokens that reached the last layer, all cameras together."""
-        return int(sum(int(mask.sum()) for mask in self.kept.values()))
+    record: InferenceRecord = field(default_factory=InferenceRecord)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; numbers survive to the last bit, masks are packed."""
@@ -78,11 +68,8 @@ class ReplayedQuery:
             'stamp_ns': self.stamp_ns,
             'actions': None if self.actions is None else self.actions.tolist(),
             'refusal': self.refusal,
-            'mode': self.mode,
             'kept': {c: [len(m), np.packbits(m).tobytes().hex()] for c, m in self.kept.items()},
-            'timings_ms': dict(self.timings_ms),
-            'refresh_ms': self.refresh_ms,
-            'motion': None if self.motion is None else dict(vars(self.motion)),
+            'record': self.record.to_json(),
         }
 
     @classmethod
@@ -91,18 +78,15 @@ class ReplayedQuery:
 
         :raises KeyError, TypeError, ValueError: it is none.
         """
-        actions, motion = data['actions'], data['motion']
+        actions = data['actions']
         return cls(
-            int(data['number']),
-            int(data['epoch']),
-            int(data['stamp_ns']),
-            None if actions is None else np.asarray(actions, np.float64),
-            str(data['refusal']),
-            str(data['mode']),
-            {c: _unpacked(*packed) for c, packed in data['kept'].items()},
-            dict(data['timings_ms']),
-            data['refresh_ms'],
-            None if motion is None else MotionHint(**motion),
+            number=int(data['number']),
+            epoch=int(data['epoch']),
+            stamp_ns=int(data['stamp_ns']),
+            actions=None if actions is None else np.asarray(actions, np.float64),
+            refusal=str(data['refusal']),
+            kept={c: _unpacked(*packed) for c, packed in data['kept'].items()},
+            record=InferenceRecord.from_json(data['record']),
         )
 
 

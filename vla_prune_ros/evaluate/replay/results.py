@@ -241,7 +241,7 @@ class ResultBuilder:
 
     def _row(self, method: str, bags: Sequence[BagAnswers]) -> MethodRow:
         queries = [q for bag in bags for q in bag.answers[method]]
-        ran = [q for q in queries if q.mode]
+        ran = [q.record for q in queries if q.record.mode]
         refusals = Counter(q.refusal.partition(':')[0] for q in queries if q.refusal)
         mine = {bag.name: self._chunks[bag.name, method] for bag in bags}
         dense = {name: self._other(name, method) for name in mine}
@@ -252,7 +252,7 @@ class ResultBuilder:
             refusals=dict(refusals),
             visual_tokens=float(np.mean([q.visual_tokens for q in ran])) if ran else None,
             modes=dict(Counter(q.mode for q in ran)),
-            latency_ms=middle_and_tail([q.timings_ms['total'] for q in ran]),
+            latency_ms=middle_and_tail([q.total_ms for q in ran]),
             refresh_ms=middle_and_tail([q.refresh_ms for q in ran if q.refresh_ms is not None]),
             versus_dense=compare([(mine[n], other) for n, other in dense.items() if other]),
             versus_recorded=compare(
@@ -295,10 +295,10 @@ class ResultBuilder:
 
         return Series(
             t_s=list(seconds),
-            latency_ms=[q.timings_ms.get('total') for q in queries],
-            visual_tokens=[q.visual_tokens if q.mode else None for q in queries],
-            mode=[q.mode for q in queries],
-            speed_m_s=[None if q.motion is None else q.motion.linear_m_s for q in queries],
+            latency_ms=[q.record.total_ms for q in queries],
+            visual_tokens=[q.record.visual_tokens for q in queries],
+            mode=[q.record.mode for q in queries],
+            speed_m_s=[q.record.motion_m_s for q in queries],
             dense_mm=error_mm(self._other(bag.name, method)),
             recorded_mm=error_mm(self._recorded.get(bag.name)),
             gripper=[None if q.actions is None else float(q.actions[0, 6]) for q in queries],

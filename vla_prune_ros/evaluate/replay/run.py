@@ -7,9 +7,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
-from ...bags.events import Due
+from ...bags.events import BAG_READER
 from ...bags.reader import Bag, find_bags
 from ...errors import DataError, ProfileError, VlaPruneError
+from ...runtime.session import Observer
 from ..machine import checkpoint_card, installed, machine, versions
 from ..methods import Method, parse_methods
 from ..pool import run_jobs
@@ -43,7 +44,7 @@ def check_replay(setting: ReplaySetting, methods: Iterable[Method]) -> None:
             'vla_policy, and so a replay of it, is for end-effector deltas',
         )
     setting.check()
-    Due(profile, robot.wiring(), setting.period_s)
+    Observer(profile, robot, BAG_READER, period_s=setting.period_s)
     robot.motion()
     for method in methods:  # what load_policy finds out before it reads the weights
         size = read_size(method.folder, profile, find_variant(method.folder, profile))
@@ -179,10 +180,10 @@ def _bag(
 def _with_thumbnails(bag: BagAnswers, setting: ReplaySetting) -> BagAnswers:
     if bag.recording is None or not bag.answers:
         return bag
-    profile, wiring = setting.load_profile(), setting.robot.wiring()
+    profile = setting.load_profile()
     try:
         with Bag(bag.path) as opened:
-            moments = thumbnails(opened, bag.recording, bag.answers, profile, wiring)
+            moments = thumbnails(opened, bag.recording, bag.answers, profile, setting.robot)
     except DataError as error:  # it is on another machine
         missing = Problem('unread', f'no images of it: {error}')
         return replace(bag, problems=(*bag.problems, missing))

@@ -1,19 +1,18 @@
 """One pass over a bag, without a policy: when it would be asked, what was done, what is wrong."""
 
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from ...bags.events import Due, Event, Replay
-from ...bags.observation import POSE
+from ...bags.events import BAG_READER, Event, Replay
 from ...bags.reader import Bag
 from ...bags.topics import STREAMS, Topics
 from ...bags.trajectory import Trajectory
 from ...errors import DataError, InputRefused
-from ...profiles import Profile
 from ...runtime.messages import read_valid_pose
-from ...runtime.pairing import Pair
+from ...runtime.session import POSE, InferenceRequest, Observer
 from .records import Instant, Recording
 from .settings import ReplaySetting
 
@@ -36,7 +35,7 @@ def scan(path: 'str | Path', setting: ReplaySetting) -> Recording:
             raise DataError(f'{error.what} ({"; ".join(bag.lost)})', error.remedy) from None
 
 
-def open_replay(bag: Bag, topics: Topics, setting: ReplaySetting) -> Replay:
+def open_replay(bag: Bag, topics: Topics, setting: ReplaySetting, observer: Observer) -> Replay:
     """The bag as the node lives it.
 
     All streams pass, whoever asks: a pause of those that are heard is a jump of time, and every
@@ -44,25 +43,19 @@ def open_replay(bag: Bag, topics: Topics, setting: ReplaySetting) -> Replay:
 
     :raises DataError: see :class:`~vla_prune_ros.bags.events.Replay`.
     """
-    robot = setting.robot
-    return Replay(
-        bag,
-        topics,
-        setting.load_profile(),
-        robot.wiring(),
-        robot.instruction,
-        tuple(STREAMS),
-        setting.clock,
-    )
+    return Replay(bag, topics, observer, tuple(STREAMS), setting.clock)
 
 
 class _Scan:
     def __init__(self, bag: Bag, setting: ReplaySetting) -> None:
         self._bag, self._setting = bag, setting
-        self._profile: Profile = setting.load_profile()
+        self._profile = setting.load_profile()
         self._topics, self._guessed = setting.topics_of(bag)
         reading = self._reading = setting.reading(self._topics)
-        self._replay = open_replay(bag, self._topics, setting)
+        self._observer = Observer(
+            self._profile, setting.robot, BAG_READER, period_s=setting.period_s
+        )
+        self._replay = open_replay(bag, self._topics, setting, self._observer)
         finger = setting.robot.gripper_joints[0]
         self._tracks = None if reading is None else Trajectory(reading, finger)
         self._instants: list[Instant] = []
@@ -75,26 +68,25 @@ class _Scan:
     def run(self) -> Recording:
         bag, topics = self._bag, self._topics
         streams = topics.of((*topics.images, *STREAMS))
-        due = Due(self._profile, self._setting.robot.wiring(), self._setting.period_s)
         for event in self._replay.events():
-            self._take(event, due)
+            self._take(event)
         actions, valid = self._actions()
         return Recording(
-            str(bag.path),
-            {stream: topic for topic, stream in streams.items()},
-            self._guessed,
-            {name: (t.type, t.count) for name, t in bag.topics.items()},
-            (self._span[0], self._span[-1]) if self._span else (0, 0),
-            tuple(self._instants),
-            tuple(bag.lost),
-            dict(self._replay.pairing.losses + self._stale),
-            tuple(self._problems(bool(valid.any()))),
-            '' if self._reading is None or not valid.any() else self._reading.motion,
-            actions,
-            valid,
+            path=str(bag.path),
+            topics={stream: topic for topic, stream in streams.items()},
+            guessed=self._guessed,
+            there={name: (t.type, t.count) for name, t in bag.topics.items()},
+            span_ns=(self._span[0], self._span[-1]) if self._span else (0, 0),
+            instants=tuple(self._instants),
+            lost=tuple(bag.lost),
+            losses=dict(self._observer.pairing.losses + self._stale),
+            problems=tuple(self._problems(bool(valid.any()))),
+            source='' if self._reading is None or not valid.any() else self._reading.motion,
+            actions=actions,
+            valid=valid,
         )
 
-    def _take(self, event: Event, due: Due) -> None:
+    def _take(self, event: Event) -> None:
         now_ns = event.message.receipt_ns
         self._span = [self._span[0] if self._span else now_ns, now_ns]
         if event.refusal is not None:
@@ -107,19 +99,24 @@ class _Scan:
                 self._tracks.note(event)
             except InputRefused as refusal:
                 self._refuse(refusal)
-        pair = event.pair
-        if pair is not None and due(event.epoch, pair.stamp_ns):
-            places = {c: pair.items[c].place for c in self._profile.cameras}
-            self._instants.append(
-                Instant(
-                    event.epoch,
-                    pair.stamp_ns,
-                    now_ns,
-                    self._replay.instruction,
-                    places,
-                    _position(pair),
-                )
-            )
+        if event.request is not None:
+            self._observer.begin(event.request)
+            self._instants.append(self._instant(event.request, now_ns))
+
+    def _instant(self, request: InferenceRequest, receipt_ns: int) -> Instant:
+        items = request.pair.items
+        position = None
+        if POSE in items:
+            with suppress(InputRefused):
+                position = items[POSE].read(read_valid_pose)[0]
+        return Instant(
+            epoch=request.epoch,
+            stamp_ns=request.stamp_ns,
+            receipt_ns=receipt_ns,
+            instruction=request.instruction,
+            images={camera: items[camera].place for camera in self._profile.cameras},
+            position=position,
+        )
 
     def _refuse(self, refusal: InputRefused) -> None:
         self._refused[refusal.reason] += 1
@@ -141,7 +138,7 @@ class _Scan:
         return actions, valid
 
     def _problems(self, acted: bool) -> list[tuple[str, str]]:
-        losses = self._replay.pairing.losses
+        losses = self._observer.pairing.losses
         out = [('lost', text) for text in self._bag.lost]
         out += [
             ('unstamped', f'{topic}: header stamps are zero; the time of receipt is used')
@@ -156,7 +153,7 @@ class _Scan:
             for reason, count in sorted(self._refused.items())
             if reason not in _BACKWARD
         ]
-        if not self._replay.instruction:
+        if not self._observer.instruction:
             out.append(('no_instruction', 'the bag names no task; give --instruction'))
             return out  # at no instant there is something to compare
         if not self._instants:
@@ -178,12 +175,3 @@ class _Scan:
             f'no recorded actions: {self._reading.motion} and {self._reading.gripper} say nothing '
             f'about the time of the queries' + (f' ({left})' if left else '')
         )
-
-
-def _position(pair: Pair) -> np.ndarray | None:
-    if POSE not in pair.items:
-        return None
-    try:
-        return pair.items[POSE].read(read_valid_pose)[0]
-    except InputRefused:
-        return None

@@ -2,17 +2,18 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import cv2
 import numpy as np
 
-from ...bags.observation import Wiring, picture
-from ...bags.reader import Bag
+from ...bags.events import BAG_READER
+from ...bags.reader import Bag, Place
 from ...errors import DataError, InputRefused
 from ...model.images import prepare_image
 from ...profiles import Profile
 from ...runtime.overlay import draw_overlay
+from ...runtime.params import SessionParams
+from ...runtime.session import Observer
 from .records import Recording, ReplayedQuery
 from .results import Moment
 
@@ -25,7 +26,7 @@ def thumbnails(
     recording: Recording,
     answers: Mapping[str, Sequence[ReplayedQuery]],
     profile: Profile,
-    wiring: Wiring,
+    params: SessionParams,
     moments: int = MOMENTS,
 ) -> tuple[Moment, ...]:
     """Moments spread evenly over the queries that every method answered, camera by camera.
@@ -33,27 +34,25 @@ def thumbnails(
     Images that cannot be read are left out.
     """
     count = min((len(queries) for queries in answers.values()), default=0)
-    usable = [n for n in range(count) if all(q[n].mode for q in answers.values())]
+    usable = [n for n in range(count) if all(q[n].record.mode for q in answers.values())]
     places = np.linspace(0, len(usable) - 1, min(moments, len(usable))).round().astype(int)
-    out = []
+    observer, out = Observer(profile, params, BAG_READER), []
     for number in (usable[i] for i in places):
         instant = recording.instants[number]
         seconds = 1e-9 * (instant.receipt_ns - recording.span_ns[0])
         for camera in profile.cameras:
-            image = _seen(bag, instant.images[camera], camera, profile, wiring)
+            image = _seen(bag, instant.images[camera], camera, observer)
             if image is not None:
                 out.append(_entry(seconds, camera, image, number, answers))
     return tuple(out)
 
 
-def _seen(
-    bag: Bag, place: Any, camera: str, profile: Profile, wiring: Wiring
-) -> np.ndarray | None:
+def _seen(bag: Bag, place: Place, camera: str, observer: Observer) -> np.ndarray | None:
     try:
-        frame = picture(camera, bag.read(place), wiring)
+        frame = observer.image(camera, bag.read(place))
     except (DataError, InputRefused):
         return None
-    return prepare_image(frame, profile.pre_resize)
+    return prepare_image(frame, observer.profile.pre_resize)
 
 
 def _entry(
@@ -69,7 +68,7 @@ def _entry(
         camera=camera,
         image=_jpeg_uri(image, quality=90),
         kept={m: ''.join('1' if k else '0' for k in q.kept[camera]) for m, q in queries.items()},
-        mode={m: q.mode for m, q in queries.items()},
+        mode={m: q.record.mode for m, q in queries.items()},
     )
 
 

@@ -19,11 +19,11 @@ from std_srvs.srv import Trigger
 
 from ...errors import InputRefused, VlaPruneError
 from ...runtime.instruction import clean_instruction
+from ...runtime.params import PolicyParams
 from ..params import declare, read
 from ..process import run_node
 from ..qos import latched, overridable
 from ..status import ERROR, StatusReporter
-from .params import PolicyParams
 from .pipeline import Pipeline
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -83,7 +83,7 @@ class PolicyNode(LifecycleNode):
         except Exception as error:  # rclpy would swallow it, and the status would say LOADING
             self.get_logger().debug(traceback.format_exc())
             return self._not_loaded(error, 'check the files of the checkpoint')
-        self._pipeline.instruction = self._instruction
+        self._pipeline.session.instruction = self._instruction
         self._status.set('INACTIVE', **self._about())
         return _SUCCESS
 
@@ -94,7 +94,6 @@ class PolicyNode(LifecycleNode):
         return _FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let chunks out."""
         self._forget('activated')
         result = super().on_activate(state)
         self._active, self._pipeline.wanted = True, self._params.start_on_activate
@@ -102,20 +101,17 @@ class PolicyNode(LifecycleNode):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """No chunk leaves any more."""
         self._active = self._pipeline.wanted = False
         self._forget('deactivated')
         self._status.set('INACTIVE', **self._about())
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give the model and all topics back."""
         self._release()
         self._status.set('UNCONFIGURED')
         return _SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give everything back from any state."""
         self._release()
         self._status.set('FINALIZED')
         return _SUCCESS
@@ -145,8 +141,7 @@ class PolicyNode(LifecycleNode):
         if cleaned != self._instruction:
             self._instruction = cleaned
             if self._pipeline is not None:
-                self._pipeline.instruction = cleaned
-                self._pipeline.forget('new_instruction')
+                self._pipeline.instruct(cleaned)
         return ''
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:

@@ -1,4 +1,4 @@
-"""What exists between configure and cleanup: inputs, worker, policy and outputs as one thing."""
+"""What exists between configure and cleanup: session, worker thread, inputs and outputs."""
 
 import time
 from typing import Any, NamedTuple
@@ -6,148 +6,178 @@ from typing import Any, NamedTuple
 from rclpy.lifecycle import LifecycleNode
 
 from ...errors import ActionRefused, CheckpointError, InputRefused
-from ...runtime.messages import to_ns
-from ...runtime.pairing import Wait
+from ...records import ActionChunk
+from ...runtime.pairing import NotReady
+from ...runtime.params import PolicyParams
+from ...runtime.session import (
+    InferenceRequest,
+    InferenceResult,
+    PartialFrame,
+    PolicySession,
+)
 from ...runtime.worker import InferenceWorker, Proceed
 from ..process import require_simulated_time
 from ..status import ERROR, OK, WARN, StatusReporter
-from .inputs import Inputs
-from .outputs import UNKNOWN, Outputs, pruning_values
-from .params import PolicyParams, check_profile
-from .query import Answer, Job, Part, QueryRunner, lateness
+from .inputs import MESSAGE_READER, DescribedMotion, Inputs, motion_input
+from .outputs import Outputs
 
 
 class Problem(NamedTuple):
-    """Why the last query gave no usable chunk; the code stays the same while numbers change."""
+    """Why the last request gave no usable chunk; the code stays the same while numbers change."""
 
     code: str
     text: str
+
+
+class Submitted(NamedTuple):
+    """A request in the worker's slot, and the monotonic time at which it was handed over."""
+
+    request: InferenceRequest
+    since_ns: int
 
 
 _NONE = Problem('', '')
 _PARTNERS_COME = ('nothing_new', 'skew')  # a pair lacks nothing but time
 
 
-class Pipeline:
-    """From stored messages to published chunks, with the faults that happen on the way.
+def load(params: PolicyParams, status: StatusReporter) -> Any:
+    """The policy, warmed up and checked.
 
-    The executor's thread owns it; ``_run``, ``_on_answer`` and ``_on_error`` run in the worker
-    thread and only assign plain values that the other reads.
+    :raises VlaPruneError: the checkpoint, the profile or a parameter is not usable.
+    """
+    import torch  # slow to import: only a node that loads a policy pays
+
+    from ...engine.load import load_policy
+    from ...engine.self_check import require_sound
+
+    profile = params.load_profile()
+    if params.threads:
+        torch.set_num_threads(params.threads)
+    policy = load_policy(
+        params.checkpoint,
+        profile,
+        params.pruning,
+        device=params.device,
+        dtype=params.dtype,
+        unnorm_key=params.unnorm_key or None,
+        tokenizer=params.tokenizer or None,
+        head=params.head,
+        diffusion_steps=params.diffusion_steps,
+        fast_images=params.fast_images,
+        progress=lambda text: status.set('LOADING', text),
+        engine=params.engine,
+    )
+    if policy.profile.proprio_dim != profile.proprio_dim:  # on a robot nothing is guessed
+        raise CheckpointError(
+            f'{params.checkpoint} has no proprio_projector--N_checkpoint.pt, profile '
+            f'{profile.name!r} has a state of {profile.proprio_dim} numbers',
+            'finish the download, or use a .yaml profile with proprio_dim: 0 and '
+            'proprio_kind: none',
+        )
+    status.set('LOADING', 'warming up')
+    dry = policy.warm_up(instruction=params.instruction or 'warm up')
+    require_sound(policy, dry)
+    return policy
+
+
+def lateness(chunk: ActionChunk, now_ns: int) -> str:
+    """Why the executor will drop all of a chunk; empty if a step is still to come."""
+    age_s, lasts_s = 1e-9 * (now_ns - chunk.stamp_ns), len(chunk) * chunk.dt_s
+    if age_s < lasts_s:
+        return ''
+    return (
+        f'a chunk is out {age_s:.2f} s after its image and lasts {lasts_s:.2f} s: no step of it '
+        'is left to execute; use a faster device, more pruning or a smaller dtype'
+    )
+
+
+class Pipeline:
+    """From messages to published chunks, with the faults that happen on the way.
+
+    The executor thread owns it. ``_infer``, ``_on_result``, ``_on_error`` and ``_refresh`` run in
+    the worker thread and only assign plain values that the other reads.
 
     :raises VlaPruneError: the checkpoint, the profile or a parameter is not usable.
     """
 
     def __init__(self, node: LifecycleNode, params: PolicyParams, status: StatusReporter) -> None:
-        import torch  # slow to import: only a node that loads a policy pays
-
-        from ...engine.load import load_policy
-        from ...engine.self_check import require_sound
-
         self._node, self._params = node, params
-        profile = check_profile(params)
-        self._synchronous = require_simulated_time(node, params.stepping)
-        if params.threads:
-            torch.set_num_threads(params.threads)
-        policy = load_policy(
-            params.checkpoint,
-            profile,
-            params.pruning,
-            params.device,
-            params.dtype,
-            unnorm_key=params.unnorm_key or None,
-            tokenizer=params.tokenizer or None,
-            head=params.head,
-            diffusion_steps=params.diffusion_steps,
-            fast_images=params.fast_images,
-            progress=lambda text: status.set('LOADING', text),
-            engine=params.engine,
-        )
-        if policy.profile.proprio_dim != profile.proprio_dim:  # on a robot nothing is guessed
-            raise CheckpointError(
-                f'{params.checkpoint} has no proprio_projector--N_checkpoint.pt, profile '
-                f'{profile.name!r} has a state of {profile.proprio_dim} numbers',
-                'finish the download, or use a .yaml profile with proprio_dim: 0 and '
-                'proprio_kind: none',
-            )
-        status.set('LOADING', 'warming up')
-        dry = policy.warm_up(instruction=params.instruction or 'warm up')
-        require_sound(policy, dry)
+        require_simulated_time(node, params.stepping)
+        policy = load(params, status)
         self.about = policy.describe()
         self.wanted = False
-        self.instruction = ''
-        self.answers = self.faults = 0
+        self.chunks = self.faults = 0
         self.latched = ''
         self.problem = _NONE
-        self._refresh_ms: float | None = None
         self._refresh_failed = False
-        self._pruned: dict[str, Any] = {}  # what the last query says of its pruning
-        self._epoch = self._policy_epoch = 0  # grows with everything that must be forgotten
-        self._last_query = (0, 0)  # epoch and image stamp
-        chunk_s = profile.chunk * profile.control_period_s
-        self._period_ns = round(1e9 * (chunk_s if self._synchronous else params.replan_period_s))
-        self._runner = QueryRunner(policy, params)
-        self.inputs = Inputs(
-            node, params, profile, self._on_image, self._start_afresh, self._on_refused
-        )
-        self.outputs = Outputs(node, profile, policy.untrained)
+        self._wait: NotReady | None = None
+        self._pruned: dict[str, Any] = {}  # what the last request tells of its pruning
+        self._motion = motion_input(node, params)
+        self.session = PolicySession(policy, params, MESSAGE_READER, motion=self._motion)
         self.worker = InferenceWorker(
-            self._run,
-            self._on_answer,
+            self._infer,
+            self._on_result,
             self._on_error,
-            spare=None if self._synchronous else self._refresh,
-            ahead=self._runner.look_ahead,
+            spare=None if params.synchronous else self._refresh,
+            ahead=self.session.prefetch,
+        )
+        self.outputs = Outputs(node, policy.profile, policy.untrained)
+        self.inputs = Inputs(
+            node,
+            self.session,
+            params.image_transport,
+            on_image=self._on_image,
+            on_jump=self._discard,
+            on_refused=self._on_refused,
         )
 
     def close(self) -> None:
         """Take all topics down and end the worker; a job that hangs on a device is left behind."""
         self.wanted = False
         self.inputs.destroy()
+        if isinstance(self._motion, DescribedMotion):
+            self._motion.destroy()
         if not self.worker.close(2.0):
             self._node.get_logger().error(
                 'the inference that runs does not end; its thread is left behind'
             )
         self.outputs.destroy()
 
-    def forget(self, reason: str) -> None:
-        """Time jumped or the task changed: nothing from before may reach robot or pruner."""
-        self.inputs.clear(reason)
-        self._start_afresh()
+    def instruct(self, cleaned: str) -> None:
+        if self.session.instruct(cleaned):
+            self.inputs.clear()
+            self._discard()
 
-    def _start_afresh(self) -> None:
-        """Discard the running query, and let the next one find an empty memory."""
-        self._epoch += 1
-        self.worker.invalidate()  # behind it no chunk or report of before comes any more
-        self.inputs.motion.reset()
+    def forget(self, reason: str) -> None:
+        """Time jumped or the node's state changed: start afresh."""
+        self.session.reset(reason)
+        self.inputs.clear()
+        self._discard()
+
+    def _discard(self) -> None:
+        # The session's epoch has grown, so the next request finds an empty memory. Behind this
+        # call no chunk or report of before comes any more.
+        self.worker.invalidate()
         self._pruned = {}
 
     def clear_faults(self) -> None:
-        """Forget problems and a latched fault."""
         self.faults, self.latched, self.problem = 0, '', _NONE
         self._refresh_failed = False
 
     def trouble(self) -> tuple[str, str, bytes, str]:
         """State word, reason, level and code of what the pipeline does right now."""
-        busy = self.worker.busy_s()
-        wait = self.inputs.why()
+        timeout_s = self._params.inference_timeout_s
         if self.latched:
             return 'FAULT', self.latched, ERROR, ''
-        if busy > self._params.inference_timeout_s:
-            return (
-                'TIMEOUT',
-                f'an inference runs longer than {self._params.inference_timeout_s} s; check '
-                'the device',
-                ERROR,
-                '',
-            )
+        if self.worker.busy_s() > timeout_s:
+            text = f'an inference runs longer than {timeout_s} s; check the device'
+            return 'TIMEOUT', text, ERROR, ''
         if not self.wanted:
             return 'STOPPED', '', OK, ''
-        if not self.instruction:
-            return (
-                'WAITING',
-                'no instruction yet; publish ~/instruction or set the parameter',
-                WARN,
-                '',
-            )
+        if not self.session.instruction:
+            text = 'no instruction yet; publish ~/instruction or set the parameter'
+            return 'WAITING', text, WARN, ''
+        wait = self.inputs.why(self._wait)
         if wait is not None:
             return 'WAITING', wait.detail, WARN, wait.reason
         code, text = self.problem
@@ -156,17 +186,17 @@ class Pipeline:
         return ('REFUSED', text, WARN, code) if code else ('RUNNING', '', OK, '')
 
     def diagnoses(self, level: bytes, state: str) -> dict[str, tuple[bytes, str, dict[str, Any]]]:
-        """The pipeline's share of ``/diagnostics``: concern -> level, text, values."""
+        """The pipeline's part of ``/diagnostics``: concern -> level, text, values."""
         counts = self.inputs.counts()
         topic = self.outputs.chunk.topic_name
         others = self._node.count_publishers(topic) - 1
         inputs = {
             **{f'{k}_rate_hz': v.rate_hz for k, v in counts.items()},
             **{f'{k}_received': v.received for k, v in counts.items()},
-            **{f'lost_{k}': v for k, v in self.inputs.pairing.losses.items()},
+            **{f'lost_{k}': v for k, v in self.session.pairing.losses.items()},
         }
         inference = {
-            'chunks': self.answers,
+            'chunks': self.chunks,
             'faults_in_a_row': self.faults,
             'busy_s': self.worker.busy_s(),
             'replaced_jobs': self.worker.replaced,
@@ -190,87 +220,54 @@ class Pipeline:
     def _diagnose_pruning(self) -> tuple[bytes, str, dict[str, Any]]:
         pruned, params = self._pruned, self._params
         values = {'method': params.pruning, 'motion_source': params.motion_source, **pruned}
-        if pruned.get('motion') != UNKNOWN:
+        if pruned.get('motion') != 'unknown':
             return OK, params.pruning, values
         return WARN, f'motion of the end effector is unknown: {pruned["motion_why"]}', values
 
     def _on_image(self, camera: str, message: Any) -> None:
-        """A good image arrived: show it to the pruner, and ask for a chunk where it completes a
+        """The session took an image: show it to the pruner, and ask for a chunk if it completes a
         pair."""
-        if not (self.wanted and self.instruction) or self.latched:
+        if not (self.wanted and self.session.instruction) or self.latched:
             return
-        # The worker sets the policy's epoch once it has forgotten the episode before. Frames shown
-        # until then would be forgotten with it, or be compared with its own.
-        if self._policy_epoch == self._epoch and not self._repeated(message):
-            self._runner.watch(camera, message)
-        wait = self._query()
-        due = not self._synchronous and self._due(to_ns(message.header.stamp))
-        if due and wait in _PARTNERS_COME:
-            self.worker.offer(Part(camera, message, self.instruction))
+        self.session.watch(camera, message)
+        request = self.session.next_request(self.inputs.now())
+        if isinstance(request, InferenceRequest):
+            self._wait = None
+            self.worker.submit(Submitted(request, time.monotonic_ns()))
+            return
+        self._wait = request
+        stamp_ns = MESSAGE_READER.stamp_ns(message)
+        due = not self._params.synchronous and self.session.is_due(stamp_ns)
+        if due and request.reason in _PARTNERS_COME:
+            self.worker.offer(PartialFrame(camera, message, self.session.instruction))
 
-    def _repeated(self, message: Any) -> bool:
-        """A simulator that waits for this very query shows its frame again."""
-        return self._synchronous and to_ns(message.header.stamp) <= self._last_query[1]
-
-    def _due(self, stamp_ns: int) -> bool:
-        """Whether it is time for a query whose newest image has this stamp."""
-        epoch, last_ns = self._last_query
-        return epoch != self._epoch or stamp_ns - last_ns >= self._period_ns
-
-    def _query(self) -> str:
-        """Hand the newest pair to the worker where it is time; returns why there is no pair."""
-        begin = time.perf_counter()
-        pair = self.inputs.take()
-        if isinstance(pair, Wait):
-            return pair.reason
-        if not self._due(pair.stamp_ns):
-            return ''
-        motion, why = self.inputs.motion.at(pair.stamp_ns)
-        spent_ms = 1e3 * (time.perf_counter() - begin)
-        self.worker.submit(
-            Job(
-                pair,
-                self.instruction,
-                motion,
-                time.monotonic_ns(),
-                spent_ms,
-                self._epoch,
-                why,
-            )
-        )
-        return ''
-
-    def _run(self, job: Job) -> Answer:
-        if job.epoch != self._policy_epoch:  # here: only the worker may touch the policy
-            self._runner.reset()
-            self._refresh_ms = None
-        # The query before the epoch: frames are shown from then on, and its own is not one.
-        self._last_query = (job.epoch, job.pair.stamp_ns)
-        self._policy_epoch = job.epoch
-        refresh_ms, self._refresh_ms = self._refresh_ms, None
-        answer = self._runner.run(job, refresh_ms)
-        if self._synchronous:  # time waits: the look back is never cut short
+    def _infer(self, job: Submitted) -> InferenceResult:
+        waited_s = 1e-9 * (time.monotonic_ns() - job.since_ns)
+        result = self.session.infer(job.request, waited_s)
+        if result.refusal is not None:
+            raise result.refusal
+        if self._params.synchronous:  # time waits: the refresh is never cut short
             self._refresh(lambda: True)
-        return answer
+        return result
 
     def _refresh(self, proceed: Proceed) -> None:
-        """Between a chunk and the next job; a failure counts until a later one succeeds."""
+        """Between a chunk and the next request; a failure counts until a later one succeeds."""
         try:
-            self._refresh_ms = self._runner.policy.refresh(proceed)
+            self.session.refresh(proceed)
             self._refresh_failed = False
         except Exception as error:
             self._refresh_failed = True
             self._fault(error, 'refresh after the chunk: ')
 
-    def _on_answer(self, answer: Answer) -> None:
-        self.inputs.motion.published(answer.chunk)
-        self.outputs.publish(answer)
-        self.answers += 1
-        self._pruned = pruning_values(answer)
+    def _on_result(self, result: InferenceResult) -> None:
+        self.session.published(result.request, result.chunk)
+        self.outputs.publish(result)
+        self.chunks += 1
+        self._pruned = _pruned(result)
         if not self._refresh_failed:
-            late = lateness(answer.chunk, self._node.get_clock().now().nanoseconds)
+            late = lateness(result.chunk, self._node.get_clock().now().nanoseconds)
             self.faults, self.problem = 0, Problem('late', late) if late else _NONE
-        for camera, count in answer.frozen.items():
+        for camera, count in result.frozen.items():
             self._node.get_logger().warning(
                 f'camera {camera!r} repeats the same frame, {count + 1} times now; '
                 'check its driver',
@@ -279,7 +276,7 @@ class Pipeline:
 
     def _on_error(self, error: BaseException) -> None:
         if isinstance(error, InputRefused):
-            self.inputs.pairing.losses[error.reason] += 1
+            self.session.pairing.losses[error.reason] += 1
             self._on_refused(error)
             return
         self._fault(error)
@@ -295,3 +292,20 @@ class Pipeline:
 
     def _on_refused(self, refusal: InputRefused) -> None:
         self.problem = Problem(refusal.reason, str(refusal))
+
+
+def _pruned(result: InferenceResult) -> dict[str, Any]:
+    """What the diagnostics show of the last request's pruning.
+
+    ``motion`` is the pruner's own word: a method that does not ask for the motion does not lack it
+    either.
+    """
+    record = result.record
+    out = {
+        'mode': record.mode,
+        'reason': record.reason,
+        'motion': record.pruning.get('motion', 'not used'),
+        'motion_why': result.request.motion_why,
+        'visual_tokens': record.visual_tokens,
+    }
+    return out if record.refresh_ms is None else {**out, 'refresh_ms': record.refresh_ms}

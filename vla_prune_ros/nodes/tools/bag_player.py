@@ -20,13 +20,15 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
-from ...bags.events import Replay
+from ...bags.events import BAG_READER, Replay
 from ...bags.playback import LaterBag, Serializer, Timeline
 from ...bags.reader import IMAGE_TYPES, POSE_TYPE, TRAJECTORY_TYPE, TWIST_TYPE, Bag, BagMessage
 from ...bags.topics import STREAMS, Topics, guess_topics, load_topics
 from ...config import option
 from ...errors import DataError, InputRefused, ProfileError
 from ...profiles import load_profile
+from ...runtime.params import SessionParams
+from ...runtime.session import Observer
 from ..interface import Topic
 from ..messages import build
 from ..params import declare
@@ -301,7 +303,7 @@ class BagPlayerNode(Node):
         else:
             topics = guess_topics(bag, self._profile)
             self.get_logger().info(f'topics guessed by type and name: {topics.describe()}')
-        Replay(bag, topics, self._profile)  # refuses a bag that lacks an input
+        Replay(bag, topics, self._observer())  # refuses a bag that lacks an input
         return topics
 
     def _open(self) -> Bag:
@@ -348,9 +350,12 @@ class BagPlayerNode(Node):
         if others > 0:
             log.warning(f'{others} other publishers of /clock; stop them, or time jumps for ever')
 
+    def _observer(self) -> Observer:
+        return Observer(self._profile, SessionParams(), BAG_READER)
+
     def _play_once(self, bag: Bag, serializer: Serializer) -> Iterator[float]:
         """One pass; the memory that it needs does not grow with the bag."""
-        events = Replay(bag, self._topics, self._profile, extra=tuple(STREAMS)).events()
+        events = Replay(bag, self._topics, self._observer(), tuple(STREAMS)).events()
         first = next(events, None)
         if first is None:
             raise DataError(

@@ -28,9 +28,10 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from ...profiles import DELTA_POSE_NAMES
+from ...records import InferenceRecord
+from ...runtime.params import PolicyParams
 from ..executor.params import ExecutorParams
 from ..params import ros_type
-from ..policy.params import PolicyParams
 from ..qos import command, latched, sensor_data
 from ..simulator.params import SimulatorParams
 from .bag_player import BagPlayerParams
@@ -73,43 +74,7 @@ CHUNK_FIELDS: dict[str, str] = {
 }
 """Field of ``~/action_chunk`` -> meaning."""
 
-INFERENCE: dict[str, tuple[str, str]] = {
-    'node_pairing_ms': ('ms', 'Finding the newest complete pair.'),
-    'node_queue_ms': ('ms', 'Waiting for the query before; not part of the overhead.'),
-    'node_decode_ms': ('ms', 'Image messages to RGB arrays.'),
-    'node_state_ms': ('ms', 'Pose and joints to the state vector.'),
-    'node_guard_ms': ('ms', 'Units, limits and finiteness of the actions.'),
-    'node_publish_ms': ('ms', 'The chunk message.'),
-    'node_report_ms': ('ms', 'Record, path and overlays of the query before.'),
-    'policy_preprocess_ms': ('ms', 'JPEG round trip, resize, crop, state.'),
-    'policy_vision_ms': ('ms', 'Both towers and the projector.'),
-    'policy_selection_ms': ('ms', 'All work of the pruning method, wherever it happens.'),
-    'policy_language_ms': ('ms', 'Language model without that.'),
-    'policy_head_ms': ('ms', 'Action head and un-normalisation.'),
-    'policy_total_ms': ('ms', 'The whole query inside the policy.'),
-    'overhead_ms': ('ms', 'All `node_` stages but the queue.'),
-    'stamp_to_chunk_ms': ('ms', 'ROS time from the newest image to the published chunk.'),
-    'skew_ms': ('ms', 'Newest minus oldest image stamp of the pair.'),
-    'age_<stream>_ms': ('ms', 'ROS time minus header stamp when the pair was made.'),
-    'early_cameras': (
-        '1',
-        'Cameras whose frames the towers saw before the rest of the pair came.',
-    ),
-    'visual_tokens': ('1', 'Visual tokens that reached the last layer, all cameras.'),
-    'kept_<camera>': ('1', 'The same for one camera, of 256.'),
-    'mode': ('word', '`dense`, `coarse` or `fine`.'),
-    'steps': ('1', 'Steps of the chunk.'),
-    'motion': ('word', 'What the speed of the end effector came from, or `unknown`.'),
-    'motion_linear_m_s': ('m/s', 'That speed; left out while it is unknown, like the next two.'),
-    'motion_angular_rad_s': ('rad/s', 'The same of rotation.'),
-    'motion_vertical_m_s': ('m/s', "Along the base's z, negative while descending."),
-    'pruning_<key>': ('any', 'What the method says of itself, for example `pruning_reason`.'),
-    'refresh_ms': ('ms', 'Refresh of the pruning memory behind the chunk before, where one ran.'),
-    'scaled_steps': ('1', 'Steps that were scaled down to a limit.'),
-    'largest_step_m': ('m', 'Largest translation before scaling.'),
-    'largest_step_rad': ('rad', 'Largest rotation before scaling.'),
-    'prompt': ('text', 'What was tokenised, line breaks as blanks.'),
-}
+INFERENCE = InferenceRecord.keys()
 """Key of ``~/inference`` -> (unit, meaning).
 
 ``<stream>`` is a camera, ee_pose or joint_states; ``<key>`` is the pruning method's.

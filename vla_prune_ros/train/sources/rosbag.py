@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...bags.events import Event, Replay
-from ...bags.observation import JOINTS, POSE, Wiring, picture
+from ...bags.events import BAG_READER, Event, Replay
 from ...bags.reader import Bag, Place, find_bags
 from ...bags.topics import Topics, guess_topics, load_topics, make_topics
 from ...bags.trajectory import Reading, Trajectory, choose_reading
@@ -18,6 +17,8 @@ from ...errors import DataError, InputRefused, ProfileError
 from ...profiles import Profile
 from ...runtime.messages import read_joints, read_valid_pose
 from ...runtime.pairing import Pair
+from ...runtime.params import SessionParams
+from ...runtime.session import JOINTS, POSE, Observer
 from ...runtime.state import (
     GripperJoints,
     joints_proprio,
@@ -116,7 +117,7 @@ class FrameReader:
     :param profile: with ``action_kind`` ``delta_pose``.
     """
 
-    def __init__(self, profile: Profile, wiring: Wiring, reading: Reading) -> None:
+    def __init__(self, profile: Profile, wiring: SessionParams, reading: Reading) -> None:
         self._profile, self._wiring, self._reading = profile, wiring, reading
         self._fingers = GripperJoints(wiring.gripper_joints, wiring.gripper_signs)
         self._dt = round(1e9 * profile.control_period_s)
@@ -132,18 +133,20 @@ class FrameReader:
         """
         extra = (self._reading.motion, self._reading.gripper)
         topics.check(bag, extra)
-        replay = Replay(bag, topics, self._profile, self._wiring, instruction, extra=extra)
+        params = replace(self._wiring, instruction=instruction)
+        observer = Observer(self._profile, params, BAG_READER, period_s=0.0)
+        replay = Replay(bag, topics, observer, extra)
         trajectory = Trajectory(self._reading, self._wiring.gripper_joints[0])
         epochs = [_Epoch(0)]
         for event in replay.events():
             if event.epoch != epochs[-1].number:
                 epochs.append(_Epoch(event.epoch))
-            self._note(event, epochs[-1], trajectory, replay.instruction)
-        if not replay.instruction:
+            self._note(event, epochs[-1], trajectory, observer.instruction)
+        if not observer.instruction:
             raise DataError(
                 f'bag {bag.path} has no instruction', 'name its topic, or give `instruction`'
             )
-        self.left_out.update(replay.pairing.losses)
+        self.left_out.update(observer.pairing.losses)
         self.left_out.update(trajectory.left_out)
         return [labelled for epoch in epochs for labelled in self._label(epoch, trajectory)]
 
@@ -152,8 +155,8 @@ class FrameReader:
             self.refusal = self.refusal or str(event.refusal)
         try:
             trajectory.note(event)
-            if event.pair is not None:
-                self._keep_first(epoch, event.pair, instruction)
+            if event.request is not None:
+                self._keep_first(epoch, event.request.pair, instruction)
         except InputRefused as refusal:
             self.left_out[refusal.reason] += 1
             self.refusal = self.refusal or str(refusal)
@@ -221,7 +224,8 @@ class Rosbag:
             )
         self._options = source_options(RosbagOptions, options, 'rosbag')
         self._profile = profile
-        self._wiring = from_mapping(Wiring, self._options.wiring, 'wiring')
+        self._wiring = from_mapping(SessionParams, self._options.wiring, 'wiring')
+        self._observer = Observer(profile, self._wiring, BAG_READER)
         self._topics = _topics(self._options.topics)
         self._bags: Cache[Bag] = Cache(_OPEN_BAGS, close=Bag.close)
         self.lost: list[str] = []
@@ -260,7 +264,7 @@ class Rosbag:
         bag = self._bags.get(path, lambda: Bag(path))
         try:
             images = {
-                camera: picture(camera, bag.read(place), self._wiring)
+                camera: self._observer.image(camera, bag.read(place))
                 for camera, place in frame.images.items()
             }
         except InputRefused as refusal:

@@ -1,28 +1,21 @@
-"""libero.yaml's motion source on the simulator's own joint messages.
+"""libero.yaml's motion source on the simulator's own joint states.
 
 Expected speeds are differences of poses that MuJoCo computes: of the hand's, over a joint motion
 that is too small to bend, and over whole control steps of a moving arm.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-pytestmark = pytest.mark.ros
-pytest.importorskip('rclpy')
 pytest.importorskip('robosuite', reason='the sim extra is not installed')
 pytest.importorskip('pinocchio', reason='the motion extra is not installed')
 
-from rclpy.node import Node
-from rclpy.parameter import Parameter
 from scipy.spatial.transform import Rotation
 
-from vla_prune_ros.nodes.messages import build
-from vla_prune_ros.nodes.params import declare
-from vla_prune_ros.nodes.policy.inputs import MotionInput
-from vla_prune_ros.nodes.policy.params import PolicyParams
+from vla_prune_ros.runtime.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 HAND = 'robot0_right_hand'
@@ -43,21 +36,9 @@ def scene(renderer):
     scene.close()
 
 
-@pytest.fixture
-def source(ros):
-    """Makes a motion input with the parameters of libero.yaml, some of them changed."""
-    made = []
-
-    def make(**changed):
-        text = (ROOT / 'config' / 'libero.yaml').read_text(encoding='utf-8')
-        values = yaml.safe_load(text)['/**/vla_policy']['ros__parameters']
-        overrides = [Parameter(k, value=v) for k, v in {**values, **changed}.items()]
-        made.append(Node('motion', parameter_overrides=overrides))
-        return MotionInput(made[-1], declare(made[-1], PolicyParams))
-
-    yield make
-    for node in made:
-        node.destroy_node()
+def source(**changed):
+    """The motion source of libero.yaml."""
+    return replace(load_params(ROOT / 'config' / 'libero.yaml'), **changed).motion()
 
 
 def hand(scene):
@@ -80,12 +61,9 @@ def numbers(hint):
 
 def feed(motion, scene, now_ns):
     state = scene.state()
-    motion.on_joints(
-        build.joints(state.joint_names, state.joint_positions, state.joint_velocities, now_ns)
-    )
-    motion.on_pose(build.pose(state.ee_position, state.ee_quat_xyzw, now_ns, 'world'))
-    hint, why = motion.at(now_ns)
-    return hint, why
+    motion.on_joints(now_ns, state.joint_names, state.joint_positions, state.joint_velocities)
+    motion.on_pose(now_ns, state.ee_position, state.ee_quat_xyzw)
+    return motion.at(now_ns)
 
 
 def nudged(scene, seconds):
@@ -104,20 +82,20 @@ def nudged(scene, seconds):
 
 
 @pytest.mark.parametrize('action', MOTIONS.values(), ids=MOTIONS)
-def test_jacobian_is_the_derivative_of_the_hands_pose(scene, source, action):
+def test_jacobian_is_the_derivative_of_the_hands_pose(scene, action):
     """The arm of the URDF is that of the scene: central differences over 0.2 ms."""
     motion = source()
     scene.reset(0)
     for step in range(1, 9):
         scene.step(np.array([*action, -1.0]))
-        hint, why = feed(motion, scene, step * STEP_NS)
-        assert hint is not None and hint.source == 'joint_velocities', why
+        hint = feed(motion, scene, step * STEP_NS)
+        assert hint is not None and hint.source == 'joint_velocities'
         want = speeds(nudged(scene, -1e-4), nudged(scene, 1e-4), 2e-4)
         np.testing.assert_allclose(numbers(hint), want, rtol=2e-3, atol=2e-5)
 
 
 @pytest.mark.parametrize('action', MOTIONS.values(), ids=MOTIONS)
-def test_jacobian_agrees_with_pose_differences_of_whole_steps(scene, source, action):
+def test_jacobian_agrees_with_pose_differences_of_whole_steps(scene, action):
     """Within 8 %: the controller lets the arm swing within each step, and the messages are of
     its end."""
     motion, poses = source(), source(motion_source='pose')
@@ -125,8 +103,8 @@ def test_jacobian_agrees_with_pose_differences_of_whole_steps(scene, source, act
     before, earlier = None, None
     for step in range(1, 13):
         scene.step(np.array([*action, -1.0]))
-        hint, _ = feed(motion, scene, step * STEP_NS)
-        from_pose, _ = feed(poses, scene, step * STEP_NS)
+        hint = feed(motion, scene, step * STEP_NS)
+        from_pose = feed(poses, scene, step * STEP_NS)
         now = hand(scene)
         if step > 8:
             mean = (numbers(hint) + numbers(earlier)) / 2
