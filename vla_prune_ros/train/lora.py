@@ -1,7 +1,5 @@
 """What of a policy is trained: everything, or peft's low-rank updates; and the merged weights."""
 
-from collections.abc import Iterator
-
 from torch import Tensor, nn
 
 from ..errors import VlaPruneError
@@ -55,13 +53,10 @@ def _add(policy: OpenVLAOFT, lora: Lora) -> None:
 def merged(policy: nn.Module) -> dict[str, Tensor]:
     """The state dict of ``policy`` with its low-rank updates added in float32, under the names
     that it had before them; the modules stay as they are."""
-    return dict(_merged(policy))
-
-
-def _merged(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
     updates = {
         name: module for name, module in policy.named_modules() if hasattr(module, 'lora_A')
     }
+    weights = {}
     for name, value in policy.state_dict().items():
         if '.lora_' in name:
             continue
@@ -70,4 +65,5 @@ def _merged(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if layer is not None and leaf == 'weight':
             delta = layer.get_delta_weight('default')
             value = (value.float() + delta.float()).to(value.dtype)
-        yield name.replace('.base_layer.', '.'), value.detach()
+        weights[name.replace('.base_layer.', '.')] = value.detach()
+    return weights

@@ -29,9 +29,9 @@ def test_with_each_token_once_training_equals_inference(batch):
     ours = selected_pass(policy, x, layout, once=True)
     published = selected_pass(policy, x, layout)
     for i in range(2):
-        hidden, walk = policy.decode(x[i : i + 1], layout, build_pruner('lightvla'))
-        assert walk.ids.tolist() == ours.kept_ids[i].unique().tolist()
-        assert len(walk.ids) < layout.visual  # some token has several votes
+        hidden, state = policy.decode(x[i : i + 1], layout, build_pruner('lightvla'))
+        assert state.ids.tolist() == ours.kept_ids[i].unique().tolist()
+        assert len(state.ids) < layout.visual  # some token has several votes
         torch.testing.assert_close(ours.hidden[i], hidden[0], rtol=0, atol=1e-5)
         # The published pass does not: the mismatch that its users reported.
         assert (published.hidden[i] - hidden[0]).abs().max() > 1e-3
