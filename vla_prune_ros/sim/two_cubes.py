@@ -200,6 +200,15 @@ TASKS: Mapping[str, Task] = {
 PICK_TASKS = ('pick_red', 'pick_green')
 
 
+def find_tasks(names: Sequence[str]) -> tuple[Task, ...]:
+    """:raises VlaPruneError: a name is unknown, or there is none."""
+    unknown = [name for name in names if name not in TASKS]
+    if unknown or not names:
+        wrong = f'task {unknown[0]!r} is unknown' if unknown else 'no task is named'
+        raise VlaPruneError(wrong, f'choose from {", ".join(TASKS)}')
+    return tuple(TASKS[name] for name in names)
+
+
 # --- scene ---------------------------------------------------------------------------------------
 
 
@@ -225,7 +234,7 @@ class TwoCubeScene(PandaScene):
         gl: str = 'auto',
         render: bool = True,
     ) -> None:
-        self.tasks = _known(tasks)
+        self.tasks = find_tasks(tasks)
         self.task_names = tuple(task.name for task in self.tasks)
         super().__init__(image_size=image_size, gl=gl, render=render)
         self.fast_visuals = fast_visuals
@@ -276,14 +285,6 @@ class TwoCubeScene(PandaScene):
     def close(self) -> None:
         atexit.unregister(self.close)
         close_env(self.env, self._render)
-
-
-def _known(names: Sequence[str]) -> tuple[Task, ...]:
-    unknown = [name for name in names if name not in TASKS]
-    if unknown or not names:
-        wrong = f'task {unknown[0]!r} is unknown' if unknown else 'no task is named'
-        raise VlaPruneError(wrong, f'choose from {", ".join(TASKS)}')
-    return tuple(TASKS[name] for name in names)
 
 
 def _make_env(region_m: float, yaw_rad: float, render: bool) -> Any:

@@ -280,10 +280,9 @@ def _robot(scene: RecordedScene) -> SessionParams:
 
 
 def _check(options: RecordOptions) -> None:
-    from ...sim.two_cubes import TASKS
+    from ...sim.two_cubes import find_tasks
 
-    if options.task not in TASKS:
-        raise VlaPruneError(f'task {options.task!r} is unknown', f'choose from {", ".join(TASKS)}')
+    find_tasks((options.task,))
     check_values(RecordOptions, {'driver': options.driver}, 'record-demo', VlaPruneError)
     policy = options.driver == 'policy'
     if policy != (options.checkpoint is not None) or not (policy or options.method == 'dense'):

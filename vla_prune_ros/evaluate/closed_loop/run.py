@@ -13,7 +13,7 @@ from rich.console import Console
 from ...errors import VlaPruneError
 from ...runtime.progress import Progress
 from ...sim.registry import make_scene
-from ...sim.two_cubes import PICK_TASKS, TASKS
+from ...sim.two_cubes import PICK_TASKS, TASKS, find_tasks
 from ..figures import plot_modes, plot_success
 from ..machine import checkpoint_card, machine, versions
 from ..methods import Method, parse_methods
@@ -78,12 +78,7 @@ def task_names(simulator: str, given: Sequence[str]) -> tuple[str, ...]:
     everything = list(given) == ['all']
     if simulator == 'two_cubes':  # known without the seconds that a scene takes
         wanted = (tuple(TASKS) if everything else tuple(given)) or PICK_TASKS
-        unknown = [name for name in wanted if name not in TASKS]
-        if unknown:
-            raise VlaPruneError(
-                f'task {unknown[0]!r} is unknown', f'choose from {", ".join(TASKS)}'
-            )
-        return tuple(dict.fromkeys(wanted))
+        return tuple(dict.fromkeys(task.name for task in find_tasks(wanted)))
     with closing(make_scene(simulator, () if everything else given, render=False)) as scene:
         return tuple(dict.fromkeys(scene.task_names))
 
