@@ -28,14 +28,20 @@ def verdicts(monkeypatch):
     return reasons, asked
 
 
-def test_egl_comes_first_and_is_enough(verdicts):
-    assert rendering.choose_gl() == 'egl'
-    assert verdicts[1] == ['egl']
-
-
-def test_osmesa_where_egl_fails(verdicts):
-    verdicts[0]['egl'] = 'no device'
-    assert rendering.choose_gl() == 'osmesa'
+@pytest.mark.parametrize(
+    ('argument', 'variable', 'broken', 'tried'),
+    [
+        ('auto', '', '', ['egl']),
+        ('auto', '', 'egl', ['egl', 'osmesa']),
+        ('auto', 'OSMesa', '', ['osmesa']),
+        ('egl', 'osmesa', '', ['egl']),
+    ],
+)
+def test_the_order_of_trials(verdicts, monkeypatch, argument, variable, broken, tried):
+    reasons, asked = verdicts
+    reasons[broken] = 'no device'
+    monkeypatch.setenv('MUJOCO_GL', variable)
+    assert rendering.choose_gl(argument) == tried[-1] and asked == tried
 
 
 def test_nothing_renders_names_packages_and_reasons(verdicts):
@@ -46,12 +52,6 @@ def test_nothing_renders_names_packages_and_reasons(verdicts):
     for part in ('libegl1 libgl1-mesa-dri libgles2', 'libosmesa6', 'no device', 'no library'):
         assert part in text
     assert '\n' not in text
-
-
-def test_the_users_variable_is_honoured(verdicts, monkeypatch):
-    monkeypatch.setenv('MUJOCO_GL', 'OSMesa')
-    assert rendering.choose_gl() == 'osmesa'
-    assert verdicts[1] == ['osmesa']
 
 
 def test_a_failing_users_variable_is_named_and_not_replaced(verdicts, monkeypatch):
@@ -66,11 +66,6 @@ def test_a_backend_that_needs_a_display_is_refused(verdicts, monkeypatch):
     with pytest.raises(VlaPruneError, match='MUJOCO_GL=glfw.*display'):
         rendering.choose_gl()
     assert verdicts[1] == []
-
-
-def test_an_argument_beats_the_variable(verdicts, monkeypatch):
-    monkeypatch.setenv('MUJOCO_GL', 'osmesa')
-    assert rendering.choose_gl('egl') == 'egl'
 
 
 def test_opengl_loaded_for_another_backend_is_refused(verdicts, monkeypatch):

@@ -132,11 +132,6 @@ def test_the_ratio_of_other_instructions(samples, ratio):
     assert abs(swapped - ratio) < 0.1  # four standard errors: sqrt(0.25 * 0.75 / 300) = 0.025
 
 
-def test_the_same_generator_draws_the_same(samples):
-    one, two = (samples.draw('pick', 2, 0.5, np.random.default_rng(9)) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-
-
 @pytest.fixture
 def named(monkeypatch):
     """An episode is then its own seed."""
@@ -156,17 +151,6 @@ def test_training_and_validation_share_no_episode(named):
     assert {name: sum(seed % 6 == n for seed in held) for n, name in enumerate(TASKS)} == (
         dict.fromkeys(TASKS, 5)
     )
-
-
-@given(st.sets(st.integers(1_000_000, 1_000_600), max_size=40), st.integers(0, 600))
-def test_a_new_episode_moves_no_other_one(seeds, extra):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset, 'load', lambda path: int(path.stem))
-        before, after = (
-            split(Path(f'{seed}.npz') for seed in sorted(s))
-            for s in (seeds, seeds | {1_000_000 + extra})
-        )
-    assert set(before[0]) <= set(after[0]) and set(before[1]) <= set(after[1])
 
 
 def test_statistics_are_numpys_on_all_labels(six_episodes, statistics):

@@ -11,9 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from vla_prune_ros import load_policy
 from vla_prune_ros.errors import CheckpointError, ProfileError
+from vla_prune_ros.pruning.base import PruningSite
+from vla_prune_ros.pruning.methods.lightvla import TENSOR
 from vla_prune_ros.records import Observation
 from vla_prune_ros.train.config import FineTuning, Lora
 from vla_prune_ros.train.dataset import save
@@ -138,8 +141,9 @@ def test_what_was_trained_is_what_is_loaded(settings, tmp_path):
     for name, value in policy.model.state_dict().items():
         trained = tuner.policy.model.state_dict()[name]
         assert torch.equal(value, trained.to(torch.bfloat16).float()), name
-    queries = tuner.task.queries.queries
-    assert torch.equal(policy.pruner.queries, queries) and policy.pruner.after == 1
+    queries = load_file(tmp_path / 'out' / 'pruning.safetensors')[TENSOR]
+    assert torch.equal(queries, tuner.task.queries.queries)
+    assert policy.pruner.sites == (PruningSite(1),)
     out = policy.infer(grey(policy))
     assert 1 <= out.visual_tokens <= 9 and result['steps'] == 4
     note = json.loads((tmp_path / 'out' / 'pruning.json').read_text())

@@ -41,12 +41,6 @@ def test_a_camera_that_looks_down_the_z_axis(point, want):
     np.testing.assert_allclose(seen_at(camera(), 'eye', np.array(point)), want, atol=1e-12)
 
 
-def test_a_narrower_view_magnifies():
-    sim = camera(fovy=float(np.degrees(2 * np.arctan(0.5))))
-    got = seen_at(sim, 'eye', np.array([0.1, 0.0, -1.0]))
-    np.testing.assert_allclose(got, [0.5 - 0.1 / CROP, 0.5], atol=1e-12)
-
-
 def test_a_camera_elsewhere_that_looks_along_x():
     """Right is -y, up is z, back is -x."""
     axes = np.array([[0, -1, 0], [0, 0, 1], [-1, 0, 0]]).T
@@ -62,11 +56,6 @@ def test_a_camera_elsewhere_that_looks_along_x():
 def test_behind_and_outside_is_nowhere(point):
     got = seen_at(camera(), 'eye', np.array(point, float))
     assert got.shape == (2,) and np.isnan(got).all()
-
-
-def test_just_inside_the_crop_is_seen():
-    got = seen_at(camera(), 'eye', np.array([0.94, -0.94, -1.0]))  # the crop ends at 0.9487
-    assert (got >= 0).all() and (got < 1).all()
 
 
 @pytest.fixture(scope='module')

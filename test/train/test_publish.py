@@ -36,16 +36,6 @@ def policy(folder):
     return load_policy(folder)
 
 
-def test_it_is_a_trained_film_checkpoint_of_the_libero_profile(policy, net):
-    about = policy.describe()
-    assert about['film'] is True and about['head'] == 'l1' and about['proprio'] is True
-    assert policy.untrained is False and about['untrained'] is False
-    assert policy.profile.name == 'libero' and about['unnorm_key'] == 'two_cubes'
-    own = sum(p.numel() for p in net.policy.parameters())
-    table = net.policy.language_model.model.embed_tokens.weight
-    assert about['parameters'] == own + (32064 - len(table)) * table.shape[1]
-
-
 @torch.inference_mode()
 def test_the_loaded_policy_acts_as_the_trained_network(policy, net, words, statistics, tiny_net):
     rng = np.random.default_rng(0)

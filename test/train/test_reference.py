@@ -98,28 +98,6 @@ def finished(drawn, tmp_path_factory):
     return tmp_path / 'work', tmp_path / 'out', about, progress, list(drawn)
 
 
-def test_the_stages_in_their_order(finished):
-    _, out, about, progress, log = finished
-    recorded = [('demonstrations', FIRST + n, None) for n in range(12)]
-    corrected = [('corrections-1', 2_100_000 + n, 'imitation') for n in range(12)]
-    assert log == [
-        *recorded,
-        ('measure', 6, 'imitation'),
-        *corrected,
-        ('measure', 6, 'round-1'),
-    ]
-    assert progress.stages == [
-        ('recording demonstrations', 12),
-        ('training towers', 1),
-        ('training imitation', 3),
-        ('measuring imitation', 6),
-        ('recording corrections-1', 12),
-        ('training round-1', 1),
-        ('measuring round-1', 6),
-    ]
-    assert progress.done['training imitation'] == 3
-
-
 def test_the_result_is_a_checkpoint_with_its_history(finished):
     _, out, about, _, _ = finished
     policy = load_policy(out)

@@ -109,15 +109,6 @@ def test_towers_learn_from_the_pointers_alone():
     assert set(parts) == {'pointer', 'hits'} and parts['hits'] == pytest.approx(hits)
 
 
-def test_what_is_no_label_does_not_count():
-    rng = np.random.default_rng(6)
-    net, batch = FixedNet(rng), fixed_batch(rng)
-    before, _ = losses(net, batch, SMALL)
-    moved = batch.actions + 9.0 * (batch.weights == 0)[..., None]
-    after, _ = losses(net, batch._replace(actions=moved), SMALL)
-    assert float(after) == float(before)
-
-
 def test_a_batch_without_labels_and_without_cubes_gives_zero():
     rng = np.random.default_rng(7)
     net, batch = FixedNet(rng), fixed_batch(rng)

@@ -65,17 +65,6 @@ def test_actions_are_those_of_the_policys_own_path(net, inputs, answer):
         torch.testing.assert_close(answer.actions[i], act.actions[0], rtol=0, atol=1e-5)
 
 
-def test_every_visual_token_moves_the_actions(net, inputs, monkeypatch):
-    pixels, prompts, state = (part[:2] for part in inputs)
-    with torch.no_grad():
-        visual = net.visual(pixels, prompts)
-    visual.requires_grad_()
-    monkeypatch.setattr(net, 'visual', lambda *given: visual)
-    net(pixels, prompts, state).actions.sum().backward()
-    strength = visual.grad.norm(dim=-1)
-    assert strength.shape == (2, 2, 256) and (strength > 0).all()
-
-
 def test_every_acting_weight_learns_from_the_actions(tiny_net, inputs):
     """Embedding rows of absent words aside."""
     net = tiny_net()
@@ -104,14 +93,6 @@ def test_prompts_are_the_tokenizers_ids_through_the_table(words, tokenizer):
     used = {0, 1, 2, *(i for text in INSTRUCTIONS for i in tokenizer(build_prompt(text)))}
     assert set(table.flatten().nonzero().flatten().tolist()) == used
     assert len(used) == words.rows
-
-
-def test_special_ids_keep_their_rows(words):
-    """The stop token, id 2, closes every sequence."""
-    table = words.full_table(torch.eye(words.rows), 40_000)
-    for i in (0, 1, 2):
-        assert table[i, i] == 1.0
-    assert all(prompt[0] == 1 for prompt in words.prompts.values())
 
 
 def test_words_of_the_instructions_are_single_pieces(tmp_path):
