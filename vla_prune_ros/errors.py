@@ -1,11 +1,11 @@
-"""Errors that a user reads: every one names the thing that is wrong and the mend, in one line."""
+"""Errors that a user reads: every one names the thing that is wrong and the remedy, in one line."""
 
 
 class VlaPruneError(Exception):
     """Base of all errors this package raises on purpose.
 
     :param what: the thing that is wrong, named (a path, a key, a topic).
-    :param mend: what the user can do about it.
+    :param remedy: what the user can do about it.
     """
 
     def __init__(self, what: str, remedy: str) -> None:

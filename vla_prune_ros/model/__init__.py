@@ -3,6 +3,6 @@
 import logging
 
 # transformers imports torchao where that is installed, and both then report CUDA kernels that a
-# CPU build of torch cannot load and a deprecation of their own: nothing that a user can mend.
+# CPU build of torch cannot load and a deprecation of their own: nothing that a user can remedy.
 for _name in ('torchao', 'torch.utils._pytree'):
     logging.getLogger(_name).setLevel(logging.ERROR)
