@@ -1,4 +1,4 @@
-"""Errors that a user reads: every one names the thing that is wrong and the remedy, in one line."""
+"""Errors that a user reads: each names the thing that is wrong and the remedy, in one line."""
 
 
 class VlaPruneError(Exception):
