@@ -1,13 +1,11 @@
 """Which patches of a camera's image changed since an earlier frame, and which frame that is.
 
-Cosine similarity of raw pixels is what SpecPrune-VLA and VLA-Cache compare. It does not see
-brightness, and in the dark it sees nothing but noise: two images of mean m with independent
-noise of standard deviation s have a similarity of about 1 - s^2 / m^2, 0.92 for s = 3 and m = 10.
-The mean absolute difference of pooled pixels has a noise floor that does not depend on the scene:
-0.8 * s / sqrt(2), 1.7 levels for s = 3.
+SpecPrune-VLA and VLA-Cache compare raw pixels by cosine similarity. It does not see brightness,
+and in the dark it sees nothing but noise: two images of mean m with independent noise of standard
+deviation s have a similarity of about 1 - s^2 / m^2, 0.92 for s = 3 and m = 10. The mean absolute
+difference of pooled pixels has a noise floor that does not depend on the scene: 0.8 * s / sqrt(2).
 
-Everything runs on the device of the images. Sums are of whole or quarter numbers and therefore
-exact: their order, which differs from device to device, does not matter.
+Sums are of whole or quarter numbers and therefore exact: devices agree to the last bit.
 """
 
 import math
@@ -40,12 +38,10 @@ class ChangeSettings:
 
     :param metric: ``'cosine'`` (:func:`cosine_similarity`) or ``'difference'``
         (:func:`difference`).
-    :param threshold: per camera, the last serves further cameras. ``'cosine'``: a patch of lower
-        similarity changed. ``'difference'``: a patch that differs by more grey levels changed.
-    :param noise_levels: a patch can only have changed if its :func:`difference` exceeds this many
-        grey levels; 0 for off.
-    :param half_resolution: frames come at half the resolution, 2 x 2 pixels averaged; for
-        ``'difference'``, which would average them itself.
+    :param threshold: per camera, the last serves further cameras. A patch changed where its
+        similarity is lower, or where it differs by more grey levels.
+    :param noise_levels: changed patches also exceed this :func:`difference`; 0 for off.
+    :param half_resolution: 2 x 2 pixels are averaged already; for ``'difference'``.
     """
 
     metric: str
@@ -54,7 +50,6 @@ class ChangeSettings:
     half_resolution: bool = False
 
     def threshold_of(self, camera_index: int) -> float:
-        """The threshold of a camera, by its place in the model's order."""
         return self.threshold[min(camera_index, len(self.threshold) - 1)]
 
 
@@ -78,26 +73,19 @@ PAPER_V3 = ChangeSettings('cosine', (0.986,))
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What :func:`compare` found, on the device of the images.
-
-    :param amount: float32 (patches,), higher is more changed.
-    :param changed: bool (patches,).
-    """
+    """On the device of the images: float32 (patches,), higher is more changed; bool (patches,)."""
 
     amount: Tensor
     changed: Tensor
 
 
 def to_device(image: np.ndarray, device: torch.device | str) -> Tensor:
-    """An image uint8 (H, W, 3) as a tensor of its own on ``device``."""
     return torch.tensor(np.ascontiguousarray(image), device=device)
 
 
 def patch_pixels(image: Tensor, side: int = PATCH) -> Tensor:
-    """Pixels patch by patch.
+    """uint8 (H, W, 3) -> float32 (H/side * W/side, side*side*3), patches and pixels row-major.
 
-    :param image: uint8 (H, W, 3).
-    :returns: float32 (H/side * W/side, side*side*3), patches and their pixels row-major.
     :raises InputRefused: another shape or type, or sides that are no multiples of ``side``.
     """
     shape = tuple(image.shape)
@@ -113,14 +101,10 @@ def patch_pixels(image: Tensor, side: int = PATCH) -> Tensor:
 
 
 def cosine_similarity(current: Tensor, reference: Tensor, side: int = PATCH) -> Tensor:
-    """a . b / (|a| |b| + 1e-8) of each pair of patches, raw RGB from 0 to 255.
+    """a . b / (|a| |b| + 1e-8) of each pair of patches, raw RGB from 0 to 255: float32 (patches,).
 
-    As the released code of SpecPrune-VLA has it: a black patch is 0 similar to any, also to
-    another black one. Sums are exact, so that equal frames are 1 similar, not 1 +- 1e-7.
-
-    :param current: uint8 (H, W, 3); ``reference`` alike.
-    :returns: float32 (patches,).
-    :raises InputRefused: images that cannot be compared.
+    As in SpecPrune-VLA's code a black patch is 0 similar to any, also to another black one. Sums
+    are exact, so that equal frames are 1 similar, not 1 +- 1e-7.
     """
     a, b = (p.double() for p in _both(current, reference, side))
     norms = a.square().sum(dim=1).sqrt() * b.square().sum(dim=1).sqrt()
@@ -128,17 +112,12 @@ def cosine_similarity(current: Tensor, reference: Tensor, side: int = PATCH) -> 
 
 
 def difference(current: Tensor, reference: Tensor, side: int = PATCH, pool: int = POOL) -> Tensor:
-    """Mean absolute difference of each pair of patches in grey levels, pooled against noise.
+    """Mean absolute difference of each pair of patches in grey levels: float32 (patches,).
 
-    d = mean over channels and cells of |mean over the cell's pixels of (a - b)|, cells of 2 x 2
-    pixels inside the patch. The mean over a cell halves the noise of a pixel; channels are not
-    averaged before the modulus, since an object may differ in colour alone. A last odd row or
-    column of a patch makes smaller cells.
-
-    :param current: uint8 (H, W, 3); ``reference`` alike.
-    :param pool: side of a cell; 1 for frames of half the resolution.
-    :returns: float32 (patches,), 0 to 255.
-    :raises InputRefused: images that cannot be compared.
+    d = mean over channels and cells of |mean over the cell's pixels of (a - b)|, cells of ``pool``
+    x ``pool`` pixels inside the patch, smaller ones at an odd border. The mean over a cell halves
+    the noise of a pixel; channels are not averaged before the modulus, since an object may differ
+    in colour alone.
     """
     a, b = _both(current, reference, side)
     pixels = (a - b).view(-1, side, side, 3).permute(0, 3, 1, 2)
@@ -154,12 +133,9 @@ def compare(
 ) -> Change:
     """How much each patch changed, and whether it counts as changed.
 
-    ``'cosine'``: amount 1 - similarity, changed where the similarity is below the threshold.
-    ``'difference'``: amount in grey levels, changed where it is above the threshold. With a noise
-    floor a patch that is not above it has not changed; its cosine amount is 0, so that no dark or
-    black patch outranks one that really changed.
+    Amount is 1 - similarity or grey levels. A patch that is not above the noise floor has not
+    changed; its cosine amount is 0, so that no dark patch outranks one that really changed.
 
-    :param current: uint8 (H, W, 3); ``reference`` alike.
     :param side: of a patch in frames of full resolution.
     :raises InputRefused: images that cannot be compared.
     """
@@ -177,22 +153,17 @@ def compare(
 
 
 def least_changed(similarity: Tensor, count: int, threshold: float) -> Tensor:
-    """The ``count`` most similar of the patches that are at least ``threshold`` similar.
+    """The ``count`` most similar of the patches that are at least ``threshold`` similar: ids,
+    ascending.
 
     What the released code of SpecPrune-VLA may remove; ties go to the lower id.
-
-    :param similarity: float32 (patches,).
-    :returns: int64 (<= count,), ascending.
     """
     alike = int((similarity >= threshold).sum())
     return best_first(similarity)[: min(count, alike)].sort().values
 
 
 def most_changed(change: Change, count: int) -> Tensor:
-    """The ``count`` changed patches of the largest amount: V_dynamic of SpecPrune-VLA.
-
-    :returns: int64 (<= count,), best first; ties go to the lower id.
-    """
+    """V_dynamic of SpecPrune-VLA: int64 (<= count,), best first; ties go to the lower id."""
     amount = change.amount.masked_fill(~change.changed, -math.inf)
     return best_first(amount)[: min(count, int(change.changed.sum()))]
 
@@ -216,9 +187,8 @@ class ReferenceFrame:
 
     ``'paper'`` and ``'released'`` count control steps and action units of the robot, as published.
     ``'clamped'`` counts steps of 0.05 s and units of 0.05 m whatever the robot: a reference is at
-    most 0.25 s old, and the same motion in m/s gives the same age.
-
-    :param rule: one of these; the formulas of T are in :mod:`.modes`.
+    most 0.25 s old, and the same motion in m/s gives the same age. :mod:`.modes` has the formulas
+    of T.
     """
 
     def __init__(self, change: ChangeSettings, rule: str, target: Target) -> None:
@@ -244,7 +214,7 @@ class ReferenceFrame:
         """Per camera what changed, and T.
 
         :param motion: None where unknown: the longest look back, which finds the most motion.
-        :param since_s: time since the last query; a whole chunk where it is not above 0.
+        :param since_s: time since the last query; a complete chunk where it is not above 0.
         :raises ProfileError: the images do not divide into the layout's patches.
         """
         steps = self._steps(motion, since_s)
@@ -281,7 +251,6 @@ class ReferenceFrame:
         return to_device(image, device)
 
     def _patch_side(self, frame: Tensor, layout: Layout) -> int:
-        """Pixels of a patch's side in a frame of full resolution."""
         grid = isqrt(layout.patches)
         if grid * grid != layout.patches or any(side % grid for side in frame.shape[:2]):
             raise ProfileError(
@@ -291,7 +260,6 @@ class ReferenceFrame:
         return frame.shape[0] // grid * (2 if self._change.half_resolution else 1)
 
     def _frame(self, query: Query, camera: str, steps: int) -> np.ndarray | None:
-        """The reference; None where there is none or the released code takes the present one."""
         history = query.history
         if history is None:
             return None
@@ -305,6 +273,5 @@ class ReferenceFrame:
 
 
 def _everything(patches: int, device: torch.device) -> Change:
-    """What is not known to stand still may have moved."""
     ones = torch.ones(patches, device=device)
     return Change(ones, ones.bool())

@@ -110,7 +110,7 @@ class FrameHistory:
 
     :param prepare: raw frame -> uint8 (224, 224, 3), what the towers see.
     :param spacing_ns: least time between two stored frames; nearer ones are left out.
-    :param length: frames per camera that are kept, 1 or more.
+    :param length: frames per camera that are kept.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class FrameHistory:
             return bool(self._rings) and all(ring.watched for ring in self._rings.values())
 
     def push(self, camera: str, stamp_ns: int, frame: Frame) -> None:
-        """Store a frame as it came. Frames out of order are left out."""
+        """Store a frame as it came, unless it is out of order."""
         with self._lock:
             ring = self._rings.setdefault(camera, _Ring(self._length))
             ring.watched = True
@@ -159,7 +159,6 @@ class FrameHistory:
             return self._rings[camera].count if camera in self._rings else 0
 
     def newest_ns(self, camera: str) -> int | None:
-        """Stamp of the newest frame."""
         with self._lock:
             ring = self._rings.get(camera)
             return ring.recent[-1].stamp_ns if ring and ring.recent else None
@@ -187,10 +186,8 @@ class FrameHistory:
 
         Where no frame is that old, the oldest one before the present; never the frame of the query
         at ``stamp_ns`` itself. Without stamps the frame before the present one. Where stamps tell
-        no two frames apart, that of the query before.
-
-        :returns: uint8 (224, 224, 3), or None where there is no earlier frame or it cannot be
-            decoded.
+        no two frames apart, that of the query before. None where there is none or it cannot be
+        decoded.
         """
         tolerance_ns = self._spacing_ns // 2
         with self._lock:
@@ -210,7 +207,6 @@ class FrameHistory:
         return None if entry is None else self._ready(entry)
 
     def clear(self) -> None:
-        """Forget all frames."""
         with self._lock:
             self._rings.clear()
 

@@ -1,9 +1,8 @@
 """Coarse or fine: how many visual tokens a query may lose, by how the end effector moves.
 
 SpecPrune-VLA (arXiv 2509.05614) prunes hard while the arm travels and gently while it works close
-to things. Speeds come in as SI (:class:`~vla_prune_ros.records.MotionHint`). An *action unit* is
-what 1.0 means in one step of the robot's action: ``Target.step_m`` metres or ``Target.step_rad``
-radians per ``Target.control_period_s``.
+to things. An *action unit* is what 1.0 means in one step of the robot's action: ``step_m`` metres
+or ``step_rad`` radians of :class:`~.layout.Target` per ``control_period_s``.
 """
 
 import math
@@ -31,10 +30,7 @@ def angular_units(speed_rad_s: float, target: Target) -> float:
 class UnitSpeed:
     """Speed of one control step in action units.
 
-    :param linear: norm of the translation, >= 0.
-    :param horizontal: norm of its x and y, >= 0.
-    :param vertical: its z, negative while descending.
-    :param angular: norm of the rotation, >= 0.
+    :param horizontal: norm of the translation's x and y. :param vertical: its z.
     """
 
     linear: float
@@ -44,7 +40,6 @@ class UnitSpeed:
 
     @classmethod
     def of_motion(cls, motion: MotionHint, target: Target) -> 'UnitSpeed':
-        """From measured SI speeds; horizontal is what the vertical leaves of the linear."""
         linear, vertical = motion.linear_m_s, motion.vertical_m_s
         horizontal = math.sqrt(max(0.0, (linear - vertical) * (linear + vertical)))
         return cls(
@@ -69,7 +64,7 @@ class AxesThresholds:
     def fine(self, was_fine: bool, speed: UnitSpeed, may_leave: bool = True) -> bool:
         """Whether the mode is fine after a step at ``speed``.
 
-        Enters when slow as a whole, or slow in the plane, upwards and in rotation; a fast straight
+        Enters when slow in all, or slow in the plane, upwards and in rotation; a fast straight
         descent therefore enters. Leaves when rising or turning fast, and only if ``may_leave``.
         """
         if was_fine:
@@ -87,32 +82,23 @@ class AxesThresholds:
 
 @dataclass(frozen=True)
 class ControllerSettings:
-    """A rule and its thresholds.
-
-    :param rule: ``'descending'`` (the paper: slow and not rising is fine) or ``'axes'`` (the 2026
-        code, see :class:`AxesThresholds`).
-    :param enter_m_s: fine needs a linear speed below this, m/s. None, with ``'axes'`` only: the
-        constant of ``axes``.
-    :param enter_rad_s: fine needs an angular speed below this, rad/s. None as above.
-    :param leave_factor: ``'descending'``: fine ends above this many times a threshold, >= 1.
-    :param rising_m_s: ``'descending'``: fine begins only at a vertical velocity up to this, m/s;
-        above 0 so that sensor noise at rest does not count as rising.
-    :param axes: ``'axes'``: thresholds in action units.
-    :param conservative: mode where the motion is unknown: the one that keeps more tokens.
-    """
-
+    # 'descending' is the paper's (slow and not rising is fine), 'axes' the 2026 code's.
     rule: Literal['descending', 'axes'] = 'descending'
+    # Fine needs speeds below these; none, for 'axes' only: the constants of `axes`.
     enter_m_s: float | None = 0.35
     enter_rad_s: float | None = 2.0
+    # For 'descending': fine ends above this many times a threshold, and begins only at a vertical
+    # velocity up to `rising_m_s`, above 0 so that sensor noise at rest does not count as rising.
     leave_factor: float = 1.5
     rising_m_s: float = 0.01
     axes: AxesThresholds = AxesThresholds()
+    # The mode where the motion is unknown: the one that keeps more tokens.
     conservative: str = FINE
 
     def with_thresholds(
         self, enter_m_s: float | None, enter_rad_s: float | None
     ) -> 'ControllerSettings':
-        """A copy with other thresholds in m/s and rad/s; None leaves one as it is."""
+        """A copy with other thresholds; None leaves one as it is."""
         return replace(
             self,
             enter_m_s=self.enter_m_s if enter_m_s is None else enter_m_s,
@@ -146,7 +132,7 @@ def _known(motion: MotionHint | None) -> bool:
 class Controller(Stateful):
     """Coarse or fine, query by query. Starts coarse.
 
-    :ivar mode: ``'coarse'`` or ``'fine'`` as remembered from the last known motion.
+    :ivar mode: as remembered from the last known motion.
     :ivar unknown: True where the last :meth:`update` had no usable motion.
     """
 
@@ -166,7 +152,7 @@ class Controller(Stateful):
         self.mode, self.unknown = COARSE, False
 
     def update(self, motion: MotionHint | None) -> str:
-        """The mode of this query: ``'coarse'`` or ``'fine'``.
+        """The mode of this query.
 
         Without motion, with numbers that are not finite or speeds below 0, it is the conservative
         one and the remembered mode stays: the next known motion goes on from there.
@@ -202,8 +188,8 @@ def look_back_legacy(moved_units: float | None) -> int:
     T = min(int(-16/3 m/6 + 22/3) + 3, 6), ``int`` towards zero; T counts from the end, so 1 is the
     present frame, and 0 or less counts from the beginning.
 
-    :param moved_units: m, norm of the executed translation since the last query in action units;
-        None where unknown: the largest T, which marks more patches as changed.
+    :param moved_units: m, norm of the executed translation since the last query; None where
+        unknown: the largest T, which marks more patches as changed.
     """
     if moved_units is None or not math.isfinite(moved_units):
         return 6
@@ -219,10 +205,7 @@ def look_back_clamped(moved_units: float | None) -> int:
 
 
 def look_back_paper(speed_units: float | None) -> int:
-    """T = floor(7 - v) + 4 (SpecPrune-VLA v3), kept within 2 ... 11.
-
-    :param speed_units: v, linear speed in action units per control step; None where unknown: 11.
-    """
+    """T = floor(7 - v) + 4 (SpecPrune-VLA v3) of the linear speed v in units, within 2 ... 11."""
     if speed_units is None or not math.isfinite(speed_units):
         return 11
     return max(2, min(math.floor(7 - speed_units) + 4, 11))

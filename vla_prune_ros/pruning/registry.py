@@ -59,9 +59,8 @@ def build_pruner(spec: PrunerSpec, target: Target | None = None) -> Pruner:
 
 
 def read_spec(spec: PrunerSpec) -> Mapping[str, Any] | Pruner:
-    """``spec`` as a mapping with a known name and options in their ranges, or the pruner itself.
-
-    :raises ProfileError: unknown name or option, or a value that is not possible.
+    """``spec`` as a mapping with a known name and options in their ranges, or the pruner
+    itself.
     """
     if isinstance(spec, Pruner):
         return spec
@@ -118,6 +117,5 @@ def _inline(text: str) -> Mapping[str, Any]:
 
 
 def _presets(name: str) -> tuple[str, ...]:
-    """What may stand behind the colon of a method instead of a budget."""
     options = fields(PRUNERS[name].options_type) if name in PRUNERS else ()
     return next((f.metadata['choices'] for f in options if f.name == 'preset'), ())

@@ -42,7 +42,6 @@ def read_trained(folder: Path) -> Trained:
 def write_trained(
     folder: Path, method: str, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write what :func:`read_trained` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({'method': method, **settings}, indent=2)
     (folder / NOTE).write_text(text + '\n', encoding='utf-8')

@@ -21,7 +21,7 @@ class Dense(Pruner):
     sites = ()
 
     def __init__(self, options: object = None, target: Target | None = None) -> None:
-        """Nothing to choose."""
+        pass
 
     def begin(self, query: object) -> str:
         return DENSE
@@ -33,8 +33,8 @@ class Dense(Pruner):
 def bayer_matrix(side: int) -> Tensor:
     """Order in which a square grid is filled most evenly: ranks, int64 (side, side).
 
-    The index matrix of ordered dithering (Bayer 1973) for a power of two: M(1) = 0 and
-    M(2n) = [[4 M(n), 4 M(n) + 2], [4 M(n) + 3, 4 M(n) + 1]].
+    The index matrix of ordered dithering (Bayer 1973) for a power of two: M(1) = 0 and M(2n) = [[4
+    M(n), 4 M(n) + 2], [4 M(n) + 3, 4 M(n) + 1]].
     """
     matrix = torch.zeros(1, 1, dtype=torch.long)
     while len(matrix) < side:
@@ -47,28 +47,21 @@ def bayer_matrix(side: int) -> Tensor:
 def even_ranks(patches: int) -> Tensor:
     """When each patch of one camera is taken if they are to be spread evenly: int64 (patches,).
 
-    Those of :func:`bayer_matrix`: the first n in this order put the same number, give or take
-    one, into every block of 2 x 2 patches, of 4 x 4 and so on. A grid whose side is no power of
-    two takes the top left of the next larger matrix. Made once, for reading only: pruners ask in
-    every query.
+    The first n in this order put the same number, give or take one, into every block of 2 x 2
+    patches, of 4 x 4 and so on. A grid whose side is no power of two takes the top left of the
+    next larger matrix. For reading only: it is made once.
     """
     side = math.isqrt(patches - 1) + 1
     return bayer_matrix(side)[:side, :side].flatten()[:patches]
 
 
 def stratified(patches: int, budget: int) -> Tensor:
-    """``budget`` of ``patches`` ids of one camera, the first by :func:`even_ranks`.
-
-    Smaller budgets are subsets of larger ones.
-
-    :returns: int64 (budget,), ascending.
-    """
+    """``budget`` of ``patches`` ids of one camera, ascending; smaller budgets are subsets."""
     return even_ranks(patches).argsort(stable=True)[:budget].sort().values
 
 
 @cache
 def _grid(patches: int, budget: tuple[int, ...], device: torch.device) -> Tensor:
-    """Ids of all cameras, ascending; made once, for reading only."""
     parts = [stratified(patches, count) + i * patches for i, count in enumerate(budget)]
     return torch.cat(parts).to(device)
 
@@ -79,11 +72,7 @@ class UniformOptions:
 
 
 class Uniform(Pruner):
-    """A fixed, evenly spread subset of each camera's tokens, chosen before layer 0.
-
-    The stratified baseline that any selection must beat (reference study: 384 and 256 of 512
-    tokens with original position ids kept nearly all success).
-    """
+    """A fixed, evenly spread subset of each camera's tokens: what any selection must beat."""
 
     name = 'uniform'
     options_type = UniformOptions

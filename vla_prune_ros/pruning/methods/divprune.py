@@ -26,16 +26,13 @@ class DivPruneOptions:
 class DivPrune(Pruner):
     """DivPrune (arXiv 2503.02175): greedy max-min diversity before layer 0, no attention.
 
-    Distance is 1 - cosine of the projected patch features, what the language model is given. As
-    in the released code the first pick is the token whose nearest neighbour is farthest; further
-    ones maximise the distance to the nearest token already picked.
+    Distance is 1 - cosine of the projected patch features. As released the first pick is the token
+    whose nearest neighbour is farthest; further ones maximise the distance to the nearest pick.
 
-    Published for one image, whose tokens compete with each other. The papers that print numbers
-    for OpenVLA-OFT do not say how they treat two cameras: a budget per camera is ours, as for all
-    methods here, and ``joint`` lets all tokens compete as if they were one image; how many each
-    camera keeps then depends on the data. Also ours: a token is never picked twice (the released
-    code can, among identical tokens), distances are float32 whatever the model's dtype, ties go to
-    the lower id.
+    Ours: a budget per camera (published for one image, which ``joint`` makes of all; how many each
+    camera keeps then depends on the data); a token is never picked twice (the released code can,
+    among identical tokens); distances are float32 whatever the model's dtype; ties go to the lower
+    id.
     """
 
     name = 'divprune'

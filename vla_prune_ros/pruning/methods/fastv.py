@@ -49,22 +49,14 @@ class FastV(Pruner):
     """FastV (arXiv 2403.06764), on the bidirectional decoder of OpenVLA-OFT.
 
     A token's score is the attention that it receives in the last layer before the cut, mean over
-    heads and over ``rows``; the best ``budget`` of each camera go on.
+    heads and over ``rows``. K = 2 means that layers 0 and 1 see everything and the maps of layer 1
+    decide.
 
-    Paper and released code differ, and both are here. The paper averages over all other tokens
-    (``rows='all'``; the token itself is left out, and proprioception, slots and stop count too).
-    The released code reads the last token of the prompt (``'last'``), one row instead of a whole
-    map of that layer. In a causal model later tokens do not count for earlier ones; here they do.
-
-    The code counts layers like ``layer``: K = 2 means that layers 0 and 1 see everything and that
-    the maps of layer 1 decide. The port to OpenVLA-OFT that comes with VLA-Pruner (arXiv
-    2511.16449) cuts after layer 3 counted from 0 (``layer=4``), takes the rows from BOS to the
-    last prompt token, and selects camera by camera as here; the original has one image. Kept
-    tokens keep their positions in all of them.
-
-    Ours: ``'text'`` and ``'action'``, budgets per camera, and K clipped to the model's depth.
-    ``joint`` ranks all cameras together, as published for one image; how many each camera keeps
-    then depends on the data.
+    The paper averages over all other tokens (``rows='all'``; the token itself is left out, and
+    proprioception, slots and stop count too); the released code reads the last token of the prompt
+    (``'last'``). VLA-Pruner's port to OpenVLA-OFT cuts after layer 3 (``layer=4``), with the rows
+    from BOS to the last prompt token. Ours: ``'text'`` and ``'action'``, budgets per camera
+    (``joint`` ranks all together, as published for one image), and K clipped to the model's depth.
     """
 
     name = 'fastv'

@@ -1,13 +1,11 @@
 """LightVLA and LightVLA*: every query votes for the visual token that it likes best.
 
 LightVLA (arXiv 2509.12594, section III, and the authors' ``TokenPruner``, LiAutoAD/LightVLA
-a4680fd, ``prismatic/extern/hf/modeling_prismatic.py``): the visual tokens are the queries, by an
-attention without parameters, before layer 0.
+a4680fd): the visual tokens are the queries, by an attention without parameters, before layer 0.
 
 LightVLA* (section V): trainable queries select tokens at the vision encoder's output or behind a
 shallow decoder layer; their number, form and losses are not published, and no code is. Ours: 128
-queries of the model's width attend to text, state and slots by the attention without parameters of
-LightVLA's own queries, on top of what they learnt; scores, argmax and training are LightVLA's.
+queries of the model's width, otherwise scored and trained as LightVLA's own.
 """
 
 from dataclasses import dataclass
@@ -29,7 +27,7 @@ EPSILON = 1e-6
 
 
 def unit_rms(x: Tensor) -> Tensor:
-    """float32 (..., D) with a mean square of one: an RMS norm without a weight."""
+    """An RMS norm without a weight, in float32."""
     x = x.float()
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON)
 
@@ -40,8 +38,7 @@ def selection_scores(visual: Tensor, others: Tensor) -> Tensor:
     Every visual token attends to text, state and slots without parameters; the result is its
     query, and the score that query's product with every visual token (eq. 1 to 3).
 
-    :param visual: (..., V, D), un-normalised embeddings.
-    :param others: (..., R, D), everything else but BOS.
+    :param visual: (..., V, D), un-normalised embeddings. :param others: (..., R, D), all but BOS.
     """
     scale = visual.shape[-1] ** -0.5
     x, y = unit_rms(visual), unit_rms(others)
@@ -57,7 +54,6 @@ def selected(scores: Tensor) -> Tensor:
 def straight_through(scores: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
     """The selection that training uses: one column per row, duplicates kept.
 
-    :param scores: (..., V, V). :param noise: the same shape, already scaled; None for none.
     :returns: matrix (..., V, V), forward one-hot and backward a softmax, and int64 (..., V), the
         column of each row.
     """
@@ -82,10 +78,7 @@ def most_votes_first(votes: Tensor, best: Tensor) -> Tensor:
 
 
 class VotingPruner(Pruner):
-    """Keeps the visual tokens with a vote; how many depends on the data.
-
-    All cameras are one set, as published. Ties go to the lower id.
-    """
+    """Keeps the visual tokens with a vote, of all cameras as one set; ties go to the lower id."""
 
     capturable = True
     bucketed = True
@@ -126,10 +119,8 @@ class LightVLAOptions:
 
 
 class LightVLA(VotingPruner):
-    """Kept tokens are un-normalised and keep their positions.
-
-    With a budget, which is ours, each camera keeps so many: those with the most votes, then those
-    with the highest score from any query, lower ids first.
+    """Published: as many as get a vote. With a budget, which is ours, each camera keeps those with
+    the most votes, then those with the highest score from any query.
 
     :raises ProfileError: the checkpoint was not trained for it.
     """
@@ -176,12 +167,8 @@ TENSOR = 'queries'
 
 
 class LearnedQueries(nn.Module):
-    """Queries (M, D), and where they vote.
-
-    :param width: D.
-    :param count: M; no more tokens can be kept.
-    :param after: decoder layer behind which they vote; -1: at the vision encoder's output. The
-        paper's L1 to L3 are 0 to 2.
+    """Queries (M, D), and the decoder layer behind which they vote; -1: at the vision encoder's
+    output.
     """
 
     def __init__(self, width: int, count: int = COUNT, after: int = -1) -> None:
@@ -190,17 +177,14 @@ class LearnedQueries(nn.Module):
         self.queries = nn.Parameter(torch.randn(count, width))
 
     def scores(self, visual: Tensor, others: Tensor) -> Tensor:
-        """(..., V, D) and (..., R, D) -> float32 (..., M, V)."""
         return query_scores(self.queries, visual, others)
 
 
 def query_scores(queries: Tensor, visual: Tensor, others: Tensor) -> Tensor:
     """How well each visual token matches each query: float32 (..., M, V).
 
-    q' = n(q) + softmax(n(q) n(Y)^T / sqrt(D)) n(Y), S = n(q') n(X)^T / sqrt(D), with n of
+    q' = n(q) + softmax(n(q) n(Y)^T / sqrt(D)) n(Y), S = n(q') n(X)^T / sqrt(D), n =
     :func:`unit_rms`.
-
-    :param queries: (M, D). :param visual: (..., V, D). :param others: (..., R, D).
     """
     scale = visual.shape[-1] ** -0.5
     q, x, y = unit_rms(queries), unit_rms(visual), unit_rms(others)
@@ -209,11 +193,10 @@ def query_scores(queries: Tensor, visual: Tensor, others: Tensor) -> Tensor:
 
 
 class LightVLAStar(VotingPruner):
-    """With the queries of the checkpoint; random ones where nothing is known of it, as for
-    measuring times with random weights.
+    """With the queries of the checkpoint; random ones where nothing is known of it, to measure
+    times.
 
-    :raises ProfileError: the checkpoint brings none.
-    :raises CheckpointError: they do not fit the model.
+    :raises ProfileError: the checkpoint brings none. :raises CheckpointError: they do not fit.
     """
 
     name = STAR_METHOD
@@ -236,7 +219,6 @@ class LightVLAStar(VotingPruner):
 
 
 def _trained_queries(target: Target) -> tuple[Tensor, int]:
-    """(M, D), and the layer behind which they vote."""
     trained = target.trained
     if trained.method != STAR_METHOD or TENSOR not in trained.tensors:
         raise ProfileError(

@@ -25,11 +25,7 @@ PUBLISHED = {'layers': 5, 'width': 512, 'heads': 8}
 
 
 class PatchScorer(nn.Module):
-    """Visual tokens of one camera -> a score each.
-
-    :param inputs: D of the decoder. :param patches: per camera. :param cameras: number of them.
-    :param width, heads, layers: of the transformer.
-    """
+    """Visual tokens of one camera -> a score each. ``inputs``: D of the decoder."""
 
     def __init__(
         self, inputs: int, patches: int, cameras: int, *, width: int, heads: int, layers: int
@@ -69,7 +65,7 @@ class VlaAclOptions:
 
 class VlaAcl(Pruner):
     """With the trained scorer; a random one of the published shape where nothing is known of the
-    checkpoint, as before it is loaded, or for measuring times with random weights.
+    checkpoint, as before it is loaded, or to measure times.
 
     :raises ProfileError: there is no scorer. :raises CheckpointError: it does not fit the model.
     """
@@ -108,9 +104,8 @@ class VlaAcl(Pruner):
 
 
 def make_scorer(target: Target, settings: Mapping[str, Any]) -> PatchScorer:
-    """A scorer with random weights for ``target``.
+    """A scorer with random weights; ``settings`` holds ``layers``, ``width`` and ``heads``.
 
-    :param settings: mapping with ``layers``, ``width`` and ``heads``.
     :raises CheckpointError: one of them is absent or not possible.
     """
     try:

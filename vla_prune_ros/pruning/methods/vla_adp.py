@@ -35,7 +35,7 @@ class VlaAdpOptions:
 
 
 def language_positions(layout: Layout) -> list[int]:
-    """BOS, the prompt and the stop token: all text, without the action slots."""
+    """All text: BOS, the prompt and the stop token, without the action slots."""
     return [0, *layout.prompt_positions, layout.length - 1]
 
 
@@ -44,13 +44,11 @@ def split_budget(
 ) -> tuple[int, ...]:
     """Tokens per camera for a ratio of all of them, as the released code deals them out.
 
-    The total is rounded, each camera gets its rounded part and at least 1; what is then missing
-    or too much is settled one by one, cameras of larger weight first.
+    The total is rounded, each camera gets its rounded part and at least 1; what is then missing or
+    too much is settled one by one, cameras of larger weight first. What a full camera cannot hold
+    goes to the others.
 
-    :param keep_ratio: ratio of all visual tokens that is kept, above 0 and up to 1.
-    :param split: weights; the last one is divided among all cameras from there on, and a single
-        camera takes the total.
-    :returns: at most ``patches`` per camera; what a full camera cannot hold goes to the others.
+    :param split: weights; the last one is divided among all cameras from there on.
     """
     total = max(1, round(keep_ratio * cameras * patches))
     *head, last = split[:cameras]
@@ -74,11 +72,8 @@ class MotionGate(Stateful):
 
     Compares the displacement of the last window (the time since the previous query) with those of
     the windows before it: as far as the farthest or farther, and in between, prunes; less than the
-    least sees everything. After ``max_pruned`` pruned queries in a row one sees everything.
-
-    An arm at rest (all displacements 0) counts as moving as far as before, as published.
-
-    :param window: displacements that are compared, the last one included, 2 or more.
+    least sees everything. After ``max_pruned`` pruned queries in a row one sees everything. An arm
+    at rest (all displacements 0) counts as moving as far as before, as published.
     """
 
     state_names = ('_moved', 'streak')
@@ -95,11 +90,11 @@ class MotionGate(Stateful):
     def step(self, displacement_m: float | None) -> tuple[bool, str]:
         """Whether the next query is pruned, and why.
 
-        ``'fast'`` and ``'between'`` prune. ``'slow'``, ``'filling'`` (too few windows yet),
-        ``'no_motion'`` and ``'refresh'`` (the forced one) see everything.
+        ``'fast'`` and ``'between'`` prune; ``'slow'``, ``'filling'`` (too few windows yet),
+        ``'no_motion'`` and ``'refresh'`` (the forced one) do not.
 
-        :param displacement_m: of the last window, m, >= 0; None where unknown. Then the windows
-            before it are forgotten too, as there is nothing left to compare side by side.
+        :param displacement_m: None where unknown: the windows before it are forgotten too, as
+            there is nothing left to compare side by side.
         """
         prune, why = self._compare(displacement_m)
         if prune and self.streak >= self._max_pruned:
@@ -124,22 +119,18 @@ class VlaAdp(Pruner):
     """VLA-ADP (arXiv 2509.22093): text-driven selection before layer 0 behind a motion gate.
 
     A token's score is the product of keys and queries that layer 0 would form, mean over heads and
-    over all text tokens (BOS, prompt and stop), divided by sqrt(d), neither rotated nor
-    normalised: as in the released code. A ratio of all tokens is kept, dealt out 4:6 between the
-    scene camera and all others together; the released preset keeps 0.75. Gate:
-    :class:`MotionGate`. The first three queries of an episode see everything, as three windows are
-    compared.
+    all text tokens, neither rotated nor normalised, as released. A ratio of all tokens is kept,
+    dealt out 4:6 between the scene camera and all others; the released preset keeps 0.75. The
+    first three queries of an episode see everything, as three windows are compared.
 
-    Not as released: kept tokens have their original positions. The released code closes the gaps
-    and numbers them anew, which is the likely cause of its loss (arXiv 2610.08133, 32 tokens per
-    camera chosen by text attention: 44.8 % success with closed gaps, 89.5 % with original
-    positions).
+    Not as released: kept tokens have their original positions. The released code closes the gaps,
+    the likely cause of its loss (arXiv 2610.08133, 32 tokens per camera by text attention: 44.8 %
+    success with closed gaps, 89.5 % with original positions).
 
-    Ours: the displacement is the speed of the end effector times the time since the previous
-    query, at most one chunk (the arm holds still after it); the code takes the distance between
-    the poses at both ends of an executed chunk, the paper the length of the path. Without stamps
-    (every query at 0) that time is one chunk. Without motion nothing is guessed: the query sees
-    everything, and says so.
+    Ours: the displacement is speed times the time since the previous query, at most one chunk (the
+    arm holds still after it), and one chunk without stamps; the code takes the distance between
+    the poses at both ends of a chunk, the paper the length of the path. Without motion the query
+    sees everything, and says so.
     """
 
     name = 'vla_adp'
@@ -168,7 +159,6 @@ class VlaAdp(Pruner):
         self.reset()
 
     def begin(self, query: Query) -> str:
-        """``'coarse'`` where the gate prunes, else ``'dense'``."""
         why = self._monitor.check(query)
         moved_m = None
         # A pause in the stream is no new episode here: only the last chunk's motion counts.
@@ -201,11 +191,8 @@ class VlaAdp(Pruner):
         self._report: dict[str, float | int | str] = {'reason': 'first', 'pruned_in_a_row': 0}
 
     def report(self) -> dict[str, float | int | str]:
-        """Why the last query was pruned or not.
-
-        ``reason``: of the gate (:meth:`MotionGate.step`) or what began an episode (``'first'``,
-        ``'new_instruction'``, ``'clock_jump'``); ``pruned_in_a_row``; ``displacement_m`` and
-        ``motion``, its source or ``'unknown'``.
+        """``reason``: of the gate or what began an episode; ``pruned_in_a_row``;
+        ``displacement_m`` and ``motion``, its source or ``'unknown'``.
         """
         return dict(self._report)
 

@@ -1,29 +1,17 @@
-"""VLA-Cache (arXiv 2502.02175, NeurIPS 2025): static visual tokens keep the keys and values of an
-earlier query instead of being computed again.
+"""VLA-Cache (arXiv 2502.02175): static visual tokens keep the keys and values of an earlier query.
 
-Training-free. A token is *static* where its patch looks as it did at the query before, *relevant*
-where the words of the prompt attended to it then. Static tokens that are not relevant leave the
-residual stream; their keys and values are still attended to, as they were computed last. How many
-leave grows with depth, by how focused the attention is there.
+A token is *static* where its patch looks as it did at the query before, *relevant* where the
+prompt attended to it then. Static tokens that are not relevant leave the residual stream; their
+keys and values are still attended to, as they were computed last. How many leave grows with depth,
+by how focused the attention is there. Slow change goes unnoticed: a query is compared with the one
+before it, not with the one in which a token was computed.
 
-Numbers and rules are those of the released code for OpenVLA-OFT. The paper lets the ratio of
-reused tokens grow with the entropy that the attention has lost so far,
-alpha_l = min(k * sum_j R_j, 1), and prints no k; the released code has another form with all
-numbers given. Here it is as released, except that the released code
+As released for OpenVLA-OFT (the paper prints no k for its schedule), except that the released code
+compares the present image with itself, takes entropies of complete maps (here: of the prompt's
+rows), relevance from the 34 rows behind the visual tokens, and runs under a causal mask.
 
-- compares the present image with itself: the list of images that it takes the previous one
-  from holds the present one already. Here it is the image of the query before, as in the paper;
-- reads whole attention maps, which leaves the fused kernel in every layer. Here the rows of the
-  prompt are read beside it, and entropies are of these rows. Its own rows for relevance are the 34
-  behind the visual tokens, whatever the prompt's length;
-- runs under a causal mask. Attention here is bidirectional, as OpenVLA-OFT was trained.
-
-Slow change goes unnoticed, here as there: a query is compared with the one before it, not with the
-one in which a token was computed.
-
-State on the model's device, from one dense query on: keys and values of every visual token in
-every layer, layers * 2 * V * kv heads * d * element size: 256 MiB for 7B in bfloat16 with two
-cameras.
+State on the device: layers * 2 * V * kv heads * d * element size, 256 MiB for 7B in bfloat16 with
+two cameras.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,9 +38,9 @@ RELEVANT_LAYER, GROW_BEFORE = 15, (2, 6, 9, 11)
 
 @dataclass(frozen=True)
 class VlaCacheOptions:
-    """Released numbers are for 32 layers and 256 patches per camera: other models get layers at
-    the same ratio of the depth and counts at the same ratio of the patches, rounded up. Layers
-    that are given are clipped to the model's."""
+    """Released numbers are for 32 layers and 256 patches: other models get the same ratio of
+    both.
+    """
 
     threshold: float = option(
         0.996,
@@ -80,11 +68,7 @@ class VlaCacheOptions:
 
 
 def adapt_to_model(options: VlaCacheOptions, target: Target) -> VlaCacheOptions:
-    """All numbers, for the model; ``grow_before`` is ascending, and empty for a decoder of one
-    layer, which reuses nothing.
-
-    :raises ProfileError: more tokens than a camera has, or no layer in ``grow_before``.
-    """
+    """All numbers, for the model; ``grow_before`` is empty for one layer, which reuses nothing."""
     for name in ('static_top', 'relevant_top'):
         count = getattr(options, name)
         if count is not None and count > target.patches:
@@ -117,23 +101,18 @@ EPSILON = 1e-10
 
 
 def attention_entropy(attention: Tensor) -> Tensor:
-    """Mean over rows of -sum p ln(p + 1e-10), p a row divided by its sum + 1e-10.
-
-    :param attention: float32 (..., R, n), mean over heads.
-    :returns: float32 (...,): 0 where every row looks at one token, ln(n) where at all alike.
+    """Mean over rows of -sum p ln(p + 1e-10), p = row / (its sum + 1e-10): (..., R, n) ->
+    (...,).
     """
     p = attention / (attention.sum(dim=-1, keepdim=True) + EPSILON)
     return -(p * torch.log(p + EPSILON)).sum(dim=-1).mean(dim=-1)
 
 
 def reuse_ratios(entropies: Sequence[float], growth: float) -> list[float]:
-    """Ratio of the reusable tokens that each layer may reuse, 0 to 1.
+    """Ratio of the reusable tokens that each layer may reuse, 0 to 1, in order of depth.
 
     1 - (E - min) / (max - min + 1e-10) over all layers; from layer to layer a rise counts only
     ``growth`` times, a fall in full.
-
-    :param entropies: one per layer, in order of depth.
-    :param growth: 0 to 1.
     """
     low, high = min(entropies), max(entropies)
     ratios = [1.0 - (e - low) / (high - low + EPSILON) for e in entropies]
@@ -145,14 +124,10 @@ def reuse_ratios(entropies: Sequence[float], growth: float) -> list[float]:
 
 
 def reuse_counts(ratios: Sequence[float], before: Sequence[int], reusable: int) -> dict[int, int]:
-    """Tokens reused from each of the layers ``before`` on.
+    """Tokens reused from each of the layers ``before`` (ascending) on: int(ratio * reusable).
 
-    int(ratio * reusable), at least 1; never fewer than at an earlier layer, since a token that was
-    left out has nothing to come back with.
-
-    :param before: layers, ascending.
-    :param reusable: 1 or more.
-    :returns: layer -> count, 1 to ``reusable``.
+    At least 1, and never fewer than at an earlier layer: a token that was left out has nothing to
+    come back with.
     """
     counts, most = {}, 1
     for layer in before:
@@ -162,12 +137,10 @@ def reuse_counts(ratios: Sequence[float], before: Sequence[int], reusable: int) 
 
 
 class TokenStore(Stateful):
-    """Keys or values per layer, a slot for every visual token, by original id; a write overwrites
-    the slots of its tokens only.
+    """Keys or values per layer: a slot for every visual token, by original id.
 
-    Slots keep what was last written, so that tokens that are left out of a pass answer with what
-    they held when they were last computed. Visual positions do not depend on the prompt, hence
-    rotated keys stay valid from query to query. A slot that was never written holds zeros.
+    Slots keep what was last written. Visual positions do not depend on the prompt, hence rotated
+    keys stay valid from query to query. A slot that was never written holds zeros.
     """
 
     state_names = ('_layers',)
@@ -176,19 +149,14 @@ class TokenStore(Stateful):
         self._layers: dict[int, Tensor] = {}
 
     def write(self, layer: int, visual: int, ids: Tensor, values: Tensor) -> None:
-        """Overwrite the slots of ``ids``.
-
-        :param visual: slots of a layer that has none yet.
-        :param ids: int64 (n,), each once.
-        :param values: (1, kv heads, n, d); copied.
-        """
+        """Copy ``values`` (1, kv heads, n, d) to the slots of ``ids`` (n,), out of ``visual``."""
         if layer not in self._layers:
             _, heads, _, width = values.shape
             self._layers[layer] = values.new_zeros(1, heads, visual, width)
         self._layers[layer].index_copy_(2, ids, values.detach())
 
     def read(self, layer: int, ids: Tensor) -> Tensor:
-        """What ``ids`` hold, in the order asked for: (1, kv heads, n, d)."""
+        """(1, kv heads, n, d), in the order asked for."""
         return self._layers[layer].index_select(2, ids)
 
     def __getitem__(self, layer: int) -> Tensor:
@@ -196,28 +164,22 @@ class TokenStore(Stateful):
         return self._layers[layer]
 
     def clear(self) -> None:
-        """Forget everything and free the memory."""
         self._layers.clear()
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the slots occupy on their device."""
         return sum(t.numel() * t.element_size() for t in self._layers.values())
 
 
 def prompt_rows(layout: Layout) -> range:
-    """The prompt without BOS."""
     return layout.prompt_positions
 
 
 def reusable_tokens(similarity: Tensor, relevance: Tensor, options: VlaCacheOptions) -> Tensor:
     """Patches of one camera that are static and not relevant: int64 (m,), ascending.
 
-    The ``static_top`` most similar of those at least ``threshold`` similar, without the
-    ``relevant_top`` of highest relevance. Ties go to the lower id.
-
-    :param similarity: float32 (patches,), to the query before.
-    :param relevance: float32 (patches,), attention of the prompt at the query before.
+    :param similarity: float32 (patches,), to the query before. :param relevance: float32
+        (patches,), attention of the prompt at the query before.
     """
     static = least_changed(similarity, options.static_top, options.threshold)
     relevant = best_first(relevance)[: options.relevant_top]
@@ -225,16 +187,12 @@ def reusable_tokens(similarity: Tensor, relevance: Tensor, options: VlaCacheOpti
 
 
 class VlaCache(Pruner):
-    """One episode's cache; see the module.
+    """One episode's cache.
 
-    A query runs dense, mode ``'dense'``, where it continues no episode (``EpisodeMonitor``: first,
-    new instruction, clock or camera jump), where the layout changed, where the pass before was
-    given up, and where nothing can be reused; else ``'coarse'``. What is reused grows with depth
-    only. ``Inference.kept`` marks the tokens that were *computed* to the last layer: the others
-    are still attended to.
-
-    A diffusion head makes several passes per query whose visual keys and values depend on the
-    denoising step; the released code has no reuse there either, and it is refused.
+    A query runs dense where it continues no episode (``EpisodeMonitor``), where the layout
+    changed, where the pass before was given up, and where nothing can be reused.
+    ``Inference.kept`` marks the tokens that were *computed* to the last layer. A diffusion head is
+    refused: visual keys and values would depend on the denoising step.
     """
 
     name = METHOD
@@ -261,10 +219,8 @@ class VlaCache(Pruner):
         self._forget()
 
     def begin(self, query: Query) -> str:
-        """Find what is reused, and from which layer on.
-
-        :raises ProfileError: the layout has a diffusion head's time token, or its patches are no
-            square grid over the image.
+        """:raises ProfileError: a diffusion head, or patches that are no square grid over the
+        image.
         """
         if query.layout.time:
             raise ProfileError(
@@ -284,7 +240,6 @@ class VlaCache(Pruner):
         return COARSE if self._counts else DENSE
 
     def keep(self, context: PruningContext) -> Tensor | None:
-        """The tokens that are computed in the next layer."""
         if self._layout is None:
             return None
         layer = context.site.layer
@@ -301,7 +256,6 @@ class VlaCache(Pruner):
     def cached_kv(
         self, layer: int, ids: Tensor, k: Tensor, v: Tensor
     ) -> tuple[Tensor, Tensor] | None:
-        """Store what was computed, answer what was not."""
         if self._layout is None:
             return None
         self.keys.write(layer, self._layout.visual, ids, k)
@@ -313,7 +267,6 @@ class VlaCache(Pruner):
         return self.keys.read(layer, self._reused), self.values.read(layer, self._reused)
 
     def reset(self) -> None:
-        """As at the start of an episode; frees the memory."""
         self._forget()
         self._monitor.reset()
 
@@ -326,9 +279,9 @@ class VlaCache(Pruner):
         self._layout = None if state['layout'] is None else Layout(**state['layout'])
 
     def report(self) -> Mapping[str, float | int | str]:
-        """Why the query ran dense (``reason``, empty where it did not), per camera the tokens that
-        were reusable (``reusable_wrist``) and reused in the end (``reused_wrist``), and MiB of
-        state."""
+        """Per camera the tokens that were ``reusable_*`` and ``reused_*`` in the end, and MiB of
+        state.
+        """
         state = self.keys.nbytes + self.values.nbytes
         return {**self._report, 'state_mib': round(state / 2**20, 1)}
 
@@ -389,7 +342,6 @@ class VlaCache(Pruner):
 
 
 def _patch_side(image: Tensor, layout: Layout) -> int:
-    """Pixels along a patch where the patches are a square grid over the image."""
     across = isqrt(layout.patches)
     if across * across != layout.patches or image.shape[0] % across:
         raise ProfileError(

@@ -48,34 +48,27 @@ class VlaPruner(Pruner):
     """VLA-Pruner (arXiv 2511.16449): two signals, united, then thinned by diversity.
 
     S_vl(v) is the attention from the prompt to visual token v in the layer behind which tokens are
-    dropped, mean over heads and rows. S_act(v) is the attention from the action slots, mean over
-    heads, rows and the last half of the layers; it is known only when a pass is over, so that
-    earlier queries stand in: S_hat = sum over i = 1 .. w of gamma^i S_act(t - i). Per camera with
-    budget M, the candidates are the M best of S_vl and the M best of S_hat; greedy max-min
-    selection by cosine distance takes M of them. Queries before w are known see everything.
+    dropped, mean over heads and rows. S_act(v) is that from the action slots, mean over heads,
+    rows and the last half of the layers; it is known only when a pass is over, so that earlier
+    queries stand in: S_hat = sum over i = 1 .. w of gamma^i S_act(t - i). Per camera with budget
+    M, the candidates are the M best of S_vl and the M best of S_hat; greedy max-min selection by
+    cosine distance takes M of them. Queries before w are known see everything.
 
     Released code (OpenVLA-OFT, revision 3d156ee), where the paper is silent: tokens are dropped
-    *after* layer 3 counted from 0, so four layers see everything; diversity is measured on the
-    input embeddings (not on hidden states at that layer); selection runs camera by camera; the
-    prompt is taken without BOS. Where it differs from the paper we follow the paper: the released
-    ``prefill`` score takes all rows before the slots (images included), its action score the
-    slots of the same pass unless history is switched on, history reads layer 15 alone and weighs
-    with gamma^(i - 1), which is the same order.
+    after layer 3 counted from 0; diversity is measured on the input embeddings; selection runs
+    camera by camera; the prompt is taken without BOS. Where they differ we follow the paper: the
+    released ``prefill`` score takes all rows before the slots, its action score the slots of the
+    same pass unless history is switched on, which reads layer 15 alone.
 
-    ``combine='sum'`` is the rule of the released helper that chooses tokens for key and value
-    reuse: both signals scaled to 0 ... 1 over all tokens, weighted sum, best M. There it reads the
-    maps of the previous pass at layer 15; here the signals are those above. ``text=False`` drops
-    S_vl: for OpenVLA the authors advise their switch ``use_prefil_attention`` off (in the code for
-    OpenVLA-OFT it touches FastV alone).
+    ``combine='sum'`` is the rule of a released helper for key and value reuse: both signals scaled
+    to 0 ... 1, weighted sum, best M. ``text=False`` drops S_vl, as the authors advise for OpenVLA
+    (``use_prefil_attention``).
 
     Known weakness: scores are harvested from passes that are pruned themselves. A dropped token
-    has no attention behind the cut, counts 0 there, and comes back only by S_vl. Once w pruned
-    queries follow each other, S_hat is above 0 only for tokens that one of them kept: it feeds
-    on itself (arXiv 2608.00391 measures how such scores degenerate), and with ``text=False``
-    nothing new enters. Ties at 0 go to the lower id.
-
-    Ours: a diffusion head makes several passes per query, of which the last one counts; the
-    layers are clipped to the model's depth.
+    counts 0 behind the cut and comes back only by S_vl. Once w pruned queries follow each other,
+    S_hat feeds on itself (arXiv 2608.00391 measures how such scores degenerate), and with
+    ``text=False`` nothing new enters. Ours: of the passes of a diffusion head the last one counts;
+    layers are clipped.
     """
 
     name = 'vla_pruner'
@@ -95,7 +88,6 @@ class VlaPruner(Pruner):
         self.reset()
 
     def begin(self, query: Query) -> str:
-        """``'coarse'`` once ``window`` queries are remembered, else ``'dense'``."""
         why = self._monitor.check(query)
         if why and why != 'camera_gap':  # a pause in the stream is no new episode here
             self._history.clear()
@@ -123,8 +115,8 @@ class VlaPruner(Pruner):
         self._reason = 'first'
 
     def report(self) -> dict[str, float | int | str]:
-        """``reason``: ``'history'`` where the last query was pruned; ``'filling'`` or what began
-        an episode where it saw everything. ``remembered``: queries that S_hat is made of.
+        """``reason``: ``'history'`` where the query was pruned, else ``'filling'`` or what began
+        an episode; ``remembered``: queries that S_hat is made of.
         """
         return {'reason': self._reason, 'remembered': len(self._history)}
 

@@ -23,8 +23,8 @@ EPSILON = 1e-8
 def rank_weights(count: int, k: float, like: Tensor) -> Tensor:
     """sigmoid(-k * rank), ranks 0 .. count - 1, divided by its sum: (count,) in ``like``'s dtype.
 
-    In float32 and with k = 1 ranks from 89 on are exactly 0: the exponential overflows. float64
-    tells all ranks apart up to 709 / k.
+    In float32 and with k = 1 ranks from 89 on are exactly 0; float64 tells all apart up to 709 /
+    k.
     """
     ranks = torch.arange(count, dtype=like.dtype, device=like.device)
     weights = 1.0 / (1.0 + torch.exp(k * ranks))
@@ -32,13 +32,8 @@ def rank_weights(count: int, k: float, like: Tensor) -> Tensor:
 
 
 def entropy_confidence(attention: Tensor) -> Tensor:
-    """1 / (E + 1e-8), E the mean over rows of the entropy of attention over the visual tokens.
-
-    Each row gets 1e-8 added, is divided by its sum, and its entropy by ln(n): 0 where it attends
-    to one token, 1 where it attends to all alike.
-
-    :param attention: float32 (R, n).
-    :returns: float32 scalar.
+    """1 / (E + 1e-8), E the mean over rows (R, n) of their entropy over ln(n), 1e-8 added to each
+    weight.
     """
     p = attention + EPSILON
     p = p / p.sum(dim=-1, keepdim=True)
@@ -58,15 +53,13 @@ class RunningMean:
     exact: bool = True
 
     def start(self, visual: int, device: torch.device) -> Tensor:
-        """S = 0 for every original id: (V,)."""
         dtype = torch.float64 if self.exact else torch.float32
         return torch.zeros(visual, dtype=dtype, device=device)
 
     def update(self, scores: Tensor, ids: Tensor, attention: Tensor, confidence: Tensor) -> Tensor:
         """S after one more layer.
 
-        :param scores: (V,) by original id.
-        :param ids: int64 (n,) ascending: the tokens that are left; only theirs change.
+        :param scores: (V,) by original id; only those of ``ids`` (n,) change.
         :param attention: float32 (n,) that each receives; rank 0 is the highest.
         :param confidence: scalar w_conf of the layer.
         """
@@ -79,13 +72,10 @@ class RunningMean:
 
 
 def num_kept_of_sequence(length: int, visual: int, keep_ratio: float, floor: int) -> int:
-    """Visual tokens that are kept where a ratio of the complete sequence is.
+    """Visual tokens that are kept where a ratio of the complete sequence is (released code).
 
     ``max(int(keep_ratio * length), floor)`` tokens of the sequence are kept, at most all of them,
-    and everything that is not visual is among them (released code).
-
-    :param length: tokens in the sequence now, of which ``visual`` are visual.
-    :param floor: least length of the sequence.
+    and everything that is not visual is among them.
     """
     total = min(max(int(keep_ratio * length), floor), length)
     return max(0, total - (length - visual))
@@ -99,15 +89,14 @@ HARVEST = 'global'
 class GlobalMemory(Stateful):
     """V_global of SpecPrune-VLA: what the language model attended to last time, and how old it is.
 
-    The pass that scores come from matters: harvested from pruned passes they feed on themselves,
-    since a token that is gone cannot be attended to (arXiv 2608.00391 measures how success falls);
-    a dense pass has no such fault.
+    Harvested from pruned passes, scores feed on themselves, since a token that is gone cannot be
+    attended to (arXiv 2608.00391 measures how success falls); a dense pass has no such fault.
 
     The tensors are overwritten in place, so that a captured pass finds them where they were; what
     the host knows of them follows when the pass is over (:meth:`after_pass`).
 
-    :param age: queries begun since they were harvested.
-    :param mode: of the pass that they come from. :param stamp_ns: of its query.
+    :param age: queries begun since they were harvested, in a pass of ``mode``, of the query of
+        ``stamp_ns``.
     """
 
     state_names = ('age', 'mode', 'stamp_ns', 'empty', '_scores')
@@ -119,17 +108,17 @@ class GlobalMemory(Stateful):
 
     @property
     def scores(self) -> Mapping[int, Tensor]:
-        """Layer -> float32 (V,), mean over heads and rows; absent tokens 0. Empty before the
-        first harvest."""
+        """Layer -> float32 (V,), mean over heads and rows; absent tokens 0. Empty before a
+        harvest.
+        """
         return {} if self.empty else self._scores
 
     def forget(self) -> None:
         self.empty, self.age = True, 0
 
     def collect(self, context: PruningContext, attention: Tensor, layers: int) -> None:
-        """Harvest at one site; scores are stored when all ``layers`` of the pass were seen.
-
-        :param attention: float32 (R, n) text rows of the layer.
+        """Harvest (R, n) at one site; scores are stored when all ``layers`` of the pass were
+        seen.
         """
         fresh = context.memory.setdefault(HARVEST, {})
         by_id = attention.new_zeros(context.layout.visual)
@@ -139,7 +128,6 @@ class GlobalMemory(Stateful):
             self.store(fresh)
 
     def store(self, scores: Mapping[int, Tensor]) -> None:
-        """Take over the scores of a pass, in the same tensors where they fit."""
         for layer, fresh in scores.items():
             if layer in self._scores and self._scores[layer].shape == fresh.shape:
                 self._scores[layer].copy_(fresh)
@@ -147,18 +135,14 @@ class GlobalMemory(Stateful):
                 self._scores[layer] = fresh.clone()
 
     def after_pass(self, memory: Mapping[str, Any], layers: int, mode: str, stamp_ns: int) -> None:
-        """A pass in ``mode`` is over: if all ``layers`` were seen, the scores are its own now.
-
-        :param memory: of the pass, see ``PruningContext``.
-        """
+        """A pass is over: if all ``layers`` were seen, the scores are its own now."""
         if layers and len(memory.get(HARVEST, ())) == layers:
             self.age, self.mode, self.stamp_ns, self.empty = 0, mode, stamp_ns, False
 
     def top(self, patches: int, counts: Sequence[int], joint: bool) -> Tensor:
-        """The best tokens of every layer, united; ties go to the lower id: bool (V,).
+        """The best ``counts`` tokens of every layer and camera, united; ties go to the lower id:
+        bool (V,).
 
-        :param patches: visual tokens per camera.
-        :param counts: tokens per layer and camera.
         :param joint: rank all cameras together, with the sum of ``counts``, as the paper does.
         """
         scores = torch.stack(list(self.scores.values()))  # [layers, V]

@@ -25,8 +25,6 @@ from .selection import TokenScores, rank_by_motion, select_to_budget, select_uni
 
 
 class SpecPrune(Pruner):
-    """One episode's pruner; see the module."""
-
     name = METHOD
     options_type = SpecPruneOptions
     state_names = ('memory', '_confidence', 'controller', '_monitor', '_stamp_ns')
@@ -70,7 +68,6 @@ class SpecPrune(Pruner):
         return {k: value for k, value in self._confidence.items() if bool(value.isfinite())}
 
     def begin(self, query: Query) -> str:
-        """Compare frames, choose the mode; dense where nothing is known."""
         since_ns, self._stamp_ns = query.stamp_ns - self._stamp_ns, query.stamp_ns
         broken = self._monitor.check(query)
         if broken:
@@ -110,7 +107,6 @@ class SpecPrune(Pruner):
         self._monitor.reset()
 
     def report(self) -> Mapping[str, float | int | str]:
-        """Preset, why the query ran dense, motion and its source, changed patches per camera."""
         return self._report
 
     def refresher(self) -> 'Refresher | None':
@@ -264,7 +260,6 @@ class Refresher(Pruner):
         return DENSE
 
     def keep(self, context: PruningContext) -> None:
-        """Harvest; the parent's scores change when the last site has been seen."""
         requests = self._parent.harvest_requests
         attention = requests[context.site.layer].split(context)[GLOBAL]
         self._parent.memory.collect(context, attention, len(requests))

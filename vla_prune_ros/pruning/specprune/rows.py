@@ -19,10 +19,10 @@ def action_rows(layout: Layout) -> range:
 
 
 def released_text_rows(layer: int, layout: Layout) -> range:
-    """The released code's rows after layer 0 or 1.
+    """The released code's rows after layer 0 (no fixed words, no last prompt token) or 1 (one row
+    later).
 
-    Layer 0: without the nine fixed words and the last prompt token; layer 1: one row later. The
-    complete prompt where it is shorter than that.
+    The complete prompt where it is shorter than that.
     """
     prompt = layout.prompt_positions
     window = range(prompt.start + 9 + layer, prompt.stop - 1 + layer)
@@ -32,8 +32,7 @@ def released_text_rows(layer: int, layout: Layout) -> range:
 def released_global_rows(layout: Layout) -> range:
     """The released code's fixed window: positions 522 ... 546 with two cameras and a state.
 
-    It starts at the ninth prompt token and is 25 rows long, so that with a short prompt it reaches
-    into the action slots.
+    With a short prompt it reaches into the action slots.
     """
     start = layout.prompt_positions.start + 8
     return range(start, min(start + 25, layout.length))
@@ -47,7 +46,6 @@ class AttentionRequest:
     parts: tuple[tuple[str, Rows], ...]
 
     def site(self) -> PruningSite:
-        """The site that asks for all parts at once; for none where there are no parts."""
         return PruningSite(self.layer, self._rows if self.parts else None, hidden=False)
 
     def _rows(self, layout: Layout) -> list[int]:
@@ -68,10 +66,7 @@ def global_rows(config: SpecPruneConfig) -> Rows:
 
 
 def plan_sites(config: SpecPruneConfig, target: Target) -> dict[int, AttentionRequest]:
-    """Layer -> what is asked there, in order of depth.
-
-    :param config: adapted to the model of ``target``.
-    """
+    """Layer -> what is asked there, in order of depth."""
     parts: dict[int, list[tuple[str, Rows]]] = {}
     for layer in STATIC_LAYERS:
         if layer < target.layers:

@@ -36,7 +36,8 @@ class TokenScores:
 
     def overwritten(self, fresh: 'TokenScores') -> 'TokenScores':
         """This one with the values of ``fresh``, in the same tensors where they fit: a captured
-        pass reads them there."""
+        pass reads them there.
+        """
         pairs = [(getattr(self, f.name), getattr(fresh, f.name)) for f in fields(self)]
         if any(old.shape != new.shape or old.device != new.device for old, new in pairs):
             return fresh
@@ -46,18 +47,13 @@ class TokenScores:
 
 
 def mask_of(ids: Tensor, visual: int) -> Tensor:
-    """bool (V,) that marks the given original ids."""
     mask = torch.zeros(visual, dtype=torch.bool, device=ids.device)
     mask[ids] = True
     return mask
 
 
 def select_union(ids: Tensor, scores: TokenScores, local: Tensor) -> Tensor:
-    """Those of ``ids`` that are not removable, or in ``local`` or V_global: ids, ascending.
-
-    :param ids: int64 (n,), ascending: the tokens that are left.
-    :param local: int64, V_local.
-    """
+    """Those of ``ids`` (n,) that are not removable, or in ``local`` or V_global, ascending."""
     kept_mask = ~scores.removable | scores.in_global
     kept_mask[local] = True
     return ids[kept_mask[ids]]
@@ -75,14 +71,12 @@ def select_to_budget(
 ) -> Selection:
     """Exactly ``budget`` tokens per camera, fewer only where fewer are left.
 
-    First ``local``, V_global and the patches that moved most, then further patches that moved, by
-    how much, then all others by ``fill``. Where the first group is too large the text decides
-    inside it. A camera that moves itself sees every patch change: that must not push V_global out,
-    so that here, unlike in :func:`select_union`, not all of them come first.
+    First ``local`` (ids), V_global and the patches that moved most, then further patches that
+    moved, by how much, then all others by ``fill``. Where the first group is too large the text
+    decides inside it. A camera that moves itself sees every patch change: that must not push
+    V_global out, so that here, unlike in :func:`select_union`, not all of them come first.
 
-    :param ids: int64 (n,), ascending: the tokens that are left.
-    :param local: int64, V_local.
-    :param text: float32 (n,) attention of the text to each.
+    :param text: float32 (n,) attention of the text to each of ``ids``.
     :param fill: (V,) by original id, higher comes first among the others; None for ``text``.
     """
     first = (scores.most_moved | scores.in_global).index_fill(0, local, True)[ids]
@@ -111,7 +105,6 @@ def rank_by_motion(
 ) -> tuple[Tensor, Tensor]:
     """The patches that changed most, and those that may go for not having changed: bool (V,).
 
-    :param amount: float32 (V,), how much each changed. :param moved: bool (V,), those that count.
     :param counts: least number of patches that are kept, per camera.
     """
     sizes = [sum(counts)] if config.joint else counts
