@@ -50,19 +50,6 @@ def test_picks_are_the_brute_force_ones(case):
         assert order[row, : len(candidates)].tolist() == want
 
 
-@given(sets())
-def test_without_candidates_all_take_part_and_shorter_runs_are_prefixes(case):
-    distance, _ = case
-    n = distance.shape[1]
-    whole = farthest_first(distance, n)
-    assert whole[0].tolist() == greedy(distance[0].tolist(), n, list(range(n)))
-    assert torch.equal(farthest_first(distance, 1 + n // 2), whole[:, : 1 + n // 2])
-
-
-def test_identical_tokens_are_picked_in_order_of_their_ids_and_once():
-    assert farthest_first(torch.zeros(1, 4, 4), 4).tolist() == [[0, 1, 2, 3]]
-
-
 def test_distance_is_one_minus_cosine_and_ignores_length():
     rows = [[3.0, 4.0], [0.5, 0.0], [-2.0, 0.0], [0.0, 0.0]]
     got = cosine_distance(torch.tensor(rows, dtype=torch.bfloat16))

@@ -193,21 +193,3 @@ def test_any_chunks_against_the_twin(chunks):
     got = [('query', *(q[k] for k in asked)) for q in queries]
     got += [('step', *(s[k] for k in acted)) for s in steps]
     assert sorted(got) == sorted(twin(chunks, 60))
-
-
-@pytest.mark.parametrize(
-    ('moved', 'look_back', 'reference'),
-    [
-        (10.0, 2, 15),
-        (11.0, 1, 16),  # the present frame
-        (12.0, 0, 0),  # counted from the beginning
-        (13.02, -1, 1),
-        (160.0, -131, 16),  # an index that does not exist yet: the present frame
-    ],
-)
-def test_reference_after_a_long_motion(moved, look_back, reference):
-    """Seven actions are counted up to the third query, at control step 17 with 17 frames."""
-    queries, _ = run([[[moved / 7, 0, 0, 0, 0, 0]] * 8], 17)
-    assert queries[2]['look_back_T'] == look_back
-    assert queries[2]['reference_frame_index'] == reference
-    assert np.linalg.norm(queries[2]['accumulated_xyz']) == pytest.approx(moved)

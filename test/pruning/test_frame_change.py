@@ -18,10 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vla_prune_ros.errors import InputRefused
-from vla_prune_ros.model.images import jpeg_round_trip, prepare_image
 from vla_prune_ros.pruning.frame_change import (
     AUTHORS_2026,
-    PAPER_V3,
     RECOMMENDED,
     RECOMMENDED_COSINE,
     Change,
@@ -115,12 +113,6 @@ def test_sensor_noise_is_no_change(scene, chosen, sigma):
         assert share <= 0.02
 
 
-def test_noise_is_no_change_behind_the_whole_preparation():
-    image = np.asarray(Image.fromarray(SCENES['grain']).resize((256, 256), Image.BICUBIC))
-    now, then = (prepare_image(noisy(image, 3, seed)) for seed in (1, 2))
-    assert found(now, then, RECOMMENDED)[0] == found(now, then, RECOMMENDED_COSINE)[0] == 0
-
-
 @pytest.mark.parametrize('scene', ['dark', 'black'])
 def test_the_released_setting_takes_noise_in_the_dark_for_motion(scene):
     now, then = (noisy(SCENES[scene], 3, seed) for seed in (1, 2))
@@ -148,12 +140,6 @@ def test_jpeg_of_noisy_frames_is_no_change(scene, quality, chosen):
     assert found(jpeg(now, quality), now, chosen)[0] <= 0.02
 
 
-@BOTH
-def test_the_published_jpeg_round_trip_is_no_change_in_coloured_texture(chosen):
-    now, then = (jpeg_round_trip(noisy(SCENES['texture'], 3, seed)) for seed in (1, 2))
-    assert found(now, then, chosen)[0] <= 0.02
-
-
 @pytest.mark.parametrize('chosen', [RECOMMENDED, RECOMMENDED_COSINE], ids=['difference', 'cosine'])
 @pytest.mark.parametrize(('row', 'col'), [(56, 70), (63, 77), (59, 73), (101, 45)])
 @IN_SCENE
@@ -167,14 +153,6 @@ def test_a_small_object_that_moved_by_one_patch_is_found(scene, chosen, row, col
     assert changed[touched == 0].mean() <= 0.02
 
 
-@IN_SCENE
-def test_a_grey_object_is_found_by_difference_in_any_light(scene):
-    image = SCENES[scene]
-    before, after = (with_object(image, 56, 70 + by, GREY) for by in (0, 14))
-    _, changed = found(noisy(after, 3, 1), noisy(before, 3, 2), RECOMMENDED)
-    assert changed.nonzero()[0].tolist() == [4 * 16 + 5, 4 * 16 + 6]
-
-
 def test_why_the_recommended_cosine_is_stricter_than_the_released_one():
     """25 levels of colour on a bright table: 0.986 does not see them, with or without a floor."""
     before, after = (with_object(SCENES['bright'], 56, 70 + by, COLOUR) for by in (0, 14))
@@ -184,15 +162,6 @@ def test_why_the_recommended_cosine_is_stricter_than_the_released_one():
     assert similarity.min() > 0.99
     assert found(after, before, AUTHORS_2026)[0] == found(after, before, GUARDED)[0] == 0
     assert found(after, before, RECOMMENDED_COSINE)[1].nonzero()[0].tolist() == [69, 70]
-
-
-@pytest.mark.parametrize('scene', ['mid', 'grain'])
-def test_brightness_is_invisible_to_cosine_and_seen_by_difference(scene):
-    dim = SCENES[scene] // 2
-    light = np.rint(dim * 1.3).astype(np.uint8)
-    for chosen in (AUTHORS_2026, RECOMMENDED_COSINE):
-        assert found(light, dim, chosen)[0] == 0
-    assert found(light, dim, RECOMMENDED)[0] == 1
 
 
 @BOTH
@@ -318,14 +287,6 @@ def test_compare_equals_loops(pair, metric, thresholds, floor, camera):
             assert change.changed[i].item() == (wanted and (not floor or levels > floor))
 
 
-def test_equal_frames_do_not_change():
-    image = to_device(SCENES['grain'], 'cpu')
-    assert cosine_similarity(image, image).tolist() == [1.0] * 256
-    for chosen in (AUTHORS_2026, PAPER_V3, RECOMMENDED, RECOMMENDED_COSINE):
-        change = compare(image, image, chosen)
-        assert not change.changed.any() and not change.amount.any()
-
-
 def test_exactly_at_the_threshold_is_no_change():
     image = to_device(flat(100), 'cpu')
     assert not compare(image, image, ChangeSettings('cosine', (1.0,))).changed.any()
@@ -384,16 +345,6 @@ def test_frames_of_different_size():
         compare(small, large, RECOMMENDED)
 
 
-def test_a_tensor_of_its_own_also_from_views_and_frozen_arrays():
-    image = SCENES['texture'].copy()
-    image.setflags(write=False)
-    tensor = to_device(image[:, ::-1], 'cpu')
-    assert tensor.dtype == torch.uint8 and tensor.tolist() == image[:, ::-1].tolist()
-    turned = to_device(image, 'cpu').transpose(0, 1)  # not contiguous
-    expected = image[14:28, :14].transpose(1, 0, 2).flatten()
-    assert patch_pixels(turned)[1].tolist() == expected.tolist()
-
-
 @pytest.mark.gpu
 @BOTH
 def test_the_device_does_not_matter(chosen):
@@ -443,3 +394,11 @@ def test_golden_removable_patches(golden_dir, mode, counts):
                 ids = least_changed(similarity, counts[i], AUTHORS_2026.threshold_of(i))
                 golden = expected[f'q{query}.low_change.{camera}'].long() - 1 - 256 * i
                 assert ids.tolist() == golden.tolist()
+
+
+def test_equal_frames_do_not_change():
+    image = to_device(SCENES['grain'], 'cpu')
+    assert cosine_similarity(image, image).tolist() == [1.0] * 256
+    for chosen in (AUTHORS_2026, PAPER_V3, RECOMMENDED, RECOMMENDED_COSINE):
+        change = compare(image, image, chosen)
+        assert not change.changed.any() and not change.amount.any()

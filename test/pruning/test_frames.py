@@ -172,16 +172,6 @@ def test_a_reference_is_as_old_as_asked_at_any_camera_rate(rate, jitter_ms, step
             assert back - SPACING // 2 <= age <= back + SPACING // 2 + period + SPACING + 16 * MS
 
 
-@pytest.mark.parametrize(('late_ms', 'expected'), [(0, -950), (2, -952), (12, -962), (13, -900)])
-def test_jitter_within_half_the_spacing_does_not_cost_a_frame(late_ms, expected):
-    """One control period of 50 ms back, from frames of 20 Hz of which one came late."""
-    ours = history()
-    for stamp in (900, 950 + late_ms, 1000):
-        ours.push('a', stamp * MS, frame(stamp))
-    ours.push_prepared(1000 * MS, {'a': frame(1000)})
-    assert number(ours.before('a', 1000 * MS, 50 * MS)) == expected
-
-
 def test_a_silent_camera_shows_as_a_gap_once():
     ours = history()
     assert not ours.watched and ours.take_gap_ns() == 0
@@ -200,112 +190,7 @@ def test_a_silent_camera_shows_as_a_gap_once():
     assert ours.take_gap_ns() == 0
 
 
-def test_queries_alone_are_no_watching():
-    ours = history()
-    ours.push_prepared(1000 * MS, {'a': frame(1)})
-    ours.push_prepared(1400 * MS, {'a': frame(2)})
-    assert not ours.watched
-
-
-def test_a_camera_of_30_hz_is_kept_in_full_and_one_of_90_is_thinned():
-    ours = history(length=100)
-    for i in range(90):
-        ours.push('fast', i * 11_111_111, frame(i))
-    for i in range(30):
-        ours.push('slow', i * 33_333_333, frame(i))
-    assert ours.count('slow') == 30
-    assert ours.count('fast') == 30  # every third: two periods of 90 Hz are below the spacing
-
-
-def test_queries_without_watching_look_back_at_earlier_queries():
-    ours = history()
-    for i in range(5):
-        ours.push_prepared(MS + i * 400 * MS, {'a': frame(i), 'b': frame(10 + i)})
-    now = MS + 4 * 400 * MS
-    assert number(ours.before('a', now, 300 * MS)) == 3
-    assert number(ours.before('b', now, 500 * MS)) == 12
-    assert number(ours.before('a', now, 10_000 * MS)) == 0  # none is that old: the oldest
-    assert ours.before('c', now, 0) is None and ours.newest_ns('c') is None
-
-
-def test_without_stamps_the_reference_is_the_query_before():
-    ours = history(length=3)
-    for i in range(6):
-        ours.push_prepared(0, {'a': frame(i)})
-        assert ours.count('a') == i + 1
-        expected = i - 1 if i else None
-        assert number(ours.before('a', 0, 300 * MS)) == expected
-    assert [number(ours.first('a', i)) for i in (0, 1, 2)] == [0, 1, None]
-
-
-def test_stamped_frames_are_no_reference_of_a_query_without_stamp():
-    ours = history()
-    ours.push('a', 500 * MS, frame(1))
-    ours.push_prepared(0, {'a': frame(2)})
-    assert ours.before('a', 0, 50 * MS) is None
-
-
-def test_an_older_query_begins_a_new_episode():
-    ours = history()
-    for stamp in (1000, 1400, 1800):
-        ours.push_prepared(stamp * MS, {'a': frame(stamp)})
-    ours.push_prepared(100 * MS, {'a': frame(100)})
-    assert ours.count('a') == 1 and number(ours.first('a', 0)) == 100
-    assert ours.before('a', 100 * MS, 50 * MS) is None
-    ours.push_prepared(500 * MS, {'a': frame(500)})
-    assert number(ours.before('a', 500 * MS, 50 * MS)) == 100
-
-
-def test_frequent_queries_do_not_shorten_the_look_back():
-    ours = history(length=14)  # 0.3 s
-    for i in range(100):
-        ours.push_prepared(1000 * MS + i * 10 * MS, {'a': frame(i)})
-    age_steps = 99 - number(ours.before('a', 1990 * MS, 300 * MS))
-    assert 29 <= age_steps <= 33
-
-
 # The present frame is never its own reference ----------------------------------------------------
-
-
-def test_the_frame_of_a_camera_that_lags_behind_the_stamp_is_the_present_one():
-    """The stamp is the newest image's; this camera's is 20 ms older, and its only one."""
-    ours = history()
-    ours.push('wrist', 980 * MS, frame(1))
-    ours.push_prepared(1000 * MS, {'wrist': frame(2)})
-    assert ours.before('wrist', 1000 * MS, 50 * MS) is None
-    assert ours.count('wrist') == 1
-
-
-def test_a_frame_that_arrives_during_the_query_is_no_reference():
-    ours = history()
-    for stamp in (900, 950, 1000, 1033):  # 1033 came while images of 1000 were prepared
-        ours.push('a', stamp * MS, frame(stamp))
-    ours.push_prepared(1000 * MS, {'a': frame(7)})
-    assert number(ours.before('a', 1000 * MS, 0)) == -950
-    assert number(ours.before('a', 1400 * MS, 400 * MS)) == 7  # took the query's image
-    assert ours.count('a') == 4
-
-
-def test_a_frame_that_was_looked_at_before_its_query_is_stored_once():
-    ours = history()
-    ours.push('a', 1000 * MS, frame(1))
-    ours.push('a', 1050 * MS, frame(2))
-    assert number(ours.first('a', 1)) == -2
-    ours.push_prepared(1050 * MS, {'a': frame(3)})
-    assert ours.count('a') == 2
-    assert number(ours.before('a', 1050 * MS, 0)) == -1
-
-
-@pytest.mark.parametrize('step', [0, 1, 5])
-def test_queries_that_stamps_do_not_tell_apart_find_the_one_before(step):
-    """Counters, constants and milliseconds passed as stamps: never the query's own frame."""
-    ours = history()
-    for value in range(1, 6):
-        stamp = 1000 * MS + step * value
-        ours.push_prepared(stamp, {'a': frame(value)})
-        expected = None if value == 1 else value - 1
-        assert number(ours.before('a', stamp, 50 * MS)) == expected
-        assert ours.has_earlier('a', stamp) == (value > 1)
 
 
 def test_watched_means_every_camera_and_is_forgotten():
@@ -361,23 +246,6 @@ def test_a_broken_frame_gives_none_and_is_tried_once(where):
     assert broken.decoded == 1
     ours.push_prepared(1800 * MS, {'a': frame(3)})
     assert number(ours.before('a', 1800 * MS, 50 * MS)) == 2
-
-
-def test_no_fault_of_a_watched_frame_stops_a_query():
-    def decode():
-        raise RuntimeError('a driver that breaks')
-
-    ours = history()
-    ours.push('a', 1000 * MS, decode)
-    assert ours.before('a', 1400 * MS, 50 * MS) is None
-
-
-def test_frames_out_of_order_are_left_out():
-    ours = history()
-    for stamp in (1000, 1100, 1050, 1110, 900, 1150):
-        ours.push('a', stamp * MS, frame(stamp))
-    assert ours.count('a') == 3 and ours.newest_ns('a') == 1150 * MS
-    assert number(ours.before('a', 1150 * MS, 50 * MS)) == -1100
 
 
 def test_memory_is_bounded_and_the_first_two_frames_are_kept():

@@ -75,15 +75,6 @@ def test_the_most_looked_at_tokens_stay(walk_sites, rows, joint, case):
     assert got == sorted(want)
 
 
-def test_the_paper_s_score_leaves_out_the_token_itself(walk_sites):
-    """Token 1 looks only at itself, token 2 is looked at by token 0 a little."""
-    layout = Layout(('a',), 3, 0, 12, 1)
-    seen = torch.zeros(layout.length, 3)
-    seen[2, 1], seen[1, 2] = 1.0, 0.1
-    pruner = build(Target(('a',), 3, 3), 1)
-    assert walk_sites(pruner, layout, {1: seen}).tolist() == [2]
-
-
 @pytest.mark.parametrize(('layer', 'site'), [(1, 0), (2, 1), (9, 1)])
 def test_k_layers_see_everything_and_the_last_of_them_decides(tiny_llama, layer, site):
     """Scores from the maps of ``transformers``' eager layers, mean over heads and rows."""
@@ -106,8 +97,3 @@ def test_k_layers_see_everything_and_the_last_of_them_decides(tiny_llama, layer,
     scores = received.sum(0)[1:17].tolist()
     want = best(scores, range(8), 3) + best(scores, range(8, 16), 5)
     assert walk.kept_by_site[f'after_L{site}'].tolist() == sorted(want)
-
-
-def test_half_of_each_camera_without_a_budget():
-    pruner = build(Target(), None, rows='last')
-    assert (pruner.budget, pruner.begin(None)) == ((128, 128), 'coarse')

@@ -102,13 +102,6 @@ def test_a_budget_keeps_the_tokens_with_most_votes_of_each_camera(case, sizes):
         assert [i for i in kept if i in ids] == sorted(ranked[:size])
 
 
-def test_equal_scores_go_to_the_lower_id():
-    layout = Layout(('a',), 4, 1, 17, 2)
-    hidden = torch.ones(layout.length, 3)
-    assert decided(build(layout), layout, hidden).ids.tolist() == [0]
-    assert decided(build(layout, 2), layout, hidden).ids.tolist() == [0, 1]
-
-
 def test_weights_that_were_not_trained_for_it_are_refused():
     spec = {'name': 'lightvla'}
     assert build_pruner(spec, Target()).budget is None  # before anything is loaded

@@ -77,15 +77,6 @@ def test_the_gate_against_its_twin(moves, window, max_pruned):
     assert 'x' * (max_pruned + 1) not in ''.join('x' if prune else '.' for prune in got)
 
 
-def test_three_pruned_queries_in_a_row_then_a_forced_full_one():
-    gate = MotionGate()
-    reasons = [gate.step(0.1)[1] for _ in range(11)]
-    assert reasons == ['filling'] * 2 + ['fast'] * 3 + ['refresh'] + ['fast'] * 3 + [
-        'refresh',
-        'fast',
-    ]
-
-
 @pytest.mark.parametrize(
     ('ratio', 'split', 'cameras', 'want'),
     [
@@ -140,18 +131,6 @@ def test_the_first_three_queries_are_full():
     assert got == ['dense'] * 3 + ['coarse'] * 3 + ['dense', 'coarse']
 
 
-def test_slow_queries_are_full_and_say_so():
-    pruner = build()
-    modes(pruner, [query(i, speed=0.5) for i in range(3)])
-    assert pruner.begin(query(3, speed=0.1)) == 'dense'
-    assert pruner.report() == {
-        'reason': 'slow',
-        'pruned_in_a_row': 0,
-        'displacement_m': pytest.approx(0.04),
-        'motion': 'pose',
-    }
-
-
 @pytest.mark.parametrize(
     ('stamps', 'want'),
     [
@@ -201,13 +180,6 @@ def test_what_ends_an_episode(change, why):
     assert pruner.begin(following) == 'dense' and pruner.report()['reason'] == why
     later = [replace(following, stamp_ns=following.stamp_ns + i * CHUNK_NS) for i in range(1, 4)]
     assert modes(pruner, later) == ['dense', 'dense', 'coarse']
-
-
-def test_a_pause_in_the_stream_does_not_count_as_travel():
-    pruner = build()
-    modes(pruner, [query(i, speed=0.3) for i in range(3)])
-    pruner.begin(query(1000, speed=0.1))
-    assert pruner.report()['reason'] == 'slow'
 
 
 def logits(tiny_llama, layout, x):

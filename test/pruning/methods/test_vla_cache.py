@@ -275,18 +275,6 @@ def test_two_identical_queries_give_the_dense_answer_with_fewer_tokens():
     assert report['reused_a'] <= report['reusable_a'] <= OPTIONS['static_top']
 
 
-def test_what_changed_is_answered_with_old_keys_where_reused():
-    """A reuse that recomputed everything would give the dense answer; it must not."""
-    layout = layout_of(2)
-    pruner, images = build(layout), pictures(layout, 0)
-    pruner.begin(query_of(layout, images))
-    run(pruner, layout, embeddings(layout, 0))
-    pruner.begin(query_of(layout, images))
-    got, _ = run(pruner, layout, embeddings(layout, 1))
-    dense, _ = run(Dense(), layout, embeddings(layout, 1))
-    assert float((got - dense).abs().max()) > 1e-3
-
-
 def test_nothing_static_is_bit_identical_to_dense():
     layout = layout_of(2)
     pruner = build(layout)
@@ -297,14 +285,6 @@ def test_nothing_static_is_bit_identical_to_dense():
         assert torch.equal(got, run(Dense(), layout, x)[0])
         assert len(walk.ids) == layout.visual
     assert pruner.report()['reason'] == 'nothing_reusable'
-
-
-def test_nothing_is_reused_where_every_token_is_relevant():
-    layout = layout_of(1)
-    pruner, images = build(layout, relevant_top=16), pictures(layout, 0)
-    for _ in range(2):
-        assert pruner.begin(query_of(layout, images)) == 'dense'
-        run(pruner, layout, embeddings(layout, 0))
 
 
 def longer(layout):
@@ -353,33 +333,6 @@ def test_a_pass_that_was_given_up_is_not_reused():
         OURS.run_layers(embeddings(layout, 1), walk, range(LAYERS - 1))
     assert pruner.begin(query) == 'dense'
     assert pruner.report()['reason'] == 'interrupted'
-
-
-def test_without_begin_nothing_is_left_out_or_stored():
-    layout, x = layout_of(2), embeddings(layout_of(2), 0)
-    pruner = build(layout)
-    for _ in range(2):
-        assert torch.equal(run(pruner, layout, x)[0], run(Dense(), layout, x)[0])
-    assert pruner.keys.nbytes == 0
-
-
-def test_a_decoder_of_one_layer_never_reuses():
-    layout = layout_of(1)
-    pruner = build_pruner('vla_cache', Target(layout.cameras, layout.patches, layers=1))
-    assert len(pruner.sites) == 1 and pruner.options.grow_before == ()
-    pruner.begin(query_of(layout, pictures(layout, 0)))
-    assert pruner.report()['reason'] == 'first'
-
-
-def test_state_in_bytes():
-    """float32: 4 layers * 2 * 32 tokens * 2 heads * 8 * 4 bytes."""
-    layout = layout_of(2)
-    pruner = build(layout)
-    pruner.begin(query_of(layout, pictures(layout, 0)))
-    run(pruner, layout, embeddings(layout, 0))
-    assert pruner.keys.nbytes + pruner.values.nbytes == 4 * 2 * 32 * 2 * 8 * 4
-    pruner.reset()
-    assert pruner.keys.nbytes == pruner.values.nbytes == 0
 
 
 def test_a_diffusion_head_and_patches_that_are_no_grid_are_refused():

@@ -178,16 +178,6 @@ def test_text_weight_is_the_weight_of_the_text(walk_sites):
         assert sequence(pruner, walk_sites, layout, [seen] * 2)[1][1] == want
 
 
-def test_the_newest_query_weighs_most(walk_sites):
-    """Actions looked at tokens 0, 1, 2 three, two, one queries ago: gamma^i alone ranks them."""
-    layout = Layout(('a',), 3, 0, 17, 2)
-    maps = torch.zeros(4, LAYERS, layout.length, 3)
-    for i in range(3):
-        maps[i, :, 20:22, i] = 1.0
-    pruner = build(Target(('a',), 3, LAYERS), 1, text=False)
-    assert sequence(pruner, walk_sites, layout, maps)[1][3] == [2]
-
-
 def test_without_features_the_hidden_states_at_the_site_tell_tokens_apart(walk_sites):
     layout = Layout(('a',), 3, 0, 17, 2)
     seen = torch.zeros(LAYERS, layout.length, 3)
@@ -255,19 +245,3 @@ def test_what_ends_an_episode(walk_sites, change, why):
     walk_sites(pruner, layout, seen)
     assert pruner.begin(replace(following, stamp_ns=following.stamp_ns + 9)) == 'dense'
     assert pruner.report() == {'reason': 'filling', 'remembered': 1}
-
-
-def test_a_query_that_saw_nothing_is_not_remembered(walk_sites):
-    layout = Layout(('a',), 4, 0, 17, 2)
-    pruner = build(Target(('a',), 4, LAYERS), 2, window=1)
-    assert [pruner.begin(query(layout, i)) for i in range(3)] == ['dense'] * 3
-
-
-def test_sites_of_the_published_depth():
-    """Dropped after layer 3; harvested in layers 16 to 31; prompt rows at layer 3 only."""
-    layout = Layout(('primary', 'wrist'), 256, 1, 35, 56)
-    pruner = build(Target())
-    assert [site.layer for site in pruner.sites] == [3, *range(16, 32)]
-    assert pruner.sites[0].rows(layout) == list(range(514, 548))
-    assert all(site.rows(layout) == list(range(548, 604)) for site in pruner.sites[1:])
-    assert build(Target(), text=False).sites[0].rows is None

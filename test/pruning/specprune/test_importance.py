@@ -70,12 +70,6 @@ def test_update_touches_kept_tokens_only(tokens, beta, confidence):
     assert got.tolist() == pytest.approx(want, rel=1e-9, abs=1e-12)
 
 
-def test_scores_start_at_zero_in_the_chosen_precision():
-    device = torch.device('cpu')
-    assert torch.equal(RunningMean().start(3, device), torch.zeros(3, dtype=torch.float64))
-    assert RunningMean(exact=False).start(3, device).dtype == torch.float32
-
-
 @pytest.mark.parametrize(
     ('length', 'visual', 'floor', 'want'),
     [

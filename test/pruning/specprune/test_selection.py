@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from vla_prune_ros.pruning.specprune.importance import HARVEST, GlobalMemory
 from vla_prune_ros.pruning.specprune.selection import (
     TokenScores,
-    mask_of,
     select_to_budget,
     select_union,
 )
@@ -87,12 +86,6 @@ def test_select_to_budget(scene, by_text, random):
     ]
 
 
-@given(st.sets(st.integers(0, 9)))
-def test_mask_of(ids):
-    mask = mask_of(torch.tensor(sorted(ids), dtype=torch.long), 10)
-    assert mask.tolist() == [i in ids for i in range(10)]
-
-
 def harvested(memory, scores, mode):
     """A pass in ``mode`` that saw these scores."""
     memory.store(scores)
@@ -125,15 +118,3 @@ def test_global_memory_unites_the_best_of_each_layer(case):
         for camera, count in enumerate(counts):
             want |= set([i for i in order if i // 4 == camera][:count])
     assert memory.top(4, counts, joint).nonzero()[:, 0].tolist() == sorted(want)
-
-
-def test_global_memory_is_empty_until_a_pass_is_complete():
-    memory = GlobalMemory()
-    assert memory.empty
-    harvested(memory, {3: torch.zeros(8)}, 'fine')
-    memory.age = 4
-    assert not memory.empty and memory.mode == 'fine'
-    harvested(memory, {3: torch.ones(8)}, 'dense')
-    assert memory.age == 0
-    memory.forget()
-    assert memory.empty
