@@ -158,11 +158,6 @@ class FrameHistory:
         with self._lock:
             return self._rings[camera].count if camera in self._rings else 0
 
-    def newest_ns(self, camera: str) -> int | None:
-        with self._lock:
-            ring = self._rings.get(camera)
-            return ring.recent[-1].stamp_ns if ring and ring.recent else None
-
     def take_gap_ns(self) -> int:
         """The longest time between two successive frames of a camera since the last call."""
         with self._lock:

@@ -88,18 +88,6 @@ class SpecPruneConfig:
     start_dense: bool = True  # dense where nothing is known: first query, new task, camera gap
     refresh_every: int = 8  # dense when V_global is older than this many queries
 
-    def map_counts(
-        self, change: Callable[[tuple[int, ...]], tuple[int, ...]]
-    ) -> 'SpecPruneConfig':
-        table = self.budgets
-        return replace(
-            self,
-            local=self.local.map(change),
-            moved=self.moved.map(change),
-            global_tokens=self.global_tokens.map(change),
-            budgets=None if table is None else {k: c.map(change) for k, c in table.items()},
-        )
-
 
 SPECPRUNE_PRESETS: Mapping[str, SpecPruneConfig] = MappingProxyType(
     {
@@ -286,8 +274,15 @@ def adapt_to_model(config: SpecPruneConfig, target: Target) -> SpecPruneConfig:
     def counts(published: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(map(target.scaled_count, (published + (published[-1],) * n)[:n]))
 
-    config = config.map_counts(counts)
-    config = replace(config, floor=target.scaled_count(config.floor))
+    table = config.budgets
+    config = replace(
+        config,
+        local=config.local.map(counts),
+        moved=config.moved.map(counts),
+        global_tokens=config.global_tokens.map(counts),
+        budgets=None if table is None else {k: c.map(counts) for k, c in table.items()},
+        floor=target.scaled_count(config.floor),
+    )
     return config if target.layers == PUBLISHED_LAYERS else _adapt_layers(config, target)
 
 

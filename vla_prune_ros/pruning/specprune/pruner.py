@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query, Selection
 from ..frame_change import Change, ReferenceFrame
-from ..layout import Target
+from ..layout import Layout, Target
 from ..methods.baselines import even_ranks
 from ..modes import DENSE, Controller
 from ..selection import best_first, best_per_camera
@@ -196,14 +196,8 @@ class SpecPrune(Pruner):
             text,
             kept_per_camera=context.kept_per_camera,
             budget=config.budgets[layer].of(self._mode),
-            fill=self._even_fill(context),
+            fill=_spread(context.layout, context.ids.device) if config.fill == 'even' else None,
         )
-
-    def _even_fill(self, context: PruningContext) -> Tensor | None:
-        if self.config.fill != 'even':
-            return None
-        layout = context.layout
-        return _spread(layout.patches, len(layout.cameras), context.ids.device)
 
     def _update_importance(self, context: PruningContext, attention: Tensor) -> None:
         layer, running = context.site.layer, self.config.running
@@ -270,6 +264,7 @@ class Refresher(Pruner):
 
 
 @cache
-def _spread(patches: int, cameras: int, device: torch.device) -> Tensor:
+def _spread(layout: Layout, device: torch.device) -> Tensor:
     """Scores by which patches spread over the image come first: float32 (V,)."""
-    return -even_ranks(patches).repeat(cameras).to(device, torch.float32)
+    ranks = even_ranks(layout.patches).repeat(len(layout.cameras))
+    return -ranks.to(device, torch.float32)
