@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query, Selection
 from ..frame_change import Change, ReferenceFrame
-from ..layout import Layout, Target
+from ..layout import Target
 from ..methods.baselines import even_ranks
 from ..modes import DENSE, Controller
 from ..selection import best_first, best_per_camera
@@ -189,6 +189,9 @@ class SpecPrune(Pruner):
         local = torch.cat([*best, *(context.memory['local'] if layer else ())])
         if config.budgets is None:
             return select_union(context.ids, self.token_scores, local)
+        fill, layout = None, context.layout
+        if config.fill == 'even':
+            fill = _spread(layout.patches, len(layout.cameras), context.ids.device)
         return select_to_budget(
             context.ids,
             self.token_scores,
@@ -196,7 +199,7 @@ class SpecPrune(Pruner):
             text,
             kept_per_camera=context.kept_per_camera,
             budget=config.budgets[layer].of(self._mode),
-            fill=_spread(context.layout, context.ids.device) if config.fill == 'even' else None,
+            fill=fill,
         )
 
     def _update_importance(self, context: PruningContext, attention: Tensor) -> None:
@@ -264,7 +267,6 @@ class Refresher(Pruner):
 
 
 @cache
-def _spread(layout: Layout, device: torch.device) -> Tensor:
+def _spread(patches: int, cameras: int, device: torch.device) -> Tensor:
     """Scores by which patches spread over the image come first: float32 (V,)."""
-    ranks = even_ranks(layout.patches).repeat(len(layout.cameras))
-    return -ranks.to(device, torch.float32)
+    return -even_ranks(patches).repeat(cameras).to(device, torch.float32)
