@@ -118,12 +118,12 @@ class TinyLlama:
         return torch.randn(1, layout.length, self.width, generator=generator)
 
     def run(self, layout, x, pruner):
-        """Read-out rows, the walk, and the residual stream behind every layer."""
+        """Read-out rows, the state, and the residual stream behind every layer."""
         positions, trace = torch.arange(layout.length), []
-        walk = PruningState(layout=layout, pruner=pruner, positions=positions, trace=trace)
+        state = PruningState(layout=layout, pruner=pruner, positions=positions, trace=trace)
         with torch.inference_mode():
-            out = self.ours(x, walk)
-        return out, walk, trace
+            out = self.ours(x, state)
+        return out, state, trace
 
     def masked_dense(self, layout, x, script):
         """All rows stay; removed tokens are masked as keys from the next layer on.
@@ -154,7 +154,7 @@ def tiny_llama():
     return TinyLlama()
 
 
-def _walk_sites(pruner, layout, maps, hidden=None):
+def _run_sites(pruner, layout, maps, hidden=None):
     """One pass of ``pruner`` without a model; returns the ids that are left, ascending.
 
     :param maps: layer -> (S, V) scores of every row of the un-pruned sequence.
@@ -191,6 +191,6 @@ def _walk_sites(pruner, layout, maps, hidden=None):
 
 
 @pytest.fixture(scope='session')
-def walk_sites():
-    """:func:`_walk_sites`."""
-    return _walk_sites
+def run_sites():
+    """:func:`_run_sites`."""
+    return _run_sites

@@ -70,26 +70,26 @@ def twin(layout, budget, tokens, joint):
 @pytest.mark.parametrize('joint', [False, True])
 @settings(max_examples=50, deadline=None)
 @given(cases())
-def test_ties_and_all(walk_sites, joint, case):
+def test_ties_and_all(run_sites, joint, case):
     layout, budget, tokens = case
     pruner = build(layout, budget, joint=joint)
-    got = walk_sites(pruner, layout, {}, hidden_of(layout, tokens))
+    got = run_sites(pruner, layout, {}, hidden_of(layout, tokens))
     assert got.tolist() == twin(layout, budget, tokens, joint)
 
 
 @pytest.mark.parametrize('joint', [False, True])
 @pytest.mark.parametrize('seed', range(10))
-def test_random_directions(walk_sites, joint, seed):
+def test_random_directions(run_sites, joint, seed):
     layout, budget = Layout(('a', 'b'), 12, 0, 12, 2), (3, 7)
     tokens = torch.randn(24, 3, generator=torch.Generator().manual_seed(seed)).tolist()
     pruner = build(layout, budget, joint=joint)
-    got = walk_sites(pruner, layout, {}, hidden_of(layout, tokens))
+    got = run_sites(pruner, layout, {}, hidden_of(layout, tokens))
     assert got.tolist() == twin(layout, budget, tokens, joint)
 
 
 def test_it_acts_before_layer_0_on_what_the_language_model_is_given(tiny_llama):
     layout = Layout(('a', 'b'), 8, 1, 12, 2)
     x = tiny_llama.embeddings(layout, 3)
-    _, walk, _ = tiny_llama.run(layout, x, build(layout, 3))
-    assert list(walk.kept_by_site) == ['before_L0']
-    assert walk.ids.tolist() == twin(layout, (3, 3), x[0, 1:17].tolist(), joint=False)
+    _, state, _ = tiny_llama.run(layout, x, build(layout, 3))
+    assert list(state.kept_by_site) == ['before_L0']
+    assert state.ids.tolist() == twin(layout, (3, 3), x[0, 1:17].tolist(), joint=False)

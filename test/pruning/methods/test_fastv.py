@@ -55,11 +55,11 @@ def best(scores, ids, count):
 @pytest.mark.parametrize('rows', sorted(ROWS))
 @settings(max_examples=30, deadline=None)
 @given(cases())
-def test_the_most_looked_at_tokens_stay(walk_sites, rows, joint, case):
+def test_the_most_looked_at_tokens_stay(run_sites, rows, joint, case):
     layout, budget, seen = case
     target = Target(layout.cameras, layout.patches, 3)
     pruner = build(target, budget, rows=rows, joint=joint)
-    got = walk_sites(pruner, layout, {1: seen}).tolist()
+    got = run_sites(pruner, layout, {1: seen}).tolist()
     table = seen.int().tolist()
     scores = [
         sum(table[p][i] for p in rows_of(layout, rows) if rows != 'all' or p != 1 + i)
@@ -81,7 +81,7 @@ def test_k_layers_see_everything_and_the_last_of_them_decides(tiny_llama, layer,
     layout = Layout(('a', 'b'), 8, 1, 20, 4)
     x = tiny_llama.embeddings(layout, 5)
     pruner = build(Target(layout.cameras, 8, 3), (3, 5), layer=layer)
-    _, walk, _ = tiny_llama.run(layout, x, pruner)
+    _, state, _ = tiny_llama.run(layout, x, pruner)
     model = tiny_llama.reference
     rotary = model.rotary_emb(x, torch.arange(layout.length)[None])
     mask = torch.zeros(1, 1, layout.length, layout.length)
@@ -96,4 +96,4 @@ def test_k_layers_see_everything_and_the_last_of_them_decides(tiny_llama, layer,
     received.fill_diagonal_(0)
     scores = received.sum(0)[1:17].tolist()
     want = best(scores, range(8), 3) + best(scores, range(8, 16), 5)
-    assert walk.kept_by_site[f'after_L{site}'].tolist() == sorted(want)
+    assert state.kept_by_site[f'after_L{site}'].tolist() == sorted(want)

@@ -63,9 +63,9 @@ def build(layout, budget=None):
 
 
 def decided(pruner, layout, hidden):
-    walk = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
-    walk.decide(PruningSite(-1), hidden.float()[None])
-    return walk
+    state = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
+    state.decide(PruningSite(-1), hidden.float()[None])
+    return state
 
 
 @settings(max_examples=60, deadline=None)
@@ -80,10 +80,10 @@ def test_the_set_is_that_of_the_formulas(case):
     if any(row[0] - row[1] < 1e-5 for row in best):
         return  # rounding decides
     voted = {max(range(layout.visual), key=row.__getitem__) for row in scores}
-    walk = decided(build(layout), layout, hidden)
-    assert walk.ids.tolist() == sorted(voted)
+    state = decided(build(layout), layout, hidden)
+    assert state.ids.tolist() == sorted(voted)
     rest = range(split, layout.length)
-    assert walk.positions.tolist() == [0, *(1 + i for i in sorted(voted)), *rest]
+    assert state.positions.tolist() == [0, *(1 + i for i in sorted(voted)), *rest]
 
 
 @settings(max_examples=60, deadline=None)
@@ -138,23 +138,23 @@ def test_a_size_adds_unseen_tokens_only(seed, cameras, more):
     pruner = build(layout)
 
     def asked(size):
-        walk = PruningState(
+        state = PruningState(
             layout=layout, pruner=pruner, positions=torch.arange(layout.length), bucket_size=size
         )
-        return walk, walk.context(walk.site_after(-1), x)
+        return state, state.context(state.site_after(-1), x)
 
     _, view = asked(None)
     exact = pruner.keep(view).tolist()
     assert int(pruner.count(view)) == len(exact)
     size = min(len(exact) + more, layout.visual)
-    walk, view = asked(size)
+    state, view = asked(size)
     answer = pruner.keep(view)
     assert answer.ids[answer.visible].tolist() == exact and len(answer.ids) == size
     assert answer.ids.tolist() == sorted(set(answer.ids.tolist()))
-    stay = walk.decide(walk.site_after(-1), x)
-    hidden = (walk.bias.flatten() == -torch.inf).nonzero().flatten().tolist()
+    stay = state.decide(state.site_after(-1), x)
+    hidden = (state.bias.flatten() == -torch.inf).nonzero().flatten().tolist()
     unseen = [row for row in range(1, 1 + size) if not answer.visible[row - 1]]
     assert hidden == unseen and len(stay) == layout.length - layout.visual + size
-    assert walk.kept_by_site['before_L0'].tolist() == exact
+    assert state.kept_by_site['before_L0'].tolist() == exact
     with pytest.raises(ProfileError, match='one site only'):
-        walk.context(walk.site_after(-1), x[:, stay])
+        state.context(state.site_after(-1), x[:, stay])

@@ -39,10 +39,10 @@ def training():
 @torch.inference_mode()
 def run(model, x, layout, golden):
     trace = []
-    hidden, walk = model.decode(x, layout, build_pruner('lightvla'), trace)
+    hidden, state = model.decode(x, layout, build_pruner('lightvla'), trace)
     kept = golden['kept'].long()
-    assert walk.ids.tolist() == (kept[(kept >= 1) & (kept <= layout.visual)] - 1).tolist()
-    assert walk.positions.tolist() == golden['position_ids'].tolist()
+    assert state.ids.tolist() == (kept[(kept >= 1) & (kept <= layout.visual)] - 1).tolist()
+    assert state.positions.tolist() == golden['position_ids'].tolist()
     close(model.language_model.model.norm(trace[-1])[0], golden['final_hidden'])
     close(model.action_head(hidden)[0], golden['normalized_actions.official_slice'])
     return trace

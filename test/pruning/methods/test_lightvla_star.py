@@ -59,10 +59,12 @@ def test_what_stays_is_what_was_voted_for_at_its_layer(tiny_llama, after):
     trained = Trained('lightvla_star', {'after': after}, {'queries': queries})
     target = Target(layout.cameras, 16, 3, width=tiny_llama.width, trained=trained)
     hidden = []
-    _, walk, _ = tiny_llama.run(layout, x, Watching(build_pruner('lightvla_star', target), hidden))
+    _, state, _ = tiny_llama.run(
+        layout, x, Watching(build_pruner('lightvla_star', target), hidden)
+    )
     seen = hidden[0]
     expected = sorted(set(twin(queries, seen[1:33], seen[33:])))
-    assert walk.ids.tolist() == expected and len(expected) <= 6
+    assert state.ids.tolist() == expected and len(expected) <= 6
 
 
 class Watching(Pruner):

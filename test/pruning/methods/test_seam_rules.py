@@ -68,15 +68,15 @@ def query(layout, i, motion, visual):
 
 
 def episode(tiny_llama, layout, pruner, seed):
-    """(mode, embeddings, output, walk) of every query."""
+    """(mode, embeddings, output, state) of every query."""
     out = []
     for i in range(QUERIES):
         x = tiny_llama.embeddings(layout, 10 * seed + i)
         visual = x[0, 1 : 1 + layout.visual]
         motion = MotionHint(0.1 * (1 + i), 0.0, 0.0, 'pose')
         mode = pruner.begin(query(layout, i, motion, visual))
-        hidden, walk, _ = tiny_llama.run(layout, x, pruner)
-        out.append((mode, x, hidden, walk))
+        hidden, state, _ = tiny_llama.run(layout, x, pruner)
+        out.append((mode, x, hidden, state))
     return out
 
 
@@ -97,11 +97,11 @@ def test_rules_1_2_6_original_positions_the_budget_and_nothing_else(tiny_llama, 
     queries = episode(tiny_llama, layout, pruner, seed)
     assert [mode for mode, *_ in queries[-PRUNED:]] == ['coarse'] * PRUNED
     rest = [0, *range(1 + layout.visual, layout.length)]
-    for mode, _, _, walk in queries:
-        ids = walk.ids.tolist()
+    for mode, _, _, state in queries:
+        ids = state.ids.tolist()
         assert ids == sorted(set(ids)) and set(ids) <= set(range(layout.visual))
-        assert walk.positions.tolist() == sorted([*rest, *(1 + i for i in ids)])
-        per_camera = [int(mask.sum()) for mask in layout.camera_masks(walk.ids).values()]
+        assert state.positions.tolist() == sorted([*rest, *(1 + i for i in ids)])
+        per_camera = [int(mask.sum()) for mask in layout.camera_masks(state.ids).values()]
         if mode == 'dense':
             assert per_camera == [layout.patches] * len(budget)
         elif name in JOINT:
@@ -123,8 +123,8 @@ def test_rule_3_keeping_all_is_bit_identical_to_no_pruner(tiny_llama, name, case
 def test_rule_4_removing_equals_masking(tiny_llama, name, case):
     layout, budget, seed = case
     pruner = build(name, layout, budget, tiny_llama.layers)
-    for _, x, hidden, walk in episode(tiny_llama, layout, pruner, seed):
-        script = {site.layer: walk.kept_by_site[site.name].tolist() for site in pruner.sites}
+    for _, x, hidden, state in episode(tiny_llama, layout, pruner, seed):
+        script = {site.layer: state.kept_by_site[site.name].tolist() for site in pruner.sites}
         want = tiny_llama.masked_dense(layout, x, script)
         torch.testing.assert_close(hidden, want, rtol=0, atol=1e-5)
 
@@ -142,7 +142,7 @@ def test_rule_5_an_episode_repeats_itself(tiny_llama, name, case):
 
 
 @pytest.mark.parametrize('name', sorted(PEERS))
-def test_ties_go_to_the_lower_ids(walk_sites, name):
+def test_ties_go_to_the_lower_ids(run_sites, name):
     """All tokens alike: the first ones of each camera stay."""
     layout, budget = Layout(('a', 'b'), 6, 1, 17, 4), (2, 3)
     pruner = build(name, layout, budget, 3)
@@ -151,13 +151,13 @@ def test_ties_go_to_the_lower_ids(walk_sites, name):
     for i in range(QUERIES):
         motion = MotionHint(0.1 * (1 + i), 0.0, 0.0, 'pose')
         pruner.begin(query(layout, i, motion, hidden[1:13]))
-        kept = walk_sites(pruner, layout, dict.fromkeys(range(-1, 3), flat), hidden)
+        kept = run_sites(pruner, layout, dict.fromkeys(range(-1, 3), flat), hidden)
     assert kept.tolist() == [0, 1, 6, 7, 8]
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize('name', sorted(EVERY))
-def test_everything_stays_on_the_device(walk_sites, name):
+def test_everything_stays_on_the_device(run_sites, name):
     """The same choice as on the CPU, from tensors on a GPU."""
     layout, budget = Layout(('a', 'b'), 6, 1, 17, 4), (2, 3)
     generator = torch.Generator().manual_seed(0)
@@ -170,6 +170,6 @@ def test_everything_stays_on_the_device(walk_sites, name):
         for i in range(QUERIES):
             motion = MotionHint(0.1 * (1 + i), 0.0, 0.0, 'pose')
             pruner.begin(query(layout, i, motion, x[1:13]))
-            kept[device] = walk_sites(pruner, layout, maps, x)
+            kept[device] = run_sites(pruner, layout, maps, x)
     assert kept['cuda'].device.type == 'cuda'
     assert kept['cuda'].tolist() == kept['cpu'].tolist()

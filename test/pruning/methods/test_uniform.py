@@ -41,9 +41,9 @@ def test_ids_are_ascending_unique_and_nested(case):
     assert set(stratified(patches, max(1, budget - 1)).tolist()) <= set(ids)
 
 
-def test_budget_per_camera_and_the_last_serves_the_rest(walk_sites):
+def test_budget_per_camera_and_the_last_serves_the_rest(run_sites):
     layout = Layout(('a', 'b', 'c'), 256, 1, 20, 8)
-    kept = walk_sites(build_pruner('uniform:128,32', Target(layout.cameras)), layout, {})
+    kept = run_sites(build_pruner('uniform:128,32', Target(layout.cameras)), layout, {})
     assert torch.bincount(kept // 256).tolist() == [128, 32, 32]
     want = [256 * camera + i for camera in (1, 2) for i in stratified(256, 32).tolist()]
     assert kept[128:].tolist() == want

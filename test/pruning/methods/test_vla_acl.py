@@ -35,7 +35,7 @@ def test_the_best_of_each_camera_stay(tiny_llama, tmp_path, target, scorer):
         ({'name': 'vla_acl'}, (5, 2)),
         ({'name': 'vla_acl', 'budget': [3, 4]}, (3, 4)),
     ):
-        _, walk, _ = tiny_llama.run(
+        _, state, _ = tiny_llama.run(
             LAYOUT, x, build_pruner({**spec, 'weights': str(tmp_path)}, target)
         )
         expected = [
@@ -43,7 +43,7 @@ def test_the_best_of_each_camera_stay(tiny_llama, tmp_path, target, scorer):
             for camera, k in enumerate(budget)
             for i in sorted(sorted(range(16), key=lambda i: -scores[camera, i])[:k])
         ]
-        assert walk.ids.tolist() == expected
+        assert state.ids.tolist() == expected
 
 
 def test_a_camera_is_scored_by_itself(scorer):

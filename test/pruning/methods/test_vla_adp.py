@@ -208,16 +208,16 @@ def test_the_best_of_each_camera_by_the_products_of_layer_0(tiny_llama, seed):
     assert pruner.budget == (3, 5)  # half of 16, 4:6
     modes(pruner, [query(i) for i in range(4)])
     x = tiny_llama.embeddings(LAYOUT, seed)
-    _, walk, _ = tiny_llama.run(LAYOUT, x, pruner)
+    _, state, _ = tiny_llama.run(LAYOUT, x, pruner)
     scores = logits(tiny_llama, LAYOUT, x)
     order = sorted(range(16), key=lambda i: -scores[i])
     want = [i for i in order if i < 8][:3] + [i for i in order if i >= 8][:5]
-    assert walk.kept_by_site['before_L0'].tolist() == sorted(want)
+    assert state.kept_by_site['before_L0'].tolist() == sorted(want)
 
 
-def test_ties_go_to_the_lower_id_and_full_queries_keep_all(walk_sites):
+def test_ties_go_to_the_lower_id_and_full_queries_keep_all(run_sites):
     pruner = build(budget=(2, 3))
     flat = {-1: torch.zeros(LAYOUT.length, LAYOUT.visual)}
-    assert walk_sites(pruner, LAYOUT, flat).tolist() == list(range(16))
+    assert run_sites(pruner, LAYOUT, flat).tolist() == list(range(16))
     modes(pruner, [query(i) for i in range(4)])
-    assert walk_sites(pruner, LAYOUT, flat).tolist() == [0, 1, 8, 9, 10]
+    assert run_sites(pruner, LAYOUT, flat).tolist() == [0, 1, 8, 9, 10]

@@ -96,9 +96,9 @@ def query_of(layout, images, stamp_ns=0, instruction='pick up the bowl'):
 
 
 def run(pruner, layout, x, model=OURS):
-    walk = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
+    state = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
     with torch.inference_mode():
-        return model(x, walk), walk
+        return model(x, state), state
 
 
 class Twin:
@@ -160,7 +160,7 @@ class Twin:
             total -= sum(a * math.log(a + 1e-10) for a in row)
         return total / len(self.seen[layer])
 
-    def walk(self, x, gone_from):
+    def forward(self, x, gone_from):
         """(1, A, D) of the read-out rows, and the ids that are computed in the last layer."""
         layout, model, gone = self.layout, self.model, []
         cos, sin = model.rotary_emb(x, torch.arange(layout.length)[None])
@@ -199,7 +199,7 @@ class Twin:
         self.images = images
         self.queries += 1
         with torch.no_grad():
-            out, last = self.walk(x.clone(), gone)
+            out, last = self.forward(x.clone(), gone)
         return out, [i for i in range(self.layout.visual) if i not in last], gone
 
 
@@ -215,15 +215,15 @@ def test_an_episode_matches_the_twin(cameras, heads, seed):
     for step in range(6):
         x = embeddings(layout, 100 * seed + step)
         mode = pruner.begin(query_of(layout, images, step * SECOND // 2))
-        got, walk = run(pruner, layout, x, ours)
+        got, state = run(pruner, layout, x, ours)
         want, computed, gone = twin.query(images, x)
         assert mode == ('coarse' if gone else 'dense')
-        assert walk.ids.tolist() == computed
+        assert state.ids.tolist() == computed
         for layer in range(LAYERS):
             reused = [i for before, ids in gone.items() if before == layer + 1 for i in ids]
             if reused:
                 kept = sorted(set(range(layout.visual)) - set(reused))
-                assert walk.kept_by_site[f'after_L{layer}'].tolist() == kept
+                assert state.kept_by_site[f'after_L{layer}'].tolist() == kept
         torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
         check_stores(pruner, twin)
         sets.append(tuple(gone.get(3, ())))
@@ -264,8 +264,8 @@ def test_two_identical_queries_give_the_dense_answer_with_fewer_tokens():
     modes, num_kept = [], []
     for _ in range(3):
         modes.append(pruner.begin(query_of(layout, images)))
-        got, walk = run(pruner, layout, x)
-        num_kept.append(len(walk.ids))
+        got, state = run(pruner, layout, x)
+        num_kept.append(len(state.ids))
         torch.testing.assert_close(got, dense, rtol=0, atol=1e-5)
     assert modes == ['dense', 'coarse', 'coarse']
     assert num_kept[0] == layout.visual > max(num_kept[1:])
@@ -281,9 +281,9 @@ def test_nothing_static_is_bit_identical_to_dense():
     for step in range(3):
         x = embeddings(layout, step)
         assert pruner.begin(query_of(layout, pictures(layout, step))) == 'dense'
-        got, walk = run(pruner, layout, x)
+        got, state = run(pruner, layout, x)
         assert torch.equal(got, run(Dense(), layout, x)[0])
-        assert len(walk.ids) == layout.visual
+        assert len(state.ids) == layout.visual
     assert pruner.report()['reason'] == 'nothing_reusable'
 
 
@@ -314,12 +314,12 @@ def test_what_ends_an_episode_runs_dense_and_fills_the_cache_anew(change, reason
     assert pruner.begin(query) == 'dense'
     assert pruner.report()['reason'] == reason
     assert pruner.report()['state_mib'] == 0.0
-    got, walk = run(pruner, query.layout, x)
+    got, state = run(pruner, query.layout, x)
     assert torch.equal(got, run(Dense(), query.layout, x)[0])
     assert pruner.begin(query) == 'coarse'  # reuses what the dense pass stored
-    again, walk = run(pruner, query.layout, x)
+    again, state = run(pruner, query.layout, x)
     torch.testing.assert_close(again, got, rtol=0, atol=1e-5)
-    assert len(walk.ids) < layout.visual
+    assert len(state.ids) < layout.visual
 
 
 def test_a_pass_that_was_given_up_is_not_reused():
@@ -328,9 +328,9 @@ def test_a_pass_that_was_given_up_is_not_reused():
     pruner.begin(query)
     run(pruner, layout, embeddings(layout, 0))
     assert pruner.begin(query) == 'coarse'
-    walk = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
+    state = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
     with torch.inference_mode():
-        OURS.run_layers(embeddings(layout, 1), walk, range(LAYERS - 1))
+        OURS.run_layers(embeddings(layout, 1), state, range(LAYERS - 1))
     assert pruner.begin(query) == 'dense'
     assert pruner.report()['reason'] == 'interrupted'
 
@@ -356,12 +356,12 @@ def test_everything_stays_on_the_device():
         for step in range(3):
             x = embeddings(layout, step).to(device)
             pruner.begin(replace(query_of(layout, images), visual=x[0, 1 : 1 + layout.visual]))
-            walk = PruningState(
+            state = PruningState(
                 layout=layout, pruner=pruner, positions=torch.arange(layout.length, device=device)
             )
             with torch.inference_mode():
-                answers[device, step] = model(x, walk).cpu(), walk.ids.tolist()
-        assert walk.ids.device.type == pruner.keys[0].device.type == device
+                answers[device, step] = model(x, state).cpu(), state.ids.tolist()
+        assert state.ids.device.type == pruner.keys[0].device.type == device
     for step in range(3):
         (got, ids), (want, want_ids) = answers['cuda', step], answers['cpu', step]
         assert ids == want_ids

@@ -70,7 +70,7 @@ class Episode:
         return image[::2, ::2] if self.pruner.half_resolution else image
 
     def query(self, motion=FAST, instruction='task', step_ns=CHUNK_NS, embeddings=None):
-        """One inference: mode, walk, and what went in."""
+        """One inference: mode, state, and what went in."""
         if self.watched and self.number:  # every 50 ms for as long as a chunk lasts
             for stamp_ns in range(self.stamp_ns, self.stamp_ns + CHUNK_NS, CHUNK_NS // 8):
                 for camera in self.layout.cameras:
@@ -92,8 +92,8 @@ class Episode:
         if embeddings is None:
             numbers = self.random.standard_normal((1, self.layout.length, WIDTH))
             embeddings = torch.from_numpy(numbers).float()
-        out, walk = run(self.layout, embeddings, self.pruner)
-        return mode, walk, out, embeddings
+        out, state = run(self.layout, embeddings, self.pruner)
+        return mode, state, out, embeddings
 
     def refresh(self, embeddings):
         """A dense pass for the global scores, as after a chunk."""
@@ -101,19 +101,19 @@ class Episode:
 
 
 def run(layout, x, pruner):
-    walk = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
+    state = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
     with torch.inference_mode():
-        return MODEL(x, walk), walk
+        return MODEL(x, state), state
 
 
-def masked_dense(layout, x, walk):
+def masked_dense(layout, x, state):
     """All rows stay; removed tokens are masked as keys from the next layer on."""
     cos, sin = REFERENCE.rotary_emb(x, torch.arange(layout.length)[None])
     mask = torch.zeros(1, 1, layout.length, layout.length)
     with torch.inference_mode():
         for index, layer in enumerate(REFERENCE.layers):
             x = layer(x, attention_mask=mask, position_embeddings=(cos, sin))
-            kept = walk.kept_by_site.get(f'after_L{index}')
+            kept = state.kept_by_site.get(f'after_L{index}')
             if kept is not None:
                 gone = sorted(set(range(layout.visual)) - set(kept.tolist()))
                 mask[..., [1 + i for i in gone]] = float('-inf')
@@ -138,11 +138,11 @@ def test_rules_1_2_4_in_every_query_of_an_episode(preset, cameras, seed, fast):
     """Positions are original, non-visual tokens stay, and removing equals masking (1e-5)."""
     episode = Episode(build(preset, cameras), cameras, seed)
     for quick in fast:
-        _, walk, out, x = episode.query(FAST if quick else SLOW)
+        _, state, out, x = episode.query(FAST if quick else SLOW)
         layout = episode.layout
         rest = list(range(1 + layout.visual, layout.length))
-        assert walk.positions.tolist() == [0, *(walk.ids + 1).tolist(), *rest]
-        torch.testing.assert_close(out, masked_dense(layout, x, walk), rtol=0, atol=1e-5)
+        assert state.positions.tolist() == [0, *(state.ids + 1).tolist(), *rest]
+        torch.testing.assert_close(out, masked_dense(layout, x, state), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize('preset', PRESETS)
@@ -158,8 +158,8 @@ def test_rule_3_nothing_to_drop_is_bit_identical_to_dense(preset):
     )
     episode = Episode(pruner)
     for _ in range(3):
-        _, walk, out, x = episode.query()
-        assert len(walk.ids) == episode.layout.visual
+        _, state, out, x = episode.query()
+        assert len(state.ids) == episode.layout.visual
         assert torch.equal(out, run(episode.layout, x, Dense())[0])
 
 
@@ -169,8 +169,8 @@ def test_rule_5_the_same_episode_twice_gives_the_same_bits(preset):
     for _ in range(2):
         episode = Episode(build(preset))
         runs.append([episode.query(m) for m in (FAST, SLOW, SLOW, FAST)])
-    for (mode, walk, out, _), (mode2, walk2, out2, _) in zip(*runs, strict=True):
-        assert mode == mode2 and torch.equal(out, out2) and torch.equal(walk.ids, walk2.ids)
+    for (mode, state, out, _), (mode2, state2, out2, _) in zip(*runs, strict=True):
+        assert mode == mode2 and torch.equal(out, out2) and torch.equal(state.ids, state2.ids)
 
 
 def reasons(episode, *queries):
@@ -258,11 +258,11 @@ def test_scores_of_pruned_passes_are_in_original_ids_and_zero_for_the_absent():
     pruner = build('paper', mode='coarse')
     episode = Episode(pruner)
     for _ in range(3):
-        _, walk, _, _ = episode.query()
+        _, state, _, _ = episode.query()
         scores = pruner.memory.scores[LAYERS - 1]
         assert len(scores) == episode.layout.visual
-        assert set(scores.nonzero().flatten().tolist()) <= set(walk.ids.tolist())
-    assert len(walk.ids) < episode.layout.visual
+        assert set(scores.nonzero().flatten().tolist()) <= set(state.ids.tolist())
+    assert len(state.ids) < episode.layout.visual
 
 
 def test_an_unfinished_refresh_leaves_the_old_scores():
@@ -272,9 +272,9 @@ def test_an_unfinished_refresh_leaves_the_old_scores():
     before = {layer: s.clone() for layer, s in episode.pruner.memory.scores.items()}
     refresher = episode.pruner.refresher()
     layout = episode.layout
-    walk = PruningState(layout=layout, pruner=refresher, positions=torch.arange(layout.length))
+    state = PruningState(layout=layout, pruner=refresher, positions=torch.arange(layout.length))
     with torch.inference_mode():
-        MODEL.run_layers(2 * x, walk, range(LAYERS - 1))
+        MODEL.run_layers(2 * x, state, range(LAYERS - 1))
     assert before and all(
         torch.equal(episode.pruner.memory.scores[layer], s) for layer, s in before.items()
     )
@@ -294,12 +294,12 @@ def test_moving_patches_are_counted_and_stay():
     """The square moves by one patch: where it was and where it is, in each camera."""
     episode = Episode(build('legacy_2026', mode='coarse'), watched=True)
     episode.query()
-    _, walk, _, _ = episode.query()
+    _, state, _, _ = episode.query()
     assert episode.pruner.report()['changed_a'] == 2
     changed = [i for i in range(16) if episode.pruner.token_scores.moved[i]]
     rows = {SIDE * ((episode.number - n) % SIDE) + 1 for n in (0, 1)}
     assert set(changed) == rows
-    assert rows <= set(walk.kept_by_site['after_L1'].tolist())
+    assert rows <= set(state.kept_by_site['after_L1'].tolist())
 
 
 def test_a_reference_that_cannot_be_decoded_makes_every_patch_a_moved_one():
@@ -316,8 +316,8 @@ def test_options_reach_what_they_name():
     pruner = build(budget=[4, 2])
     episode = Episode(pruner)
     episode.query()
-    _, walk, _, _ = episode.query()
-    assert per_camera(walk.kept_by_site['after_L1']) == [4, 2]
+    _, state, _, _ = episode.query()
+    assert per_camera(state.kept_by_site['after_L1']) == [4, 2]
     assert not build(global_scores=False).config.global_layers
     assert build(change_threshold=[3, 4]).config.change.threshold == (3.0, 4.0)
     assert build(enter_m_s=0.1).config.controller.enter_m_s == 0.1
@@ -328,10 +328,10 @@ def test_without_comparison_nothing_counts_as_moved():
     pruner = build('paper', moving_patches=False, global_scores=False, mode='coarse')
     episode = Episode(pruner)
     episode.query()
-    _, walk, _, _ = episode.query()
+    _, state, _, _ = episode.query()
     assert pruner.token_scores.removable.all()
     local = pruner.config.local.coarse
-    assert len(walk.kept_by_site['after_L1']) <= 2 * sum(local)
+    assert len(state.kept_by_site['after_L1']) <= 2 * sum(local)
 
 
 @pytest.mark.parametrize('layers', [1, 2, 3, 4, 6, 8, 12, 24, 40])

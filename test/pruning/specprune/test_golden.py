@@ -146,8 +146,8 @@ def test_four_queries_of_the_released_code(case, checkpoint_of, embed):
             pruner.token_scores = replace(pruner.token_scores, in_global=in_global)
         assert torch.equal(pruner.token_scores.in_global, mask(golden[f'q{q}.vglobal_in']))
         spy, trace = Spy(pruner), []
-        hidden, walk = model.decode(x, layout, spy, trace)
-        compare(golden, f'q{q}.', layout, pruner, spy, walk, trace, query_mode)
+        hidden, state = model.decode(x, layout, spy, trace)
+        compare(golden, f'q{q}.', layout, pruner, spy, state, trace, query_mode)
         tail = model.language_model.model.norm(trace[-1])[0, -58:]
         close(tail, golden[f'q{q}.final_hidden_tail'], 1e-4)
         head = model.action_head
@@ -159,12 +159,12 @@ def test_four_queries_of_the_released_code(case, checkpoint_of, embed):
         close(torch.from_numpy(actions), golden[f'q{q}.actions.authors'], 1e-4)
 
 
-def compare(golden, q, layout, pruner, spy, walk, trace, mode):
+def compare(golden, q, layout, pruner, spy, state, trace, mode):
     """One query: scores at every site, sets and hidden states behind it."""
     for layer, view in spy.views.items():
         after = f'after_L{layer}'
         if q + f'kept.{after}' in golden:
-            kept = positions(walk.kept_by_site[after], layout)
+            kept = positions(state.kept_by_site[after], layout)
             assert kept == golden[q + f'kept.{after}'].tolist(), after
         if q + f'hidden_tail.{after}' in golden:
             close(trace[layer][0, -58:], golden[q + f'hidden_tail.{after}'], 1e-4)
@@ -183,7 +183,7 @@ def compare(golden, q, layout, pruner, spy, walk, trace, mode):
             )
         if q + f'vglobal_score.L{layer}' in golden:
             close(pruner.memory.scores[layer], golden[q + f'vglobal_score.L{layer}'], 1e-6)
-    assert positions(walk.ids, layout) == golden[q + 'kept.final'].tolist()
+    assert positions(state.ids, layout) == golden[q + 'kept.final'].tolist()
     if pruner.memory.scores:
         out = pruner.memory.top(256, pruner.config.global_tokens.of(mode), joint=False)
         assert (out.nonzero()[:, 0] + 1).tolist() == sorted(golden[q + 'vglobal_out'].tolist())

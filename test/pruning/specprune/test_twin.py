@@ -71,9 +71,9 @@ class Scene:
             )
         )
         maps = torch.rand(LAYERS, self.layout.length, self.layout.visual, generator=self.torch)
-        return mode, self.walk(self.pruner, maps.softmax(-1))
+        return mode, self.forward(self.pruner, maps.softmax(-1))
 
-    def walk(self, pruner, maps):
+    def forward(self, pruner, maps):
         seen, memory = [], {}
         ids = torch.arange(self.layout.visual)
         rest = torch.arange(1 + self.layout.visual, self.layout.length)
@@ -317,7 +317,7 @@ def test_broken_numbers_in_one_query_do_not_stay():
     )
     assert mode == 'coarse'
     nan = torch.full((LAYERS, scene.layout.length, scene.layout.visual), float('nan'))
-    scene.walk(scene.pruner, nan)
+    scene.forward(scene.pruner, nan)
     assert not scene.pruner.confidence
     scene.stamp_ns += CHUNK_NS
     scene.query()
