@@ -18,10 +18,7 @@ from .records import Instant, Recording, ReplayedQuery
 
 ROOT = '/replay'
 RECORDED = 'recorded'
-"""What stands in the place of a method for what was done when the bag was recorded."""
-
-Row = tuple[str, Any]
-"""A topic and a message."""
+"""Stands in the place of a method for what was done when the bag was recorded."""
 
 
 def write_predictions(
@@ -33,25 +30,14 @@ def write_predictions(
 ) -> int:
     """Write the answers of all methods as one MCAP bag, in order of time.
 
-    For each method, named by :func:`topic_names`, below ``/replay/<method>``:
-
-    - ``action_chunk``, ``chunk_path`` and ``inference``, as ``vla_policy`` publishes them; the
-      path where the position of the end effector is known. A refused query has only the last, at
-      WARN with the refusal.
-    - ``first_step``: TwistStamped, velocity of the first step in m/s and rad/s.
-    - ``visual_tokens`` and ``latency_ms``: Float64, of queries that were run.
-
-    Below ``/replay/recorded`` chunk, path and first step of what was recorded, as far as the steps
-    from an instant on are known without a gap.
+    docs/replay.md lists the topics; :func:`topic_names` names the methods in them.
 
     :param path: folder of the bag; a bag that is there is replaced.
     :param answers: method -> queries, by their numbers in the recording.
-    :param dt_s: seconds per step.
-    :param frame_id: frame of chunks and paths.
     :returns: number of messages; where it would be 0, no bag is made.
     :raises DataError: see :class:`~vla_prune_ros.bags.writer.BagWriter`.
     """
-    rows = _rows(recording, answers, dt_s, frame_id)
+    rows = _Messages(recording, dt_s, frame_id).rows(answers)
     first = next(rows, None)
     if first is None:
         return 0
@@ -79,61 +65,58 @@ def topic_names(methods: Collection[str]) -> dict[str, str]:
     return found
 
 
-def _rows(
-    recording: Recording,
-    answers: Mapping[str, Sequence[ReplayedQuery]],
-    dt_s: float,
-    frame_id: str,
-) -> Iterator[tuple[int, str, Any]]:
-    names = topic_names(answers)
-    by_number = {m: {query.number: query for query in queries} for m, queries in answers.items()}
-    for number, instant in enumerate(recording.instants):
-        rows = list(_recorded(recording, number, dt_s, frame_id))
-        for method, queries in by_number.items():
-            query = queries.get(number)
-            if query is not None:
-                rows += _query(method, names[method], query, instant, dt_s, frame_id)
-        for topic, message in rows:
-            yield instant.receipt_ns, topic, message
+class _Messages:
+    def __init__(self, recording: Recording, dt_s: float, frame_id: str) -> None:
+        self._recording, self._dt_s, self._frame_id = recording, dt_s, frame_id
+        self._build = message_builder()
 
+    def rows(
+        self, answers: Mapping[str, Sequence[ReplayedQuery]]
+    ) -> Iterator[tuple[int, str, Any]]:
+        """Time of receipt, topic and message."""
+        names = topic_names(answers)
+        by_number = {m: {q.number: q for q in queries} for m, queries in answers.items()}
+        for number, instant in enumerate(self._recording.instants):
+            messages = self._recorded(number)
+            for method, queries in by_number.items():
+                if number in queries:
+                    messages |= self._query(method, names[method], queries[number], instant)
+            for topic, message in messages.items():
+                yield instant.receipt_ns, topic, message
 
-def _recorded(recording: Recording, number: int, dt_s: float, frame_id: str) -> Iterator[Row]:
-    if not recording.source:
-        return
-    known = int(np.logical_and.accumulate(recording.valid[number]).sum())
-    if known:
-        actions = recording.actions[number][:known]
-        yield from _chunk(RECORDED, actions, recording.instants[number], dt_s, frame_id)
+    def _recorded(self, number: int) -> dict[str, Any]:
+        known = np.logical_and.accumulate(self._recording.valid[number]).sum()
+        if not self._recording.source or not known:
+            return {}
+        actions = self._recording.actions[number][:known]
+        return self._chunk(RECORDED, actions, self._recording.instants[number])
 
+    def _query(
+        self, method: str, name: str, query: ReplayedQuery, instant: Instant
+    ) -> dict[str, Any]:
+        build, record = self._build, query.record
+        out = {} if query.actions is None else self._chunk(name, query.actions, instant)
+        status = build.status(
+            f'{method}: inference',
+            {**({'refusal': query.refusal} if query.refusal else {}), **record.flat()},
+            message=query.refusal or 'replayed',
+            level=build.WARN if query.refusal else build.OK,
+            hardware_id='replay',
+        )
+        out[f'{ROOT}/{name}/inference'] = build.diagnostics([status], instant.stamp_ns)
+        if record.mode:
+            out[f'{ROOT}/{name}/visual_tokens'] = build.number(record.visual_tokens)
+            out[f'{ROOT}/{name}/latency_ms'] = build.number(record.total_ms)
+        return out
 
-def _query(
-    method: str, name: str, query: ReplayedQuery, instant: Instant, dt_s: float, frame_id: str
-) -> Iterator[Row]:
-    build = message_builder()
-    if query.actions is not None:
-        yield from _chunk(name, query.actions, instant, dt_s, frame_id)
-    level = build.WARN if query.refusal else build.OK
-    refusal = {'refusal': query.refusal} if query.refusal else {}
-    status = build.status(
-        f'{method}: inference',
-        {**refusal, **query.record.flat()},
-        message=query.refusal or 'replayed',
-        level=level,
-        hardware_id='replay',
-    )
-    yield f'{ROOT}/{name}/inference', build.diagnostics([status], instant.stamp_ns)
-    if query.record.mode:
-        yield f'{ROOT}/{name}/visual_tokens', build.number(query.record.visual_tokens)
-        yield f'{ROOT}/{name}/latency_ms', build.number(query.record.total_ms)
-
-
-def _chunk(
-    name: str, actions: np.ndarray, instant: Instant, dt_s: float, frame_id: str
-) -> Iterator[Row]:
-    build = message_builder()
-    chunk = ActionChunk(instant.stamp_ns, dt_s, actions[:, :6], actions[:, 6], frame_id)
-    yield f'{ROOT}/{name}/action_chunk', build.chunk(chunk)
-    first = build.twist(actions[0, :6] / dt_s, instant.stamp_ns, frame_id)
-    yield f'{ROOT}/{name}/first_step', first
-    if instant.position is not None:
-        yield f'{ROOT}/{name}/chunk_path', build.path(chunk, instant.position)
+    def _chunk(self, name: str, actions: np.ndarray, instant: Instant) -> dict[str, Any]:
+        build, frame_id = self._build, self._frame_id
+        chunk = ActionChunk(instant.stamp_ns, self._dt_s, actions[:, :6], actions[:, 6], frame_id)
+        velocity = actions[0, :6] / self._dt_s
+        out = {
+            f'{ROOT}/{name}/action_chunk': build.chunk(chunk),
+            f'{ROOT}/{name}/first_step': build.twist(velocity, instant.stamp_ns, frame_id),
+        }
+        if instant.position is not None:
+            out[f'{ROOT}/{name}/chunk_path'] = build.path(chunk, instant.position)
+        return out
