@@ -1,7 +1,6 @@
 """A bag as the policy node would have lived it: a session driven by the bag's time.
 
-Nothing here waits or sleeps. The same bag gives the same requests on every machine; a node that
-hears the bag and answers in no time makes the same.
+Nothing here waits or sleeps: the same bag gives the same requests on every machine.
 """
 
 from collections.abc import Collection, Iterator
@@ -23,6 +22,7 @@ _OTHER_CLOCK_NS = 60_000_000_000  # no transport is this slow: stamps and receip
 _JUMP_NS = 1_000_000_000  # the node forgets where its clock goes on by that much, or back
 _REORDER_NS = 50_000_000  # what pairing takes for a late message, not for a jump
 
+# Samples are BagMessages, serialised until they are used.
 BAG_READER = SampleReader(
     stamp_ns=attrgetter('stamp_ns'),
     image=methodcaller('read', read_image),
@@ -30,17 +30,14 @@ BAG_READER = SampleReader(
     pose=methodcaller('read', read_pose),
     joints=methodcaller('read', read_joints),
 )
-"""Samples are :class:`~.reader.BagMessage`, serialised until they are used."""
 
 
 @dataclass(frozen=True, eq=False)
 class Event:
     """One message as the node would have met it.
 
-    :param stream: camera, or a name of :data:`~.topics.STREAMS`.
-    :param now_ns: ROS time.
-    :param epoch: that of the session; it grows with every jump of time (back, or 1 s ahead) and
-        every new instruction.
+    :param stream: camera, or a name of :data:`~.topics.STREAMS`. :param now_ns: ROS time.
+    :param epoch: grows with every jump of time (back, or 1 s ahead) and every new instruction.
     :param refusal: why pairing, or the instruction, did not take it.
     :param request: what an image completed; ``wait``: why it completed nothing.
     """
@@ -57,10 +54,9 @@ class Event:
 class Replay:
     """Runs through a bag once, in constant memory.
 
-    Whoever takes an :attr:`Event.request` says so before the next event, by
-    :meth:`~.runtime.session.Observer.begin` or by inferring, so that the next period begins.
+    Whoever takes an :attr:`Event.request` calls :meth:`~.runtime.session.Observer.begin`, or
+    infers, before the next event, so that the next period begins.
 
-    :param bag: stays open as long as this is used.
     :param observer: reads by :data:`BAG_READER`; its parameters name the first instruction.
     :param extra: streams that are passed on beside those that are paired, for example ``twist``.
     :param clock: ``'receipt'``, ``'header'`` (the newest stamp so far, for stamps of a simulator),
@@ -87,10 +83,8 @@ class Replay:
         self._newest: dict[str, int] = {}
 
     def events(self) -> Iterator[Event]:
-        """Every message of the streams, by time of receipt.
-
-        What was received together comes as the node takes it: instruction and states first, so
-        that the images complete the pair.
+        """Every message of the streams by time of receipt; of one receipt, instruction and states
+        first, so that the images complete the pair.
         """
         together: list[BagMessage] = []
         for message in self.bag.messages(self._streams):
@@ -101,7 +95,6 @@ class Replay:
         yield from map(self._event, sorted(together, key=self._rank))
 
     def _rank(self, message: BagMessage) -> tuple[int, int, int]:
-        """Instruction, states, images; of one kind by stamp."""
         stream = self._streams[message.topic]
         if stream == INSTRUCTION:
             return -1, message.stamp_ns, 0
@@ -132,7 +125,6 @@ class Replay:
         )
 
     def _clock(self, stream: str, message: BagMessage) -> int:
-        """ROS time; where it jumps, everything is forgotten first."""
         before = self._now_ns
         if not self._by_header:
             self._now_ns = message.receipt_ns

@@ -1,7 +1,4 @@
-"""What a player of bags sends, and when: the recorded bytes, their times and their stamps.
-
-No ROS here; :mod:`vla_prune_ros.nodes.tools.bag_player` publishes it.
-"""
+"""What a player of bags sends, and when: the recorded bytes, their times and their stamps."""
 
 import struct
 from collections import deque
@@ -14,18 +11,16 @@ from typing import Any
 from ..errors import DataError
 from .reader import TEXT_TYPE, Bag, BagMessage, storage_files, type_store
 
-JUMP_NS = 1_000_000_000
-"""A pause of the recording from which on it counts as a jump of time, as in a replay without ROS
-(:mod:`~vla_prune_ros.bags.events`) and in the policy node."""
+JUMP_NS = 1_000_000_000  # a longer pause of the recording is a jump of time, as in bags.events
 
 _HEADER_STAMP = 4  # bytes of CDR before it; every stamped type begins with its header
 
 
 class Timeline:
-    """Wall time of recorded time, and back.
+    """Wall time of recorded time, and back, in integer ns.
 
     Every message is due at its recorded distance from the beginning of its pass, so errors of
-    single waits do not add up. All times are integer nanoseconds.
+    single waits do not add up.
 
     :param rate: recorded seconds per wall second, > 0.
     """
@@ -35,34 +30,22 @@ class Timeline:
         self._begin_ns = self._elapsed_ns = self._now_ns = 0
 
     def begin(self, wall_ns: int, now_ns: int) -> None:
-        """Start a pass.
-
-        :param wall_ns: when its first message is due.
-        :param now_ns: ROS time then; 0 where it is not known yet.
-        """
+        """Start a pass: its first message is due at ``wall_ns``; ``now_ns`` is 0 where unknown."""
         self._begin_ns, self._elapsed_ns, self._now_ns = wall_ns, 0, now_ns
 
     def due_ns(self, now_ns: int) -> int:
-        """Wall time at which the next message, of that ROS time, leaves.
-
-        At once where time jumped back: how long that took is not recorded.
-        """
+        """When the next message leaves; at once where time jumped back."""
         return self._wall(self._elapsed_ns + self._step(now_ns))
 
     def advance(self, now_ns: int) -> None:
-        """The next message leaves."""
         self._elapsed_ns += self._step(now_ns)
         self._now_ns = now_ns
 
     def delay(self, late_ns: int) -> None:
-        """Let all that follows be that much later: what was missed is not made up for."""
         self._begin_ns += late_ns
 
     def clock_ns(self, wall_ns: int, next_ns: int) -> int:
-        """ROS time between the last message and the next one, which is at ``next_ns``.
-
-        It stands still before a jump, so that who follows it sees one.
-        """
+        """ROS time between the last message and the next one; it stands still before a jump."""
         gap_ns = next_ns - self._now_ns
         if not 0 <= gap_ns < JUMP_NS:
             return self._now_ns
@@ -82,17 +65,13 @@ class Timeline:
 
 
 def stamped(raw: bytes, stamp_ns: int) -> bytes:
-    """CDR of a message that begins with a header, with another stamp; nothing is decoded."""
     stamp = struct.pack('<iI' if raw[1] & 1 else '>iI', *divmod(stamp_ns, 1_000_000_000))
     end = _HEADER_STAMP + len(stamp)
     return b''.join((raw[:_HEADER_STAMP], stamp, memoryview(raw)[end:]))
 
 
 class Serializer:
-    """Recorded messages as CDR, which publishers of ROS 2 take as it is.
-
-    :param path: of the bag: the messages of ROS 1 are converted.
-    """
+    """Recorded messages as CDR, which publishers of ROS 2 take; those of ROS 1 are converted."""
 
     def __init__(self, path: Path) -> None:
         first = storage_files(path)[0] if path.is_dir() else path
@@ -101,11 +80,8 @@ class Serializer:
             self._convert = type_store().ros1_to_cdr
 
     def cdr(self, message: BagMessage, stamp_ns: int | None = None) -> bytes:
-        """Serialised message.
+        """A header stamp of zero becomes the time of receipt; ``stamp_ns`` replaces any stamp.
 
-        A header stamp of zero becomes the time of receipt: nobody could use the message else.
-
-        :param stamp_ns: the header stamp instead of the recorded one.
         :raises InputRefused: ``corrupt``: no subscriber could read it.
         """
         message.message()  # deserialised, not decoded: cheap even for images
@@ -142,7 +118,6 @@ class LaterBag(Bag):
     def messages(
         self, topics: Iterable[str], start_ns: int | None = None, stop_ns: int | None = None
     ) -> Iterator[BagMessage]:
-        """As of :class:`~vla_prune_ros.bags.reader.Bag`, from the new beginning on."""
         wanted, begin_ns = set(topics), self._begin_ns
         if start_ns is None and self._latched in wanted:
             for last in deque(super().messages([self._latched], None, begin_ns), maxlen=1):

@@ -1,8 +1,7 @@
 """Recorded bags as messages in order, without ROS: rosbag2 (sqlite3 and MCAP) and ROS 1.
 
 Each storage file is opened by itself, so that a bag reads the same with and without its
-``metadata.yaml``; what ``rosbags`` refuses is read by :mod:`.recovery`, as far as it goes. Nothing
-is decoded before somebody asks, and a message that was seen once is found again by its place.
+``metadata.yaml``; what ``rosbags`` refuses is read by :mod:`.recovery`, as far as it goes.
 """
 
 import heapq
@@ -26,7 +25,6 @@ from ..errors import DataError, InputRefused
 from .recovery import RECOVERIES, RecoveredFile, Storage
 
 FILES = ('.mcap', '.db3', '.bag')
-"""Endings of storage files; ``.zstd`` may follow."""
 
 METADATA = 'metadata.yaml'
 
@@ -35,7 +33,6 @@ POSE_TYPE, JOINTS_TYPE = 'geometry_msgs/msg/PoseStamped', 'sensor_msgs/msg/Joint
 TEXT_TYPE, TWIST_TYPE = 'std_msgs/msg/String', 'geometry_msgs/msg/TwistStamped'
 TRAJECTORY_TYPE = 'trajectory_msgs/msg/JointTrajectory'
 TYPES = (*IMAGE_TYPES, POSE_TYPE, JOINTS_TYPE, TEXT_TYPE, TWIST_TYPE, TRAJECTORY_TYPE)
-"""Message types that are read; topics of other types are listed and left alone."""
 
 _ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 _Value = TypeVar('_Value')
@@ -43,14 +40,12 @@ _Row = tuple[str, int, bytes]  # topic, time of receipt, serialised message
 
 
 class Topic(NamedTuple):
-    """What a bag holds of one topic."""
-
     type: str
     count: int
 
 
 class Place(NamedTuple):
-    """Where a message is: the ``nth`` of its topic that was received at that time (ns)."""
+    """The ``nth`` message of its topic that was received at that time (ns)."""
 
     topic: str
     receipt_ns: int
@@ -61,8 +56,6 @@ class Place(NamedTuple):
 class BagMessage:
     """One message, still serialised.
 
-    :param type: one of :data:`TYPES`.
-    :param place: finds it again with :meth:`Bag.read`.
     :param stamp_ns: its header stamp; the time of receipt where that is zero or there is none.
     :param raw: as recorded, without compression.
     """
@@ -82,10 +75,6 @@ class BagMessage:
         return self.place.receipt_ns
 
     def message(self) -> Any:
-        """An object with the fields of the ROS message; arrays are numpy arrays.
-
-        :raises InputRefused: ``corrupt``.
-        """
         try:
             return self._deserialize(self.raw, self.type)
         except Exception:  # whatever bytes that mean nothing make a deserialiser raise
@@ -123,8 +112,7 @@ class Bag:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
-        self.unstamped: set[str] = set()
-        """Topics with a message, of those read so far, whose header stamp is zero."""
+        self.unstamped: set[str] = set()  # topics read so far with a header stamp of zero
         self._lost: dict[str, None] = {}  # in order, each once however often it is read
         self._stack = ExitStack()
         self._storages: list[tuple[Path, Storage]] = []
@@ -138,7 +126,6 @@ class Bag:
             before = counts.get(c.topic, Topic(c.msgtype, 0))
             counts[c.topic] = Topic(before.type, before.count + c.msgcount)
         self.topics = dict(sorted(counts.items()))
-        """Topic -> type and number of messages, in order of name."""
 
     def __enter__(self) -> 'Bag':
         return self
@@ -159,10 +146,7 @@ class Bag:
         return list(dict.fromkeys([*self._lost, *cut]))
 
     def require(self, topic: str, types: Collection[str] = TYPES) -> None:
-        """Check that a topic is there and can be read.
-
-        :raises DataError: it is missing, without messages or of another type; names what there is.
-        """
+        """:raises DataError: it is missing, empty or of another type; names what there is."""
         found = self.topics.get(topic)
         if found is not None and found.type in types and found.count:
             return
@@ -175,13 +159,11 @@ class Bag:
     def messages(
         self, topics: Iterable[str], start_ns: int | None = None, stop_ns: int | None = None
     ) -> Iterator[BagMessage]:
-        """Messages of some topics by time of receipt, in constant memory.
+        """Messages of some topics by time of receipt, then stamp, then topic, in constant memory.
 
-        Messages of one receipt come by stamp, then by topic, whatever their order in the file. A
-        damaged one is left out and noted in :attr:`lost`.
+        A damaged one is left out and noted in :attr:`lost`.
 
         :param start_ns: first time of receipt; ``stop_ns``: the one behind the last.
-        :raises DataError: see :meth:`require`.
         """
         wanted = set(topics)
         for topic in wanted:
@@ -203,10 +185,7 @@ class Bag:
         yield from sorted(together, key=_by_stamp)
 
     def read(self, place: Place) -> BagMessage:
-        """A message that :meth:`messages` gave before.
-
-        :raises DataError: it is not there any more.
-        """
+        """A message that :meth:`messages` gave before. :raises DataError: it has gone."""
         start, stop = place.receipt_ns, place.receipt_ns + 1
         streams = (self._stream(i, {place.topic}, start, stop) for i in range(len(self._storages)))
         found = (raw for stream in streams for topic, _, raw in stream if topic)
@@ -257,7 +236,6 @@ class Bag:
         )
 
     def _stamp(self, raw: bytes) -> int:
-        """Header stamp, without deserialising an image: behind CDR's head, or ROS 1's sequence."""
         little = self._ros1 or raw[1] & 1
         seconds, nanoseconds = struct.unpack_from('<iI' if little else '>iI', raw, 4)
         return seconds * 1_000_000_000 + nanoseconds
@@ -321,7 +299,6 @@ def is_storage(path: Path) -> bool:
 
 
 def storage_files(folder: Path) -> list[Path]:
-    """Storage files in a folder, by the number in their names: ``bag_2`` before ``bag_10``."""
     return sorted(
         (p for p in folder.iterdir() if p.is_file() and is_storage(p)),
         key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r'(\d+)', p.name)],
@@ -330,10 +307,7 @@ def storage_files(folder: Path) -> list[Path]:
 
 @cache
 def type_store(ros1: bool = False) -> Any:
-    """The message types of ROS 2 Humble (those used here are the same later on), or of Noetic.
-
-    :raises DataError: ``rosbags`` is not installed.
-    """
+    """The message types of ROS 2 Humble (those used here are the same later on), or of Noetic."""
     try:
         from rosbags.typesys import Stores, get_typestore
     except ImportError:
@@ -345,7 +319,6 @@ def type_store(ros1: bool = False) -> Any:
 
 
 def _listed(folder: Path) -> list[str]:
-    """File names in metadata.yaml; none where it is missing or broken, for nothing needs it."""
     try:
         data = yaml.safe_load((folder / METADATA).read_text(encoding='utf-8'))
         names = data['rosbag2_bagfile_information']['relative_file_paths']
@@ -355,7 +328,6 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _open_storage(path: Path) -> Storage:
-    """One file through ``rosbags``; raises whatever the libraries under it raise."""
     if path.suffix == '.bag':
         from rosbags.rosbag1 import Reader
     else:
@@ -370,7 +342,6 @@ def _open_storage(path: Path) -> Storage:
 
 
 def _recover(path: Path) -> RecoveredFile | None:
-    """What is left of a file that ``rosbags`` refuses; None where nothing is."""
     try:
         return RECOVERIES[path.suffix](path)
     except Exception:  # not even its head is what it should be, or there is no such reader
@@ -387,7 +358,6 @@ def _rows(
 
 
 def _unpack(path: Path, stack: ExitStack) -> Path:
-    """A compressed file, unpacked for as long as the stack is open."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='vla_prune_bag_'))
     out = Path(folder) / path.stem
     with _zstd().open(path, 'rb') as packed, out.open('wb') as file:
@@ -396,7 +366,6 @@ def _unpack(path: Path, stack: ExitStack) -> Path:
 
 
 def _zstd() -> Any:
-    """The module that rosbags itself requires, so it is there where rosbags is."""
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:

@@ -36,20 +36,16 @@ class Storage(Protocol):
 
     connections: list[Connection]
     start_time: int
-    """First time of receipt, ns."""
 
     def messages(
         self, connections: Collection[Connection], start: int | None, stop: int | None
     ) -> Iterator[tuple[Connection, int, bytes]]:
-        """Connection, time of receipt in ns and serialised message, by receipt from ``start`` to
-        before ``stop``."""
+        """Connection, receipt (ns) and message, by receipt, from ``start`` to before ``stop``."""
 
     def close(self) -> None: ...
 
 
 class _Place(NamedTuple):
-    """Where a message is; compares by time, then by order in the file."""
-
     receipt_ns: int
     order: int
     connection: int
@@ -63,7 +59,6 @@ class RecoveredFile:
 
     def __init__(self) -> None:
         self.lost = ''
-        """What could not be read, as a message; empty where all could."""
         self.connections: list[Connection] = []
         self.start_time = 0
         self._places: list[_Place] = []
@@ -88,7 +83,6 @@ class RecoveredFile:
         raise NotImplementedError
 
     def _found(self, topics: Mapping[int, tuple[str, str]]) -> None:
-        """All places are known. :param topics: connection -> topic and type."""
         self._places.sort()
         self.start_time = self._places[0].receipt_ns if self._places else 0
         counts = Counter(place.connection for place in self._places)
@@ -99,8 +93,6 @@ class RecoveredMcap(RecoveredFile):
     """An MCAP file without a usable summary, or with messages that are not in order.
 
     Whole chunks count: of a chunk that is cut or fails its checksum nothing is taken.
-
-    :raises ValueError: it is no MCAP file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -194,10 +186,7 @@ class RecoveredMcap(RecoveredFile):
 
 
 class RecoveredSqlite(RecoveredFile):
-    """A SQLite file whose last pages are missing.
-
-    :raises sqlite3.Error: not even its tables can be read.
-    """
+    """A SQLite file whose last pages are missing."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -218,7 +207,6 @@ class RecoveredSqlite(RecoveredFile):
         self._file.close()
 
     def _data(self, place: _Place) -> bytes | None:
-        """None where its pages are missing."""
         query = 'SELECT data FROM messages WHERE id = ?'
         try:
             return self._file.execute(query, (place.order,)).fetchone()[0]
@@ -228,7 +216,6 @@ class RecoveredSqlite(RecoveredFile):
 
 
 RECOVERIES = {'.mcap': RecoveredMcap, '.db3': RecoveredSqlite}
-"""Ending of a storage file -> what reads the rest of one."""
 
 
 def _text(record: bytes, at: int) -> str:

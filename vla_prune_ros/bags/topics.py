@@ -17,6 +17,7 @@ from .reader import (
     Bag,
 )
 
+# Stream -> message type, beside the cameras; named as the topics of the nodes are.
 STREAMS: Mapping[str, str] = {
     'ee_pose': POSE_TYPE,
     'joint_states': JOINTS_TYPE,
@@ -26,7 +27,6 @@ STREAMS: Mapping[str, str] = {
     'pose_target': POSE_TYPE,
     'gripper': TRAJECTORY_TYPE,
 }
-"""Stream -> message type, beside the cameras; named as the topics of the nodes are."""
 
 # What only one topic of its type can be. The others share their type with something else.
 _ALONE = ('ee_pose', 'joint_states', 'instruction', 'twist')
@@ -55,10 +55,9 @@ class Topics:
         return {topic: s for s, topic in self.by_stream().items() if s in streams}
 
     def check(self, bag: Bag, needed: Collection[str]) -> None:
-        """Check that the bag holds what is named, in messages of the right type.
+        """Check that streams are named, and that the bag holds what is named in the right type.
 
-        :param needed: cameras and streams that must be named.
-        :raises DataError: one is not named, missing or of another type; names what there is.
+        :raises DataError: names the stream and what there is.
         """
         named = self.by_stream()
         for stream in needed:
@@ -77,21 +76,15 @@ class Topics:
                 )
 
     def describe(self) -> str:
-        """One line that can be printed: stream = topic, of those that are named."""
         return ', '.join(f'{stream} = {topic}' for stream, topic in self.by_stream().items())
 
 
 def load_topics(path: str | Path) -> Topics:
-    """Topics out of a YAML file: the fields of :class:`Topics`.
-
-    :raises DataError: it cannot be read, or has an unknown field or an unusable value.
-    """
     values = load_yaml(path, 'topics file', DataError)
     return make_topics(values, f'topics file {path}')
 
 
 def make_topics(values: Mapping[str, object], where: str) -> Topics:
-    """Topics out of a mapping. :raises DataError: see :func:`load_topics`."""
     topics = from_mapping(Topics, values, where, DataError)
     for camera, topic in topics.images.items():
         if not isinstance(topic, str):

@@ -17,8 +17,8 @@ from .events import INSTRUCTION, Event
 from .reader import BagMessage
 from .topics import Topics
 
+# Stream -> closed and open: of commands, and of a finger in m.
 _GRIPPER_RANGES = {'gripper': (0.0, 1.0), 'joint_states': (0.0, 0.04)}
-"""Stream -> closed and open: of commands, and of a finger in m."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ def choose_reading(
 ) -> Reading:
     """A reading of the gripper that is recorded: commands, else a finger.
 
-    :param gripper_closed: None for 0, of both; ``gripper_open``: None for 1 of commands, 0.04 m of
-        a finger. :param others: fields of :class:`Reading`.
+    :param gripper_closed: None for 0; ``gripper_open``: None for 1, or 0.04 m of a finger.
     :raises ProfileError: the gripper is closed where it is open.
     """
     stream = 'gripper' if topics.gripper else 'joint_states'
@@ -70,7 +69,6 @@ class PoseInterpolator:
     """A pose over time, between samples on the straight line and the shortest rotation.
 
     :param stamps_ns: (N,), rising strictly. :param positions: (N, 3), m.
-    :param quats_xyzw: (N, 4), not of length 0.
     :param max_gap_ns: between samples further apart nothing is known.
     """
 
@@ -112,9 +110,8 @@ def integrate_twists(
 ) -> PoseInterpolator:
     """Where commanded velocities lead, from an arbitrary pose.
 
-    Each holds until the next one, for ``hold_ns`` at most; nothing moves before the first and
-    behind the last. With ``v`` and ``w`` constant in between that is exact: straight lines, and
-    ``exp(w t)`` applied from the left.
+    Each holds until the next one, for ``hold_ns`` at most. With ``v`` and ``w`` constant in
+    between that is exact: straight lines, and ``exp(w t)`` applied from the left.
 
     :param stamped: stamps (ns), and (6,) in m/s and rad/s in the base frame.
     :param begin_ns: from here; ``end_ns``: to here it is known.
@@ -141,7 +138,6 @@ def integrate_twists(
 class GripperSignal:
     """Open (1) or closed (0) over time; each value holds until the next.
 
-    :param stamped: stamps (ns), rising, and values.
     :param phase: the part of a step at which it is read: 0.5 for commands, which come a little
         off the instants of the steps, 1 for what was measured when the step was done.
     """
@@ -178,12 +174,10 @@ class ActionLabels:
         self._dt = round(1e9 * profile.control_period_s)
 
     def steps(self, stamp_ns: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Steps ``first`` to ``first + count - 1`` from an instant.
+        """Steps ``first`` to ``first + count - 1``: float64 (count, 7), bool (count,) where known.
 
         A step is the difference of positions and ``R1 R0^-1`` as a rotation vector, both in the
         base frame, divided by the profile's ``action_scale``, and the gripper.
-
-        :returns: float64 (count, 7), 0 where unknown, and bool (count,) where known.
         """
         times = stamp_ns + np.arange(first, first + count + 1, dtype=np.int64) * self._dt
         positions, rotations, known = self._motion.at(times)
@@ -216,7 +210,6 @@ class ActionLabels:
         return self._filled(kept[:size], known[:size])
 
     def _moves(self, actions: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        """Which steps behind the first are no no-ops; unknown ones are none."""
         if self._no_op is None:
             return np.ones(len(actions) - 1, bool)
         still = np.linalg.norm(actions[1:, :6], axis=1) < self._no_op
@@ -224,7 +217,6 @@ class ActionLabels:
         return ~(valid[1:] & still & same)
 
     def _filled(self, kept: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """K steps: what is no label stands still and holds the gripper."""
         size = self._profile.chunk
         chunk, valid = np.zeros((size, kept.shape[1])), np.zeros(size, bool)
         valid[: len(known)] = np.logical_and.accumulate(known)
@@ -236,17 +228,12 @@ class ActionLabels:
 
 @dataclass(eq=False)
 class _Epoch:
-    """What came between two jumps of time or changes of the task, by stamp."""
-
     motion: list[tuple[int, tuple[np.ndarray, ...]]] = field(default_factory=list)
     gripper: list[tuple[int, float]] = field(default_factory=list)
 
 
 class Trajectory:
-    """Collects the streams that a reading names, epoch by epoch.
-
-    :param finger: joint whose opening counts where there are no gripper commands.
-    """
+    """Collects the streams that a reading names, by epoch; ``finger`` is its gripper's joint."""
 
     def __init__(self, reading: Reading, finger: str) -> None:
         self._reading, self._finger = reading, finger
@@ -254,13 +241,9 @@ class Trajectory:
         self._epochs: dict[int, _Epoch] = {0: _Epoch()}
         self._last = 0
         self.left_out: Counter[str] = Counter()
-        """Messages that gave nothing, by reason."""
 
     def note(self, event: Event) -> None:
-        """Take an event in; those of other streams say when an epoch begins.
-
-        :raises InputRefused: the message is unusable; the trajectory goes on without it.
-        """
+        """:raises InputRefused: the message is unusable; the trajectory goes on without it."""
         if event.epoch != self._last:
             self._begin(event)
         epoch, reading = self._epochs[event.epoch], self._reading
@@ -275,11 +258,7 @@ class Trajectory:
             self._in_order(epoch.gripper, event.message, value)
 
     def labels(self, epoch: int, stamps_ns: Sequence[int], profile: Profile) -> ActionLabels:
-        """Actions of an epoch.
-
-        :param stamps_ns: of its frames: commands are known from the first to the last instant that
-            anything was heard of.
-        """
+        """Actions of an epoch; commands are known as long as frames or commands came."""
         reading, noted = self._reading, self._epochs.get(epoch, _Epoch())
         gripper = GripperSignal(noted.gripper, 0.5 if reading.gripper == 'gripper' else 1.0)
         motion = self._motion(noted.motion, list(stamps_ns))
@@ -294,7 +273,6 @@ class Trajectory:
             self._latch.reset()
 
     def _in_order(self, noted: list, message: BagMessage, value: object) -> None:
-        """Behind a newer one nothing is taken: it is read by time."""
         if noted and message.stamp_ns <= noted[-1][0]:
             self.left_out['not_newer'] += 1
         else:
@@ -306,7 +284,6 @@ class Trajectory:
         return message.read(read_valid_pose)
 
     def _opening(self, message: BagMessage) -> float:
-        """0 closed ... 1 open, of the command or of the finger."""
         reading = self._reading
         if reading.gripper == 'gripper':
             value = message.read(read_gripper)

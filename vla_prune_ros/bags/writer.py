@@ -14,7 +14,6 @@ from ..runtime.messages import MessageBuilder
 from .reader import METADATA, Topic, is_storage, type_store
 
 STORAGES = ('mcap', 'sqlite3')
-"""Kinds of storage; MCAP holds the message definitions, so that any tool can show it."""
 
 # The newest layout of metadata.yaml that Humble reads: with 9, profiles are no text any more.
 _VERSION = 8
@@ -23,10 +22,6 @@ _DEPTH, _LATCHED_DEPTH = 10, 1
 
 @cache
 def message_builder() -> MessageBuilder:
-    """Makes messages that :meth:`BagWriter.write` takes.
-
-    :raises DataError: ``rosbags`` is not installed.
-    """
     return MessageBuilder(
         type_store().types, lambda code, values: np.ascontiguousarray(values, code).reshape(-1)
     )
@@ -35,19 +30,13 @@ def message_builder() -> MessageBuilder:
 class BagWriter:
     """Writes one bag: a folder with a storage file of the same name and ``metadata.yaml``.
 
-    A context manager. The bag grows in a hidden folder beside ``path`` and gets its name when the
-    block ends well; after an error nothing is there, or what was there before.
+    The bag grows in a hidden folder beside ``path`` and gets its name when the block ends well;
+    after an error nothing is there, or what was there before.
 
-    Topics come into being with their first message. All are offered reliable and volatile with a
-    depth of 10, so that ``ros2 bag play`` serves every kind of subscriber.
-
-    :param path: the folder.
-    :param storage: one of :data:`STORAGES`.
     :param latched: topics whose last message is kept for late joiners: transient local, depth 1.
     :param overwrite: replace a bag at ``path``, and nothing else than a bag.
-    :raises DataError: where the block begins: the path exists (and is no bag, with
-        ``overwrite``), the storage is unknown, or ``rosbags`` is not installed. Where it ends:
-        nothing was written, or the path came to exist meanwhile.
+    :raises DataError: where the block begins: the path exists or the storage is unknown; where it
+        ends: nothing was written, or the path came to exist meanwhile.
     """
 
     def __init__(
@@ -60,9 +49,7 @@ class BagWriter:
         self.path = Path(path).expanduser().absolute()
         self._storage, self._latched, self._overwrite = storage, frozenset(latched), overwrite
         self.topics: dict[str, Topic] = {}
-        """Topic -> type and number of messages so far."""
         self.span_ns = (0, 0)
-        """First and last time of receipt so far."""
         self._connections: dict[str, Any] = {}
 
     def __enter__(self) -> 'BagWriter':
@@ -104,12 +91,7 @@ class BagWriter:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def write(self, topic: str, receipt_ns: int, message: Any) -> None:
-        """Append one message.
-
-        :param receipt_ns: time of receipt, by which readers order; above 0.
-        :param message: of :func:`message_builder`, or any of ``rosbags``.
-        :raises DataError: the topic has messages of another type.
-        """
+        """:param message: of :func:`message_builder`, or any of ``rosbags``."""
         kind = message.__msgtype__
         if topic not in self.topics:
             self._connections[topic] = self._writer.add_connection(
@@ -140,7 +122,6 @@ class BagWriter:
 
 
 def _is_bag_alone(folder: Path) -> bool:
-    """Whether a folder is a bag and holds nothing else that a user would miss."""
     if not folder.is_dir():
         return False
     files = list(folder.iterdir())

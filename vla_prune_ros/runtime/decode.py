@@ -13,8 +13,7 @@ import numpy as np
 
 from ..errors import InputRefused
 
-MAX_PIXELS = 20_000_000
-"""Images with more pixels are refused: no policy needs them, a broken header may ask for them."""
+MAX_PIXELS = 20_000_000  # no policy needs more, and a broken header may ask for them
 
 
 class _Packed(NamedTuple):
@@ -48,7 +47,6 @@ _PACKED.update({'uyvy': _UYVY, 'yuv422': _UYVY, 'yuyv': _YUYV, 'yuv422_yuy2': _Y
 _PLANAR_420 = {'nv21': cv2.COLOR_YUV2RGB_NV21, 'nv12': cv2.COLOR_YUV2RGB_NV12}
 
 ENCODINGS = (*_PACKED, *_PLANAR_420, 'nv24')
-"""Every ``encoding`` of sensor_msgs/Image that :func:`decode_image` takes."""
 
 _IMREAD = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 _GENERIC = re.compile(r'(8U|8S|16U|16S|32S|32F|64F)(C\d+)?')
@@ -58,18 +56,14 @@ _DEPTH = ('16UC1', '32FC1')
 def decode_image(
     encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Any
 ) -> np.ndarray:
-    """Pixels of a sensor_msgs/Image.
+    """uint8 (height, width, 3) RGB, contiguous.
 
-    An ``rgb8`` image without row padding is returned as a read-only view of ``data``: it costs
-    nothing and keeps the buffer alive, so the message must not be written to afterwards.
-    Everything else is a fresh array.
+    An ``rgb8`` image without row padding is a read-only view of ``data``, which costs nothing: the
+    message must not be written to afterwards. Everything else is a fresh array.
 
-    :param encoding: a name of :data:`ENCODINGS`; others are refused rather than guessed.
     :param step: bytes from one row to the next; may exceed the row (padding). For the semi-planar
         formats, that of the luma plane.
-    :param data: bytes-like (bytes, array.array, uint8 array) of ``height * step`` bytes, of 1.5
-        times that for nv12 and nv21, of 3 times that for nv24.
-    :returns: uint8 (height, width, 3) RGB, contiguous.
+    :param data: ``height * step`` bytes, 1.5 times that for nv12 and nv21, 3 times for nv24.
     :raises InputRefused: ``encoding``, ``size``, ``step`` or ``truncated``.
     """
     if encoding not in ENCODINGS:
@@ -115,13 +109,11 @@ def _decode_planar(encoding: str, height: int, width: int, step: int, data: Any)
 
 
 def decode_compressed(data: Any, format: str) -> np.ndarray:
-    """Pixels of a sensor_msgs/CompressedImage with JPEG or PNG data.
+    """uint8 (H, W, 3) RGB of JPEG or PNG data.
 
     The kind is read from the data itself, for drivers disagree on how to spell it in ``format``.
     An orientation tag is ignored, as cv_bridge does: a camera's frame is what its sensor read.
 
-    :param format: the message's field, for example ``'rgb8; jpeg compressed bgr8'``.
-    :returns: uint8 (H, W, 3) RGB, contiguous.
     :raises InputRefused: ``encoding`` (another kind, or depth), ``size``, ``truncated`` or
         ``corrupt``.
     """
@@ -144,7 +136,6 @@ def decode_compressed(data: Any, format: str) -> np.ndarray:
 
 
 def _compressed_size(data: memoryview, format: str) -> tuple[int, int]:
-    """Height and width out of the headers, before memory is spent on decoding."""
     if data[:3] == b'\xff\xd8\xff':
         return _jpeg_size(data)
     if data[:8] == b'\x89PNG\r\n\x1a\n':

@@ -16,22 +16,17 @@ from ..profiles import DELTA_POSE_NAMES
 from ..records import ActionChunk
 from .decode import decode_compressed, decode_image
 
-JPEG_QUALITY = 95
-"""That of image_transport's compressed topics."""
+JPEG_QUALITY = 95  # that of image_transport's compressed topics
 
 _IDENTITY = (0.0, 0.0, 0.0, 1.0)
 
 
 def to_ns(time: Any) -> int:
-    """Nanoseconds of a Time or Duration."""
     return time.sec * 1_000_000_000 + time.nanosec
 
 
 def read_image(message: Any) -> np.ndarray:
-    """uint8 (H, W, 3) RGB of an Image or CompressedImage.
-
-    :raises InputRefused: unknown encoding, truncated or corrupt data.
-    """
+    """uint8 (H, W, 3) RGB. :raises InputRefused: unknown encoding, truncated or corrupt data."""
     if type(message).__name__.endswith('CompressedImage'):
         return decode_compressed(message.data, message.format)
     try:
@@ -59,16 +54,13 @@ def _read_with_cv_bridge(message: Any, refusal: InputRefused) -> np.ndarray:
 
 
 def read_pose(message: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Position (3,) in m and quaternion (4,) x, y, z, w of a PoseStamped, unchecked."""
+    """Position (3,) in m and quaternion (4,) x, y, z, w, unchecked."""
     p, q = message.pose.position, message.pose.orientation
     return np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
 
 
 def read_valid_pose(message: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The same of a usable pose.
-
-    :raises InputRefused: ``pose``: not finite, or a quaternion of length 0.
-    """
+    """:raises InputRefused: ``pose``: not finite, or a quaternion of length 0."""
     position, quaternion = read_pose(message)
     norm = float(np.linalg.norm(quaternion))
     if not (np.isfinite(position).all() and np.isfinite(norm) and norm > 1e-6):
@@ -82,15 +74,11 @@ def read_joints(message: Any) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def read_text(message: Any) -> str:
-    """The text of a String."""
     return message.data
 
 
 def read_twist(message: Any) -> np.ndarray:
-    """float64 (6,): m/s and rad/s of a TwistStamped.
-
-    :raises InputRefused: ``non_finite``.
-    """
+    """float64 (6,), m/s and rad/s. :raises InputRefused: ``non_finite``."""
     linear, angular = message.twist.linear, message.twist.angular
     return _finite([getattr(part, axis) for part in (linear, angular) for axis in 'xyz'], 'twist')
 
@@ -112,11 +100,7 @@ def read_gripper(message: Any, joint: str = '') -> float:
 
 
 def read_chunk(message: Any) -> ActionChunk:
-    """Inverse of :meth:`MessageBuilder.chunk`.
-
-    :raises InputRefused: ``joint_names``, ``points`` (none, or wrong lengths), ``times`` (uneven)
-        or ``non_finite``.
-    """
+    """:raises InputRefused: ``joint_names``, ``points``, ``times`` (uneven) or ``non_finite``."""
     names, rows = list(message.joint_names), [list(p.positions) for p in message.points]
     if tuple(names) != DELTA_POSE_NAMES:
         raise InputRefused(
@@ -145,7 +129,6 @@ def read_chunk(message: Any) -> ActionChunk:
 
 
 def status_values(status: Any) -> dict[str, str]:
-    """Key -> value of a DiagnosticStatus."""
     return {pair.key: pair.value for pair in status.values}
 
 
@@ -159,8 +142,6 @@ def _finite(values: Any, what: str) -> np.ndarray:
 
 class MessageBuilder:
     """Messages out of arrays and records, in the classes of one ROS implementation.
-
-    Stamps are integer nanoseconds; a frame is an empty text if none is given.
 
     :param types: ``'sensor_msgs/msg/Image'`` -> class, of every type that is built.
     :param array: makes what the classes hold as an array, from a type code (``'d'``, ``'B'``) and
@@ -179,7 +160,6 @@ class MessageBuilder:
         return self._new('builtin_interfaces/msg/Duration', **_seconds(ns))
 
     def image(self, pixels: np.ndarray, stamp_ns: int, frame_id: str = '') -> Any:
-        """Image, ``rgb8``, of uint8 (H, W, 3) RGB."""
         height, width, channels = pixels.shape
         return self._new(
             'sensor_msgs/msg/Image',
@@ -193,7 +173,6 @@ class MessageBuilder:
         )
 
     def compressed_image(self, pixels: np.ndarray, stamp_ns: int, frame_id: str = '') -> Any:
-        """CompressedImage, JPEG, of uint8 (H, W, 3) RGB."""
         _, data = cv2.imencode('.jpg', pixels[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
         return self._new(
             'sensor_msgs/msg/CompressedImage',
@@ -205,7 +184,6 @@ class MessageBuilder:
     def pose(
         self, position: Sequence[float], quat_xyzw: Sequence[float], stamp_ns: int, frame_id: str
     ) -> Any:
-        """PoseStamped of a position (3,) in m and a quaternion (4,) x y z w."""
         pose = self._new(
             'geometry_msgs/msg/Pose',
             position=self._new('geometry_msgs/msg/Point', **_named('xyz', position)),
@@ -221,7 +199,6 @@ class MessageBuilder:
         velocities: Sequence[float],
         stamp_ns: int,
     ) -> Any:
-        """JointState of J joints: rad and rad/s, m and m/s of sliding ones."""
         return self._new(
             'sensor_msgs/msg/JointState',
             header=self.header(stamp_ns),
@@ -232,7 +209,6 @@ class MessageBuilder:
         )
 
     def twist(self, velocity: np.ndarray, stamp_ns: int, frame_id: str = '') -> Any:
-        """TwistStamped of (6,): m/s and rad/s along the axes of the frame."""
         linear, angular = (
             self._new('geometry_msgs/msg/Vector3', **_named('xyz', part))
             for part in (velocity[:3], velocity[3:])
@@ -244,8 +220,7 @@ class MessageBuilder:
     def gripper(
         self, position: float, stamp_ns: int, joint: str = 'gripper', time_s: float = 0.0
     ) -> Any:
-        """JointTrajectory of one point for the gripper's joint, in its driver's unit, to be
-        reached after ``time_s``."""
+        """To be reached after ``time_s``, in its driver's unit."""
         point = self._point((position,), (), round(1e9 * time_s))
         return self._trajectory((joint,), [point], stamp_ns, '')
 
@@ -259,8 +234,7 @@ class MessageBuilder:
         return self._trajectory(DELTA_POSE_NAMES, points, chunk.stamp_ns, chunk.frame_id)
 
     def path(self, chunk: ActionChunk, position: np.ndarray) -> Any:
-        """Path of K + 1 poses: where the chunk would take the end effector from ``position`` (3,)
-        in m, translations only."""
+        """K + 1 poses from ``position`` (3,) on, translations only."""
         points = np.vstack([position, position + np.cumsum(chunk.deltas[:, :3], axis=0)])
         return self._new(
             'nav_msgs/msg/Path',
@@ -272,7 +246,6 @@ class MessageBuilder:
         return self._new('std_msgs/msg/String', data=text)
 
     def number(self, value: float) -> Any:
-        """Float64, which plotting tools draw over the time of receipt."""
         return self._new('std_msgs/msg/Float64', data=float(value))
 
     def status(
@@ -284,10 +257,7 @@ class MessageBuilder:
         level: Any = None,
         hardware_id: str = '',
     ) -> Any:
-        """DiagnosticStatus; values become text, floats with four digits.
-
-        :param level: ``OK`` (the default), ``WARN`` or ``ERROR`` of this builder: ROS has a byte.
-        """
+        """Values become text, floats with four digits; ``level`` is one of this builder's."""
         texts = {k: f'{v:.4g}' if isinstance(v, float) else str(v) for k, v in values.items()}
         return self._new(
             'diagnostic_msgs/msg/DiagnosticStatus',

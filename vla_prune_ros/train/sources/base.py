@@ -19,12 +19,7 @@ T = TypeVar('T')
 
 
 def library(module: str, package: str) -> Any:
-    """An optional module, imported where it is needed.
-
-    :param module: what is imported, for example ``pyarrow.parquet``; ``package``: what is
-        installed.
-    :raises VlaPruneError: it is not installed; the remedy names the extra.
-    """
+    """An optional module; where it is missing, the remedy names the extra."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -40,10 +35,8 @@ def library(module: str, package: str) -> Any:
 class Sample:
     """One labelled frame.
 
-    :param images: camera of the profile -> uint8 (H, W, 3) RGB, as
-        :class:`~vla_prune_ros.records.Observation` has them; 224 x 224 where ``prepared``.
+    :param images: camera of the profile -> uint8 (H, W, 3) RGB; 224 x 224 where ``prepared``.
     :param state: float64 (P,), un-normalised, in the checkpoint's units; None without one.
-    :param instruction: the task in plain words.
     :param chunk: float64 (K, D), the demonstrator's actions from this frame on, un-normalised, in
         the units and conventions that the policy predicts (gripper 0 closed .. 1 open).
     :param valid: bool (K,), False where a step of the chunk is no label.
@@ -64,9 +57,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
-        """:raises IndexError: there is no such sample.
-        :raises DataError: its images cannot be read.
-        """
+        """:raises IndexError: no such sample. :raises DataError: its images are unreadable."""
 
     def instruction(self, index: int) -> str:
         """The task of a sample, without decoding its images."""
@@ -78,8 +69,6 @@ class Source(Protocol):
 class Steps:
     """E episodes laid end to end, N steps in all, and the samples among them.
 
-    :param lengths: steps per episode, each at least 1.
-    :param chunk: K, steps of a chunk.
     :param stride: frames from one step of a chunk to the next.
     :param whole_chunks: only frames that have K actions before the episode ends are samples, as in
         openvla-oft (``chunk_act_obs``). Otherwise every frame is one; what lies behind the end
@@ -100,10 +89,7 @@ class Steps:
         return int(self._samples[-1]) if len(self._samples) else 0
 
     def locate(self, index: int) -> tuple[int, int]:
-        """Place of a sample: number of the episode, and number among the N steps.
-
-        :raises IndexError: there is no such sample.
-        """
+        """Number of the episode, and number among the N steps."""
         if not 0 <= index < len(self):
             raise IndexError(f'sample {index} of {len(self)}')
         episode = int(np.searchsorted(self._samples, index, side='right'))
@@ -119,13 +105,14 @@ class Steps:
 
 
 class EpisodeSource:
-    """A :class:`Source` whose numbers are in memory; subclasses set these and read the images."""
+    """A :class:`Source` whose numbers are in memory; subclasses set these and read the images.
+
+    ``actions`` float64 (N, D) as the policy predicts them, ``states`` float64 (N, P).
+    """
 
     steps: Steps
     actions: np.ndarray
-    """float64 (N, D), as the policy predicts them."""
     states: np.ndarray | None
-    """float64 (N, P)."""
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -160,8 +147,7 @@ class Cache(Generic[T]):
     Nothing of it is shared between processes: a file that was opened before a fork has one
     position for both. A pickled copy is empty.
 
-    :param limit: sum of the sizes that stay. :param size: of one; None for 1 each.
-    :param close: frees one that has to go.
+    :param limit: sum of the sizes that stay; ``size``: of one, None for 1 each.
     """
 
     def __init__(
@@ -211,29 +197,21 @@ GRIPPERS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 """What a dataset's gripper commands are -> the policy's 0 closed .. 1 open.
 
-``open_high``: the same already. ``open_low``: 1 closed .. 0 open. ``libero``: +1 closes, -1 (or 0)
-opens, as robosuite takes it; clipped and inverted as ``libero_dataset_transform`` of openvla-oft
-does.
+``libero``: +1 closes, -1 (or 0) opens, as robosuite takes it; clipped and inverted as
+``libero_dataset_transform`` of openvla-oft does.
 """
 
-BEYOND = 1.0
-"""So many ranges (q01 to q99, or min to max) outside of the limits a value is far off."""
+BEYOND = 1.0  # this many ranges (q01 to q99, or min to max) outside of the limits is far off
 
-MOST = 0.05
-"""Ratio of far values in one dimension that is refused: q01 and q99 alone leave 2 % outside."""
+MOST = 0.05  # ratio of far values that is refused: q01 and q99 alone leave 2 % outside
 
 
 def gripper_columns(profile: Profile) -> list[int]:
-    """Which numbers of an action are grippers, by their names in the profile."""
     return [i for i, name in enumerate(profile.action_names) if name.endswith('gripper')]
 
 
 def require_finite(values: np.ndarray, what: str) -> None:
-    """Refuse NaN and infinity.
-
-    :param values: (T, ...) of one episode; ``what``: names it.
-    :raises DataError: the message names the first frame.
-    """
+    """:raises DataError: names the first frame of ``values`` (T, ...) with NaN or infinity."""
     bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
     if len(bad):
         raise DataError(
@@ -245,7 +223,6 @@ def require_units(source: Source, name: str, statistics: Statistics) -> None:
     """Refuse data whose actions or states are far outside of what the checkpoint knows: degrees,
     millimetres, another gripper, another order of the joints.
 
-    :param name: of the data, for the error.
     :raises DataError: a dimension is far off, or there are not as many as in the checkpoint.
     """
     actions, states = source.numbers()
@@ -291,10 +268,6 @@ FORMATS = {
 
 
 def source_options(record: type[T], values: Mapping[str, Any], name: str) -> T:
-    """The options of a format.
-
-    :raises DataError: one is not its own. :raises ProfileError: a value is not usable.
-    """
     known = [f.name for f in fields(record)]
     for option in values:
         if option not in known:

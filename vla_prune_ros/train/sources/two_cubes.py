@@ -21,11 +21,7 @@ class TwoCubesOptions:
 
 
 class TwoCubes:
-    """Episodes of the scripted expert, and its corrections of a policy.
-
-    :param path: folder with ``.npz`` files of :mod:`vla_prune_ros.train.dataset`.
-    :param options: fields of :class:`TwoCubesOptions`.
-    """
+    """A folder of ``.npz`` files: the scripted expert's episodes and corrections of a policy."""
 
     def __init__(self, path: Path, profile: Profile, **options: Any) -> None:
         split = source_options(TwoCubesOptions, options, 'two_cubes').split
@@ -42,7 +38,6 @@ class TwoCubes:
         return len(self._index)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample with this number; its images are what the towers see."""
         number, frame = self._index[index]
         episode = self._episodes[number]
         first = frame * len(self._cameras)
@@ -63,6 +58,5 @@ class TwoCubes:
         return TASKS[self._episodes[self._index[index][0]].task].instruction
 
     def numbers(self) -> tuple[np.ndarray, np.ndarray]:
-        """Labelled actions float64 (N, 7) and states float64 (N, 8)."""
         actions = np.concatenate([episode.chunk[episode.valid] for episode in self._episodes])
         return actions, np.concatenate([episode.state for episode in self._episodes])
