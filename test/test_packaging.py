@@ -86,7 +86,7 @@ def setup_arguments() -> dict:
 
 @pytest.mark.parametrize(
     'path',
-    sorted([*(ROOT / NAME / 'nodes').glob('*.py'), *(ROOT / 'launch').glob('*.py')]),
+    sorted([*(ROOT / NAME / 'nodes').rglob('*.py'), *(ROOT / 'launch').glob('*.py')]),
     ids=lambda p: p.name,
 )
 def test_package_xml_names_what_nodes_and_launch_files_import(path):
