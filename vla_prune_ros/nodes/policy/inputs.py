@@ -19,10 +19,43 @@ from ...runtime.motion import LISTENS, JacobianMotion, MotionSource, build_motio
 from ...runtime.pairing import NotReady
 from ...runtime.params import PolicyParams
 from ...runtime.session import JOINTS, POSE, Now, PolicySession, SampleReader
-from ..qos import latched, lossless, overridable, sensor_data
+from ..interface import Topic
+from ..qos import latched, lossless, sensor_data
 
-CAMERA_TOPIC = '~/image/{camera}'
-DESCRIPTION = '~/robot_description'
+IMAGE = Topic(
+    '~/image/<camera>',
+    Image,
+    sensor_data(),
+    'Frame of one camera, any colour encoding, padded rows too. With `image_transport` raw.',
+)
+COMPRESSED = Topic(
+    '~/image/<camera>/compressed',
+    CompressedImage,
+    sensor_data(),
+    'The same as JPEG or PNG. With `image_transport` compressed.',
+)
+STATES = {
+    POSE: Topic(
+        '~/ee_pose',
+        PoseStamped,
+        sensor_data(),
+        "End effector in the robot's base frame: m, quaternion of either sign. With "
+        '`proprio_kind` pose_gripper or `motion_source` pose.',
+    ),
+    JOINTS: Topic(
+        '~/joint_states',
+        JointState,
+        sensor_data(),
+        'Finger positions by name, m. Each message holds all of `gripper_joints`. With '
+        '`motion_source` joint_velocities or joint_speed velocities of the arm too, rad/s.',
+    ),
+}
+DESCRIPTION = Topic(
+    '~/robot_description',
+    String,
+    latched(),
+    'URDF. With `motion_source` joint_velocities and an empty `urdf`.',
+)
 _ONE_JOINT = (
     '<robot name="probe"><link name="base"/><link name="tip"/>'
     '<joint name="joint" type="continuous"><parent link="base"/><child link="tip"/></joint>'
@@ -59,13 +92,7 @@ class DescribedMotion(MotionSource):
         self._node, self._params = node, params
         self._source: MotionSource | None = None
         self._problem = self._description = ''
-        self._subscription = node.create_subscription(
-            String,
-            DESCRIPTION,
-            self._on_description,
-            latched(),
-            qos_overriding_options=overridable(),
-        )
+        self._subscription = DESCRIPTION.subscription(node, self._on_description)
 
     def on_joints(
         self,
@@ -169,14 +196,12 @@ class Inputs:
         states = (*session.states, *heard)
         self._periods = {name: deque(maxlen=60) for name in (*cameras, *states)}
         self._received = dict.fromkeys(self._periods, 0)
-        kinds = {POSE: PoseStamped, JOINTS: JointState}
-        self._subscriptions = [self._subscribe(kinds[s], f'~/{s}', s) for s in states]
+        self._subscriptions = [self._subscribe(STATES[s], s) for s in states]
         # Behind the state: of what is ready together, the images complete the pair.
-        for camera in cameras:
-            kind, topic = Image, CAMERA_TOPIC.format(camera=camera)
-            if image_transport == 'compressed':
-                kind, topic = CompressedImage, f'{topic}/compressed'
-            self._subscriptions.append(self._subscribe(kind, topic, camera))
+        image = COMPRESSED if image_transport == 'compressed' else IMAGE
+        self._subscriptions += [
+            self._subscribe(image, camera, camera=camera) for camera in cameras
+        ]
 
     def now(self) -> Now:
         return Now(self._node.get_clock().now().nanoseconds, time.monotonic_ns())
@@ -222,13 +247,12 @@ class Inputs:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
 
-    def _subscribe(self, kind: type, topic: str, stream: str) -> Any:
-        subscription = self._node.create_subscription(
-            kind,
-            topic,
+    def _subscribe(self, topic: Topic, stream: str, **names: str) -> Any:
+        subscription = topic.subscription(
+            self._node,
             lambda message: self._on_message(stream, message),
-            lossless() if self._session.params.synchronous else sensor_data(),
-            qos_overriding_options=overridable(),
+            lossless() if self._session.params.synchronous else None,
+            **names,
         )
         self._topics[stream] = subscription.topic_name
         return subscription

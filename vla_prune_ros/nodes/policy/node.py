@@ -10,8 +10,6 @@ import traceback
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType, JumpThreshold
-from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
@@ -20,11 +18,32 @@ from std_srvs.srv import Trigger
 from ...errors import InputRefused, VlaPruneError
 from ...runtime.instruction import clean_instruction
 from ...runtime.params import PolicyParams
+from ..interface import Service, Topic
 from ..params import declare, read
-from ..process import run_node
-from ..qos import latched, overridable
+from ..process import on_clock_jump, run_node, steady_clock
+from ..qos import latched
 from ..status import ERROR, StatusReporter
 from .pipeline import Pipeline
+
+INSTRUCTION = Topic(
+    '~/instruction', String, latched(), 'The task in plain words, at most 400 characters.'
+)
+START = Service('~/start', Trigger, 'Infer; needed only with `start_on_activate` false.')
+STOP = Service('~/stop', Trigger, 'Stop inferring; the model stays loaded.')
+RESET = Service('~/reset', Trigger, 'Forget buffers, pruning memory and a latched fault.')
+STATES = {
+    'UNCONFIGURED': ('OK or ERROR', 'No model. With ERROR: why `configure` failed.'),
+    'LOADING': ('OK', 'Reading the checkpoint, then one query to warm up.'),
+    'INACTIVE': ('OK', 'Loaded; no chunk leaves before `activate`.'),
+    'WAITING': ('WARN', 'An input is missing or stale, or there is no instruction.'),
+    'RUNNING': ('OK', 'Chunks go out.'),
+    'LATE': ('WARN', 'Chunks come out after their last step was due.'),
+    'REFUSED': ('WARN', 'The last message, query or chunk was not usable; it tries on.'),
+    'STOPPED': ('OK', '`~/stop` was called, or `~/start` not yet.'),
+    'TIMEOUT': ('ERROR', 'A query runs longer than `inference_timeout_s`.'),
+    'FAULT': ('ERROR', '`max_faults` failures in a row; only `~/reset` ends it.'),
+    'FINALIZED': ('OK', 'Shut down.'),
+}
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -35,29 +54,19 @@ class PolicyNode(LifecycleNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('vla_policy', **kwargs)
         self._params = declare(self, PolicyParams, configures=True)
-        self._status = StatusReporter(self)
+        self._status = StatusReporter(self, STATES)
         self._pipeline: Pipeline | None = None
         self._active = False
         self._instruction = ''
         self.add_on_set_parameters_callback(self._on_parameters)
-        self.create_subscription(
-            String,
-            '~/instruction',
-            lambda m: self._instruct(m.data),
-            latched(),
-            qos_overriding_options=overridable(),
-        )
-        for name, serve in (('start', self._start), ('stop', self._stop), ('reset', self._reset)):
-            self.create_service(Trigger, f'~/{name}', serve)
-        steady = Clock(
-            clock_type=ClockType.STEADY_TIME
-        )  # a paused /clock must not silence the watch
+        INSTRUCTION.subscription(self, lambda message: self._instruct(message.data))
+        START.serve(self, self._start)
+        STOP.serve(self, self._stop)
+        RESET.serve(self, self._reset)
+        steady = steady_clock()  # a paused /clock must not silence the watch
         self.create_timer(0.1, self._watch, clock=steady)
         self.create_timer(1.0, self._diagnose, clock=steady)
-        self._jump = self.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=Duration(seconds=1), min_backward=Duration(nanoseconds=-1)),
-            post_callback=lambda jump: self._forget('clock_jump'),
-        )
+        self._jump = on_clock_jump(self, lambda: self._forget('clock_jump'))
         self._status.set('UNCONFIGURED')
         if self._params.instruction:
             self._instruct(self._params.instruction)

@@ -1,7 +1,6 @@
 """Publishers of the policy node. All outputs of a request carry the stamp of its newest image."""
 
 import time
-from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Path
@@ -12,8 +11,28 @@ from trajectory_msgs.msg import JointTrajectory
 from ...profiles import Profile
 from ...runtime.overlay import draw_overlay
 from ...runtime.session import InferenceResult
+from ..interface import Topic
 from ..messages import build
-from ..qos import command, overridable, sensor_data
+from ..qos import command, sensor_data
+
+CHUNK = Topic('~/action_chunk', JointTrajectory, command(), 'The chunk; see below.')
+PATH = Topic(
+    '~/chunk_path',
+    Path,
+    command(),
+    'Where the chunk leads from the measured position, m; translations only. Made only while '
+    'somebody subscribes.',
+)
+OVERLAY = Topic(
+    '~/overlay/<camera>',
+    CompressedImage,
+    sensor_data(1),
+    'What the model saw, 224 x 224 JPEG, pruned patches dimmed. Made only while somebody '
+    'subscribes.',
+)
+INFERENCE = Topic(
+    '~/inference', DiagnosticArray, sensor_data(10), 'One record per query; see below.'
+)
 
 
 class Outputs:
@@ -23,13 +42,10 @@ class Outputs:
         self._node = node
         self._label = 'UNTRAINED ' if untrained else ''
         self._report_ms = 0.0
-        self.chunk = self._publisher(JointTrajectory, '~/action_chunk', command())
-        self._path = self._publisher(Path, '~/chunk_path', command())
-        self._inference = self._publisher(DiagnosticArray, '~/inference', sensor_data(10))
-        self._overlays = {
-            c: self._publisher(CompressedImage, f'~/overlay/{c}', sensor_data(1))
-            for c in profile.cameras
-        }
+        self.chunk = CHUNK.lifecycle_publisher(node)
+        self._path = PATH.lifecycle_publisher(node)
+        self._overlays = {c: OVERLAY.lifecycle_publisher(node, camera=c) for c in profile.cameras}
+        self._inference = INFERENCE.lifecycle_publisher(node)
 
     def publish(self, result: InferenceResult) -> None:
         """Send the chunk first, then what describes it; images only if somebody subscribes."""
@@ -52,11 +68,6 @@ class Outputs:
     def destroy(self) -> None:
         for publisher in (self.chunk, self._path, self._inference, *self._overlays.values()):
             self._node.destroy_lifecycle_publisher(publisher)
-
-    def _publisher(self, kind: type, topic: str, qos: Any) -> Any:
-        return self._node.create_lifecycle_publisher(
-            kind, topic, qos, qos_overriding_options=overridable()
-        )
 
 
 def overlay_message(result: InferenceResult, camera: str, label: str) -> CompressedImage:

@@ -21,6 +21,17 @@ from ..status import ERROR, OK, WARN, StatusReporter
 from .inputs import MESSAGE_READER, DescribedMotion, Inputs, motion_input
 from .outputs import Outputs
 
+DIAGNOSTICS = {
+    'inputs': ('<stream>_rate_hz', '<stream>_received', 'lost_<reason>'),
+    'inference': ('chunks', 'faults_in_a_row', 'busy_s', 'replaced_jobs', 'discarded_jobs'),
+    'pruning': (
+        *('method', 'motion_source', 'mode', 'reason', 'motion', 'motion_why'),
+        *('visual_tokens', 'refresh_ms'),
+    ),
+    'safety': ('other_chunk_publishers',),
+}
+"""Concern -> keys in ``/diagnostics``; counters appear with their first count."""
+
 
 class Problem(NamedTuple):
     """Why the last request gave no usable chunk; the code stays the same while numbers change."""

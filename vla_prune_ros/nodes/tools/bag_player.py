@@ -113,13 +113,13 @@ INPUTS = {
 """Stream, or type of images -> what the policy takes."""
 _NAME = '<recorded_prefix>/<topic>'
 RECORDED = {
-    TWIST_TYPE: Topic(_NAME, TwistStamped, command(), 'What was commanded, for plots.'),
-    POSE_TYPE: Topic(_NAME, PoseStamped, command(), 'The same as poses.'),
+    TWIST_TYPE: Topic(_NAME, TwistStamped, command(), 'Commanded velocities, for plots.'),
+    POSE_TYPE: Topic(_NAME, PoseStamped, command(), 'Commanded poses, for plots.'),
     TRAJECTORY_TYPE: Topic(
         _NAME,
         JointTrajectory,
         command(),
-        'The same of the gripper; and chunks, never on the `~/action_chunk` of the live policy.',
+        'Gripper commands; and chunks, never on the `~/action_chunk` of the live policy.',
     ),
 }
 """Type -> commands of the recorded run, out of the way."""
