@@ -7,6 +7,7 @@ differ.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,29 +24,25 @@ def percentiles(
     return {f'p{q}': float(v) for q, v in zip(which, found, strict=True)}
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     low: float
     high: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Paired:
-    """A method against a baseline over the episodes that both have run.
+    """A method against a first one over the episodes that both have run.
 
-    :param pairs: number of those episodes.
-    :param only_baseline: episodes in which the baseline alone succeeded.
-    :param only_method: episodes in which the method alone succeeded.
-    :param difference: success rate of the method less that of the baseline, -1 ... 1.
-    :param interval: of the difference.
+    :param only_first: episodes that the first method alone solved; ``only_this``: this one alone.
+    :param points: difference of the success rates, this less the first, in percent.
     :param p_value: exact and two-sided, of "both are equally good".
     """
 
     pairs: int
-    only_baseline: int
-    only_method: int
-    difference: float
-    interval: Interval
+    only_first: int
+    only_this: int
+    points: float
+    points_ci95: tuple[float, ...]
     p_value: float
 
 
@@ -57,25 +54,25 @@ def wilson(successes: int, episodes: int) -> Interval:
     return Interval(float(found.low), float(found.high))
 
 
-def mcnemar(only_baseline: int, only_method: int) -> float:
+def mcnemar(only_first: int, only_this: int) -> float:
     """Exact and two-sided: discordant episodes fall on either side with probability 1/2."""
     from scipy.stats import binomtest
 
-    discordant = only_baseline + only_method
-    return float(binomtest(only_method, discordant).pvalue) if discordant else 1.0
+    discordant = only_first + only_this
+    return float(binomtest(only_this, discordant).pvalue) if discordant else 1.0
 
 
-def paired(baseline: Sequence[bool], method: Sequence[bool]) -> Paired:
+def paired(first: Sequence[bool], this: Sequence[bool]) -> Paired:
     """Success per episode of two methods, the same episodes in the same order."""
-    pairs = list(zip(baseline, method, strict=True))
+    pairs = list(zip(first, this, strict=True))
     both, lost = pairs.count((True, True)), pairs.count((True, False))
     won, neither = pairs.count((False, True)), pairs.count((False, False))
     return Paired(
         pairs=len(pairs),
-        only_baseline=lost,
-        only_method=won,
-        difference=(won - lost) / len(pairs),
-        interval=newcombe_paired(both, won, lost, neither),
+        only_first=lost,
+        only_this=won,
+        points=100.0 * ((won - lost) / len(pairs)),
+        points_ci95=tuple(100.0 * end for end in newcombe_paired(both, won, lost, neither)),
         p_value=mcnemar(lost, won),
     )
 

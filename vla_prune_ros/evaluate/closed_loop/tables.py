@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from ..statistics import paired, percentiles, wilson
+from ..statistics import Paired, paired, percentiles, wilson
 from ..tables import NOTHING, Column, fixed, markdown_table, quantile, rich_table
 from .episodes import EpisodeKey, EpisodeResult
 
@@ -19,22 +19,6 @@ ALL = 'all'
 Episodes = Mapping[EpisodeKey, EpisodeResult]
 Run = Mapping[tuple[str, int], EpisodeResult]
 """Episodes of one method by task and seed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Versus:
-    """A method against the first over the episodes that both have run.
-
-    :param only_first: episodes that the first method alone solved; ``only_this``: this one alone.
-    :param points: difference of the success rates, this less the first, in percent.
-    """
-
-    pairs: int
-    only_first: int
-    only_this: int
-    points: float
-    points_ci95: tuple[float, ...]
-    p_value: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +49,7 @@ class ResultRow:
     modes: dict[str, int]
     mode_shares: dict[str, float]
     motion_unknown: int
-    versus_first: Versus | None
+    versus_first: Paired | None
 
 
 def result_rows(
@@ -96,7 +80,7 @@ def _run(episodes: Episodes, method: str, tasks: Sequence[str]) -> Run:
 
 
 def _row(
-    method: str, task: str, results: Sequence[EpisodeResult], versus: Versus | None
+    method: str, task: str, results: Sequence[EpisodeResult], versus: Paired | None
 ) -> ResultRow:
     solved = [e for e in results if e.success]
     queries = [q for e in results for q in e.queries]
@@ -109,7 +93,7 @@ def _row(
         episodes=len(results),
         successes=len(solved),
         success_rate=len(solved) / len(results),
-        success_ci95=astuple(wilson(len(solved), len(results))),
+        success_ci95=wilson(len(solved), len(results)),
         errors=sum(bool(e.error) for e in results),
         wrong_object=dict(Counter(e.wrong_object for e in results if e.wrong_object)),
         steps_per_success=_mean([e.steps for e in solved]),
@@ -132,19 +116,11 @@ def _row(
     )
 
 
-def _versus(first: Run, own: Run) -> Versus | None:
+def _versus(first: Run, own: Run) -> Paired | None:
     common = [key for key in own if key in first]
     if not common:
         return None
-    found = paired([first[k].success for k in common], [own[k].success for k in common])
-    return Versus(
-        pairs=found.pairs,
-        only_first=found.only_baseline,
-        only_this=found.only_method,
-        points=100.0 * found.difference,
-        points_ci95=tuple(100.0 * value for value in astuple(found.interval)),
-        p_value=found.p_value,
-    )
+    return paired([first[k].success for k in common], [own[k].success for k in common])
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
