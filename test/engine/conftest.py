@@ -18,7 +18,6 @@ PEPPER = '▁put ▁the ▁green ▁pe pper ▁into ▁the ▁pot'
 
 @pytest.fixture(scope='session')
 def tokenizer(data_dir, tmp_path_factory):
-    """A folder with a tokenizer that has one piece for each id of the two golden prompts."""
     pieces = {}
     for words, name in ((BOWL, 'micro/film_fp32'), (PEPPER, 'micro_aloha/aloha_film_fp32')):
         ids = load_file(data_dir / f'{name}.safetensors')['input_ids_prompt'][0].tolist()
@@ -32,7 +31,6 @@ def tokenizer(data_dir, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def observation(data_dir):
-    """LIBERO frames as the simulator renders them, turned upright by 180 degrees."""
     golden = load_file(data_dir / 'micro' / 'observation.safetensors')
     frames = {
         'primary': golden['raw.agentview_image'],

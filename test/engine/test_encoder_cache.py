@@ -24,7 +24,6 @@ def policies(data_dir, tokenizer):
 
 @pytest.fixture
 def towers(policies, monkeypatch):
-    """Number of pictures in each run of the towers, of all policies."""
     runs = []
     for policy in policies.values():
         policy.reset()

@@ -66,12 +66,10 @@ def recorded(policy, record):
 
 
 def programs_of(policy):
-    """By what they are for."""
     return policy.forward.graphs
 
 
 def episode(policy, model, instruction=None):
-    """What each query answered; every second one is followed by a refresh."""
     scene = BenchScene(model.profile, QUERIES)
     state = policy.statistics.proprio.mean
     answers = []
@@ -146,8 +144,6 @@ def test_what_cannot_be_recorded_runs_and_says_why(bench_model, method):
 
 
 class Counting(Pruner):
-    """Says that it is static, and is not: a number is read on the way, or the set is counted."""
-
     name, capturable = 'counting', True
     sites = (PruningSite(-1),)
 

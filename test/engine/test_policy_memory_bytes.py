@@ -35,7 +35,6 @@ def model():
 
 
 def drive(policy: Policy, scene: BenchScene, queries):
-    """Some queries with the frames behind them, decoded only where they are asked for."""
     out = []
     for number in queries:
         seen = scene.observation(number, policy.statistics.proprio.mean)

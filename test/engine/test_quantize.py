@@ -37,7 +37,6 @@ def policies(demo):
 
 
 def linear(rows, columns, seed, bias=True, magnitude=1.0):
-    """Gaussian weights with a few outliers, and one row of zeros."""
     rng = np.random.default_rng(seed)
     weight = rng.normal(size=(rows, columns)) * magnitude
     weight[rng.random(weight.shape) < 0.01] *= 20
@@ -50,7 +49,6 @@ def linear(rows, columns, seed, bias=True, magnitude=1.0):
 
 
 def step(groups, bits, axis):
-    """Distance of neighbouring values of the grid of each group."""
     top = 2 ** (bits - 1)
     return np.maximum(
         groups.max(axis, keepdims=True) / (top - 1), -groups.min(axis, keepdims=True) / top
@@ -98,7 +96,6 @@ def test_the_layer_multiplies_by_the_weight_that_it_stands_for(kind, bias, dtype
 
 
 def weight_of(layer):
-    """The weight that a quantised layer stands for, float32 (out, in)."""
     if isinstance(layer, Int4Linear):
         return layer.expand(torch.float32)
     return layer.integers.float() * layer.scale[:, None]
@@ -109,7 +106,6 @@ def quantised(model):
 
 
 def storage(module):
-    """Bytes of everything that a module holds, padding of the storages included."""
     held = [*module.parameters(), *module.buffers()]
     return sum(
         {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}.values()

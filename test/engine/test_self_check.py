@@ -63,7 +63,6 @@ def loaded(data_dir, tokenizer):
 
 @pytest.fixture
 def policy(loaded):
-    """A copy: the tests break it."""
     return copy.deepcopy(loaded)
 
 
@@ -75,7 +74,6 @@ def lay(folder, source):
 
 
 def failures(policy):
-    """Name -> reason of the probes that fail."""
     found = probe_policy(policy)
     assert [f.name for f in found] == NAMES
     assert all(f.ok == (not f.reason) and '\n' not in f.reason for f in found)
@@ -181,8 +179,6 @@ class TestRotaryAngles:
 
 
 class TestSequence:
-    """Parts of the published order, put wrong in the way that reimplementations do."""
-
     def swapped(x, visual):
         state = slice(1 + visual, 2 + visual)
         return torch.cat([x[:, :1], x[:, state], x[:, 1 : 1 + visual], x[:, 2 + visual :]], 1)

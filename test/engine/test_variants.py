@@ -34,7 +34,6 @@ def close(got, want, atol=1e-4):
 
 @pytest.fixture
 def folder(data_dir, tmp_path):
-    """The base checkpoint, into which a test lays the files of a variant."""
     return shutil.copytree(data_dir / 'micro' / 'checkpoint', tmp_path / 'checkpoint')
 
 

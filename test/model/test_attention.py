@@ -9,7 +9,6 @@ from vla_prune_ros.model.attention import attend
 
 
 def by_hand(q, k, v, scale):
-    """(B, heads, S, d) and (B, heads, K, d) twice, as nested sums."""
     out = torch.zeros(*q.shape[:3], v.shape[3], dtype=torch.float64)
     for b, h, s in [
         (b, h, s) for b in range(q.shape[0]) for h in range(q.shape[1]) for s in range(q.shape[2])

@@ -96,14 +96,11 @@ def test_language_model_and_head(model, golden, layout):
 
 
 class Watcher(Dense):
-    """Keeps everything and remembers the attention rows it was shown."""
-
     def __init__(self, layers, rows):
         object.__setattr__(self, 'sites', tuple(PruningSite(layer, rows) for layer in layers))
         object.__setattr__(self, 'seen', {})
 
     def keep(self, view):
-        """Everything stays."""
         self.seen[view.site.layer] = view.attention
 
 

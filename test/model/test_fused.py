@@ -38,7 +38,6 @@ def parts(layer, y, only=None):
 
 
 def assert_right(layer, y, joined=True):
-    """The values are the parts'; ``joined``: and nobody multiplied part by part."""
     calls = []
     names = ('q_proj', 'k_proj', 'v_proj')
     want = [parts(layer, y, only) for only in (None, ROWS)], layer.mlp(y)
@@ -113,8 +112,6 @@ def test_shared_layers_stay_shared(layers, y):
 
 
 class Adapted(nn.Module):
-    """What an adapter library puts in the place of a linear layer."""
-
     def __init__(self, base):
         super().__init__()
         self.base, self.weight, self.bias = base, base.weight, None

@@ -52,7 +52,6 @@ REFUSED = [
 
 @pytest.fixture
 def hub(monkeypatch):
-    """Puts a function in the place of the download."""
     return lambda download: monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
 
 
@@ -64,7 +63,6 @@ def failing(error):
 
 
 def made(kind, text=''):
-    """An error without the HTTP response that its constructor asks for."""
     return kind.__new__(kind, text)
 
 
@@ -188,7 +186,6 @@ def test_progress_of_several_threads_grows_and_is_short(hub, tmp_path, capfd):
 
 
 def installed(tmp_path, monkeypatch, package, models):
-    """The package's module at ``package``, with a reference policy at ``models`` or without."""
     file = tmp_path / package / 'vla_prune_ros' / 'model' / 'hub.py'
     monkeypatch.setattr(module, '__file__', str(file))
     if models:

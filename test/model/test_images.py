@@ -23,7 +23,6 @@ def golden(data_dir):
 
 
 def upright(frame):
-    """LIBERO's frames are turned by 180 degrees before anything else."""
     return np.ascontiguousarray(frame[::-1, ::-1])
 
 

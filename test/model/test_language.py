@@ -22,7 +22,6 @@ HEAD_DIM, THETA = 128, 10000.0
 
 
 def tables(positions, head_dim, theta, frequency_dtype=torch.float32):
-    """Cosine and sine, float64 (S, head_dim); frequencies may be rounded first."""
     frequency = theta ** (-np.arange(0, head_dim, 2) / head_dim)
     frequency = torch.tensor(frequency).to(frequency_dtype).double().numpy()
     angle = positions.numpy()[:, None] * np.concatenate([frequency, frequency])
@@ -34,7 +33,6 @@ def rounding(want):
 
 
 def worst(got, want):
-    """Largest error in units of the bound; up to 1 is right."""
     return max(
         (np.abs(g[0].double().numpy() - w) / rounding(w)).max()
         for g, w in zip(got, want, strict=True)
@@ -102,7 +100,6 @@ def decoder_and_input(batch):
 
 
 def dense(trace=None):
-    """With a trace every row goes through the last layer."""
     positions = torch.arange(LAYOUT.length)
     return PruningState(layout=LAYOUT, pruner=Dense(), positions=positions, trace=trace)
 

@@ -58,7 +58,6 @@ def _can_reset_the_peak() -> bool:
 
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory):
-    """A large and a small checkpoint; the large one has an ``lm_head`` that nothing needs."""
     if not _can_reset_the_peak():
         pytest.skip('this kernel does not let a process reset its peak memory')
     with pytest.MonkeyPatch.context() as patch:
@@ -74,7 +73,6 @@ def folders(tmp_path_factory):
 
 
 def _cheap_tensor(name, shape, seed):
-    """Not random: quick to write, and no page of it is shared with another."""
     return torch.linspace(-0.02, 0.02, torch.Size(shape).numel()).view(shape)
 
 

@@ -124,10 +124,3 @@ def test_gripper_is_the_published_table(golden: dict[str, np.ndarray]) -> None:
     policy = golden['table.policy_action'].copy()
     np.testing.assert_array_equal(gripper_to_env(policy), golden['table.env_action'])
     np.testing.assert_array_equal(policy, golden['table.policy_action'])
-
-
-@pytest.mark.parametrize(
-    'opening, command', [(0.0, 1.0), (0.49, 1.0), (0.5, 0.0), (0.51, -1.0), (1.0, -1.0)]
-)
-def test_gripper_truth_table(opening: float, command: float) -> None:
-    assert gripper_to_env(np.array([0.1, opening])).tolist() == [0.1, command]

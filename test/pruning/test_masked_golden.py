@@ -25,8 +25,6 @@ L1 = Variant('l1', proprio=True, film=False)
 
 
 class Recorded(Pruner):
-    """Keeps what the recorded run kept."""
-
     name = 'recorded'
 
     def __init__(self, kept_positions):
@@ -37,7 +35,6 @@ class Recorded(Pruner):
         return 'coarse'
 
     def keep(self, view):
-        """Visual original positions 1 .. V -> ids 0 .. V - 1."""
         kept = self.kept[view.site.layer]
         return kept[(kept >= 1) & (kept <= view.layout.visual)].long() - 1
 

@@ -33,11 +33,9 @@ class Scripted(Pruner):
         self.views = {}
 
     def begin(self, query):
-        """Nothing to prepare."""
         return 'coarse'
 
     def keep(self, view):
-        """What the script says."""
         self.views[view.site.layer] = view
         return (
             None
@@ -48,7 +46,6 @@ class Scripted(Pruner):
 
 @st.composite
 def cases(draw):
-    """A layout of 1 to 3 cameras and a script that only ever shrinks the set."""
     cameras = tuple('abc')[: draw(st.integers(1, 3))]
     layout = Layout(
         cameras,
