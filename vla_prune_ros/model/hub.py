@@ -119,7 +119,7 @@ def _fetch(name: str, progress: 'Progress') -> Path:
 
 def _meter(name: str, progress: 'Progress') -> type[tqdm]:
     """A progress bar that reports through ``progress``, once per per cent of all bytes."""
-    lock, told = threading.Lock(), [-1]
+    lock, reported = threading.Lock(), [-1]
 
     class Meter(tqdm):
         def __init__(self, *args: object, **kwargs: object) -> None:
@@ -130,8 +130,8 @@ def _meter(name: str, progress: 'Progress') -> type[tqdm]:
                 return
             with lock:
                 percent = int(100 * self.n / self.total)
-                if percent > told[0]:
-                    told[0] = percent
+                if percent > reported[0]:
+                    reported[0] = percent
                     progress(f'fetching {name}: {self.n / 1e9:.2f} of {self.total / 1e9:.2f} GB')
 
     return Meter
