@@ -85,7 +85,7 @@ def embed(data_dir) -> Callable:
         images = [inputs[f'q{q}.current.{c}'].numpy() for c in LIBERO.cameras]
         ids = _prompt_ids(data_dir, task)
         layout = model.layout(LIBERO.cameras, ids.shape[1], LIBERO.chunk)
-        visual = model.visual_tokens(torch.from_numpy(pixel_values(images)), ids)
+        visual = model.visual_tokens(pixel_values(images), ids)
         state = inputs[f'q{q}.proprio_normalized'][None].float()
         return model.embed(visual, ids, state, layout), layout
 

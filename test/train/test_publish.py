@@ -50,7 +50,7 @@ def test_the_loaded_policy_acts_as_the_trained_network(policy, net, words, stati
     seen = [answer.model_images[camera] for camera in ('primary', 'wrist')]
     scaled = 2.0 * (state - low) / (high - low + 1e-8) - 1.0
     given = (
-        torch.from_numpy(pixel_values(seen))[None],
+        pixel_values(seen)[None],
         words.prompts[INSTRUCTION][None],
         torch.tensor(scaled, dtype=torch.float32)[None],
     )

@@ -162,30 +162,21 @@ def comparison_frame(image: np.ndarray) -> np.ndarray:
     return cv2.resize(middle, (half, half), interpolation=cv2.INTER_AREA)
 
 
-@lru_cache(maxsize=1)
-def scale_and_shift() -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of both towers' pixels: float32 (6, 1, 1) each."""
-    mean = np.array(DINO_MEAN + SIGLIP_MEAN, np.float32)[:, None, None]
-    std = np.array(DINO_STD + SIGLIP_STD, np.float32)[:, None, None]
-    return mean, std
+def pixel_values(images: list[np.ndarray]) -> Tensor:
+    """uint8 (224, 224, 3) per camera -> float32 (cameras, 6, 224, 224)."""
+    return normalized_pixels(torch.from_numpy(np.stack(images)), torch.float32)
 
 
-def pixel_values(images: list[np.ndarray]) -> np.ndarray:
-    """uint8 (224, 224, 3) per camera -> float32 (cameras, 6, 224, 224), DINOv2 first."""
-    mean, std = scale_and_shift()
-    x = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
-    return (np.concatenate([x, x], axis=1) - mean) / std
+def normalized_pixels(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """uint8 (cameras, 224, 224, 3) -> (cameras, 6, 224, 224), DINOv2 first, on their device: the
+    processor's float32 values to the last bit, then rounded to ``dtype``."""
+    mean, std = _mean_and_std(images.device, torch.is_inference_mode_enabled())
+    x = images.permute(0, 3, 1, 2).float() / 255
+    return ((torch.cat([x, x], dim=1) - mean) / std).to(dtype)
 
 
 @cache
 def _mean_and_std(device: torch.device, inference: bool) -> tuple[Tensor, Tensor]:
-    """float32 (6, 1, 1), DINOv2 first; made once, since a copy to a device cannot be captured."""
-    return tuple(torch.from_numpy(table).to(device) for table in scale_and_shift())
-
-
-def normalized_pixels(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 (cameras, 224, 224, 3) -> (cameras, 6, 224, 224) on the device of ``images``:
-    :func:`pixel_values` to the last bit, then rounded to ``dtype``."""
-    mean, std = _mean_and_std(images.device, torch.is_inference_mode_enabled())
-    x = images.permute(0, 3, 1, 2).float() / 255
-    return ((torch.cat([x, x], dim=1) - mean) / std).to(dtype)
+    """float32 (6, 1, 1) each; made once, since a copy to a device cannot be captured."""
+    tables = DINO_MEAN + SIGLIP_MEAN, DINO_STD + SIGLIP_STD
+    return tuple(torch.tensor(table, device=device)[:, None, None] for table in tables)

@@ -70,7 +70,7 @@ class TrainingData(Dataset):
         )
         actions = normalize(sample.chunk, bounds.low, bounds.high, bounds.mask)
         return TrainingBatch(
-            pixels=torch.from_numpy(pixel_values(self._images(sample, seed))),
+            pixels=pixel_values(self._images(sample, seed)),
             prompts=self._prompt(sample.instruction),
             state=torch.from_numpy(scaled).float(),
             actions=torch.from_numpy(actions).float(),

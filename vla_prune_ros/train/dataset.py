@@ -171,7 +171,7 @@ class Samples:
             for episode, frame in picked
             for camera in range(cameras)
         ]
-        return torch.from_numpy(pixel_values(views)).unflatten(0, (-1, cameras))
+        return pixel_values(views).unflatten(0, (-1, cameras))
 
 
 def patch_of(seen: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...engine.load import pruner_target
 from ...engine.policy import Policy
-from ...model.images import pixel_values
+from ...model.images import normalized_pixels
 from ...model.vision import IMAGE_SIZE
 from ...pruning.layout import Layout
 from ...pruning.methods.vla_acl import METHOD, make_scorer
@@ -64,8 +64,9 @@ class ScorerTask(nn.Module):
         target = pruner_target(policy.profile, policy.model.size)
         self._budget = budgets(METHOD, train.budget, target)
         self.scorer = make_scorer(target, train.model_dump()).to(policy.device)
-        black = pixel_values([torch.zeros(IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8).numpy()])
-        self.register_buffer('black', torch.from_numpy(black), persistent=False)
+        black = torch.zeros(1, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
+        pixels = normalized_pixels(black, torch.float32)
+        self.register_buffer('black', pixels, persistent=False)
 
     def forward(
         self, batch: TrainingBatch, progress: float, generator: torch.Generator | None = None
