@@ -106,7 +106,6 @@ LATER = {
     *('get_parameter_type', 'get_parameter_types', 'list_parameters', 'create_future'),
     *('get_type_description', 'logger_name', 'set_logger_level', 'get_child_sublogger'),
 }
-BASES = {'Node', 'LifecycleNode', 'Client'}
 
 
 def trees() -> Iterator[tuple[str, ast.Module]]:
@@ -129,26 +128,6 @@ def attributes(tree: ast.AST) -> set[str]:
 
 def called_name(call: ast.Call) -> str:
     return getattr(call.func, 'attr', getattr(call.func, 'id', ''))
-
-
-def own_names(tree: ast.ClassDef) -> set[str]:
-    """Methods that a class defines and attributes that it assigns."""
-    methods = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
-    stored = {
-        n.attr
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)
-    }
-    return methods | stored
-
-
-def node_classes() -> Iterator[tuple[str, ast.ClassDef]]:
-    for name, tree in trees():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef) and BASES & {
-                getattr(b, 'id', '') for b in node.bases
-            }:
-                yield name, node
 
 
 def rclpy_members() -> set[str]:
@@ -195,16 +174,6 @@ def test_keyword_arguments_exist_in_humble():
             for keyword in call.keywords:
                 good = keyword.arg is None or keyword.arg in KEYWORDS.get(called, set())
                 assert good, f'{name}:{call.lineno}: {called}({keyword.arg}=)'
-
-
-def test_nodes_use_of_themselves_only_what_humble_has():
-    """``self.x`` of a node is its own, or one of the listed members."""
-    inherited = {'spin_for', 'watch', 'state', 'status', 'wait', 'call'}  # of our own Client
-    for name, tree in node_classes():
-        own = own_names(tree) | inherited
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and getattr(node.value, 'id', '') == 'self':
-                assert node.attr in own | MEMBERS, f'{name}:{node.lineno}: self.{node.attr}'
 
 
 def test_nothing_that_came_after_humble_is_used_anywhere():

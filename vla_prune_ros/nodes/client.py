@@ -44,8 +44,6 @@ class Client(Node):
         self._statuses: dict[str, DiagnosticStatus] = {}
 
     def watch(self, node: str) -> None:
-        """Follow ``/node/status``."""
-
         def keep(message: DiagnosticStatus) -> None:
             self._statuses[node] = message
 
@@ -58,11 +56,9 @@ class Client(Node):
         )
 
     def status(self, node: str) -> DiagnosticStatus | None:
-        """Latest status of a watched node."""
         return self._statuses.get(node)
 
     def spin_for(self, seconds: float) -> None:
-        """Handle messages for a while."""
         self.wait(lambda: False, seconds)
 
     def wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
@@ -112,17 +108,14 @@ class Client(Node):
             self.destroy_client(client)
 
     def trigger(self, service: str, timeout_s: float = 30.0) -> str:
-        """Call a Trigger service; returns its message.
+        """The message of the answer.
 
         :raises VlaPruneError: it answers that it failed.
         """
         return self._checked(service, self.call(Trigger, service, Trigger.Request(), timeout_s))
 
     def set_bool(self, service: str, value: bool) -> str:
-        """Call a SetBool service; returns its message.
-
-        :raises VlaPruneError: it answers that it failed.
-        """
+        """As :meth:`trigger`."""
         return self._checked(service, self.call(SetBool, service, SetBool.Request(data=value)))
 
     def change_state(self, node: str, transition: int, timeout_s: float = 120.0) -> bool:

@@ -285,7 +285,6 @@ class ExecutorNode(Node):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node as a process until SIGINT or SIGTERM; the exit code."""
     return run_node(ExecutorNode, args)
 
 

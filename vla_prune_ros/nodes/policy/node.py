@@ -213,7 +213,6 @@ class PolicyNode(LifecycleNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node as a process until SIGINT or SIGTERM; the exit code."""
     return run_node(PolicyNode, args)
 
 

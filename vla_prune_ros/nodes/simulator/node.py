@@ -262,7 +262,6 @@ class SimulatorNode(Node):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node as a process until SIGINT or SIGTERM; 1 where it cannot start."""
     return run_node(SimulatorNode, args)
 
 

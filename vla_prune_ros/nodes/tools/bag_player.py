@@ -39,8 +39,6 @@ from .environment import local_environment
 
 @dataclass(frozen=True)
 class BagPlayerParams:
-    """Parameters of the node ``bag_player``."""
-
     bag: str = option('', 'The recording: a folder or file of rosbag2 (sqlite3, MCAP) or ROS 1.')
     topics: str = option(
         '',
@@ -78,21 +76,6 @@ class BagPlayerParams:
         'Put before the names of recorded commands and chunks. Empty: they go out on their own '
         'names, and whatever listens there moves.',
     )
-
-
-def check_player(params: BagPlayerParams) -> None:
-    """Check what no single range can.
-
-    :raises ProfileError: no bag is named, or time is asked for twice.
-    """
-    if not params.bag:
-        raise ProfileError('parameter bag is empty', 'set it to the folder or file of a recording')
-    if params.clock and params.restamp:
-        raise ProfileError(
-            'parameters clock and restamp are both true',
-            'set clock to false for a policy on wall time, or restamp to false for one with '
-            'use_sim_time',
-        )
 
 
 _IMAGE, _STATE = '<target>/image/<camera>', sensor_data()
@@ -140,10 +123,9 @@ _LAST_S = 0.2  # for what is under way at the very end
 
 
 class PlayerOutputs:
-    """Publishers of the bag player; they take serialised messages.
+    """Publishers of serialised messages.
 
-    :param streams: topic of the bag -> stream, a camera or one of ``bags.topics.STREAMS``.
-    :param types: topic of the bag -> message type.
+    :param streams: topic of the bag -> stream; ``types``: -> message type.
     :raises ProfileError: a name is none, or a recorded chunk would pass for the policy's own.
     """
 
@@ -158,25 +140,19 @@ class PlayerOutputs:
         self._names = {'target': params.target, 'recorded_prefix': params.recorded_prefix}
         self._names = {name: value.rstrip('/') for name, value in self._names.items()}
         self.sent: Counter[str] = Counter()
-        """Topic of the bag -> messages that were published."""
         self._publishers = {t: self._advertise(t, s, types[t]) for t, s in streams.items()}
+        self.names = {topic: p.topic_name for topic, p in self._publishers.items()}
         self._inputs = [p for t, p in self._publishers.items() if _is_input(streams[t])]
         self._clock = CLOCK.publisher(node) if params.clock else None
         self._clock_ns = -1
 
-    def describe(self) -> str:
-        """One line for the log: topic of the bag -> topic."""
-        return ', '.join(f'{t} -> {p.topic_name}' for t, p in self._publishers.items())
-
     def tick(self, now_ns: int) -> None:
-        """Publish the time, where that is asked for, it is known and it went on."""
         if self._clock is None or now_ns <= 0 or 0 <= now_ns - self._clock_ns < _CLOCK_STEP_NS:
             return
         self._clock_ns = now_ns
         self._clock.publish(Clock(clock=build.time(now_ns)))
 
     def send(self, topic: str, cdr: bytes) -> None:
-        """Publish a message of a topic of the bag."""
         self._publishers[topic].publish(cdr)
         self.sent[topic] += 1
 
@@ -202,7 +178,6 @@ class PlayerOutputs:
         return 0 if self._clock is None else self._node.count_publishers('/clock') - 1
 
     def flush(self) -> None:
-        """Wait a moment until reliable subscribers have what was sent."""
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=0.5))
 
@@ -243,7 +218,13 @@ class BagPlayerNode(Node):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('bag_player', **kwargs)
         self._params = params = declare(self, BagPlayerParams)
-        check_player(params)
+        if not params.bag:
+            raise ProfileError('parameter bag is empty', 'set it to a recording')
+        if params.clock and params.restamp:
+            raise ProfileError(
+                'parameters clock and restamp are both true',
+                'set clock to false for a policy on wall time, else restamp',
+            )
         self._profile = load_profile(params.profile)
         with Bag(params.bag) as bag:
             self._topics = self._choose(bag)
@@ -257,9 +238,8 @@ class BagPlayerNode(Node):
         self._open().close()  # refuses a beginning behind the end
         self.outputs = PlayerOutputs(self, params, streams, types)
         log = self.get_logger()
-        log.info(f'plays {self.outputs.describe()}')
-        if left:
-            log.info(f'left alone: {", ".join(left)}')
+        names = ', '.join(f'{t} -> {name}' for t, name in self.outputs.names.items())
+        log.info(f'plays {names}; left alone: {", ".join(left) or "nothing"}')
         if not (params.clock or params.restamp):
             log.warning(
                 'neither clock nor restamp is true: to a policy every message is as old as the bag'
@@ -269,8 +249,7 @@ class BagPlayerNode(Node):
         self._passes, self._finished = 0, False
         self._damaged: Counter[str] = Counter()
         self._lost: list[str] = []
-        playing = self._play()
-        self._playing = playing
+        self._playing = playing = self._play()
         self._turns = Turns(self, lambda: next(playing, _WARN_EVERY_S))
 
     @property
@@ -307,10 +286,6 @@ class BagPlayerNode(Node):
         return topics
 
     def _open(self) -> Bag:
-        """The bag from where it is to begin.
-
-        :raises DataError: it cannot be read, or is over before.
-        """
         params, topics = self._params, self._topics
         if not params.start_offset_s:
             return Bag(params.bag)
@@ -318,10 +293,7 @@ class BagPlayerNode(Node):
         return LaterBag(params.bag, streams, params.start_offset_s, topics.instruction)
 
     def _play(self) -> Iterator[float]:
-        """Plays step by step; yields the wall seconds until the next one.
-
-        :raises ExternalShutdownException: all is over.
-        """
+        """Yields the wall seconds until the next step; at the end it ends the process."""
         yield from self._await_subscribers()
         with self._open() as bag:
             serializer = Serializer(bag.path)
@@ -402,11 +374,7 @@ class BagPlayerNode(Node):
 
 
 def play(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Play in this process until the end or Ctrl-C, for a tool in a terminal.
-
-    :param parameters: of :class:`BagPlayerParams`, those that differ.
-    :returns: :attr:`BagPlayerNode.report`, and ``ok``; where it is False the reason was printed.
-    """
+    """Play in this process until the end or Ctrl-C; the report, and ``ok``."""
     for name, value in local_environment().items():
         if name.endswith('_DEFAULT_PROFILES_FILE'):
             os.environ[name] = value
@@ -422,7 +390,6 @@ def play(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node as a process until the end of the bag, SIGINT or SIGTERM; the exit code."""
     return run_node(BagPlayerNode, args)
 
 

@@ -80,7 +80,6 @@ class FakeRobotNode(Node):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node as a process until SIGINT or SIGTERM; the exit code."""
     return run_node(FakeRobotNode, args)
 
 
