@@ -11,7 +11,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 from interface_page import interface, names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -314,13 +313,3 @@ def test_every_remapped_topic_is_one_of_the_nodes(fake_launch):
     for node in launched('libero.launch.py').values():
         for source, _ in node.kwargs.get('remappings', []):
             assert source in known, source
-
-
-@pytest.mark.parametrize('path', sorted((ROOT / 'config').glob('*.yaml')), ids=lambda p: p.name)
-def test_parameter_files_name_declared_parameters_in_any_namespace(path):
-    for key, value in yaml.safe_load(path.read_text(encoding='utf-8')).items():
-        wildcard, _, node = key.rpartition('/')
-        assert wildcard == '/**', f'{key} would not match inside a namespace'
-        # Overrides of the quality of service are declared per topic, when a publisher is made.
-        names = {n for n in value['ros__parameters'] if not n.startswith('qos_overrides')}
-        assert names <= set(interface()[node]['Parameters']) | EVERY_NODE

@@ -474,9 +474,3 @@ def test_the_command_fails_with_one_line(command, arguments, words):
     assert one.wait() == 1
     (line,) = one.err.splitlines()
     assert line.startswith('error: ') and words in line
-
-
-def test_the_help_of_the_command_names_its_defaults(command):
-    one = command('--help')
-    assert one.wait() == 0
-    assert '--json FILE' in one.out and '(default: /vla_policy)' in one.out

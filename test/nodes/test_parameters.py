@@ -139,7 +139,9 @@ def test_shipped_files_hold_declared_names_and_legal_values(path):
     content = yaml.safe_load(path.read_text(encoding='utf-8'))
     assert content
     for node_name, block in content.items():
-        record, values = RECORDS[node_name.rpartition('/')[2]], block['ros__parameters']
+        wildcard, _, name = node_name.rpartition('/')
+        assert wildcard == '/**', 'it would not match inside a namespace'
+        record, values = RECORDS[name], block['ros__parameters']
         from_mapping(record, values, str(path))
         for name, value in values.items():  # ROS does not take 1 for 1.0
             default = getattr(record(), name)
