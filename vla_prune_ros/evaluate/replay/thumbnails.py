@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from ...bags.events import BAG_READER
-from ...bags.reader import Bag, Place
+from ...bags.reader import Bag
 from ...errors import DataError, InputRefused
 from ...model.images import prepare_image
 from ...profiles import Profile
@@ -39,37 +39,22 @@ def thumbnails(
     observer, out = Observer(profile, params, BAG_READER), []
     for number in (usable[i] for i in places):
         instant = recording.instants[number]
-        seconds = 1e-9 * (instant.receipt_ns - recording.span_ns[0])
+        queries = {method: q[number] for method, q in answers.items()}
         for camera in profile.cameras:
-            image = _seen(bag, instant.images[camera], camera, observer)
-            if image is not None:
-                out.append(_entry(seconds, camera, image, number, answers))
+            try:
+                frame = observer.image(camera, bag.read(instant.images[camera]))
+            except (DataError, InputRefused):
+                continue
+            kept = {m: ''.join('01'[int(k)] for k in q.kept[camera]) for m, q in queries.items()}
+            moment = Moment(
+                t_s=1e-9 * (instant.receipt_ns - recording.span_ns[0]),
+                camera=camera,
+                image=_jpeg_uri(prepare_image(frame, profile.pre_resize), quality=90),
+                kept=kept,
+                mode={m: q.record.mode for m, q in queries.items()},
+            )
+            out.append(moment)
     return tuple(out)
-
-
-def _seen(bag: Bag, place: Place, camera: str, observer: Observer) -> np.ndarray | None:
-    try:
-        frame = observer.image(camera, bag.read(place))
-    except (DataError, InputRefused):
-        return None
-    return prepare_image(frame, observer.profile.pre_resize)
-
-
-def _entry(
-    seconds: float,
-    camera: str,
-    image: np.ndarray,
-    number: int,
-    answers: Mapping[str, Sequence[ReplayedQuery]],
-) -> Moment:
-    queries = {method: q[number] for method, q in answers.items()}
-    return Moment(
-        t_s=seconds,
-        camera=camera,
-        image=_jpeg_uri(image, quality=90),
-        kept={m: ''.join('1' if k else '0' for k in q.kept[camera]) for m, q in queries.items()},
-        mode={m: q.record.mode for m, q in queries.items()},
-    )
 
 
 def overlay_uri(image: str, kept: str) -> str:
