@@ -53,7 +53,7 @@ def test_a_guess_is_printed_once_for_bags_that_are_alike(log):
 def test_the_answers_that_are_written_down_are_counted(log, tmp_path, monkeypatch):
     """Of three jobs one is done, one is under way, and one has answers of other settings only."""
     done, half, stale = jobs(tmp_path, 'abc')
-    monkeypatch.setattr(replay_progress, 'Progress', partial(Progress, every_s=0.01))
+    monkeypatch.setattr(replay_progress, 'Progress', partial(Progress, every_s=0.0))
     with ReplayProgress(Console(file=log, width=100)) as progress:
         progress.reading(3)
         progress.begin([(done, 4), (half, 4), (stale, 4)])
