@@ -84,7 +84,6 @@ def checkpoint_fingerprint(folder: Path) -> str:
 
 
 def text_fingerprint(path: Path) -> str:
-    """16 hex digits of SHA-256 over a small file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 

@@ -21,19 +21,15 @@ def in_processes(
     begin: Callable[..., None] | None = None,
     given: tuple[Any, ...] = (),
 ) -> Iterator[Result]:
-    """Results of ``work(*job)`` as they come, in any order.
+    """Results of ``work(*job)`` as they come; closing the iterator ends the processes at once.
 
-    Closing the iterator, or an exception such as Ctrl-C, ends the processes at once.
-
-    :param work: a function of a module. Processes are spawned: a forked one would inherit torch's
-        threads and OpenGL contexts in whatever state.
     :param begin: called as ``begin(*given)`` in each process before its first job.
-    :raises VlaPruneError: a process died.
-    :raises Exception: what a job raised; jobs that did not begin are given up.
+    :raises VlaPruneError: a process died. What a job raised is raised here.
     """
     if not jobs:
         return
     before = set(multiprocessing.active_children())
+    # A forked process would inherit torch's threads and OpenGL contexts in whatever state.
     context = multiprocessing.get_context('spawn')
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start, (begin, given))
     try:
@@ -87,14 +83,11 @@ def run_jobs(
     workers: int = 1,
     ray: str = '',
 ) -> Iterator[Any]:
-    """Run every job once; outcomes come as they are ready.
+    """Run every job once; outcomes come as they are ready. Closing the iterator ends the workers.
 
-    Closing the iterator, or an exception such as Ctrl-C, ends the workers.
-
-    :param kind: a class whose instances are made with the setting.
-    :param workers: processes; 1 runs in this one.
-    :param ray: address of a Ray cluster, ``'auto'`` for the one that runs, ``'local'`` for one
-        that lives as long as this run; ``''`` for none. ``workers`` are then actors.
+    :param workers: processes; 1 runs in this one. With ``ray`` they are actors.
+    :param ray: address of a cluster, ``'auto'`` for the one that runs, ``'local'`` for one that
+        lives as long as this run.
     :raises VlaPruneError: Ray is not installed or not there, or a worker process died.
     """
     workers = min(workers, len(jobs))

@@ -20,7 +20,6 @@ import pytest
 
 from vla_prune_ros import cli
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.evaluate import pool as worker_pool
 from vla_prune_ros.evaluate.closed_loop import run as closed_loop
 from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey
 from vla_prune_ros.evaluate.closed_loop.rollout import run_episode
@@ -33,7 +32,7 @@ from vla_prune_ros.evaluate.closed_loop.run import (
 from vla_prune_ros.evaluate.closed_loop.worker import EpisodeWorker, Outcome
 from vla_prune_ros.evaluate.machine import versions
 from vla_prune_ros.evaluate.methods import parse_methods
-from vla_prune_ros.evaluate.options import EvaluateOptions, Setting
+from vla_prune_ros.evaluate.options import EvaluateOptions
 from vla_prune_ros.evaluate.pool import run_jobs
 from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.sim.two_cubes import PICK_TASKS, TASKS
@@ -209,10 +208,6 @@ def test_a_job_that_cannot_run_stops_the_run_with_its_reason(options, monkeypatc
         run_evaluate(options, ignore)
 
 
-def test_no_jobs_need_no_worker():
-    assert list(run_jobs(EpisodeWorker, [], Setting(), workers=4)) == []
-
-
 def test_without_ray_its_extra_is_named(options, checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, 'ray', None)
     jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
@@ -269,17 +264,6 @@ def test_a_cluster_that_is_not_there_is_said(options, checkpoint, monkeypatch):
     jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
     with pytest.raises(VlaPruneError, match="no Ray cluster at 'auto'.*ray start --head"):
         next(run_jobs(EpisodeWorker, jobs, options.setting, 1, 'auto'))
-
-
-def test_a_worker_that_dies_is_said_and_none_is_left(options, checkpoint, monkeypatch):
-    jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
-    monkeypatch.setattr(worker_pool, '_work', _die)
-    with pytest.raises(VlaPruneError, match='a worker process died; run the same command again'):
-        list(run_jobs(EpisodeWorker, jobs, options.setting, 2))
-
-
-def _die(job):
-    os._exit(9)
 
 
 def _heed_ctrl_c():

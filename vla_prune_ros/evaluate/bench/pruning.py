@@ -6,7 +6,7 @@ first: what else the machine does falls on all of them alike.
 
 import os
 import resource
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,8 +25,8 @@ from ...records import Inference, MotionHint, Observation
 from ..machine import machine
 from ..options import PruningBenchOptions
 from ..statistics import percentiles
-from .cost import Roofline, count_kept, measure_roofline, policy_flops, reference_flops
-from .models import BenchModel, build_bench_model
+from .cost import count_kept, measure_roofline, policy_flops, reference_flops
+from .models import build_bench_model
 from .reference_impl import ReferenceForward
 
 # --- the scene ---------------------------------------------------------------------------------
@@ -46,17 +46,12 @@ _START_NS = 1_000_000_000
 
 
 class BenchScene:
-    """The frames, motions and stamps of one episode, the same every time.
+    """Frames, motions and stamps of an episode: the time of a method depends on how much changes.
 
-    Frames are drawn: the time of a method depends on how much of the image changes and not on
-    what it shows. The first camera stands still and sees a block move; the others ride on the arm
-    and see everything move. Every frame has its own sensor noise, so that no two are equal.
-
-    The robot executes each chunk to its end: query ``q`` sees control step ``q * chunk``. It moves
-    as in ``FAST`` for two queries, as in ``SLOW`` for two, and so on: a slow minute of the machine
-    then falls on both.
-
-    :param noise_levels: standard deviation of the sensor noise, in levels of 0 ... 255.
+    The first camera stands still and sees a block move; the others ride on the arm and see
+    everything move. Sensor noise (``noise_levels`` of 255) makes no two frames equal. Query ``q``
+    sees control step ``q * chunk``. Two queries are ``FAST``, two ``SLOW`` and so on: a slow
+    minute of the machine then falls on both.
     """
 
     def __init__(
@@ -214,7 +209,8 @@ def run_pruning_bench(
         samples = episode(options.queries, 'query')
     rows = pruning_rows(samples, first)
     for row in rows:
-        row.roofline_ms = least_ms(row.tflops, model, roofline)
+        if row.tflops is not None:
+            row.roofline_ms = roofline.least_ms(1e12 * row.tflops, model.weight_bytes)
     profile = model.profile
     return PruningBench(
         ok=all(s.finite for taken in samples.values() for s in taken),
@@ -261,15 +257,10 @@ def run_episode(
             )
             samples[method].append(sample)
         for step in scene.steps_after(query):
-            _watch(policies.values(), scene, step)
+            for camera, frame in scene.frames(step).items():
+                for policy in policies.values():
+                    policy.watch(camera, scene.stamp_ns(step), frame)
     return samples
-
-
-def _watch(policies: Iterable[Policy], scene: BenchScene, step: int) -> None:
-    stamp_ns = scene.stamp_ns(step)
-    for camera, frame in scene.frames(step).items():
-        for policy in policies:
-            policy.watch(camera, stamp_ns, frame)
 
 
 def query_flops(policy: Policy, out: Inference, as_reference: bool = False) -> int | None:
@@ -340,10 +331,6 @@ def whole_run(samples: Samples) -> list[WholeRun]:
         )
         for method, mean in means.items()
     ]
-
-
-def least_ms(tflops: float | None, model: BenchModel, roofline: Roofline) -> float | None:
-    return None if tflops is None else roofline.least_ms(1e12 * tflops, model.weight_bytes)
 
 
 def _row(

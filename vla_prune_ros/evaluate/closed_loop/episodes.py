@@ -69,10 +69,7 @@ class EpisodeResult:
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> 'EpisodeResult':
-        """The record that :meth:`to_json` wrote.
-
-        :raises VlaPruneError: fields are missing or unknown.
-        """
+        """:raises VlaPruneError: fields are missing or unknown."""
         try:
             queries = tuple(EpisodeQuery.from_json(query) for query in values['queries'])
             refresh_ms = tuple(values['refresh_ms'])
@@ -121,11 +118,7 @@ class EpisodeStore:
         self._file.close()
 
     def episodes(self, methods: tuple[Method, ...], base: str) -> dict[EpisodeKey, EpisodeResult]:
-        """What is there of these methods; of an episode that was repeated, the last one.
-
-        :param base: fingerprint of the checkpoint of all methods without a folder of their own.
-        :raises VlaPruneError: an episode was made with other weights or versions, here named.
-        """
+        """Of a repeated episode, the last. :raises VlaPruneError: other weights or versions."""
         wanted = {method.name: method.fingerprint for method in methods}
         found = {}
         for line in self._lines:

@@ -47,36 +47,23 @@ def image_topic(camera: str, compressed: bool = False) -> str:
 
 
 def command(action: np.ndarray, control_hz: float) -> tuple[np.ndarray, float]:
-    """An action as ``chunk_executor`` sends it, the inverse of
-    :func:`~vla_prune_ros.sim.scene.twist_to_action` within its limits.
-
-    :param action: float64 (7,) as :meth:`~vla_prune_ros.sim.scene.Scene.step` takes it.
-    :returns: float64 (6,) in m/s and rad/s along the world's axes, and the gripper, 0 closed
-        ... 1 open.
-    """
+    """Inverse of :func:`~vla_prune_ros.sim.scene.twist_to_action` within its limits: float64 (6,)
+    in m/s and rad/s along the world's axes, and the gripper, 0 closed ... 1 open."""
     unit = control_hz * np.repeat((LINEAR_UNIT_M, ANGULAR_UNIT_RAD), 3)
     return np.asarray(action[:6], np.float64) * unit, (1.0 - float(action[6])) / 2.0
 
 
 class RecordedScene(Scene):
-    """Another scene, recorded.
+    """Another scene, recorded; T is the time at which a control step begins.
 
-    Each control step is recorded like this, T being the time at which it begins:
+    - Pose, joints and images of T are stamped T. The images are turned by 180 degrees, as the
+      policy saw them in training: whoever reads the bag leaves ``rotate_180`` empty.
+    - The twist that holds from T on and the gripper (0 closed ... 1 open) are stamped T, in SI
+      units along the world's axes, as ``chunk_executor`` sends them with ``stepping``
+      synchronous. The arm is moved by what was written: the same commands, the same episode.
 
-    - pose, joints and the images of T, stamped T;
-    - the twist that holds from T on and the gripper (0 closed ... 1 open), stamped T, in SI units
-      along the world's axes, as ``chunk_executor`` sends them with ``stepping`` synchronous. The
-      arm is moved by what was written, so the same commands give the same episode.
-
-    :meth:`end` adds what is seen behind the last step, and a twist of zero. The images are
-    turned by 180 degrees, which is how the policy saw them in training: whoever reads the bag
-    leaves ``rotate_180`` empty. The instruction opens every episode.
-
-    The clock is the scene's, begins at :data:`~vla_prune_ros.sim.session.START_NS` and goes on
-    from episode to episode, with a gap that makes every reader forget the episode before. Times of
-    receipt are the stamps and a few milliseconds, always the same.
-
-    :param compressed: images as JPEG.
+    Time goes on from episode to episode, with a gap that makes every reader forget the episode
+    before. Times of receipt are the stamps and a few milliseconds, always the same.
     """
 
     def __init__(self, scene: Scene, writer: BagWriter, compressed: bool = False) -> None:

@@ -36,13 +36,7 @@ class Evaluation:
 
 
 def run_evaluate(options: EvaluateOptions, on_episode: OnEpisode) -> Evaluation:
-    """Run what the folder does not hold yet and give the result of all.
-
-    An episode that raised an error counts as a failure; the next run tries it again.
-
-    :raises VlaPruneError: an option is not usable, the folder holds episodes of something else,
-        or the simulator or a checkpoint cannot be opened.
-    """
+    """Run what the folder lacks. What raised counts as failed; the next run repeats it."""
     methods = parse_methods(options.methods, options.checkpoint)
     card = checkpoint_card(options.checkpoint)
     with EpisodeStore(options.out, options.setting, versions()) as store:
@@ -69,12 +63,7 @@ def stored(options: EvaluateOptions) -> Evaluation:
 
 
 def task_names(simulator: str, given: Sequence[str]) -> tuple[str, ...]:
-    """Names of the tasks to evaluate, each once.
-
-    :param given: as the user names them; ``['all']`` for every task, empty for the simulator's
-        own choice: both cubes to pick up, or every task of a suite.
-    :raises VlaPruneError: the simulator or a task is unknown, or something is not installed.
-    """
+    """``given``: ``['all']`` for every task, empty for the simulator's own choice."""
     everything = list(given) == ['all']
     if simulator == 'two_cubes':  # known without the seconds that a scene takes
         wanted = (tuple(TASKS) if everything else tuple(given)) or PICK_TASKS
@@ -157,7 +146,6 @@ def _evaluation(
 
 
 def count_episodes(progress: Progress, options: EvaluateOptions) -> OnEpisode:
-    """A stage per method, with the success so far; an episode that raised has its own line."""
     each = len(options.tasks) * options.episodes
     stages = {method: progress.add(method, each) for method in options.methods}
     ended, solved = Counter[str](), Counter[str]()

@@ -90,11 +90,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
-
-    :param result: the episode; None where the job cannot be run at all, for the reason ``wrong``
-        and its remedy. An exception crosses no process: not every one can be pickled.
-    """
+    """``wrong``: reason and remedy where the job cannot be run at all; not every exception can
+    cross to another process."""
 
     job: Job
     result: EpisodeResult | None
@@ -113,7 +110,7 @@ class EpisodeWorker:
         self._versions = versions()
 
     def run(self, job: Job) -> Outcome:
-        """Run an episode; an error inside it is its result, one before it is the outcome's."""
+        """An error inside the episode is its result, one before it is the outcome's."""
         import torch
 
         try:
