@@ -105,21 +105,6 @@ def test_the_reference_is_the_watched_frame_of_five_steps_ago(fresh, observation
     assert fresh.infer(at(observation, 8), SLOW).pruning['changed_primary'] > 20
 
 
-def test_watched_frames_are_decoded_only_if_they_become_a_reference(fresh, observation):
-    decoded = []
-    fresh.infer(at(observation, 0), SLOW)
-    for step in range(1, 8):
-        for camera in observation.images:
-
-            def decode(step=step, camera=camera):
-                decoded.append((camera, step))
-                return observation.images[camera]
-
-            fresh.watch(camera, 10**9 + step * STEP_NS, decode)
-    fresh.infer(at(observation, 8), SLOW)
-    assert sorted(decoded) == [('primary', 3), ('wrist', 3)]
-
-
 def test_reset_forgets_frames_scores_and_mode(fresh, observation):
     fresh.infer(at(observation, 0), SLOW)
     first = fresh.infer(at(observation, 8), SLOW)
@@ -184,14 +169,6 @@ def test_a_watched_frame_that_is_no_picture_stops_nothing(fresh, observation, fr
 def test_a_camera_that_is_not_the_profile_s_is_refused(fresh):
     with pytest.raises(InputRefused, match="camera 'front' is unknown"):
         fresh.watch('front', 0, np.zeros((8, 8, 3), np.uint8))
-
-
-def test_frames_of_before_a_reset_are_no_reference(fresh, observation):
-    """Another picture before it, the same one twice after it: nothing has moved."""
-    fresh.infer(at(observation, 0, shifted(observation, 40)), SLOW)
-    fresh.reset()
-    fresh.infer(at(observation, 2), SLOW)
-    assert fresh.infer(at(observation, 5), SLOW).pruning['changed_primary'] == 0
 
 
 def test_nothing_to_refresh_without_a_pruner_that_learns(data_dir, tokenizer, observation):

@@ -193,9 +193,3 @@ def test_layout_of_libero_spatial_task_0():
     assert layout.task_positions == range(523, 543)
     assert layout.slot_positions == range(548, 604)
     assert layout.readout_positions == range(547, 603)  # the 56 rows before the last two
-
-
-def test_camera_masks_split_ids_by_camera():
-    masks = Layout(('a', 'b'), 4, 0, 12, 1).camera_masks(torch.tensor([1, 3, 4]))
-    assert masks['a'].tolist() == [False, True, False, True]
-    assert masks['b'].tolist() == [True, False, False, False]
