@@ -3,6 +3,7 @@
 ``scripts/interface.py`` starts the nodes and prints docs/interface.md from the records they used.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,9 @@ class Topic:
         return topic
 
     def _quality(self, qos: QoSProfile | None) -> dict[str, Any]:
-        return {'qos_profile': qos or self.qos, 'qos_overriding_options': overridable()}
+        # A copy: rclpy writes the overrides of one endpoint into the profile that it is given.
+        profile = copy.copy(qos or self.qos)
+        return {'qos_profile': profile, 'qos_overriding_options': overridable()}
 
 
 @dataclass(frozen=True)
