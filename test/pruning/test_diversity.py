@@ -1,28 +1,11 @@
 """Greedy max-min selection against a brute force in plain Python."""
 
-import math
-
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from selection_twins import max_min
 
 from vla_prune_ros.pruning.selection import cosine_distance, diverse_per_camera, farthest_first
-
-
-def greedy(distance, count, candidates):
-    """The definition: at first the largest nearest-neighbour distance, then max-min."""
-    picked = []
-    while len(picked) < count:
-        best, best_score = None, -math.inf
-        for i in candidates:
-            if i in picked:
-                continue
-            others = picked or [j for j in candidates if j != i]
-            score = min((distance[i][j] for j in others), default=math.inf)
-            if score > best_score:
-                best, best_score = i, score
-        picked.append(best)
-    return picked
 
 
 @st.composite
@@ -46,7 +29,8 @@ def test_picks_are_the_brute_force_ones(case):
     most = max(len(candidates) for candidates in among)
     order = farthest_first(distance, most, mask)
     for row, candidates in enumerate(among):
-        want = greedy(distance[row].tolist(), len(candidates), candidates)
+        table = distance[row].tolist()
+        want = max_min(lambda i, j, t=table: t[i][j], candidates, len(candidates))
         assert order[row, : len(candidates)].tolist() == want
 
 

@@ -1,11 +1,9 @@
 """Which patches of a camera's image changed since an earlier frame, and which frame that is.
 
-SpecPrune-VLA and VLA-Cache compare raw pixels by cosine similarity. It does not see brightness,
-and in the dark it sees nothing but noise: two images of mean m with independent noise of standard
-deviation s have a similarity of about 1 - s^2 / m^2, 0.92 for s = 3 and m = 10. The mean absolute
-difference of pooled pixels has a noise floor that does not depend on the scene: 0.8 * s / sqrt(2).
-
-Sums are of whole or quarter numbers and therefore exact: devices agree to the last bit.
+Cosine similarity (SpecPrune-VLA, VLA-Cache) does not see brightness, and in the dark nothing but
+noise: images of mean m with noise s are about 1 - s^2 / m^2 similar. The mean absolute difference
+of pooled pixels has a noise floor of 0.8 * s / sqrt(2) in any scene. Sums are of whole or quarter
+numbers and therefore exact: devices agree to the last bit.
 """
 
 import math
@@ -34,14 +32,9 @@ THRESHOLDS = {'cosine': (1e-6, 1.0), 'difference': (0.0, 255.0)}
 
 @dataclass(frozen=True)
 class ChangeSettings:
-    """How two frames are compared.
-
-    :param metric: ``'cosine'`` (:func:`cosine_similarity`) or ``'difference'``
-        (:func:`difference`).
-    :param threshold: per camera, the last serves further cameras. A patch changed where its
-        similarity is lower, or where it differs by more grey levels.
-    :param noise_levels: changed patches also exceed this :func:`difference`; 0 for off.
-    :param half_resolution: 2 x 2 pixels are averaged already; for ``'difference'``.
+    """``threshold`` is per camera, the last serves further cameras; a patch only changed if it
+    exceeds ``noise_levels`` grey levels too (0: off). ``half_resolution``: 2 x 2 pixels are
+    averaged already; for ``'difference'``.
     """
 
     metric: str
@@ -84,10 +77,7 @@ def to_device(image: np.ndarray, device: torch.device | str) -> Tensor:
 
 
 def patch_pixels(image: Tensor, side: int = PATCH) -> Tensor:
-    """uint8 (H, W, 3) -> float32 (H/side * W/side, side*side*3), patches and pixels row-major.
-
-    :raises InputRefused: another shape or type, or sides that are no multiples of ``side``.
-    """
+    """uint8 (H, W, 3) -> float32 (H/side * W/side, side*side*3), patches and pixels row-major."""
     shape = tuple(image.shape)
     good = image.dtype == torch.uint8 and len(shape) == 3 and shape[2] == 3
     if not good or shape[0] % side or shape[1] % side:
@@ -101,10 +91,10 @@ def patch_pixels(image: Tensor, side: int = PATCH) -> Tensor:
 
 
 def cosine_similarity(current: Tensor, reference: Tensor, side: int = PATCH) -> Tensor:
-    """a . b / (|a| |b| + 1e-8) of each pair of patches, raw RGB from 0 to 255: float32 (patches,).
+    """a . b / (|a| |b| + 1e-8) of each pair of patches, raw RGB: float32 (patches,).
 
-    As in SpecPrune-VLA's code a black patch is 0 similar to any, also to another black one. Sums
-    are exact, so that equal frames are 1 similar, not 1 +- 1e-7.
+    As in SpecPrune-VLA's code a black patch is 0 similar to any. Sums are exact, so that equal
+    frames are 1 similar, not 1 +- 1e-7.
     """
     a, b = (p.double() for p in _both(current, reference, side))
     norms = a.square().sum(dim=1).sqrt() * b.square().sum(dim=1).sqrt()
@@ -114,10 +104,8 @@ def cosine_similarity(current: Tensor, reference: Tensor, side: int = PATCH) -> 
 def difference(current: Tensor, reference: Tensor, side: int = PATCH, pool: int = POOL) -> Tensor:
     """Mean absolute difference of each pair of patches in grey levels: float32 (patches,).
 
-    d = mean over channels and cells of |mean over the cell's pixels of (a - b)|, cells of ``pool``
-    x ``pool`` pixels inside the patch, smaller ones at an odd border. The mean over a cell halves
-    the noise of a pixel; channels are not averaged before the modulus, since an object may differ
-    in colour alone.
+    Of means over cells of ``pool`` x ``pool`` pixels, which halves the noise of a pixel; per
+    channel, since an object may differ in colour alone.
     """
     a, b = _both(current, reference, side)
     pixels = (a - b).view(-1, side, side, 3).permute(0, 3, 1, 2)
@@ -131,13 +119,12 @@ def compare(
     camera_index: int = 0,
     side: int = PATCH,
 ) -> Change:
-    """How much each patch changed, and whether it counts as changed.
+    """How much each patch changed (1 - similarity or grey levels), and whether it counts as
+    changed.
 
-    Amount is 1 - similarity or grey levels. A patch that is not above the noise floor has not
-    changed; its cosine amount is 0, so that no dark patch outranks one that really changed.
+    Below the noise floor the cosine amount is 0, so that no dark patch outranks one that changed.
 
     :param side: of a patch in frames of full resolution.
-    :raises InputRefused: images that cannot be compared.
     """
     threshold, floor = settings.threshold_of(camera_index), settings.noise_levels
     if settings.metric == 'difference':
@@ -183,12 +170,12 @@ LIBERO = Target()
 
 
 class ReferenceFrame:
-    """Chooses T by speed, fetches the frame T - 1 steps back, and compares.
+    """Chooses T by speed (formulas: :mod:`.modes`), fetches the frame T - 1 steps back, and
+    compares.
 
-    ``'paper'`` and ``'released'`` count control steps and action units of the robot, as published.
-    ``'clamped'`` counts steps of 0.05 s and units of 0.05 m whatever the robot: a reference is at
-    most 0.25 s old, and the same motion in m/s gives the same age. :mod:`.modes` has the formulas
-    of T.
+    ``'paper'`` and ``'released'`` count control steps and action units of the robot. ``'clamped'``
+    counts steps of 0.05 s and units of 0.05 m whatever the robot: the same motion in m/s gives the
+    same age, at most 0.25 s.
     """
 
     def __init__(self, change: ChangeSettings, rule: str, target: Target) -> None:
@@ -198,11 +185,9 @@ class ReferenceFrame:
 
     @property
     def longest_s(self) -> float:
-        """Seconds that frames must reach back."""
         return LONGEST_STEPS[self._rule] * self._units.control_period_s
 
     def available(self, query: Query) -> bool:
-        """True where every camera has an earlier frame."""
         history = query.history
         return history is not None and all(
             history.has_earlier(c, query.stamp_ns) for c in query.layout.cameras
@@ -215,7 +200,6 @@ class ReferenceFrame:
 
         :param motion: None where unknown: the longest look back, which finds the most motion.
         :param since_s: time since the last query; a complete chunk where it is not above 0.
-        :raises ProfileError: the images do not divide into the layout's patches.
         """
         steps = self._steps(motion, since_s)
         changes = []

@@ -32,7 +32,6 @@ class _Entry:
     queried: bool = False
 
     def decode(self) -> None:
-        """Call the function that waits in place of a frame; one that fails gives none."""
         if callable(self.raw):
             try:
                 self.raw = self.raw()
@@ -106,10 +105,8 @@ class _Ring(Stateful):
 class FrameHistory:
     """Recent frames per camera. Any thread may push; one thread queries and asks for references.
 
-    Pushed frames are stored as they are and must not be changed afterwards.
-
-    :param prepare: raw frame -> uint8 (224, 224, 3), what the towers see.
-    :param spacing_ns: least time between two stored frames; nearer ones are left out.
+    :param prepare: raw frame -> what the towers see. :param spacing_ns: nearer frames are left
+        out.
     :param length: frames per camera that are kept.
     """
 
@@ -122,13 +119,14 @@ class FrameHistory:
 
     @property
     def watched(self) -> bool:
-        """True where frames of every camera are shown between queries, so that a gap means a
-        silent camera."""
+        """Frames of every camera come between queries, so that a gap means a silent camera."""
         with self._lock:
             return bool(self._rings) and all(ring.watched for ring in self._rings.values())
 
     def push(self, camera: str, stamp_ns: int, frame: Frame) -> None:
-        """Store a frame as it came, unless it is out of order."""
+        """Store a frame as it came, unless it is out of order; it must not be changed
+        afterwards.
+        """
         with self._lock:
             ring = self._rings.setdefault(camera, _Ring(self._length))
             ring.watched = True
@@ -138,10 +136,9 @@ class FrameHistory:
     def push_prepared(self, stamp_ns: int, model_images: Mapping[str, np.ndarray]) -> None:
         """Store a copy of what the towers see at a query.
 
-        A frame of the same instant that came by :meth:`push` is the same frame and takes this
-        image; one that is less than the spacing older stays and stands for it. Without stamps
-        (every query at 0) all are stored. A query that is older than the last one begins a new
-        episode: what came before is forgotten.
+        It takes the place of a pushed frame of the same instant; one less than the spacing older
+        stands for it. Without stamps all are stored. A query older than the last one begins a new
+        episode.
         """
         with self._lock:
             for camera, image in model_images.items():
@@ -176,13 +173,12 @@ class FrameHistory:
             return bool(found) or ring.before_last is not None
 
     def before(self, camera: str, stamp_ns: int, back_ns: int) -> np.ndarray | None:
-        """The newest frame that is at least ``back_ns`` older than ``stamp_ns``, give or take half
-        the spacing.
+        """The newest frame at least ``back_ns`` older than ``stamp_ns``, give or take half the
+        spacing.
 
-        Where no frame is that old, the oldest one before the present; never the frame of the query
-        at ``stamp_ns`` itself. Without stamps the frame before the present one. Where stamps tell
-        no two frames apart, that of the query before. None where there is none or it cannot be
-        decoded.
+        Where none is that old, the oldest one before the present; never the frame of the query at
+        ``stamp_ns`` itself. Where stamps tell no two frames apart, that of the query before. None
+        where it cannot be decoded.
         """
         tolerance_ns = self._spacing_ns // 2
         with self._lock:
@@ -195,7 +191,7 @@ class FrameHistory:
         return self._ready((old[-1:] or earlier)[0])
 
     def first(self, camera: str, index: int) -> np.ndarray | None:
-        """Frame 0 or 1 of the episode; None where it has not come or cannot be decoded."""
+        """Frame 0 or 1 of the episode."""
         with self._lock:
             first = self._rings[camera].first if camera in self._rings else []
             entry = first[index] if index < len(first) else None
@@ -212,7 +208,6 @@ class FrameHistory:
             return {camera: ring.state() for camera, ring in self._rings.items()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Hold the frames of another history instead of the own."""
         rings = {camera: _Ring(self._length) for camera in state}
         for camera, ring in rings.items():
             ring.load_state(state[camera])

@@ -17,21 +17,16 @@ DENSE, COARSE, FINE = 'dense', 'coarse', 'fine'
 
 
 def linear_units(speed_m_s: float, target: Target) -> float:
-    """m/s -> action units of translation per control step."""
     return speed_m_s * target.control_period_s / target.step_m
 
 
 def angular_units(speed_rad_s: float, target: Target) -> float:
-    """rad/s -> action units of rotation per control step."""
     return speed_rad_s * target.control_period_s / target.step_rad
 
 
 @dataclass(frozen=True)
 class UnitSpeed:
-    """Speed of one control step in action units.
-
-    :param horizontal: norm of the translation's x and y. :param vertical: its z.
-    """
+    """Of one control step in action units; horizontal: norm of x and y, vertical: z."""
 
     linear: float
     horizontal: float
@@ -154,8 +149,7 @@ class Controller(Stateful):
     def update(self, motion: MotionHint | None) -> str:
         """The mode of this query.
 
-        Without motion, with numbers that are not finite or speeds below 0, it is the conservative
-        one and the remembered mode stays: the next known motion goes on from there.
+        Without usable motion it is the conservative one and the remembered mode stays.
         """
         self.unknown = not _known(motion)
         if self.unknown:

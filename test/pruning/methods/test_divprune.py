@@ -1,11 +1,10 @@
 """DivPrune against its definition in plain Python."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selection_twins import cosine_distance, max_min
 
 from vla_prune_ros.pruning.layout import Layout, Target
 from vla_prune_ros.pruning.registry import build_pruner
@@ -14,28 +13,6 @@ from vla_prune_ros.pruning.registry import build_pruner
 def build(layout, budget, **options):
     target = Target(layout.cameras, layout.patches, 3)
     return build_pruner({'name': 'divprune', 'budget': budget, **options}, target)
-
-
-def distance(a, b):
-    """1 - cosine; 1 where either is zero."""
-    length = math.hypot(*a) * math.hypot(*b)
-    return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / length if length else 1.0
-
-
-def greedy(tokens, ids, count):
-    """Farthest nearest neighbour first, then farthest from all picks; lower id among equals."""
-    picked = []
-    for _ in range(count):
-        scores = {
-            i: min(
-                (distance(tokens[i], tokens[j]) for j in (picked or ids) if j != i),
-                default=math.inf,
-            )
-            for i in ids
-            if i not in picked
-        }
-        picked.append(max(scores, key=lambda i: (scores[i], -i)))
-    return picked
 
 
 @st.composite
@@ -58,12 +35,15 @@ def hidden_of(layout, tokens):
 
 
 def twin(layout, budget, tokens, joint):
+    def distance(i, j):
+        return cosine_distance(tokens[i], tokens[j])
+
     if joint:
-        return sorted(greedy(tokens, list(range(layout.visual)), sum(budget)))
+        return sorted(max_min(distance, range(layout.visual), sum(budget)))
     kept = []
     for camera, size in enumerate(budget):
         low = camera * layout.patches
-        kept += greedy(tokens, list(range(low, low + layout.patches)), size)
+        kept += max_min(distance, range(low, low + layout.patches), size)
     return sorted(kept)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selection_twins import best, layouts
 
 from vla_prune_ros.pruning.layout import Layout, Target
 from vla_prune_ros.pruning.methods.fastv import ROWS
@@ -17,17 +18,7 @@ def build(target, budget, **options):
 @st.composite
 def cases(draw):
     """A layout, a budget per camera, and a map of small whole numbers: ties are frequent."""
-    cameras = tuple('abc')[: draw(st.integers(1, 3))]
-    patches = draw(st.integers(2, 9))
-    layout = Layout(
-        cameras,
-        patches,
-        draw(st.integers(0, 1)),
-        draw(st.integers(11, 20)),
-        draw(st.integers(1, 8)),
-        draw(st.integers(0, 1)),
-    )
-    budget = tuple(draw(st.integers(1, patches)) for _ in cameras)
+    layout, budget = draw(layouts())
     generator = torch.Generator().manual_seed(draw(st.integers(0, 9999)))
     seen = torch.randint(0, 3, (layout.length, layout.visual), generator=generator).float()
     return layout, budget, seen
@@ -44,11 +35,6 @@ def rows_of(layout, rows):
         'text': words if len(words) else range(prompt, slots),
         'action': range(slots, slots + layout.slots),
     }[rows]
-
-
-def best(scores, ids, count):
-    """Highest score first, lower id first among equals."""
-    return sorted(ids, key=lambda i: (-scores[i], i))[:count]
 
 
 @pytest.mark.parametrize('joint', [False, True])

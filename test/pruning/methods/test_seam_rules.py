@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selection_twins import layouts
 
 from vla_prune_ros.pruning.base import Query
 from vla_prune_ros.pruning.layout import Layout, Target
@@ -34,21 +35,7 @@ JOINT = {
 EVERY = {**PEERS, **JOINT}
 
 
-@st.composite
-def cases(draw):
-    """A layout of 1 to 3 cameras, a budget for each, and a seed."""
-    cameras = tuple('abc')[: draw(st.integers(1, 3))]
-    patches = draw(st.integers(2, 9))
-    layout = Layout(
-        cameras,
-        patches,
-        draw(st.integers(0, 1)),
-        draw(st.integers(11, 20)),
-        draw(st.integers(1, 8)),
-        draw(st.integers(0, 1)),
-    )
-    budget = tuple(draw(st.integers(1, patches)) for _ in cameras)
-    return layout, budget, draw(st.integers(0, 1000))
+cases = st.tuples(layouts(), st.integers(0, 1000)).map(lambda drawn: (*drawn[0], drawn[1]))
 
 
 def build(name, layout, budget, layers):
@@ -84,7 +71,7 @@ def every_peer(examples):
     """Parametrise over all methods and draw cases."""
 
     def decorate(test):
-        drawn = settings(max_examples=examples, deadline=None)(given(cases())(test))
+        drawn = settings(max_examples=examples, deadline=None)(given(cases)(test))
         return pytest.mark.parametrize('name', sorted(EVERY))(drawn)
 
     return decorate

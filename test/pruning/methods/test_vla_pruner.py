@@ -4,13 +4,13 @@ Attention is made of small whole numbers over powers of two: every score is exac
 ties are frequent.
 """
 
-import math
 from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selection_twins import best, cosine_distance, max_min
 
 from vla_prune_ros.pruning.base import Query
 from vla_prune_ros.pruning.layout import Layout, Target
@@ -23,31 +23,6 @@ AXES = [(2, 0, 0), (0, -4, 0), (0, 0, 1), (-1, 0, 0), (0, 2, 0)]
 
 def build(target, budget=None, **options):
     return build_pruner({'name': 'vla_pruner', 'budget': budget, **options}, target)
-
-
-def best(scores, ids, count):
-    """Highest score first, lower id first among equals."""
-    return sorted(ids, key=lambda i: (-scores[i], i))[:count]
-
-
-def distance(a, b):
-    return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
-
-
-def diverse(tokens, candidates, count):
-    """Greedy max-min; first the farthest nearest neighbour; lower id among equals."""
-    picked = []
-    for _ in range(count):
-        scores = {
-            i: min(
-                (distance(tokens[i], tokens[j]) for j in (picked or candidates) if j != i),
-                default=math.inf,
-            )
-            for i in candidates
-            if i not in picked
-        }
-        picked.append(max(scores, key=lambda i: (scores[i], -i)))
-    return picked
 
 
 def scaled(scores):
@@ -64,6 +39,9 @@ class Twin:
         self.cut, self.window, self.gamma = min(cut, LAYERS - 2), window, gamma
         self.text, self.combine = text, combine
         self.past = []  # S_act, newest first
+
+    def distance(self, i, j):
+        return cosine_distance(self.tokens[i], self.tokens[j])
 
     def query(self, maps):
         """Ids that are left after a pass that sees these maps, layer -> (S, V)."""
@@ -102,7 +80,7 @@ class Twin:
                 kept += best(both, ids, size)
             else:
                 either = sorted({*best(words, ids, size), *best(action, ids, size)})
-                kept += diverse(self.tokens, either, size)
+                kept += max_min(self.distance, either, size)
         return sorted(kept)
 
 

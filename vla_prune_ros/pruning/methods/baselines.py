@@ -47,9 +47,8 @@ def bayer_matrix(side: int) -> Tensor:
 def even_ranks(patches: int) -> Tensor:
     """When each patch of one camera is taken if they are to be spread evenly: int64 (patches,).
 
-    The first n in this order put the same number, give or take one, into every block of 2 x 2
-    patches, of 4 x 4 and so on. A grid whose side is no power of two takes the top left of the
-    next larger matrix. For reading only: it is made once.
+    The first n put the same number, give or take one, into every block of 2 x 2 patches, of 4 x 4
+    and so on. For reading only: it is made once.
     """
     side = math.isqrt(patches - 1) + 1
     return bayer_matrix(side)[:side, :side].flatten()[:patches]

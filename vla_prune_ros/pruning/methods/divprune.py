@@ -26,13 +26,8 @@ class DivPruneOptions:
 class DivPrune(Pruner):
     """DivPrune (arXiv 2503.02175): greedy max-min diversity before layer 0, no attention.
 
-    Distance is 1 - cosine of the projected patch features. As released the first pick is the token
-    whose nearest neighbour is farthest; further ones maximise the distance to the nearest pick.
-
-    Ours: a budget per camera (published for one image, which ``joint`` makes of all; how many each
-    camera keeps then depends on the data); a token is never picked twice (the released code can,
-    among identical tokens); distances are float32 whatever the model's dtype; ties go to the lower
-    id.
+    Distance is 1 - cosine of the projected patch features. Ours: a budget per camera (published
+    for one image, which ``joint`` makes of all), no token is picked twice, distances are float32.
     """
 
     name = 'divprune'

@@ -49,14 +49,10 @@ class FastV(Pruner):
     """FastV (arXiv 2403.06764), on the bidirectional decoder of OpenVLA-OFT.
 
     A token's score is the attention that it receives in the last layer before the cut, mean over
-    heads and over ``rows``. K = 2 means that layers 0 and 1 see everything and the maps of layer 1
-    decide.
-
-    The paper averages over all other tokens (``rows='all'``; the token itself is left out, and
-    proprioception, slots and stop count too); the released code reads the last token of the prompt
-    (``'last'``). VLA-Pruner's port to OpenVLA-OFT cuts after layer 3 (``layer=4``), with the rows
-    from BOS to the last prompt token. Ours: ``'text'`` and ``'action'``, budgets per camera
-    (``joint`` ranks all together, as published for one image), and K clipped to the model's depth.
+    heads and ``rows``. The paper averages over all other tokens (``'all'``), the released code
+    reads the last of the prompt (``'last'``). Ours: ``'text'`` and ``'action'``, budgets per
+    camera (``joint`` ranks all together, as published for one image), and K clipped to the model's
+    depth.
     """
 
     name = 'fastv'

@@ -27,7 +27,6 @@ EPSILON = 1e-6
 
 
 def unit_rms(x: Tensor) -> Tensor:
-    """An RMS norm without a weight, in float32."""
     x = x.float()
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON)
 
@@ -47,7 +46,7 @@ def selection_scores(visual: Tensor, others: Tensor) -> Tensor:
 
 
 def selected(scores: Tensor) -> Tensor:
-    """The columns that are the best of some row, ascending: int64 (k,). Ties: the lower column."""
+    """The columns that are the best of some row, ascending. Ties: the lower column."""
     return scores.argmax(-1).unique()
 
 
@@ -65,14 +64,13 @@ def straight_through(scores: Tensor, noise: Tensor | None) -> tuple[Tensor, Tens
 
 
 def count_votes(scores: Tensor) -> Tensor:
-    """How many rows like each column best: int64 (V,)."""
     best = scores.argmax(-1)
     votes = torch.zeros(scores.shape[-1], dtype=torch.long, device=scores.device)
     return votes.scatter_add(0, best, torch.ones_like(best))
 
 
 def most_votes_first(votes: Tensor, best: Tensor) -> Tensor:
-    """Order of descending votes int64 (n,), then descending score (n,), then ascending index."""
+    """Order of descending votes, then descending score, then ascending index."""
     by_score = torch.sort(best, descending=True, stable=True).indices
     return by_score[torch.sort(votes[by_score], descending=True, stable=True).indices]
 

@@ -70,10 +70,9 @@ def split_budget(
 class MotionGate(Stateful):
     """Prune while the end effector moves as far as before, see everything when it slows down.
 
-    Compares the displacement of the last window (the time since the previous query) with those of
-    the windows before it: as far as the farthest or farther, and in between, prunes; less than the
-    least sees everything. After ``max_pruned`` pruned queries in a row one sees everything. An arm
-    at rest (all displacements 0) counts as moving as far as before, as published.
+    A displacement less than the least of the windows before it sees everything; so does the query
+    after ``max_pruned`` pruned ones. An arm at rest counts as moving as far as before, as
+    published.
     """
 
     state_names = ('_moved', 'streak')
@@ -90,11 +89,9 @@ class MotionGate(Stateful):
     def step(self, displacement_m: float | None) -> tuple[bool, str]:
         """Whether the next query is pruned, and why.
 
-        ``'fast'`` and ``'between'`` prune; ``'slow'``, ``'filling'`` (too few windows yet),
-        ``'no_motion'`` and ``'refresh'`` (the forced one) do not.
-
-        :param displacement_m: None where unknown: the windows before it are forgotten too, as
-            there is nothing left to compare side by side.
+        ``'fast'`` and ``'between'`` prune; ``'slow'``, ``'filling'``, ``'no_motion'`` and
+        ``'refresh'`` (the forced one) do not. None: the windows before are forgotten, there is
+        nothing to compare.
         """
         prune, why = self._compare(displacement_m)
         if prune and self.streak >= self._max_pruned:
@@ -120,17 +117,12 @@ class VlaAdp(Pruner):
 
     A token's score is the product of keys and queries that layer 0 would form, mean over heads and
     all text tokens, neither rotated nor normalised, as released. A ratio of all tokens is kept,
-    dealt out 4:6 between the scene camera and all others; the released preset keeps 0.75. The
-    first three queries of an episode see everything, as three windows are compared.
+    dealt out 4:6 between the scene camera and all others.
 
     Not as released: kept tokens have their original positions. The released code closes the gaps,
-    the likely cause of its loss (arXiv 2610.08133, 32 tokens per camera by text attention: 44.8 %
-    success with closed gaps, 89.5 % with original positions).
-
-    Ours: the displacement is speed times the time since the previous query, at most one chunk (the
-    arm holds still after it), and one chunk without stamps; the code takes the distance between
-    the poses at both ends of a chunk, the paper the length of the path. Without motion the query
-    sees everything, and says so.
+    the likely cause of its loss (arXiv 2610.08133). Ours: the displacement is speed times the time
+    since the previous query, at most one chunk; without motion the query sees everything, and says
+    so.
     """
 
     name = 'vla_adp'
@@ -191,9 +183,6 @@ class VlaAdp(Pruner):
         self._report: dict[str, float | int | str] = {'reason': 'first', 'pruned_in_a_row': 0}
 
     def report(self) -> dict[str, float | int | str]:
-        """``reason``: of the gate or what began an episode; ``pruned_in_a_row``;
-        ``displacement_m`` and ``motion``, its source or ``'unknown'``.
-        """
         return dict(self._report)
 
     def _displacement_m(self, query: Query) -> float | None:

@@ -1,17 +1,13 @@
 """VLA-Cache (arXiv 2502.02175): static visual tokens keep the keys and values of an earlier query.
 
-A token is *static* where its patch looks as it did at the query before, *relevant* where the
-prompt attended to it then. Static tokens that are not relevant leave the residual stream; their
-keys and values are still attended to, as they were computed last. How many leave grows with depth,
-by how focused the attention is there. Slow change goes unnoticed: a query is compared with the one
-before it, not with the one in which a token was computed.
+Tokens whose patch looks as it did at the query before, and that the prompt did not attend to then,
+leave the residual stream; their keys and values are still attended to, as computed last. How many
+leave grows with depth, by how focused the attention is there.
 
-As released for OpenVLA-OFT (the paper prints no k for its schedule), except that the released code
-compares the present image with itself, takes entropies of complete maps (here: of the prompt's
-rows), relevance from the 34 rows behind the visual tokens, and runs under a causal mask.
-
-State on the device: layers * 2 * V * kv heads * d * element size, 256 MiB for 7B in bfloat16 with
-two cameras.
+As released for OpenVLA-OFT, except that the released code compares the present image with itself,
+takes entropies of complete maps (here: of the prompt's rows), relevance from the 34 rows behind
+the visual tokens, and runs under a causal mask. State on the device: 256 MiB for 7B in bfloat16
+with two cameras.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,10 +34,6 @@ RELEVANT_LAYER, GROW_BEFORE = 15, (2, 6, 9, 11)
 
 @dataclass(frozen=True)
 class VlaCacheOptions:
-    """Released numbers are for 32 layers and 256 patches: other models get the same ratio of
-    both.
-    """
-
     threshold: float = option(
         0.996,
         "least cosine similarity of a static patch; 0.85 on the authors' real robot",
@@ -139,8 +131,8 @@ def reuse_counts(ratios: Sequence[float], before: Sequence[int], reusable: int) 
 class TokenStore(Stateful):
     """Keys or values per layer: a slot for every visual token, by original id.
 
-    Slots keep what was last written. Visual positions do not depend on the prompt, hence rotated
-    keys stay valid from query to query. A slot that was never written holds zeros.
+    Visual positions do not depend on the prompt, hence rotated keys stay valid from query to
+    query.
     """
 
     state_names = ('_layers',)
@@ -160,7 +152,6 @@ class TokenStore(Stateful):
         return self._layers[layer].index_select(2, ids)
 
     def __getitem__(self, layer: int) -> Tensor:
-        """All slots of a layer, (1, kv heads, V, d); not a copy."""
         return self._layers[layer]
 
     def clear(self) -> None:
@@ -176,23 +167,16 @@ def prompt_rows(layout: Layout) -> range:
 
 
 def reusable_tokens(similarity: Tensor, relevance: Tensor, options: VlaCacheOptions) -> Tensor:
-    """Patches of one camera that are static and not relevant: int64 (m,), ascending.
-
-    :param similarity: float32 (patches,), to the query before. :param relevance: float32
-        (patches,), attention of the prompt at the query before.
-    """
+    """Patches of one camera that are static and not relevant: int64 (m,), ascending."""
     static = least_changed(similarity, options.static_top, options.threshold)
     relevant = best_first(relevance)[: options.relevant_top]
     return static[~torch.isin(static, relevant)]
 
 
 class VlaCache(Pruner):
-    """One episode's cache.
-
-    A query runs dense where it continues no episode (``EpisodeMonitor``), where the layout
-    changed, where the pass before was given up, and where nothing can be reused.
-    ``Inference.kept`` marks the tokens that were *computed* to the last layer. A diffusion head is
-    refused: visual keys and values would depend on the denoising step.
+    """A query runs dense where it continues no episode, the layout changed, the pass before was
+    given up, or nothing can be reused. ``Inference.kept`` marks the tokens that were *computed* to
+    the last layer. A diffusion head is refused: visual keys and values would depend on the step.
     """
 
     name = METHOD
@@ -219,9 +203,6 @@ class VlaCache(Pruner):
         self._forget()
 
     def begin(self, query: Query) -> str:
-        """:raises ProfileError: a diffusion head, or patches that are no square grid over the
-        image.
-        """
         if query.layout.time:
             raise ProfileError(
                 f'{METHOD}: a diffusion head makes several passes per query',
@@ -279,9 +260,6 @@ class VlaCache(Pruner):
         self._layout = None if state['layout'] is None else Layout(**state['layout'])
 
     def report(self) -> Mapping[str, float | int | str]:
-        """Per camera the tokens that were ``reusable_*`` and ``reused_*`` in the end, and MiB of
-        state.
-        """
         state = self.keys.nbytes + self.values.nbytes
         return {**self._report, 'state_mib': round(state / 2**20, 1)}
 

@@ -39,7 +39,6 @@ class Rows:
 
 
 def min_max(scores: Tensor) -> Tensor:
-    """Scores moved and scaled to 0 ... 1; equal ones become 0."""
     low, high = scores.min(), scores.max()
     return (scores - low) / (high - low + 1e-8)
 
@@ -48,27 +47,18 @@ class VlaPruner(Pruner):
     """VLA-Pruner (arXiv 2511.16449): two signals, united, then thinned by diversity.
 
     S_vl(v) is the attention from the prompt to visual token v in the layer behind which tokens are
-    dropped, mean over heads and rows. S_act(v) is that from the action slots, mean over heads,
-    rows and the last half of the layers; it is known only when a pass is over, so that earlier
-    queries stand in: S_hat = sum over i = 1 .. w of gamma^i S_act(t - i). Per camera with budget
-    M, the candidates are the M best of S_vl and the M best of S_hat; greedy max-min selection by
-    cosine distance takes M of them. Queries before w are known see everything.
+    dropped, mean over heads and rows. S_act(v) is that from the action slots, mean over the last
+    half of the layers too; it is known only when a pass is over: S_hat = sum over i = 1 .. w of
+    gamma^i S_act(t - i). Per camera with budget M, greedy max-min selection takes M of the M best
+    of S_vl and the M best of S_hat. Queries before w are known see everything.
 
-    Released code (OpenVLA-OFT, revision 3d156ee), where the paper is silent: tokens are dropped
-    after layer 3 counted from 0; diversity is measured on the input embeddings; selection runs
-    camera by camera; the prompt is taken without BOS. Where they differ we follow the paper: the
-    released ``prefill`` score takes all rows before the slots, its action score the slots of the
-    same pass unless history is switched on, which reads layer 15 alone.
-
-    ``combine='sum'`` is the rule of a released helper for key and value reuse: both signals scaled
-    to 0 ... 1, weighted sum, best M. ``text=False`` drops S_vl, as the authors advise for OpenVLA
-    (``use_prefil_attention``).
+    From the released code (revision 3d156ee), where the paper is silent: the layer, diversity of
+    the input embeddings, selection camera by camera, the prompt without BOS. ``combine='sum'`` is
+    the rule of its helper for key and value reuse; ``text=False`` its advice for OpenVLA.
 
     Known weakness: scores are harvested from passes that are pruned themselves. A dropped token
-    counts 0 behind the cut and comes back only by S_vl. Once w pruned queries follow each other,
-    S_hat feeds on itself (arXiv 2608.00391 measures how such scores degenerate), and with
-    ``text=False`` nothing new enters. Ours: of the passes of a diffusion head the last one counts;
-    layers are clipped.
+    comes back only by S_vl; with ``text=False`` nothing new enters (arXiv 2608.00391). Ours: of
+    the passes of a diffusion head the last one counts.
     """
 
     name = 'vla_pruner'
@@ -115,9 +105,6 @@ class VlaPruner(Pruner):
         self._reason = 'first'
 
     def report(self) -> dict[str, float | int | str]:
-        """``reason``: ``'history'`` where the query was pruned, else ``'filling'`` or what began
-        an episode; ``remembered``: queries that S_hat is made of.
-        """
         return {'reason': self._reason, 'remembered': len(self._history)}
 
     def _site(self, at: int) -> PruningSite:

@@ -265,9 +265,8 @@ def _change(preset: ChangeSettings, options: SpecPruneOptions, target: Target) -
 def adapt_to_model(config: SpecPruneConfig, target: Target) -> SpecPruneConfig:
     """A preset for a decoder of another depth, and other cameras.
 
-    The released code's layers stay where they are, and those that a shallower decoder lacks are
-    left out, as running it on such a model does. The other presets move to the same ratio of the
-    depth. Counts grow and shrink with the patches of a camera, rounded up.
+    The released code's layers stay, and those that a shallower decoder lacks are left out, as
+    running it on such a model does. The other presets move to the same ratio of the depth.
     """
     n = len(target.cameras)
 

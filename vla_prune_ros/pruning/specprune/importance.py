@@ -1,8 +1,6 @@
-"""How important each visual token is: a running score within a pass, V_global from pass to pass.
+"""How important each visual token is, by original id: within a pass, and from pass to pass.
 
-Formulas: SpecPrune-VLA, arXiv 2509.05614 (rank weight, layer confidence, moving average); the
-entropy form of the confidence is that of its third version and of the released code. All scores
-are by original id, whatever was dropped when they were harvested.
+Formulas: SpecPrune-VLA, arXiv 2509.05614; the entropy form is that of its third version.
 """
 
 import math
@@ -72,11 +70,7 @@ class RunningMean:
 
 
 def num_kept_of_sequence(length: int, visual: int, keep_ratio: float, floor: int) -> int:
-    """Visual tokens that are kept where a ratio of the complete sequence is (released code).
-
-    ``max(int(keep_ratio * length), floor)`` tokens of the sequence are kept, at most all of them,
-    and everything that is not visual is among them.
-    """
+    """Visual tokens that are kept where a ratio of the complete sequence is (released code)."""
     total = min(max(int(keep_ratio * length), floor), length)
     return max(0, total - (length - visual))
 
@@ -117,9 +111,6 @@ class GlobalMemory(Stateful):
         self.empty, self.age = True, 0
 
     def collect(self, context: PruningContext, attention: Tensor, layers: int) -> None:
-        """Harvest (R, n) at one site; scores are stored when all ``layers`` of the pass were
-        seen.
-        """
         fresh = context.memory.setdefault(HARVEST, {})
         by_id = attention.new_zeros(context.layout.visual)
         by_id[context.ids] = attention.mean(dim=0).nan_to_num()

@@ -52,7 +52,6 @@ class AttentionRequest:
         return [p for _, rows in self.parts for p in rows(layout)]
 
     def split(self, context: PruningContext) -> dict[str, Tensor]:
-        """Purpose -> its rows of ``context.attention``, float32 (rows, n)."""
         if not self.parts:
             return {}
         sizes = [len(rows(context.layout)) for _, rows in self.parts]
@@ -61,12 +60,10 @@ class AttentionRequest:
 
 
 def global_rows(config: SpecPruneConfig) -> Rows:
-    """Rows that V_global is harvested from."""
     return released_global_rows if config.rows == 'released' else text_positions
 
 
 def plan_sites(config: SpecPruneConfig, target: Target) -> dict[int, AttentionRequest]:
-    """Layer -> what is asked there, in order of depth."""
     parts: dict[int, list[tuple[str, Rows]]] = {}
     for layer in STATIC_LAYERS:
         if layer < target.layers:
@@ -84,6 +81,5 @@ def plan_sites(config: SpecPruneConfig, target: Target) -> dict[int, AttentionRe
 
 
 def harvest_sites(config: SpecPruneConfig) -> dict[int, AttentionRequest]:
-    """Layer -> the rows that V_global is harvested from, in a dense pass."""
     rows = global_rows(config)
     return {layer: AttentionRequest(layer, ((GLOBAL, rows),)) for layer in config.global_layers}
