@@ -39,7 +39,7 @@ FINGERS = (0.02, -0.02)
 TASK = 'pick up the red cube'
 # The slop is below the period: only images of one tick make a pair.
 PARAMETERS = {'instruction': TASK, 'replan_period_s': 0.0, 'sync_slop_s': 0.02}
-WAIT_S = 20.0
+WAIT_S = 120.0  # for hangs only
 
 
 class Spinning:

@@ -31,7 +31,7 @@ from vla_prune_ros.runtime.messages import read_pose
 
 NODE = '/chunk_executor'
 DT_S = 0.05
-WAIT_S = 20.0
+WAIT_S = 120.0  # for hangs only
 NAMES = ['linear', 'angular']
 
 
