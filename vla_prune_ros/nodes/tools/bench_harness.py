@@ -17,7 +17,7 @@ from ..client import Client
 from ..process import ros_context
 from ..qos import sensor_data
 from ..status import ERROR
-from .environment import local_environment, ros_arguments
+from .environment import local_environment, remap_inputs, ros_arguments
 from .fake_robot import CAMERAS
 
 WARM_UP_S = 3.0
@@ -125,10 +125,6 @@ def _start(processes: Processes, options: NodeBenchOptions) -> None:
         f'{nodes}.tools.fake_robot',
         ros_arguments(None, {'rate_hz': float(options.rate_hz)}),
     )
-    remaps = [
-        f'~/{t}:=/fake_robot/{t}'
-        for t in (*(f'image/{c}' for c in CAMERAS), 'ee_pose', 'joint_states', 'instruction')
-    ]
     processes.start(
         'vla_policy',
         f'{nodes}.policy.node',
@@ -141,7 +137,7 @@ def _start(processes: Processes, options: NodeBenchOptions) -> None:
                 'threads': 1,
                 'motion_source': 'pose',
             },
-            remaps,
+            remap_inputs('fake_robot'),
         ),
     )
 

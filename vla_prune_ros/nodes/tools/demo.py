@@ -20,11 +20,11 @@ from ...runtime.progress import Progress
 from ..client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Client
 from ..process import ros_context
 from ..qos import command, sensor_data
-from .environment import local_environment, ros_arguments
+from .environment import local_environment, remap_inputs, ros_arguments
 
 CAMERAS = ('primary', 'wrist')
 REHEARSAL_S = 30.0
-Pictures = list[np.ndarray]
+Images = list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class DemoOptions:
 class Recorder(Client):
     """Listens to everything the three nodes say."""
 
-    def __init__(self, idle: Callable[[], None], on_pictures: Callable[[Pictures], None]) -> None:
+    def __init__(self, idle: Callable[[], None], on_images: Callable[[Images], None]) -> None:
         super().__init__('demo', idle)
         self.run: MethodRun | None = None
         self.episode: dict[str, str] = {}
         self.about: dict[str, str] = {}
-        self._on_pictures = on_pictures
-        self._pictures: dict[int, dict[str, np.ndarray]] = {}
+        self._on_images = on_images
+        self._images: dict[int, dict[str, np.ndarray]] = {}
         self.create_subscription(
             DiagnosticArray, '/vla_policy/inference', self._on_inference, sensor_data(50)
         )
@@ -85,29 +85,29 @@ class Recorder(Client):
 
     def _on_overlay(self, message: CompressedImage, camera: str) -> None:
         stamp = to_ns(message.header.stamp)
-        pictures = self._pictures.setdefault(stamp, {})
-        pictures[camera] = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)[
+        images = self._images.setdefault(stamp, {})
+        images[camera] = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)[
             ..., ::-1
         ]
-        if len(pictures) == len(CAMERAS):
-            self._on_pictures([pictures[c] for c in CAMERAS])
-            self._pictures = {s: p for s, p in self._pictures.items() if s > stamp}
+        if len(images) == len(CAMERAS):
+            self._on_images([images[c] for c in CAMERAS])
+            self._images = {s: p for s, p in self._images.items() if s > stamp}
 
 
 def run_demo(
-    options: DemoOptions, console: Console, on_pictures: Callable[[Pictures], None]
+    options: DemoOptions, console: Console, on_images: Callable[[Images], None]
 ) -> tuple[list[MethodRun], dict[str, str]]:
-    """Run all methods; returns what was recorded of each and what the policy says of itself.
+    """Run all methods; what was recorded of each, and the policy's own status values.
 
-    :param on_pictures: takes the overlays of each query, uint8 (224, 224, 3) RGB per camera.
-    :raises VlaPruneError: a process ended or a node refused, with its own words.
+    :param on_images: takes the overlays of each query, uint8 (224, 224, 3) RGB per camera.
+    :raises VlaPruneError: a process ended or a node refused, with its message.
     """
     env = local_environment()
     os.environ.update(env)  # this process talks to the others
     with Processes(options.out / 'logs', env) as processes:
         _start(processes, options)
         with ros_context(processes.check) as idle:
-            recorder = Recorder(idle, on_pictures)
+            recorder = Recorder(idle, on_images)
             with Progress(console) as progress:
                 runs = _drive(recorder, options, progress)
             about = recorder.about
@@ -124,15 +124,13 @@ def _start(processes: Processes, options: DemoOptions) -> None:
             'simulator.yaml', {'seed': options.seed, 'real_time_factor': options.real_time_factor}
         ),
     )
-    remaps = [f'~/image/{c}:=/simulator/image/{c}' for c in CAMERAS]
-    remaps += [
-        f'~/{topic}:=/simulator/{topic}' for topic in ('ee_pose', 'joint_states', 'instruction')
-    ]
     processes.start(
         'vla_policy',
         f'{nodes}.policy.node',
         ros_arguments(
-            'libero.yaml', {'checkpoint': str(options.checkpoint), 'use_sim_time': True}, remaps
+            'libero.yaml',
+            {'checkpoint': str(options.checkpoint), 'use_sim_time': True},
+            remap_inputs('simulator'),
         ),
     )
     processes.start(

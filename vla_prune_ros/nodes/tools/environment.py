@@ -35,6 +35,14 @@ def config_file(name: str) -> Path:
     raise VlaPruneError(f'config/{name} is not installed', 'install the package again')
 
 
+INPUTS = ('image/primary', 'image/wrist', 'ee_pose', 'joint_states', 'instruction')
+
+
+def remap_inputs(source: str) -> list[str]:
+    """Rules that connect the policy's inputs with the topics of another node."""
+    return [f'~/{topic}:=/{source}/{topic}' for topic in INPUTS]
+
+
 def ros_arguments(
     file: str | None, parameters: Mapping[str, Any], remaps: Sequence[str] = ()
 ) -> list[str]:

@@ -35,7 +35,7 @@ class FakeRobotParams:
 
 
 class FakeRobotNode(Node):
-    """Publishes noise pictures and a resting arm; ``~/published`` counts what it sent."""
+    """Publishes noise images and a resting arm; ``~/published`` counts what it sent."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('fake_robot', **kwargs)
