@@ -1,7 +1,5 @@
 """Which commands let a step begin; expected answers are counted by hand."""
 
-import threading
-
 import pytest
 
 from vla_prune_ros.sim.session import PARTS, Lockstep
@@ -15,11 +13,11 @@ def at_ten():
 
 
 def test_a_step_waits_for_all_parts_in_any_order(at_ten):
-    assert at_ten.missing == ('twist', 'gripper') and not at_ten.wait(0.0)
+    assert at_ten.missing == ('twist', 'gripper')
     at_ten.got('gripper', 10)
-    assert at_ten.missing == ('twist',) and not at_ten.wait(0.0)
+    assert at_ten.missing == ('twist',)
     at_ten.got('twist', 10)
-    assert at_ten.missing == () and at_ten.wait(0.0)
+    assert at_ten.missing == ()
 
 
 @pytest.mark.parametrize('stamp_ns', [0, 9, 11])
@@ -42,17 +40,3 @@ def test_the_next_instant_wants_everything_anew(at_ten):
     at_ten.expect(20)
     assert at_ten.missing == PARTS
     assert at_ten.wants('twist', 20) and not at_ten.wants('twist', 10)
-
-
-def test_before_anything_is_expected_a_wait_ends_at_once():
-    assert Lockstep().wait(0.0)
-
-
-def test_who_waits_is_woken_by_the_last_part(at_ten):
-    came = []
-    waiting = threading.Thread(target=lambda: came.append(at_ten.wait(30.0)))
-    waiting.start()
-    for part in PARTS:
-        at_ten.got(part, 10)
-    waiting.join(30.0)
-    assert came == [True]

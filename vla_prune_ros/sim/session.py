@@ -1,6 +1,5 @@
 """A scene as a robot on a clock: held commands, episodes, lock-step with its sender, and pace."""
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,38 +17,23 @@ PARTS = ('twist', 'gripper')
 class Lockstep:
     """Synchronous stepping: simulated time goes on when all :data:`PARTS` of its instant are in.
 
-    A command of another instant counts for nothing. One thread expects and waits, others report
-    what came. A part that came once is not wanted again, so a sender may repeat itself until time
-    goes on.
+    A command of another instant counts for nothing. A part that came once is not wanted again, so
+    a sender may repeat itself until time goes on.
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
         self._now_ns = 0
-        self._missing: set[str] = set()
+        self.missing: tuple[str, ...] = ()
 
     def expect(self, now_ns: int) -> None:
-        with self._changed:
-            self._now_ns, self._missing = now_ns, set(PARTS)
+        self._now_ns, self.missing = now_ns, PARTS
 
     def wants(self, part: str, stamp_ns: int) -> bool:
-        with self._changed:
-            return stamp_ns == self._now_ns and part in self._missing
+        return stamp_ns == self._now_ns and part in self.missing
 
     def got(self, part: str, stamp_ns: int) -> None:
-        with self._changed:
-            if stamp_ns == self._now_ns:
-                self._missing.discard(part)
-                self._changed.notify()
-
-    def wait(self, timeout_s: float) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._missing, timeout_s)
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        with self._changed:
-            return tuple(part for part in PARTS if part in self._missing)
+        if self.wants(part, stamp_ns):
+            self.missing = tuple(p for p in self.missing if p != part)
 
 
 @dataclass(frozen=True)
