@@ -22,13 +22,15 @@ _GRIPPER_RANGES = {'gripper': (0.0, 1.0), 'joint_states': (0.0, 0.04)}
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How a recording is turned into actions."""
+class ReadingOptions:
+    """How a recording is turned into actions, whatever streams it has."""
 
-    motion: str = option(doc='Stream of how the arm moved: ee_pose, twist or pose_target.')
-    gripper: str = option(doc='Stream of the gripper: gripper (commands) or joint_states.')
-    gripper_closed: float = option(doc='Position of that command or joint when closed.')
-    gripper_open: float = option(doc='The same when open.')
+    gripper_closed: float | None = option(
+        None, 'Gripper command or finger joint when closed, as recorded; null: 0.'
+    )
+    gripper_open: float | None = option(
+        None, 'The same when open; null: 1 of commands, 0.04 m of a finger.'
+    )
     close_below: float = option(0.4, 'Openings (0 to 1) below close the gripper.')
     open_above: float = option(0.6, 'Openings above open it.')
     no_op: float | None = option(
@@ -38,31 +40,36 @@ class Reading:
     hold_s: float = option(0.2, 'A velocity without a successor ends after this time.', above=0)
 
 
-def choose_reading(
-    topics: Topics,
-    motion: str,
-    *,
-    gripper_closed: float | None = None,
-    gripper_open: float | None = None,
-    **others: float | None,
-) -> Reading:
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The streams of a recording that are turned into actions, and how.
+
+    :param motion: how the arm moved: ``ee_pose``, ``twist`` or ``pose_target``.
+    :param gripper: ``gripper`` (commands) or ``joint_states``; ``closed``, ``opened``: its ends.
+    """
+
+    motion: str
+    gripper: str
+    closed: float
+    opened: float
+    options: ReadingOptions
+
+
+def choose_reading(topics: Topics, motion: str, options: ReadingOptions) -> Reading:
     """A reading of the gripper that is recorded: commands, else a finger.
 
-    :param gripper_closed: None for 0; ``gripper_open``: None for 1, or 0.04 m of a finger.
     :raises ProfileError: the gripper is closed where it is open.
     """
     stream = 'gripper' if topics.gripper else 'joint_states'
     closed, opened = _GRIPPER_RANGES[stream]
-    closed = closed if gripper_closed is None else gripper_closed
-    opened = opened if gripper_open is None else gripper_open
+    closed = closed if options.gripper_closed is None else options.gripper_closed
+    opened = opened if options.gripper_open is None else options.gripper_open
     if not np.isfinite(opened - closed) or closed == opened:
         raise ProfileError(
             f'the gripper of {stream} is closed at {closed:g} and open at {opened:g}',
             'give gripper_closed and gripper_open, the two ends of its range as recorded',
         )
-    return Reading(
-        motion=motion, gripper=stream, gripper_closed=closed, gripper_open=opened, **others
-    )
+    return Reading(motion=motion, gripper=stream, closed=closed, opened=opened, options=options)
 
 
 class PoseInterpolator:
@@ -237,7 +244,7 @@ class Trajectory:
 
     def __init__(self, reading: Reading, finger: str) -> None:
         self._reading, self._finger = reading, finger
-        self._latch = GripperLatch(reading.close_below, reading.open_above)
+        self._latch = GripperLatch(reading.options.close_below, reading.options.open_above)
         self._epochs: dict[int, _Epoch] = {0: _Epoch()}
         self._last = 0
         self.left_out: Counter[str] = Counter()
@@ -262,7 +269,7 @@ class Trajectory:
         reading, noted = self._reading, self._epochs.get(epoch, _Epoch())
         gripper = GripperSignal(noted.gripper, 0.5 if reading.gripper == 'gripper' else 1.0)
         motion = self._motion(noted.motion, list(stamps_ns))
-        return ActionLabels(motion, gripper, profile, reading.no_op)
+        return ActionLabels(motion, gripper, profile, reading.options.no_op)
 
     def _begin(self, event: Event) -> None:
         before, self._last = self._epochs[self._last], event.epoch
@@ -290,7 +297,7 @@ class Trajectory:
         else:
             names, positions, _ = message.read(read_joints)
             value = float(joints_proprio(names, positions, (self._finger,))[0])
-        ratio = (value - reading.gripper_closed) / (reading.gripper_open - reading.gripper_closed)
+        ratio = (value - reading.closed) / (reading.opened - reading.closed)
         return float(np.clip(ratio, 0.0, 1.0))
 
     def _motion(
@@ -299,11 +306,11 @@ class Trajectory:
         stamps = [stamp for stamp, _ in noted]
         if self._reading.motion != 'twist':
             positions, quats = [pose[0] for _, pose in noted], [pose[1] for _, pose in noted]
-            max_gap_ns = round(1e9 * self._reading.max_gap_s)
+            max_gap_ns = round(1e9 * self._reading.options.max_gap_s)
             return PoseInterpolator(stamps, positions, quats, max_gap_ns)
         known = stamps + stamps_ns
         if not known:
             return PoseInterpolator((), (), (), 0)
         twists = [(stamp, moved[0]) for stamp, moved in noted]
-        hold_ns = round(1e9 * self._reading.hold_s)
+        hold_ns = round(1e9 * self._reading.options.hold_s)
         return integrate_twists(twists, hold_ns, min(known), max(known))

@@ -272,7 +272,7 @@ def shorter(path: Path) -> None:
     [
         (lambda p: broken(p, 'data/demo_1/obs/agentview_rgb'), r'demo_1 lacks obs/agentview_rgb'),
         (lambda p: broken(p, 'data/demo_0/obs/ee_ori'), r'lacks obs/ee_ori; it has: .*obs/ee_pos'),
-        (lambda p: broken(p, 'data'), 'holds no demonstrations of LIBERO'),
+        (lambda p: broken(p, 'data'), 'no demonstrations'),
         (nan, r'demo_1, frame 2: a number is not finite'),
         (opencv, "convention 'opencv'"),
         (shorter, r'demo_1 has \[3, 4\] steps'),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...bags.reader import Bag
 from ...bags.topics import Topics, guess_topics, load_topics
-from ...bags.trajectory import Reading, choose_reading
+from ...bags.trajectory import Reading, ReadingOptions, choose_reading
 from ...profiles import Profile, load_profile
 from ...runtime.params import SessionParams
 
@@ -76,8 +76,10 @@ class ReplaySetting:
         motion = next((s for s in self.sources if getattr(topics, s, '')), '')
         if not motion:
             return None
-        ends = {'gripper_closed': self.gripper_closed, 'gripper_open': self.gripper_open}
-        return choose_reading(topics, motion, **ends)
+        options = ReadingOptions(
+            gripper_closed=self.gripper_closed, gripper_open=self.gripper_open
+        )
+        return choose_reading(topics, motion, options)
 
     def text(self) -> str:
         """All of it on one line: two replays with the same text ask the same."""

@@ -7,6 +7,7 @@ converter from 2.1 to 3.0.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,8 @@ from .base import (
 
 VERSIONS = ('v2.0', 'v2.1', 'v3.0')
 
-KEPT_FILES = 32
-"""Video files that stay open; a decoder needs some megabytes."""
-
-KEPT_BYTES = 512 * 2**20
-"""Row groups with images that stay in memory."""
+KEPT_FILES = 32  # videos that stay open; a decoder needs some megabytes
+KEPT_BYTES = 512 * 2**20  # of row groups with images that stay in memory
 
 _INDEX = ('episode_index', 'frame_index', 'task_index')
 _RATE_TOLERANCE = 0.01
@@ -43,8 +41,6 @@ _READ_ERRORS = (KeyError, TypeError, ValueError, OSError)  # pyarrow's own are V
 
 @dataclass(frozen=True)
 class LeRobotOptions:
-    """Options of the format ``lerobot``."""
-
     cameras: Mapping[str, str] = option(doc='Camera of the profile: feature with its images.')
     state: str = option('observation.state', 'Feature with the numbers of the state.')
     action: str = option('action', "Feature with the action, in the profile's units.")
@@ -71,11 +67,9 @@ class LeRobotOptions:
 class Meta:
     """``meta/`` of one dataset.
 
-    :param fps: frames per second, as it says.
-    :param features: name -> ``dtype``, ``shape`` and more.
-    :param tasks: number of a task -> its instruction.
-    :param episodes: number of an episode -> its entry: ``length``, and from version 3.0 on
-        ``videos/...``, where in which file its images are.
+    :param features: name -> ``dtype``, ``shape`` and more. :param tasks: number -> instruction.
+    :param episodes: number -> entry: ``length``, and from version 3.0 on ``videos/...``, where in
+        which file its images are.
     """
 
     root: Path
@@ -87,26 +81,28 @@ class Meta:
     video_path: str
     chunks_size: int
 
-    def feature(self, name: str, kinds: Sequence[str] = ()) -> Mapping[str, Any]:
-        """A feature that must be there.
+    def feature(self, name: str, of_images: bool = False) -> Mapping[str, Any]:
+        """The feature, a list of numbers or images.
 
-        :param kinds: its ``dtype`` is one of these; none: it is a list of numbers.
-        :raises DataError: it is not there, or of another kind; the message lists those that are.
+        :raises DataError: it is not there, or of the other kind; lists those that are.
         """
-        there = [key for key, value in self.features.items() if _is_kind(value, kinds)]
+
+        def fits(feature: Mapping[str, Any]) -> bool:
+            if of_images:
+                return feature['dtype'] in ('image', 'video')
+            return len(feature['shape']) == 1 and feature['dtype'].startswith(('float', 'int'))
+
+        there = sorted(key for key, feature in self.features.items() if fits(feature))
         if name not in there:
-            what = 'picture' if kinds else 'list of numbers'
+            what = 'images' if of_images else 'list of numbers'
             raise DataError(
                 f'dataset {self.root} has no {what} called {name!r}',
-                f'use one of: {", ".join(sorted(there)) or "none"}',
+                f'use one of: {", ".join(there) or "none"}',
             )
         return self.features[name]
 
     def video(self, feature: str, episode: int) -> tuple[Path, float]:
-        """The file with an episode's images, and when it begins in there, in s.
-
-        :raises DataError: the dataset does not say.
-        """
+        """The file with an episode's images, and when it begins in there, in s."""
         try:
             if self.version == 'v3.0':
                 entry, key = self.episodes[episode], f'videos/{feature}'
@@ -120,11 +116,21 @@ class Meta:
             what = f'dataset {self.root}: video of {feature!r}, episode {episode}'
             raise _unreadable(what, error) from None
 
+    def chosen(self, episodes: Sequence[int] | None) -> list[int]:
+        """Numbers of these episodes, or of all, in order."""
+        if episodes is None:
+            return sorted(self.episodes)
+        unknown = sorted(set(episodes) - set(self.episodes))
+        if unknown or not episodes:
+            raise DataError(
+                f'dataset {self.root} has no episode {unknown[0] if unknown else "chosen"}',
+                f'it has {len(self.episodes)}, numbered from {min(self.episodes, default=0)}',
+            )
+        return sorted(set(episodes))
+
 
 def read_meta(root: Path) -> Meta:
-    """:raises DataError: not a dataset's folder, another version, or broken.
-    :raises VlaPruneError: pyarrow is not installed.
-    """
+    """:raises DataError: not a dataset's folder, another version, or broken."""
     file = root / 'meta' / 'info.json'
     if not file.is_file():
         raise DataError(
@@ -139,17 +145,15 @@ def read_meta(root: Path) -> Meta:
                 f'dataset {root} has version {version!r}, only {", ".join(VERSIONS)} are read',
                 'convert it with the scripts of lerobot',
             )
-        tables = _read_json_lines if version != 'v3.0' else _read_parquet
-        tasks, episodes = tables(root / 'meta')
+        read_tables = _read_parquet if version == 'v3.0' else _read_json_lines
+        tasks, episodes = read_tables(root / 'meta')
         return Meta(
             root=root,
             version=version,
             fps=float(info['fps']),
             features=info['features'],
             tasks=tasks,
-            episodes={
-                int(e['episode_index']): {**e, 'length': int(e['length'])} for e in episodes
-            },
+            episodes={int(e['episode_index']): e | {'length': int(e['length'])} for e in episodes},
             video_path=info.get('video_path') or '',
             chunks_size=int(info['chunks_size']),
         )
@@ -158,18 +162,14 @@ def read_meta(root: Path) -> Meta:
 
 
 def _read_json_lines(meta: Path) -> tuple[dict[int, str], list[dict[str, Any]]]:
-    """Tasks and episodes of versions 2.0 and 2.1."""
+    texts = ((meta / f'{n}.jsonl').read_text(encoding='utf-8') for n in ('tasks', 'episodes'))
     tasks, episodes = (
-        [json.loads(line) for line in text.splitlines() if line.strip()]
-        for text in (
-            (meta / f'{name}.jsonl').read_text(encoding='utf-8') for name in ('tasks', 'episodes')
-        )
+        [json.loads(line) for line in text.splitlines() if line.strip()] for text in texts
     )
     return {int(entry['task_index']): entry['task'] for entry in tasks}, episodes
 
 
 def _read_parquet(meta: Path) -> tuple[dict[int, str], list[dict[str, Any]]]:
-    """Tasks and episodes of version 3.0."""
     parquet = library('pyarrow.parquet', 'pyarrow')
     tasks = parquet.ParquetFile(meta / 'tasks.parquet').read()
     # The instruction is the index of a pandas table, which older writers left without a name.
@@ -184,12 +184,6 @@ def _read_parquet(meta: Path) -> tuple[dict[int, str], list[dict[str, Any]]]:
     return {int(n): str(task) for n, task in zip(*columns, strict=True)}, episodes
 
 
-def _is_kind(feature: Mapping[str, Any], kinds: Sequence[str]) -> bool:
-    if kinds:
-        return feature['dtype'] in kinds
-    return len(feature['shape']) == 1 and feature['dtype'].startswith(('float', 'int'))
-
-
 def _unreadable(what: Any, error: Exception) -> DataError:
     first_line = f'{type(error).__name__}: {error}'.splitlines()[0]
     return DataError(f'{what} cannot be read ({first_line})', 'fetch it again')
@@ -198,67 +192,40 @@ def _unreadable(what: Any, error: Exception) -> DataError:
 # --- frames --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Frames:
-    """N frames, episode by episode in the order of time.
-
-    :param episodes: numbers of the E episodes. :param lengths: int64 (E,), their frames.
-    :param frame: int64 (N,), number within the episode. :param task: int64 (N,).
-    :param file: int64 (N,), which of ``files`` a frame is in. :param row: int64 (N,), where there.
-    :param columns: feature -> float64 (N, width).
-    """
-
-    files: Sequence[Path]
-    episodes: Sequence[int]
-    lengths: np.ndarray
-    frame: np.ndarray
-    task: np.ndarray
-    file: np.ndarray
-    row: np.ndarray
-    columns: dict[str, np.ndarray]
-
-
-def read_frames(meta: Meta, features: Sequence[str], episodes: Sequence[int]) -> Frames:
-    """Read some features of some episodes, from whatever files they are in.
+def read_frames(
+    meta: Meta, files: Sequence[Path], features: Sequence[str], episodes: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """N frames of some episodes, ordered by episode and time, from whatever files they are in.
 
     A frame's own ``episode_index`` says where it belongs, as in lerobot: published datasets name
     wrong files in ``meta/episodes``.
 
-    :raises DataError: frames are missing or there twice, or a file is broken.
+    :returns: feature -> float64 (N, width); ``episode_index``, ``frame_index`` and ``task_index``
+        int64 (N,); ``file``, the number of the file that a frame is in, and ``row``, where there.
+    :raises DataError: frames are missing or there twice, a number is not finite, or a file is
+        broken.
     """
-    files = sorted((meta.root / 'data').glob('*/*.parquet'))
-    if not files:
-        raise DataError(f'dataset {meta.root} has no data/*/*.parquet', 'fetch it again')
-    wanted = np.array(sorted(episodes), np.int64)
     parts: list[dict[str, np.ndarray]] = []
     for number, file in enumerate(files):
         part = _read_numbers(meta, file, features)
-        keep = np.isin(part['episode_index'], wanted)
+        keep = np.isin(part['episode_index'], episodes)
         part.update(file=np.full(len(keep), number), row=np.arange(len(keep)))
         parts.append({name: values[keep] for name, values in part.items()})
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.lexsort((found['frame_index'], found['episode_index']))
     found = {name: values[order] for name, values in found.items()}
-    lengths = np.array([meta.episodes[episode]['length'] for episode in wanted], np.int64)
-    begins = np.searchsorted(found['episode_index'], wanted)
-    ends = np.searchsorted(found['episode_index'], wanted, side='right')
-    for episode, length, begin, end in zip(wanted, lengths, begins, ends, strict=True):
+    for episode in episodes:
+        begin, end = np.searchsorted(found['episode_index'], (episode, episode + 1))
+        length = meta.episodes[episode]['length']
         if not np.array_equal(found['frame_index'][begin:end], np.arange(length)):
             raise DataError(
                 f'dataset {meta.root}: episode {episode} has {length} frames, but {end - begin} '
                 'are in its files or they are not numbered one by one',
                 "fetch it again, or choose others with 'episodes'",
             )
-    return Frames(
-        files=files,
-        episodes=wanted.tolist(),
-        lengths=lengths,
-        frame=found['frame_index'],
-        task=found['task_index'],
-        file=found['file'],
-        row=found['row'],
-        columns={name: found[name] for name in features},
-    )
+        for name in features:
+            require_finite(found[name][begin:end], f'{meta.root}, episode {episode}')
+    return found
 
 
 def _read_numbers(meta: Meta, file: Path, features: Sequence[str]) -> dict[str, np.ndarray]:
@@ -278,34 +245,35 @@ def _read_numbers(meta: Meta, file: Path, features: Sequence[str]) -> dict[str, 
 
 
 class ParquetImages:
-    """Images that lie between the numbers. A file is read by its row groups (lerobot writes 100
-    frames or an episode in each), and the groups read last are kept."""
+    """Images that lie between the numbers of ``data/*/*.parquet``.
 
-    def __init__(self, root: Path, frames: Frames, keep_bytes: int = KEPT_BYTES) -> None:
-        self._root, self._frames = root, frames
-        self._files: Cache[tuple[Any, np.ndarray]] = Cache(len(frames.files))
-        self.groups: Cache[Any] = Cache(keep_bytes, size=_nbytes)
+    A file is read by its row groups (lerobot writes 100 frames or an episode in each), and the
+    groups read last are kept.
+    """
 
-    def read(self, feature: str, step: int) -> np.ndarray:
-        """The image of a frame, uint8 (H, W, 3) RGB.
+    def __init__(self, files: Sequence[Path], keep_bytes: int = KEPT_BYTES) -> None:
+        self._files = files
+        self._open: Cache[tuple[Any, np.ndarray]] = Cache(len(files))
+        self.groups: Cache[Any] = Cache(keep_bytes, size=attrgetter('nbytes'))
 
-        :param step: number of the frame among the N.
+    def read(self, feature: str, number: int, row: int) -> np.ndarray:
+        """The image in a row of a file, uint8 (H, W, 3) RGB.
+
         :raises DataError: it is not there or no image.
         """
-        number, row = int(self._frames.file[step]), int(self._frames.row[step])
-        file = self._frames.files[number]
+        file = self._files[number]
         try:
             entry = self._entry(feature, file, row)
-            data = entry['bytes'] or (self._root / entry['path']).read_bytes()
+            data = entry['bytes'] or (file.parents[2] / entry['path']).read_bytes()
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         except (*_READ_ERRORS, cv2.error) as error:
             raise _unreadable(file, error) from None
         if image is None:
-            raise DataError(f'{file}: {feature!r} of row {row} is no picture', 'fetch it again')
+            raise DataError(f'{file}: {feature!r} of row {row} is no image', 'fetch it again')
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def _entry(self, feature: str, file: Path, row: int) -> dict[str, Any]:
-        opened, begins = self._files.get(file, lambda: _open_parquet(file))
+        opened, begins = self._open.get(file, lambda: _open_parquet(file))
         group = int(np.searchsorted(begins, row, side='right')) - 1
 
         def read_group() -> Any:
@@ -314,10 +282,6 @@ class ParquetImages:
 
         column = self.groups.get((feature, file, group), read_group)
         return column[row - int(begins[group])].as_py()
-
-
-def _nbytes(column: Any) -> int:
-    return column.nbytes
 
 
 def _open_parquet(file: Path) -> tuple[Any, np.ndarray]:
@@ -329,11 +293,7 @@ def _open_parquet(file: Path) -> tuple[Any, np.ndarray]:
 
 
 class Videos:
-    """Random access to the frames of any number of video files, by their time.
-
-    :param fps: frames per second of the files.
-    :raises VlaPruneError: PyAV is not installed.
-    """
+    """Random access to the frames of any number of video files of one rate, by their time."""
 
     def __init__(self, fps: float, kept_files: int = KEPT_FILES) -> None:
         library('av', 'PyAV')
@@ -351,10 +311,7 @@ class Videos:
             return video.read(time_s)
         except (*_READ_ERRORS, LookupError, av.FFmpegError) as error:
             self._open.forget(path)
-            first_line = f'{type(error).__name__}: {error}'.splitlines()[0]
-            raise DataError(
-                f'{path}: no frame at {time_s:.3f} s ({first_line})', 'fetch the file again'
-            ) from None
+            raise _unreadable(f'{path}: frame at {time_s:.3f} s', error) from None
 
 
 class _Video:
@@ -377,10 +334,9 @@ class _Video:
         return self._last.to_ndarray(format='rgb24')
 
     def _find(self, time_s: float) -> Any:
-        if self._last is not None and self._last.time < time_s:
-            frames = round((time_s - self._last.time) / self._period)
-            if frames <= _READ_ON_FRAMES and (found := self._read_on(time_s)):
-                return found
+        ahead = 0 if self._last is None else round((time_s - self._last.time) / self._period)
+        if 0 < ahead <= _READ_ON_FRAMES and (found := self._read_on(time_s)):
+            return found
         # To the last key frame before; a little late, so that rounding does not miss it.
         ticks = int((max(time_s, 0.0) + self._period / 4) / self._stream.time_base)
         self._container.seek(ticks, stream=self._stream)
@@ -401,15 +357,12 @@ class _Video:
 
 
 class LeRobot(EpisodeSource):
-    """A :class:`~.base.Source`: a folder in LeRobot's format.
+    """A :class:`~.base.Source`: a folder in LeRobot's format, with :class:`LeRobotOptions`.
 
     Images, state and actions are taken as they are, the gripper's command excepted: the robot
     must later give and take the same. A chunk that reaches past the end of its episode has no
     labels there.
 
-    :param root: the folder with ``meta``, ``data`` and perhaps ``videos``.
-    :param profile: says how many steps of how many numbers.
-    :param options: fields of :class:`LeRobotOptions`.
     :raises DataError: the folder is no such dataset, incomplete, or does not fit the profile.
     :raises ProfileError: an option has no meaning.
     :raises VlaPruneError: pyarrow or PyAV is not installed.
@@ -420,7 +373,7 @@ class LeRobot(EpisodeSource):
         _require_meaning(profile, chosen)
         self._meta = meta = read_meta(Path(root).expanduser())
         self._cameras = {name: chosen.cameras[name] for name in profile.cameras}
-        kinds = {key: meta.feature(key, ('image', 'video')) for key in self._cameras.values()}
+        kinds = {key: meta.feature(key, of_images=True) for key in self._cameras.values()}
         self._filmed = {key for key, feature in kinds.items() if feature['dtype'] == 'video'}
         widths = {chosen.action: profile.action_dim}
         if profile.proprio_dim:
@@ -434,42 +387,43 @@ class LeRobot(EpisodeSource):
                     'use a profile of this robot',
                 )
         _require_rate(meta, profile, chosen)
-        self._frames = read_frames(meta, list(widths), _episodes(meta, chosen.episodes))
-        self.actions = self._frames.columns[chosen.action]
-        self.states = self._frames.columns[chosen.state] if profile.proprio_dim else None
-        self.steps = Steps(self._frames.lengths, profile.chunk, chosen.stride, chosen.whole_chunks)
-        self._require_usable()
+        files = sorted((meta.root / 'data').glob('*/*.parquet'))
+        if not files:
+            raise DataError(f'dataset {meta.root} has no data/*/*.parquet', 'fetch it again')
+        episodes = meta.chosen(chosen.episodes)
+        self._frames = read_frames(meta, files, list(widths), episodes)
+        self.actions = self._frames[chosen.action]
+        self.states = self._frames[chosen.state] if profile.proprio_dim else None
+        lengths = [meta.episodes[episode]['length'] for episode in episodes]
+        self.steps = Steps(lengths, profile.chunk, chosen.stride, chosen.whole_chunks)
+        if not len(self.steps):
+            raise DataError(f'dataset {meta.root} has no episode as long as a chunk', 'add some')
+        self._require_tasks_and_videos(episodes)
         grippers = gripper_columns(profile)
         self.actions[:, grippers] = GRIPPERS[chosen.gripper](self.actions[:, grippers])
-        self._embedded = ParquetImages(meta.root, self._frames)
+        self._embedded = ParquetImages(files)
         self._videos = Videos(meta.fps) if self._filmed else None
 
     def _task(self, episode: int, step: int) -> str:
-        return self._meta.tasks[int(self._frames.task[step])]
+        return self._meta.tasks[int(self._frames['task_index'][step])]
 
     def _images(self, episode: int, step: int) -> dict[str, np.ndarray]:
-        return {c: self._image(key, episode, step) for c, key in self._cameras.items()}
+        return {camera: self._image(key, step) for camera, key in self._cameras.items()}
 
-    def _image(self, feature: str, episode: int, step: int) -> np.ndarray:
+    def _image(self, feature: str, step: int) -> np.ndarray:
+        frame = {name: int(self._frames[name][step]) for name in (*_INDEX, 'file', 'row')}
         if self._videos is None or feature not in self._filmed:
-            return self._embedded.read(feature, step)
-        path, begin_s = self._meta.video(feature, self._frames.episodes[episode])
-        return self._videos.read(path, begin_s + int(self._frames.frame[step]) / self._meta.fps)
+            return self._embedded.read(feature, frame['file'], frame['row'])
+        path, begin_s = self._meta.video(feature, frame['episode_index'])
+        return self._videos.read(path, begin_s + frame['frame_index'] / self._meta.fps)
 
-    def _require_usable(self) -> None:
-        """Finite numbers, known tasks, all videos, and a sample: better now than in an hour."""
-        meta, frames = self._meta, self._frames
-        if not len(self.steps):
-            raise DataError(f'dataset {meta.root} has no episode as long as a chunk', 'add some')
-        begin = 0
-        for number, length in zip(frames.episodes, frames.lengths, strict=True):
-            for values in frames.columns.values():
-                require_finite(values[begin : begin + length], f'{meta.root}, episode {number}')
-            begin += int(length)
-        unknown = set(frames.task.tolist()) - set(meta.tasks)
+    def _require_tasks_and_videos(self, episodes: Sequence[int]) -> None:
+        """All of them are there: better now than in an hour."""
+        meta = self._meta
+        unknown = set(self._frames['task_index'].tolist()) - set(meta.tasks)
         if unknown:
             raise DataError(f'dataset {meta.root} lacks task {min(unknown)}', 'fetch it again')
-        files = (meta.video(key, n)[0] for key in sorted(self._filmed) for n in frames.episodes)
+        files = (meta.video(key, n)[0] for key in sorted(self._filmed) for n in episodes)
         for file in dict.fromkeys(files):
             if not file.is_file():
                 raise DataError(
@@ -492,8 +446,7 @@ def _require_meaning(profile: Profile, options: LeRobotOptions) -> None:
 
 
 def _require_rate(meta: Meta, profile: Profile, options: LeRobotOptions) -> None:
-    fps, stride = options.fps or meta.fps, options.stride
-    period = profile.control_period_s
+    fps, stride, period = options.fps or meta.fps, options.stride, profile.control_period_s
     ratio = period * fps
     if abs(ratio / stride - 1) <= _RATE_TOLERANCE:
         return
@@ -506,15 +459,3 @@ def _require_rate(meta: Meta, profile: Profile, options: LeRobotOptions) -> None
         f'profile {profile.name!r} is {period:g} s',
         remedy,
     )
-
-
-def _episodes(meta: Meta, chosen: Sequence[int] | None) -> list[int]:
-    if chosen is None:
-        return list(meta.episodes)
-    unknown = sorted(set(chosen) - set(meta.episodes))
-    if unknown or not chosen:
-        raise DataError(
-            f'dataset {meta.root} has no episode {unknown[0] if unknown else "chosen"}',
-            f'it has {len(meta.episodes)}, numbered from {min(meta.episodes, default=0)}',
-        )
-    return list(dict.fromkeys(chosen))

@@ -8,6 +8,7 @@ published conversion to RLDS, whose state is ``ee_states`` with ``gripper_states
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,7 @@ from ...profiles import Profile
 from .base import GRIPPERS, Cache, EpisodeSource, Steps, library, require_finite, source_options
 
 NOOP_NORM = 1e-4
-
 PERIOD_S = 0.05
-
 _SUFFIX = '_demo'
 _STATE = ('ee_pos', 'ee_ori', 'gripper_states')
 _ARM_JOINTS = 7
@@ -30,8 +29,6 @@ _OPEN_FILES = 256  # the largest suite, libero_90, has 90
 
 @dataclass(frozen=True)
 class LiberoHdf5Options:
-    """Options of the format ``libero_hdf5``."""
-
     cameras: Mapping[str, str] = option(
         {'primary': 'agentview_rgb', 'wrist': 'eye_in_hand_rgb'},
         'Camera of the profile: name of its images under obs.',
@@ -45,7 +42,6 @@ class LiberoHdf5Options:
 class Demo:
     """One demonstration of T kept steps.
 
-    :param name: its group under ``data``. :param instruction: the task in plain words.
     :param frames: int64 (T,), number of the image that each step followed from.
     :param actions: float64 (T, 7), the gripper 0 closed or 1 open.
     :param states: float64 (T, 8), position (m), rotation vector (rad), both fingers (m).
@@ -60,10 +56,8 @@ class Demo:
 
 
 def demonstrations(path: Path, file: Any, images: Sequence[str]) -> Iterator[Demo]:
-    """Those of one file that have a step, by number.
+    """Those of one open ``h5py.File`` that have a step, by number.
 
-    :param file: the open ``h5py.File``.
-    :param images: names under ``obs`` that there must be.
     :raises DataError: not one of LIBERO's files, or one that cannot be used.
     """
     data = file.get('data', {})
@@ -76,7 +70,7 @@ def demonstrations(path: Path, file: Any, images: Sequence[str]) -> Iterator[Dem
     convention = data.attrs.get('macros_image_convention', 'opengl')
     if convention != 'opengl':
         raise DataError(
-            f'{path} has pictures in the convention {convention!r}',
+            f'{path} has images in the convention {convention!r}',
             "record it with robosuite's IMAGE_CONVENTION = 'opengl'",
         )
     instruction = instruction_of(path, data)
@@ -85,7 +79,6 @@ def demonstrations(path: Path, file: Any, images: Sequence[str]) -> Iterator[Dem
         actions, states = _numbers(f'{path}, {name}', data[name], images)
         kept = kept_steps(actions)
         kept = kept[kept >= shift]
-        frames = kept - shift
         if len(kept):
             actions = actions[kept]
             actions[:, -1] = GRIPPERS['libero'](actions[:, -1])
@@ -93,9 +86,9 @@ def demonstrations(path: Path, file: Any, images: Sequence[str]) -> Iterator[Dem
                 path=path,
                 name=name,
                 instruction=instruction,
-                frames=frames,
+                frames=kept - shift,
                 actions=actions,
-                states=states[frames],
+                states=states[kept - shift],
             )
 
 
@@ -124,10 +117,7 @@ def seen_after(demo: Any) -> bool:
 
 
 def instruction_of(path: Path, data: Any) -> str:
-    """What the file's task is; see :class:`LiberoHdf5`.
-
-    :raises DataError: neither its name nor its content says so.
-    """
+    """The task; see :class:`LiberoHdf5`. :raises DataError: the file does not say."""
     if path.stem.endswith(_SUFFIX):
         words = path.stem[: -len(_SUFFIX)].split('_')
         scenes = [i for i, word in enumerate(words) if 'SCENE' in word]
@@ -156,7 +146,7 @@ def _numbers(where: str, demo: Any, images: Sequence[str]) -> tuple[np.ndarray, 
     if len(rows) > 1 or widths != [(7,), (3,), (3,), (2,)]:
         raise DataError(
             f'{where} has {sorted(rows)} steps, of {widths} numbers',
-            'give a file with 7 numbers per action, 8 per state and as many pictures',
+            'give a file with 7 numbers per action, 8 per state and as many images',
         )
     states = np.hstack(parts)
     require_finite(np.hstack((actions, states)), where)
@@ -166,27 +156,21 @@ def _numbers(where: str, demo: Any, images: Sequence[str]) -> tuple[np.ndarray, 
 class LiberoHdf5(EpisodeSource):
     """A :class:`~.base.Source`: ``*_demo.hdf5`` files as LIBERO publishes or regenerates them.
 
-    - Images are turned by 180 degrees. Those of the published files have 128 x 128 pixels;
-      OpenVLA-OFT was trained on 256 x 256 that its authors rendered anew, and they left out
-      demonstrations that failed when replayed. Their regenerated files are read the same way, and
-      are the ones to fine-tune a published checkpoint with.
+    - Images are turned by 180 degrees. The published ones have 128 x 128 pixels; OpenVLA-OFT was
+      trained on 256 x 256, rendered anew and without demonstrations that failed when replayed.
+      Its regenerated files are the ones to fine-tune a published checkpoint with.
     - State: ``ee_pos`` (m), ``ee_ori`` (rotation vector, rad), ``gripper_states`` (m).
     - Actions: the gripper's -1 open / +1 closed becomes 1 open / 0 closed, the rest stays.
-    - No-ops are left out: the first six numbers have a norm below 1e-4 and the gripper is as in
-      the action kept last (before the first kept one: the norm alone decides).
-    - Instruction: the file's name without ``_demo`` and without what goes up to ``SCENE``, which
-      is what the published policies were given. The file's own ``language_instruction`` has other
-      words in most of libero_spatial, _object and _goal; it counts where the name does not end in
-      ``_demo``.
+    - Instruction: the file's name without ``_demo`` and without what goes up to ``SCENE``, as the
+      published policies got it. The file's own ``language_instruction`` differs in most of
+      libero_spatial, _object and _goal; it counts where the name does not end in ``_demo``.
     - The published files hold with every action what was seen *after* it (issue 54 of LIBERO),
       regenerated ones what was seen before. The arm's joints beside the simulator's states tell
       which; an image that came after an action gets the next one as its label.
-    - Statistics are of all steps that are no no-ops, the last ones of an episode as well: what the
-      published ones are of.
+    - Statistics are of all steps that are no no-ops, as the published ones are.
 
     :param path: one file, or a folder with any number of them.
     :param profile: 7 actions per step at 20 Hz, 8 numbers of state or none.
-    :param options: fields of :class:`LiberoHdf5Options`.
     :raises DataError: no such file, not one of LIBERO's, or not fit for the profile.
     :raises VlaPruneError: h5py is not installed.
     """
@@ -195,7 +179,7 @@ class LiberoHdf5(EpisodeSource):
         chosen = source_options(LiberoHdf5Options, options, 'libero_hdf5')
         _require_profile(profile, chosen.cameras)
         self._cameras = {name: chosen.cameras[name] for name in profile.cameras}
-        self._files: Cache[Any] = Cache(_OPEN_FILES, close=_close)
+        self._files: Cache[Any] = Cache(_OPEN_FILES, close=methodcaller('close'))
         path = Path(path).expanduser()
         files = sorted(path.rglob('*.hdf5')) if path.is_dir() else [path]
         if not files or not files[0].is_file():
@@ -253,10 +237,6 @@ def _require_profile(profile: Profile, cameras: Mapping[str, str]) -> None:
                 f'demonstrations of LIBERO do not fit profile {profile.name!r}: {what}',
                 "use the profile 'libero' or one based on it",
             )
-
-
-def _close(file: Any) -> None:
-    file.close()
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
