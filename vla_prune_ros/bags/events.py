@@ -36,7 +36,7 @@ BAG_READER = SampleReader(
 class Event:
     """One message as the node would have met it.
 
-    :param stream: camera, or a name of :data:`~.topics.STREAMS`. :param now_ns: ROS time.
+    :param stream: camera, or a name of :data:`~.topics.STREAMS`.
     :param epoch: grows with every jump of time (back, or 1 s ahead) and every new instruction.
     :param refusal: why pairing, or the instruction, did not take it.
     :param request: what an image completed; ``wait``: why it completed nothing.
@@ -57,11 +57,9 @@ class Replay:
     Whoever takes an :attr:`Event.request` calls :meth:`~.runtime.session.Observer.begin`, or
     infers, before the next event, so that the next period begins.
 
-    :param observer: reads by :data:`BAG_READER`; its parameters name the first instruction.
     :param extra: streams that are passed on beside those that are paired, for example ``twist``.
     :param clock: ``'receipt'``, ``'header'`` (the newest stamp so far, for stamps of a simulator),
         or ``'auto'``: header where stamps and receipt are more than a minute apart.
-    :raises DataError: a stream that the profile needs has no topic in the bag.
     """
 
     def __init__(
@@ -83,9 +81,7 @@ class Replay:
         self._newest: dict[str, int] = {}
 
     def events(self) -> Iterator[Event]:
-        """Every message of the streams by time of receipt; of one receipt, instruction and states
-        first, so that the images complete the pair.
-        """
+        """All messages by time of receipt; of one receipt, images last: they complete the pair."""
         together: list[BagMessage] = []
         for message in self.bag.messages(self._streams):
             if together and together[0].receipt_ns != message.receipt_ns:

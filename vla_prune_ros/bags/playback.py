@@ -17,12 +17,9 @@ _HEADER_STAMP = 4  # bytes of CDR before it; every stamped type begins with its 
 
 
 class Timeline:
-    """Wall time of recorded time, and back, in integer ns.
+    """Wall time of recorded time, and back, in integer ns; ``rate``: recorded per wall second.
 
-    Every message is due at its recorded distance from the beginning of its pass, so errors of
-    single waits do not add up.
-
-    :param rate: recorded seconds per wall second, > 0.
+    Every message is due at its distance from the beginning of its pass: no errors add up.
     """
 
     def __init__(self, rate: float) -> None:
@@ -80,28 +77,24 @@ class Serializer:
             self._convert = type_store().ros1_to_cdr
 
     def cdr(self, message: BagMessage, stamp_ns: int | None = None) -> bytes:
-        """A header stamp of zero becomes the time of receipt; ``stamp_ns`` replaces any stamp.
-
-        :raises InputRefused: ``corrupt``: no subscriber could read it.
-        """
+        """:raises InputRefused: ``corrupt``: no subscriber could read it."""
         message.message()  # deserialised, not decoded: cheap even for images
         raw = message.raw
         if self._convert is not None:
             raw = bytes(self._convert(raw, message.type))
         if message.type == TEXT_TYPE:
             return raw
+        # A stamp of zero becomes the time of receipt: nobody could use the message else.
         if stamp_ns is None and not any(raw[_HEADER_STAMP : _HEADER_STAMP + 8]):
             stamp_ns = message.stamp_ns
         return raw if stamp_ns is None else stamped(raw, stamp_ns)
 
 
 class LaterBag(Bag):
-    """A bag without its first seconds; what was latched is repeated at the new beginning.
+    """A bag without its first ``offset_s`` seconds, counted from the first message of ``topics``;
+    the last message of ``latched`` before that is repeated at the new beginning.
 
-    :param topics: those that are going to be read.
-    :param offset_s: seconds after the first message of these, by receipt.
-    :param latched: topic of which the last message before that comes first; empty for none.
-    :raises DataError: nothing is that late, or see :class:`~vla_prune_ros.bags.reader.Bag`.
+    :raises DataError: nothing is that late.
     """
 
     def __init__(

@@ -87,8 +87,7 @@ class BagMessage:
     def read(self, reader: Callable[[Any], _Value]) -> _Value:
         """What a reader of :mod:`~vla_prune_ros.runtime.messages` finds in it.
 
-        :raises InputRefused: ``corrupt``, or the reader's own, with the topic in front.
-        :raises DataError: the reader is one for another type.
+        :raises InputRefused: ``corrupt``, or the reader's own; DataError: it is of another type.
         """
         message = self.message()
         try:
@@ -106,8 +105,7 @@ class BagMessage:
 class Bag:
     """One recording: a folder or a file. A context manager; not thread-safe.
 
-    :raises DataError: it does not exist, is no bag, nothing of it can be read, or ``rosbags`` is
-        not installed.
+    :raises DataError: it does not exist, is no bag, or nothing of it can be read.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -159,9 +157,7 @@ class Bag:
     def messages(
         self, topics: Iterable[str], start_ns: int | None = None, stop_ns: int | None = None
     ) -> Iterator[BagMessage]:
-        """Messages of some topics by time of receipt, then stamp, then topic, in constant memory.
-
-        A damaged one is left out and noted in :attr:`lost`.
+        """By time of receipt, stamp, topic, in constant memory; damaged ones go to :attr:`lost`.
 
         :param start_ns: first time of receipt; ``stop_ns``: the one behind the last.
         """

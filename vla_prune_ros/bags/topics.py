@@ -46,19 +46,15 @@ class Topics:
     gripper: str = option('', 'JointTrajectory of one joint, likewise.')
 
     def by_stream(self) -> dict[str, str]:
-        """Camera or stream -> topic, of those that are named."""
         named = asdict(self)
         return {s: topic for s, topic in {**named.pop('images'), **named}.items() if topic}
 
     def of(self, streams: Collection[str]) -> dict[str, str]:
-        """Topic -> stream, of the cameras and streams that are named here."""
+        """Topic -> stream, of these."""
         return {topic: s for s, topic in self.by_stream().items() if s in streams}
 
     def check(self, bag: Bag, needed: Collection[str]) -> None:
-        """Check that streams are named, and that the bag holds what is named in the right type.
-
-        :raises DataError: names the stream and what there is.
-        """
+        """:raises DataError: a stream is not named, or a topic missing or of another type."""
         named = self.by_stream()
         for stream in needed:
             if stream not in named:
@@ -93,10 +89,8 @@ def make_topics(values: Mapping[str, object], where: str) -> Topics:
 
 
 def guess_topics(bag: Bag, profile: Profile) -> Topics:
-    """Topics by type and name, for a person to check.
-
-    A camera gets the topic with its name in it, or the only one that is left; a stream the topic
-    that ends like it, or the only one of its type. What stays open is empty.
+    """For a person to check: a camera gets the topic with its name in it, or the only one that is
+    left; a stream the topic that ends like it, or the only one of its type.
     """
     filled = {name: t.type for name, t in bag.topics.items() if t.count}
     pictures = [n for n, kind in filled.items() if kind in IMAGE_TYPES]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -42,9 +43,7 @@ class ReadingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The streams of a recording that are turned into actions, and how.
-
-    :param motion: how the arm moved: ``ee_pose``, ``twist`` or ``pose_target``.
+    """:param motion: stream of the arm: ``ee_pose``, ``twist`` or ``pose_target``.
     :param gripper: ``gripper`` (commands) or ``joint_states``; ``closed``, ``opened``: its ends.
     """
 
@@ -56,10 +55,7 @@ class Reading:
 
 
 def choose_reading(topics: Topics, motion: str, options: ReadingOptions) -> Reading:
-    """A reading of the gripper that is recorded: commands, else a finger.
-
-    :raises ProfileError: the gripper is closed where it is open.
-    """
+    """:raises ProfileError: the gripper is closed where it is open."""
     stream = 'gripper' if topics.gripper else 'joint_states'
     closed, opened = _GRIPPER_RANGES[stream]
     closed = closed if options.gripper_closed is None else options.gripper_closed
@@ -73,10 +69,9 @@ def choose_reading(topics: Topics, motion: str, options: ReadingOptions) -> Read
 
 
 class PoseInterpolator:
-    """A pose over time, between samples on the straight line and the shortest rotation.
+    """A pose between samples, on the straight line and the shortest rotation.
 
-    :param stamps_ns: (N,), rising strictly. :param positions: (N, 3), m.
-    :param max_gap_ns: between samples further apart nothing is known.
+    :param stamps_ns: rising strictly; beyond a gap of ``max_gap_ns`` nothing is known.
     """
 
     def __init__(
@@ -92,7 +87,7 @@ class PoseInterpolator:
         self._max_gap = max_gap_ns
 
     def at(self, times_ns: np.ndarray) -> tuple[np.ndarray, Rotation, np.ndarray]:
-        """Poses at times (T,): positions (T, 3), rotations (T), and bool (T,) where known."""
+        """Positions (T, 3) in m, rotations (T), and bool (T,) where known."""
         count, wanted = len(self._stamps), len(times_ns)
         if count == 0:
             identity = np.tile((0.0, 0.0, 0.0, 1.0), (wanted, 1))
@@ -115,13 +110,10 @@ class PoseInterpolator:
 def integrate_twists(
     stamped: Sequence[tuple[int, np.ndarray]], hold_ns: int, begin_ns: int, end_ns: int
 ) -> PoseInterpolator:
-    """Where commanded velocities lead, from an arbitrary pose.
+    """Where commanded velocities (6,) in m/s and rad/s in the base frame lead, from any pose.
 
     Each holds until the next one, for ``hold_ns`` at most. With ``v`` and ``w`` constant in
     between that is exact: straight lines, and ``exp(w t)`` applied from the left.
-
-    :param stamped: stamps (ns), and (6,) in m/s and rad/s in the base frame.
-    :param begin_ns: from here; ``end_ns``: to here it is known.
     """
     knots, position, rotation = [begin_ns], np.zeros(3), Rotation.identity()
     positions, quats = [position], [rotation.as_quat()]
@@ -165,8 +157,8 @@ class GripperSignal:
 class ActionLabels:
     """Actions in a profile's units, on a grid that begins at any instant.
 
-    :param no_op: a step is a no-op where its first six numbers have a norm below this, in the
-        checkpoint's units, and the gripper stays; None: no step is one.
+    :param no_op: a step is a no-op where its first six numbers have a norm below this and the
+        gripper stays; None: no step is one.
     """
 
     def __init__(
@@ -235,7 +227,7 @@ class ActionLabels:
 
 @dataclass(eq=False)
 class _Epoch:
-    motion: list[tuple[int, tuple[np.ndarray, ...]]] = field(default_factory=list)
+    motion: list[tuple[int, Any]] = field(default_factory=list)  # as the readers give it
     gripper: list[tuple[int, float]] = field(default_factory=list)
 
 
@@ -257,7 +249,8 @@ class Trajectory:
         if event.refusal is not None:
             return
         if event.stream == reading.motion:
-            self._in_order(epoch.motion, event.message, self._moved(event.message))
+            read = read_twist if reading.motion == 'twist' else read_valid_pose
+            self._in_order(epoch.motion, event.message, event.message.read(read))
         if event.stream == reading.gripper:
             opening = self._opening(event.message)
             latched = self._latch.update(opening)
@@ -265,7 +258,6 @@ class Trajectory:
             self._in_order(epoch.gripper, event.message, value)
 
     def labels(self, epoch: int, stamps_ns: Sequence[int], profile: Profile) -> ActionLabels:
-        """Actions of an epoch; commands are known as long as frames or commands came."""
         reading, noted = self._reading, self._epochs.get(epoch, _Epoch())
         gripper = GripperSignal(noted.gripper, 0.5 if reading.gripper == 'gripper' else 1.0)
         motion = self._motion(noted.motion, list(stamps_ns))
@@ -285,11 +277,6 @@ class Trajectory:
         else:
             noted.append((message.stamp_ns, value))
 
-    def _moved(self, message: BagMessage) -> tuple[np.ndarray, ...]:
-        if self._reading.motion == 'twist':
-            return (message.read(read_twist),)
-        return message.read(read_valid_pose)
-
     def _opening(self, message: BagMessage) -> float:
         reading = self._reading
         if reading.gripper == 'gripper':
@@ -300,9 +287,7 @@ class Trajectory:
         ratio = (value - reading.closed) / (reading.opened - reading.closed)
         return float(np.clip(ratio, 0.0, 1.0))
 
-    def _motion(
-        self, noted: list[tuple[int, tuple[np.ndarray, ...]]], stamps_ns: list[int]
-    ) -> PoseInterpolator:
+    def _motion(self, noted: list[tuple[int, Any]], stamps_ns: list[int]) -> PoseInterpolator:
         stamps = [stamp for stamp, _ in noted]
         if self._reading.motion != 'twist':
             positions, quats = [pose[0] for _, pose in noted], [pose[1] for _, pose in noted]
@@ -311,6 +296,5 @@ class Trajectory:
         known = stamps + stamps_ns
         if not known:
             return PoseInterpolator((), (), (), 0)
-        twists = [(stamp, moved[0]) for stamp, moved in noted]
         hold_ns = round(1e9 * self._reading.options.hold_s)
-        return integrate_twists(twists, hold_ns, min(known), max(known))
+        return integrate_twists(noted, hold_ns, min(known), max(known))

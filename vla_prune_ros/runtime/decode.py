@@ -1,8 +1,7 @@
-"""sensor_msgs image data to RGB, the pixels cv_bridge gives, without cv_bridge.
+"""sensor_msgs image data to RGB without cv_bridge, whose apt package breaks next to NumPy 2.
 
-The apt package of cv_bridge breaks next to NumPy 2, and pip has none. The rules are those of its
-``toCvCopy(msg, 'rgb8')``: demosaic or colour conversion in the message's own depth first, then 16
-to 8 bit by 255 / 65535, rounded. Beyond it, the semi-planar YUV formats of libcamera are taken.
+The pixels are those of its ``toCvCopy(msg, 'rgb8')``: demosaic or colour conversion in the
+message's depth first, then 16 to 8 bit by 255 / 65535, rounded.
 """
 
 import re
@@ -61,9 +60,7 @@ def decode_image(
     An ``rgb8`` image without row padding is a read-only view of ``data``, which costs nothing: the
     message must not be written to afterwards. Everything else is a fresh array.
 
-    :param step: bytes from one row to the next; may exceed the row (padding). For the semi-planar
-        formats, that of the luma plane.
-    :param data: ``height * step`` bytes, 1.5 times that for nv12 and nv21, 3 times for nv24.
+    :param step: bytes from one row to the next; of the luma plane for semi-planar formats.
     :raises InputRefused: ``encoding``, ``size``, ``step`` or ``truncated``.
     """
     if encoding not in ENCODINGS:
@@ -109,13 +106,11 @@ def _decode_planar(encoding: str, height: int, width: int, step: int, data: Any)
 
 
 def decode_compressed(data: Any, format: str) -> np.ndarray:
-    """uint8 (H, W, 3) RGB of JPEG or PNG data.
+    """uint8 (H, W, 3) RGB of JPEG or PNG data, whatever drivers write into ``format``.
 
-    The kind is read from the data itself, for drivers disagree on how to spell it in ``format``.
     An orientation tag is ignored, as cv_bridge does: a camera's frame is what its sensor read.
 
-    :raises InputRefused: ``encoding`` (another kind, or depth), ``size``, ``truncated`` or
-        ``corrupt``.
+    :raises InputRefused: ``encoding`` (or depth), ``size``, ``truncated``, ``corrupt``.
     """
     if 'compressedDepth' in format or format.startswith(_DEPTH):
         raise InputRefused(

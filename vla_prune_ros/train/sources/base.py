@@ -60,19 +60,18 @@ class Source(Protocol):
         """:raises IndexError: no such sample. :raises DataError: its images are unreadable."""
 
     def instruction(self, index: int) -> str:
-        """The task of a sample, without decoding its images."""
+        """The task, without decoding images."""
 
     def numbers(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Every step's action float64 (N, D) and state float64 (N, P), for statistics."""
+        """Actions float64 (N, D) and states float64 (N, P), for statistics."""
 
 
 class Steps:
     """E episodes laid end to end, N steps in all, and the samples among them.
 
     :param stride: frames from one step of a chunk to the next.
-    :param whole_chunks: only frames that have K actions before the episode ends are samples, as in
-        openvla-oft (``chunk_act_obs``). Otherwise every frame is one; what lies behind the end
-        repeats the last action and is no label.
+    :param whole_chunks: only frames with a whole chunk ahead are samples, as in openvla-oft
+        (``chunk_act_obs``). Otherwise every frame is; behind the end the last action is repeated.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class Steps:
         return episode, int(self._begins[episode]) + index - before
 
     def chunk(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """A sample's actions: int64 (K,) numbers among the N steps, bool (K,) which are labels."""
+        """int64 (K,) numbers among the N steps, and bool (K,) which are labels."""
         episode, step = self.locate(index)
         rows = step + self._ahead
         last = self._ends[episode] - 1
@@ -105,10 +104,7 @@ class Steps:
 
 
 class EpisodeSource:
-    """A :class:`Source` whose numbers are in memory; subclasses set these and read the images.
-
-    ``actions`` float64 (N, D) as the policy predicts them, ``states`` float64 (N, P).
-    """
+    """Has actions float64 (N, D), states float64 (N, P); subclasses read the images."""
 
     steps: Steps
     actions: np.ndarray
@@ -142,12 +138,9 @@ class EpisodeSource:
 
 
 class Cache(Generic[T]):
-    """Files or parts of them that are open; the ones used last stay.
+    """Values that are open, by key; those used last stay while their sizes add up to ``limit``.
 
-    Nothing of it is shared between processes: a file that was opened before a fork has one
-    position for both. A pickled copy is empty.
-
-    :param limit: sum of the sizes that stay; ``size``: of one, None for 1 each.
+    Every process opens its own: a file that was opened before a fork has one position for both.
     """
 
     def __init__(
@@ -190,16 +183,13 @@ class Cache(Generic[T]):
 
 # --- numbers and their units ---------------------------------------------------------------------
 
+# A dataset's gripper commands -> the policy's 0 closed .. 1 open. LIBERO's +1 closes, -1 (or 0)
+# opens; clipped and inverted as by openvla-oft's libero_dataset_transform.
 GRIPPERS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     'open_high': lambda values: values,
     'open_low': lambda values: 1.0 - values,
     'libero': lambda values: 1.0 - np.clip(values, 0.0, 1.0),
 }
-"""What a dataset's gripper commands are -> the policy's 0 closed .. 1 open.
-
-``libero``: +1 closes, -1 (or 0) opens, as robosuite takes it; clipped and inverted as
-``libero_dataset_transform`` of openvla-oft does.
-"""
 
 BEYOND = 1.0  # this many ranges (q01 to q99, or min to max) outside of the limits is far off
 
@@ -220,8 +210,7 @@ def require_finite(values: np.ndarray, what: str) -> None:
 
 
 def require_units(source: Source, name: str, statistics: Statistics) -> None:
-    """Refuse data whose actions or states are far outside of what the checkpoint knows: degrees,
-    millimetres, another gripper, another order of the joints.
+    """Refuse other units than the checkpoint's: degrees, millimetres, another gripper or order.
 
     :raises DataError: a dimension is far off, or there are not as many as in the checkpoint.
     """
@@ -276,10 +265,8 @@ def source_options(record: type[T], values: Mapping[str, Any], name: str) -> T:
 
 
 def open_source(data: Data, profile: Profile, statistics: Statistics | None = None) -> Source:
-    """The source that ``data`` describes.
-
-    :param statistics: of the checkpoint; says which branch of the rotation vector a pose of a bag
-        belongs to, unless the options do.
+    """:param statistics: of the checkpoint; says which branch of the rotation vector a pose of a
+        bag belongs to, unless the options do.
     :raises DataError: it cannot be read, holds nothing, or an option is not its own.
     """
     module, name = FORMATS[data.format].split('.')

@@ -82,10 +82,7 @@ class Meta:
     chunks_size: int
 
     def feature(self, name: str, of_images: bool = False) -> Mapping[str, Any]:
-        """The feature, a list of numbers or images.
-
-        :raises DataError: it is not there, or of the other kind; lists those that are.
-        """
+        """:raises DataError: it is not there, or of the other kind; lists those that are."""
 
         def fits(feature: Mapping[str, Any]) -> bool:
             if of_images:
@@ -117,7 +114,6 @@ class Meta:
             raise _unreadable(what, error) from None
 
     def chosen(self, episodes: Sequence[int] | None) -> list[int]:
-        """Numbers of these episodes, or of all, in order."""
         if episodes is None:
             return sorted(self.episodes)
         unknown = sorted(set(episodes) - set(self.episodes))
@@ -197,17 +193,14 @@ def read_frames(
 ) -> dict[str, np.ndarray]:
     """N frames of some episodes, ordered by episode and time, from whatever files they are in.
 
-    A frame's own ``episode_index`` says where it belongs, as in lerobot: published datasets name
-    wrong files in ``meta/episodes``.
-
-    :returns: feature -> float64 (N, width); ``episode_index``, ``frame_index`` and ``task_index``
-        int64 (N,); ``file``, the number of the file that a frame is in, and ``row``, where there.
-    :raises DataError: frames are missing or there twice, a number is not finite, or a file is
-        broken.
+    :returns: feature -> float64 (N, width); ``episode_index``, ``frame_index``, ``task_index``,
+        and where a frame is: ``file``, number of ``files``, and ``row``; int64 (N,).
+    :raises DataError: frames are missing or there twice, not finite, or a file is broken.
     """
     parts: list[dict[str, np.ndarray]] = []
     for number, file in enumerate(files):
         part = _read_numbers(meta, file, features)
+        # By the frame's own index, as in lerobot: published meta/episodes name wrong files.
         keep = np.isin(part['episode_index'], episodes)
         part.update(file=np.full(len(keep), number), row=np.arange(len(keep)))
         parts.append({name: values[keep] for name, values in part.items()})
@@ -245,11 +238,7 @@ def _read_numbers(meta: Meta, file: Path, features: Sequence[str]) -> dict[str, 
 
 
 class ParquetImages:
-    """Images that lie between the numbers of ``data/*/*.parquet``.
-
-    A file is read by its row groups (lerobot writes 100 frames or an episode in each), and the
-    groups read last are kept.
-    """
+    """Images in parquet files, read by row groups (100 frames or an episode)."""
 
     def __init__(self, files: Sequence[Path], keep_bytes: int = KEPT_BYTES) -> None:
         self._files = files
@@ -257,10 +246,7 @@ class ParquetImages:
         self.groups: Cache[Any] = Cache(keep_bytes, size=attrgetter('nbytes'))
 
     def read(self, feature: str, number: int, row: int) -> np.ndarray:
-        """The image in a row of a file, uint8 (H, W, 3) RGB.
-
-        :raises DataError: it is not there or no image.
-        """
+        """uint8 (H, W, 3) RGB. :raises DataError: it is not there or no image."""
         file = self._files[number]
         try:
             entry = self._entry(feature, file, row)
@@ -285,11 +271,10 @@ class ParquetImages:
 
 
 def _open_parquet(file: Path) -> tuple[Any, np.ndarray]:
-    """A file, and the rows at which its groups begin."""
     opened = library('pyarrow.parquet', 'pyarrow').ParquetFile(file, memory_map=True)
     groups = range(opened.metadata.num_row_groups)
     sizes = [opened.metadata.row_group(group).num_rows for group in groups]
-    return opened, np.cumsum([0, *sizes])
+    return opened, np.cumsum([0, *sizes])  # rows at which the groups begin
 
 
 class Videos:
@@ -301,7 +286,7 @@ class Videos:
         self._open: Cache[_Video] = Cache(kept_files, close=_Video.close)
 
     def read(self, path: Path, time_s: float) -> np.ndarray:
-        """The frame that is nearest to a time, at most half a frame away; uint8 (H, W, 3) RGB.
+        """The frame nearest to a time, at most half a frame away; uint8 (H, W, 3) RGB.
 
         :raises DataError: the file is missing or broken, or has no frame there.
         """
@@ -357,15 +342,13 @@ class _Video:
 
 
 class LeRobot(EpisodeSource):
-    """A :class:`~.base.Source`: a folder in LeRobot's format, with :class:`LeRobotOptions`.
+    """A folder in LeRobot's format, by :class:`LeRobotOptions`.
 
     Images, state and actions are taken as they are, the gripper's command excepted: the robot
-    must later give and take the same. A chunk that reaches past the end of its episode has no
-    labels there.
+    must later give and take the same.
 
     :raises DataError: the folder is no such dataset, incomplete, or does not fit the profile.
     :raises ProfileError: an option has no meaning.
-    :raises VlaPruneError: pyarrow or PyAV is not installed.
     """
 
     def __init__(self, root: str | Path, profile: Profile, **options: Any) -> None:
@@ -398,7 +381,7 @@ class LeRobot(EpisodeSource):
         self.steps = Steps(lengths, profile.chunk, chosen.stride, chosen.whole_chunks)
         if not len(self.steps):
             raise DataError(f'dataset {meta.root} has no episode as long as a chunk', 'add some')
-        self._require_tasks_and_videos(episodes)
+        self._require_tasks_and_videos(episodes)  # better now than in an hour
         grippers = gripper_columns(profile)
         self.actions[:, grippers] = GRIPPERS[chosen.gripper](self.actions[:, grippers])
         self._embedded = ParquetImages(files)
@@ -418,7 +401,6 @@ class LeRobot(EpisodeSource):
         return self._videos.read(path, begin_s + frame['frame_index'] / self._meta.fps)
 
     def _require_tasks_and_videos(self, episodes: Sequence[int]) -> None:
-        """All of them are there: better now than in an hour."""
         meta = self._meta
         unknown = set(self._frames['task_index'].tolist()) - set(meta.tasks)
         if unknown:

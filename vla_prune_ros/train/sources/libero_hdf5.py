@@ -1,8 +1,7 @@
 """LIBERO's demonstration files, with the conventions that OpenVLA-OFT's checkpoints learned.
 
-The layout is that of LIBERO's ``scripts/create_dataset.py``; what is left out and what is turned
-follows openvla-oft (``regenerate_libero_dataset.py``, ``libero_dataset_transform``) and the
-published conversion to RLDS, whose state is ``ee_states`` with ``gripper_states`` behind.
+Layout: ``scripts/create_dataset.py`` of LIBERO. What is left out and turned:
+``regenerate_libero_dataset.py`` and ``libero_dataset_transform`` of openvla-oft.
 """
 
 import json
@@ -56,10 +55,7 @@ class Demo:
 
 
 def demonstrations(path: Path, file: Any, images: Sequence[str]) -> Iterator[Demo]:
-    """Those of one open ``h5py.File`` that have a step, by number.
-
-    :raises DataError: not one of LIBERO's files, or one that cannot be used.
-    """
+    """:raises DataError: not one of LIBERO's files, or one that cannot be used."""
     data = file.get('data', {})
     names = [name for name in data if name.startswith('demo_') and name[5:].isdigit()]
     names.sort(key=lambda name: int(name[5:]))
@@ -93,8 +89,7 @@ def demonstrations(path: Path, file: Any, images: Sequence[str]) -> Iterator[Dem
 
 
 def kept_steps(actions: np.ndarray) -> np.ndarray:
-    """Numbers of the actions (T, 7) that are no no-ops; rule: ``is_noop`` of openvla-oft's
-    ``regenerate_libero_dataset.py``."""
+    """Numbers of the actions (T, 7) that are no no-ops; the rule is openvla-oft's ``is_noop``."""
     still = np.linalg.norm(actions[:, :-1], axis=1) < NOOP_NORM
     kept: list[int] = []
     for step, gripper in enumerate(actions[:, -1]):
@@ -133,7 +128,6 @@ def instruction_of(path: Path, data: Any) -> str:
 
 
 def _numbers(where: str, demo: Any, images: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """All actions and states of a demonstration, float64 (N, 7) and (N, 8)."""
     wanted = ['actions', *(f'obs/{key}' for key in (*_STATE, *images))]
     missing = [key for key in wanted if key not in demo]
     if missing:
@@ -154,25 +148,20 @@ def _numbers(where: str, demo: Any, images: Sequence[str]) -> tuple[np.ndarray, 
 
 
 class LiberoHdf5(EpisodeSource):
-    """A :class:`~.base.Source`: ``*_demo.hdf5`` files as LIBERO publishes or regenerates them.
+    """``*_demo.hdf5`` files as LIBERO publishes or as openvla-oft regenerates them; the latter, of
+    256 x 256 pixels, are the ones to fine-tune a published checkpoint with.
 
-    - Images are turned by 180 degrees. The published ones have 128 x 128 pixels; OpenVLA-OFT was
-      trained on 256 x 256, rendered anew and without demonstrations that failed when replayed.
-      Its regenerated files are the ones to fine-tune a published checkpoint with.
+    - Images are turned by 180 degrees.
     - State: ``ee_pos`` (m), ``ee_ori`` (rotation vector, rad), ``gripper_states`` (m).
     - Actions: the gripper's -1 open / +1 closed becomes 1 open / 0 closed, the rest stays.
     - Instruction: the file's name without ``_demo`` and without what goes up to ``SCENE``, as the
       published policies got it. The file's own ``language_instruction`` differs in most of
       libero_spatial, _object and _goal; it counts where the name does not end in ``_demo``.
-    - The published files hold with every action what was seen *after* it (issue 54 of LIBERO),
-      regenerated ones what was seen before. The arm's joints beside the simulator's states tell
-      which; an image that came after an action gets the next one as its label.
+    - Published files hold with every action what was seen *after* it (issue 54 of LIBERO),
+      regenerated ones what was seen before. An image from after gets the next action.
     - Statistics are of all steps that are no no-ops, as the published ones are.
 
-    :param path: one file, or a folder with any number of them.
-    :param profile: 7 actions per step at 20 Hz, 8 numbers of state or none.
     :raises DataError: no such file, not one of LIBERO's, or not fit for the profile.
-    :raises VlaPruneError: h5py is not installed.
     """
 
     def __init__(self, path: str | Path, profile: Profile, **options: Any) -> None:

@@ -88,8 +88,7 @@ class LabelledFrame(NamedTuple):
 
 
 class Rosbag:
-    """A :class:`~.base.Source`: rosbag2 and ROS 1 bags, paired and turned into states as
-    ``vla_policy`` does it.
+    """rosbag2 and ROS 1 bags, paired and turned into states as ``vla_policy`` does it.
 
     - Frames: the first pair of each control period. A chunk's steps lie on a grid that begins at
       the frame's stamp, whatever the rates of camera and robot.
@@ -98,8 +97,6 @@ class Rosbag:
     - Where time jumps, or the task changes, chunks end. Behind the end of a recording and from a
       gap on, steps are no labels.
 
-    :param path: a bag, or a folder with any number of them.
-    :param profile: end-effector deltas; the labels are divided by its ``action_scale``.
     :raises DataError: a bag cannot be read, lacks a topic or an instruction, or no frame is left.
     :raises ProfileError: the profile is not one of end-effector deltas, or an option is unusable.
     """
