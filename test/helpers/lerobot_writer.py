@@ -8,7 +8,7 @@ tells its episode and frame in black and white bars, which a video codec leaves 
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,6 @@ class Spec:
     state: int = 8
     codec: tuple[str, dict[str, str]] = ('libx264', {'g': '6', 'crf': '18'})
     row_group: int = 4
-    features: dict[str, Any] = field(default_factory=dict)
 
 
 def number(episode: int, frame: int, camera: int = 0) -> int:
@@ -69,24 +68,20 @@ def read_number(view: np.ndarray) -> int:
 
 
 def actions(spec: Spec, episode: int) -> np.ndarray:
-    """float32 (T, D), the last number 0 .. 1."""
     rng = np.random.default_rng(episode)
     return rng.uniform(0, 1, (spec.lengths[episode], spec.action)).astype(np.float32)
 
 
 def states(spec: Spec, episode: int) -> np.ndarray:
-    """float32 (T, P)."""
     rng = np.random.default_rng(100 + episode)
     return rng.normal(size=(spec.lengths[episode], spec.state)).astype(np.float32)
 
 
 def task(episode: int) -> int:
-    """Number of an episode's task."""
     return 1 - episode % 2
 
 
 def write(root: Path, spec: Spec) -> Path:
-    """Write a dataset; returns its folder."""
     (root / 'meta').mkdir(parents=True)
     (root / 'meta' / 'info.json').write_text(json.dumps(_info(spec)), encoding='utf-8')
     if spec.version == 'v3.0':
@@ -127,7 +122,6 @@ def _info(spec: Spec) -> dict[str, Any]:
                 name: feature('int64', [1])
                 for name in ('frame_index', 'episode_index', 'index', 'task_index')
             },
-            **spec.features,
         },
     }
 
