@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict, replace
 from itertools import pairwise
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -197,7 +198,8 @@ class Curious(Pruner):
 
 def test_a_stateful_method_gets_what_it_needs(monkeypatch):
     curious = Curious()
-    monkeypatch.setitem(PRUNERS, 'curious', lambda target: curious)
+    build = Mock(side_effect=lambda options, target: curious, options_type=Curious.options_type)
+    monkeypatch.setitem(PRUNERS, 'curious', build)
     result = run_pruning_bench(replace(MICRO, methods=('curious',), queries=4))
     warm, taken = pruning_bench.WARM_UP_QUERIES, 4
     assert len(curious.motions) == 1 + warm + taken  # one is of Policy.warm_up
