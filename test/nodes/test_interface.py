@@ -79,7 +79,8 @@ def test_keys_of_the_record_and_of_the_diagnostics_are_the_documented_ones(rig):
     keys, templates = set(record()), InferenceRecord.keys()
     assert not {k for k in keys if not any(fits(k, t) for t in templates)}
     missing = {t for t in templates if not any(fits(k, t) for k in keys)}
-    assert missing == {'pruning_<key>', 'refresh_ms'}  # the dense policy has neither
+    # The dense policy has none of these.
+    assert missing == {'pruning_<key>', 'pruning_reason', 'refresh_ms'}
     for concern, templates in DIAGNOSTICS.items():
         found = status_values(robot.diagnostics[f'vla_policy: {concern}'])
         assert not {k for k in found if not any(fits(k, t) for t in templates)}, concern
