@@ -87,7 +87,7 @@ def test_chosen_episodes(tmp_path: Path, version: str) -> None:
     for index, place in ((0, (1, 0)), (4, (1, 4)), (5, (2, 0)), (10, (2, 5))):
         for camera in ('primary', 'wrist'):
             assert writer.read_number(source[index].images[camera]) == writer.number(*place)
-    with pytest.raises(DataError, match='has no episode 7; it has 3, numbered from 0'):
+    with pytest.raises(DataError, match='episode 7'):
         LeRobot(root, ONE, cameras=CAMERAS, episodes=[0, 7])
 
 
@@ -115,13 +115,13 @@ def test_stride_takes_every_second_action(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample.chunk, writer.actions(spec, 0)[[2, 4, 6]])
     assert sample.valid.all() and source[3].valid.tolist() == [True, True, False]
     assert writer.read_number(sample.images['primary']) == writer.number(0, 2)
-    with pytest.raises(DataError, match=r'50 frames per second .* is 0.04 s; .*stride: 2'):
+    with pytest.raises(DataError, match='50 .* 0.04 s.*stride: 2'):
         LeRobot(root, profile, cameras=CAMERAS)
 
 
 def test_a_rate_that_is_written_wrong(tmp_path: Path) -> None:
     root = writer.write(tmp_path / 'd', Spec(fps=10))
-    with pytest.raises(DataError, match=r"10 frames .*'libero' is 0.05 s.*control_period_s: 0.1"):
+    with pytest.raises(DataError, match="'libero'.*control_period_s: 0.1"):
         LeRobot(root, ONE, cameras=CAMERAS)
     source = LeRobot(root, ONE, cameras=CAMERAS, fps=20)
     assert writer.read_number(source[9].images['primary']) == writer.number(1, 2)
@@ -207,25 +207,22 @@ def twice(root: Path) -> None:
 
 
 SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
-    'no info': (lambda r: (r / 'meta' / 'info.json').unlink(), 'no LeRobot dataset: meta/info'),
-    'old': (
-        lambda r: edit_info(r, codebase_version='v1.6'),
-        r"version 'v1.6', only v2.0, v2.1, v3.0 are read; convert",
-    ),
+    'no info': (lambda r: (r / 'meta' / 'info.json').unlink(), 'meta/info.json'),
+    'old': (lambda r: edit_info(r, codebase_version='v1.6'), "'v1.6'.*v2.0, v2.1, v3.0"),
     'broken info': (lambda r: (r / 'meta' / 'info.json').write_text('{'), 'meta cannot be read'),
     'no tasks': (lambda r: (r / 'meta' / 'tasks.jsonl').unlink(), 'meta cannot be read'),
     'other tasks': (
         lambda r: (r / 'meta' / 'tasks.jsonl').write_text('{"task_index": 5, "task": "a"}'),
-        'lacks task 0',
+        'task 0',
     ),
-    'no video': (lambda r: video_of(r).unlink(), r'video .*episode_000001.mp4 is missing'),
-    'no table': (lambda r: table_of(r).unlink(), r'episode 1 has 5 frames, but 0 are in'),
-    'twice': (twice, r'episode 1 has 5 frames, but 10 are in'),
-    'broken table': (lambda r: table_of(r).write_bytes(b'no'), r'000001.parquet cannot be read'),
-    'no data': (lambda r: (r / 'data').rename(r / 'dat'), r'has no data/\*/\*.parquet'),
+    'no video': (lambda r: video_of(r).unlink(), 'episode_000001.mp4'),
+    'no table': (lambda r: table_of(r).unlink(), 'episode 1.* 5 .* 0 '),
+    'twice': (twice, 'episode 1.* 5 .* 10 '),
+    'broken table': (lambda r: table_of(r).write_bytes(b'no'), '000001.parquet'),
+    'no data': (lambda r: (r / 'data').rename(r / 'dat'), r'data/\*/\*.parquet'),
     'width': (
         lambda r: edit_info(r, features={**features(r), 'action': number_list(6)}),
-        "'action' of dataset .* has 6 numbers, profile 'libero' takes 7",
+        "'action'.* 6 .*'libero'.* 7",
     ),
 }
 
@@ -253,8 +250,8 @@ def test_a_dataset_that_cannot_be_used_is_named(tmp_path: Path, spoil: Any, says
         ({'cameras': {'primary': 'front'}}, rf"'front'.*{FRONT}"),
         ({'action': 'actions'}, r"'actions'.*action, .*obs"),
         ({'state': FRONT}, f'numbers.*{FRONT!r}'),
-        ({'state': 'action'}, "'action' of dataset .* has 7 numbers, profile 'libero' takes 8"),
-        ({'episodes': []}, 'has no episode chosen'),
+        ({'state': 'action'}, "'action'.* 7 .*'libero'.* 8"),
+        ({'episodes': []}, 'episode'),
     ],
 )
 def test_what_is_not_there_is_listed(tmp_path: Path, arguments: Any, says: str) -> None:
@@ -266,10 +263,10 @@ def test_what_is_not_there_is_listed(tmp_path: Path, arguments: Any, says: str) 
 @pytest.mark.parametrize(
     ('arguments', 'says'),
     [
-        ({'cameras': {'wrist': FRONT}}, r"cameras lacks \['primary'\] of profile 'libero'"),
+        ({'cameras': {'wrist': FRONT}}, "cameras.*'primary'"),
         ({'gripper': 'up'}, r"gripper: 'up' .*libero.*open_high.*open_low"),
         ({'stride': 0}, 'stride: 0'),
-        ({'stride': 2}, "stride is 2 for 'delta_pose'"),
+        ({'stride': 2}, "stride.*'delta_pose'"),
     ],
 )
 def test_arguments_without_meaning(tmp_path: Path, arguments: Any, says: str) -> None:
