@@ -36,9 +36,7 @@ BAG_READER = SampleReader(
 class Event:
     """One message as the node would have met it.
 
-    :param stream: camera, or a name of :data:`~.topics.STREAMS`.
     :param epoch: grows with every jump of time (back, or 1 s ahead) and every new instruction.
-    :param refusal: why pairing, or the instruction, did not take it.
     :param request: what an image completed; ``wait``: why it completed nothing.
     """
 

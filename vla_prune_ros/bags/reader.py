@@ -54,11 +54,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class BagMessage:
-    """One message, still serialised.
-
-    :param stamp_ns: its header stamp; the time of receipt where that is zero or there is none.
-    :param raw: as recorded, without compression.
-    """
+    """:param stamp_ns: its header stamp; the time of receipt where there is none, or zero."""
 
     type: str
     place: Place
@@ -85,10 +81,7 @@ class BagMessage:
             ) from None
 
     def read(self, reader: Callable[[Any], _Value]) -> _Value:
-        """What a reader of :mod:`~vla_prune_ros.runtime.messages` finds in it.
-
-        :raises InputRefused: ``corrupt``, or the reader's own; DataError: it is of another type.
-        """
+        """:raises InputRefused: ``corrupt``, or the reader's own; DataError: another type."""
         message = self.message()
         try:
             return reader(message)
@@ -157,10 +150,7 @@ class Bag:
     def messages(
         self, topics: Iterable[str], start_ns: int | None = None, stop_ns: int | None = None
     ) -> Iterator[BagMessage]:
-        """By time of receipt, stamp, topic, in constant memory; damaged ones go to :attr:`lost`.
-
-        :param start_ns: first time of receipt; ``stop_ns``: the one behind the last.
-        """
+        """By receipt, stamp and topic, in constant memory; damaged ones go to :attr:`lost`."""
         wanted = set(topics)
         for topic in wanted:
             self.require(topic)

@@ -23,8 +23,6 @@ _CHUNK_HEAD = struct.Struct('<QQQI')  # first and last time, size, checksum
 
 
 class Connection(NamedTuple):
-    """One topic of a file, with the names that ``rosbags`` gives its connections."""
-
     id: int
     topic: str
     msgtype: str
@@ -55,8 +53,6 @@ class _Place(NamedTuple):
 
 
 class RecoveredFile:
-    """A :class:`Storage` over places that were found; subclasses fetch their data."""
-
     def __init__(self) -> None:
         self.lost = ''
         self.connections: list[Connection] = []
@@ -90,10 +86,7 @@ class RecoveredFile:
 
 
 class RecoveredMcap(RecoveredFile):
-    """An MCAP file without a usable summary, or with messages that are not in order.
-
-    Whole chunks count: of a chunk that is cut or fails its checksum nothing is taken.
-    """
+    """Whole chunks count: of a chunk that is cut or fails its checksum nothing is taken."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -186,8 +179,6 @@ class RecoveredMcap(RecoveredFile):
 
 
 class RecoveredSqlite(RecoveredFile):
-    """A SQLite file whose last pages are missing."""
-
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._name = path.name

@@ -43,9 +43,7 @@ class ReadingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """:param motion: stream of the arm: ``ee_pose``, ``twist`` or ``pose_target``.
-    :param gripper: ``gripper`` (commands) or ``joint_states``; ``closed``, ``opened``: its ends.
-    """
+    """``motion``: stream ee_pose, twist or pose_target; ``gripper``: gripper or joint_states."""
 
     motion: str
     gripper: str
@@ -173,10 +171,10 @@ class ActionLabels:
         self._dt = round(1e9 * profile.control_period_s)
 
     def steps(self, stamp_ns: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Steps ``first`` to ``first + count - 1``: float64 (count, 7), bool (count,) where known.
+        """Steps ``first`` to ``first + count - 1``: float64 (count, 7), bool (count,) if known.
 
-        A step is the difference of positions and ``R1 R0^-1`` as a rotation vector, both in the
-        base frame, divided by the profile's ``action_scale``, and the gripper.
+        Differences of positions and ``R1 R0^-1`` as a rotation vector, in the base frame, divided
+        by the profile's ``action_scale``, and the gripper.
         """
         times = stamp_ns + np.arange(first, first + count + 1, dtype=np.int64) * self._dt
         positions, rotations, known = self._motion.at(times)
@@ -188,10 +186,8 @@ class ActionLabels:
         return np.where(valid[:, None], actions, 0.0), valid
 
     def chunk(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray] | str:
-        """The chunk of a frame, without no-ops: behind one, the chunk goes on with what comes.
-
-        :returns: float64 (K, 7) and bool (K,), False from the first unknown step on; or why the
-            frame is no sample: ``'no_label'`` or ``'no_op'``.
+        """The chunk of a frame without no-ops, float64 (K, 7), and bool (K,), False from the first
+        unknown step on; or why the frame is no sample: ``'no_label'`` or ``'no_op'``.
         """
         size = self._profile.chunk
         actions, valid = self.steps(stamp_ns, -1, size + 1)

@@ -35,8 +35,6 @@ class BagWriter:
 
     :param latched: topics whose last message is kept for late joiners: transient local, depth 1.
     :param overwrite: replace a bag at ``path``, and nothing else than a bag.
-    :raises DataError: where the block begins: the path exists or the storage is unknown; where it
-        ends: nothing was written, or the path came to exist meanwhile.
     """
 
     def __init__(

@@ -65,11 +65,8 @@ class LeRobotOptions:
 
 @dataclass(frozen=True)
 class Meta:
-    """``meta/`` of one dataset.
-
-    :param features: name -> ``dtype``, ``shape`` and more. :param tasks: number -> instruction.
-    :param episodes: number -> entry: ``length``, and from version 3.0 on ``videos/...``, where in
-        which file its images are.
+    """:param tasks: number -> instruction. :param episodes: number -> entry: ``length``, and from
+    version 3.0 on ``videos/...``, where in which file its images are.
     """
 
     root: Path
@@ -99,7 +96,7 @@ class Meta:
         return self.features[name]
 
     def video(self, feature: str, episode: int) -> tuple[Path, float]:
-        """The file with an episode's images, and when it begins in there, in s."""
+        """The file, and when the episode begins in there, in s."""
         try:
             if self.version == 'v3.0':
                 entry, key = self.episodes[episode], f'videos/{feature}'
@@ -286,10 +283,7 @@ class Videos:
         self._open: Cache[_Video] = Cache(kept_files, close=_Video.close)
 
     def read(self, path: Path, time_s: float) -> np.ndarray:
-        """The frame nearest to a time, at most half a frame away; uint8 (H, W, 3) RGB.
-
-        :raises DataError: the file is missing or broken, or has no frame there.
-        """
+        """The frame at most half a frame away, uint8 (H, W, 3). :raises DataError: none is."""
         av = library('av', 'PyAV')
         try:
             video = self._open.get(path, lambda: _Video(av.open(str(path)), self._fps))
@@ -300,8 +294,6 @@ class Videos:
 
 
 class _Video:
-    """One open file: its decoder, and the frame that it gave last."""
-
     def __init__(self, container: Any, fps: float) -> None:
         self._container, self._period = container, 1.0 / fps
         self._stream = container.streams.video[0]
@@ -331,8 +323,7 @@ class _Video:
         raise LookupError('no frame that near')
 
     def _read_on(self, time_s: float) -> Any:
-        """The next decoded frame that is not too early, None if it is too late."""
-        for frame in self._decoded:
+        for frame in self._decoded:  # the next that is not too early, unless it is too late
             if frame.time >= time_s - self._period / 2:
                 return frame if frame.time <= time_s + self._period / 2 else None
         return None

@@ -39,11 +39,9 @@ class LiberoHdf5Options:
 
 @dataclass(frozen=True)
 class Demo:
-    """One demonstration of T kept steps.
+    """T kept steps.
 
     :param frames: int64 (T,), number of the image that each step followed from.
-    :param actions: float64 (T, 7), the gripper 0 closed or 1 open.
-    :param states: float64 (T, 8), position (m), rotation vector (rad), both fingers (m).
     """
 
     path: Path

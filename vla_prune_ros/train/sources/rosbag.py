@@ -66,11 +66,7 @@ class RosbagOptions(ReadingOptions):
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """What a policy would have seen at one instant of a bag.
-
-    :param state: what the state vector is built of: position, quaternion and fingers, or joints
-        alone; empty without one.
-    """
+    """:param state: position, quaternion and fingers, or joints alone; empty without one."""
 
     bag: Path
     stamp_ns: int
@@ -80,7 +76,7 @@ class Frame:
 
 
 class LabelledFrame(NamedTuple):
-    """A frame, its chunk float64 (K, 7) and which of its steps are labels, bool (K,)."""
+    """With a chunk float64 (K, 7), and which of its steps are labels, bool (K,)."""
 
     frame: Frame
     chunk: np.ndarray
