@@ -276,11 +276,11 @@ def shorter(path: Path) -> None:
         (nan, 'demo_1, frame 2'),
         (opencv, "'opencv'"),
         (shorter, r'demo_1 .*\[3, 4\]'),
-        (lambda p: p.write_bytes(b'no'), ''),
-        (lambda p: p.unlink(), ''),
+        (lambda p: p.write_bytes(b'no'), None),
+        (lambda p: p.unlink(), None),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named(file: Path, spoil: Any, says: str) -> None:
+def test_a_file_that_cannot_be_used_is_named(file: Path, spoil: Any, says: str | None) -> None:
     spoil(file)
     with pytest.raises(DataError, match=says) as caught:
         LiberoHdf5(file, SHORT)
