@@ -255,11 +255,8 @@ def test_topics_are_guessed_by_type_and_name(tmp_path):
         )
         # Two topics for a camera that is in neither's name: nothing is guessed.
         assert guess_topics(bag, replace(BRIDGE, cameras=('front',))).images == {}
-
-
-def test_the_only_image_topic_is_the_only_camera(tmp_path):
     rows = [('/x/image_raw', T0, writer.image_message(T0, picture(0)))]
-    with Bag(write(tmp_path / 'bag', rows)) as bag:
+    with Bag(write(tmp_path / 'only', rows)) as bag:
         assert guess_topics(bag, BRIDGE).images == {'primary': '/x/image_raw'}
 
 

