@@ -111,7 +111,6 @@ def _folder(policy: Policy) -> Path:
 
 
 def _tensors(policy: Policy) -> str:
-    """How many entries of the published state dict are in the safetensors files."""
     there = set()
     for file in weight_files(_folder(policy)):
         with safe_open(file, 'pt') as shard:

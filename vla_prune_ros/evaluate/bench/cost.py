@@ -68,7 +68,7 @@ def decoder_layer_flops(size: ModelSize, rows: int, queries: int, out: int) -> i
 
 
 def vision_flops(size: ModelSize, cameras: int) -> int:
-    """Both towers up to the second-to-last block, and the projector, over all cameras."""
+    """Both towers up to the second-to-last block, and the projector."""
     film = size.text.hidden_size if size.film else 0
     towers = _tower(size.dino, cameras, film) + _tower(size.siglip, cameras, film)
     inputs, width = size.dino.width + size.siglip.width, size.text.hidden_size

@@ -78,7 +78,6 @@ class BenchScene:
         return Observation(self.frames(step), proprio, INSTRUCTION, self.stamp_ns(step))
 
     def steps_after(self, query: int) -> Iterator[int]:
-        """Control steps behind ``query``, up to and including the next query's."""
         first = query * self._profile.chunk + 1
         yield from range(first, first + self._profile.chunk)
 
@@ -118,8 +117,6 @@ WARM_UP_QUERIES = 3  # dense where a method needs it, coarse, fine: every shape 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One counted query; ``flops`` is None where the closed form does not cover the model."""
-
     mode: str
     visual_tokens: int
     timings_ms: Mapping[str, float]
@@ -286,7 +283,7 @@ def torch_threads(count: int | None) -> Iterator[int]:
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """1e9 bytes: of the device, or of this process since it began."""
+    """Of the device, or of this process since it began."""
     if device.type == 'cuda':
         return 1e-9 * torch.cuda.max_memory_allocated(device)
     return 1024e-9 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -23,10 +23,7 @@ Run = Mapping[tuple[str, int], EpisodeResult]
 
 @dataclass(frozen=True, kw_only=True)
 class ResultRow:
-    """A method on a task; keys of the JSON as in docs/evaluation.md.
-
-    Means, percentiles (ms) and ratios are None where there is nothing to take them of.
-    """
+    """A method on a task; None where there is nothing to take a mean or percentile of."""
 
     method: str
     task: str
@@ -55,10 +52,7 @@ class ResultRow:
 def result_rows(
     episodes: Episodes, methods: Sequence[str], tasks: Sequence[str]
 ) -> list[ResultRow]:
-    """One row per task and method, then per method over all tasks where there are several.
-
-    A method without episodes of a task has no row for it.
-    """
+    """Per task and method, then per method over all tasks; without episodes there is no row."""
     groups = [(task, (task,)) for task in tasks]
     groups += [(ALL, tuple(tasks))] if len(tasks) > 1 else []
     rows = []
