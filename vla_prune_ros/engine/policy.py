@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import DataError, InputRefused
@@ -31,6 +32,17 @@ from .quantize import parameter_count
 from .timing import StageTimer
 
 MAX_PROMPTS = 64  # an instruction flood must not grow memory
+# What unpacking and loading raise for bytes that are no state, or one of other attributes. torch
+# asserts that it was built for the device that a tensor was on.
+NOT_A_STATE = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,9 +232,18 @@ class Policy:
     def restore(self, memory: bytes) -> None:
         """Go on where the policy that gave :meth:`memory` was.
 
-        :raises DataError: that policy pruned by another method.
+        :raises DataError: that policy pruned by another method, or its state has another form.
+            What was restored until then stays: reset before the next query.
         """
-        state = unpack(memory)
+        try:
+            self._restore(unpack(memory))
+        except NOT_A_STATE as error:
+            raise DataError(
+                f'the memory is damaged, or of other code ({error!r})',
+                'replay from the start: reset the policy instead',
+            ) from error
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         if state['pruning'] != self.pruner.label:
             raise DataError(
                 f'the memory is of {state["pruning"]!r}, the policy prunes by '

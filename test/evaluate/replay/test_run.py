@@ -30,6 +30,7 @@ from vla_prune_ros.evaluate.replay import run as replay
 from vla_prune_ros.evaluate.replay.run import ReplayOptions, run_replay
 from vla_prune_ros.evaluate.replay.settings import ReplaySetting
 from vla_prune_ros.model.synthetic import make_checkpoint
+from vla_prune_ros.pruning.state import pack, unpack
 from vla_prune_ros.runtime.params import SessionParams
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -236,26 +237,27 @@ def test_answers_that_the_memory_is_ahead_of_are_given_anew(
     assert counts(asked.queries) == (9, 13)
 
 
-@pytest.mark.parametrize('of', ['another version', 'other code', 'nothing'])
+@pytest.mark.parametrize('of', ['another version', 'other code', 'half', 'nothing'])
 def test_a_memory_that_cannot_be_used_is_left(options, plain, tmp_path, asked, monkeypatch, of):
     """Another version answers all anew; in a checkout the version does not tell, and only the
     method that was interrupted begins anew."""
     given = options(tmp_path)
     interrupt(given, asked, monkeypatch, 7)
     (memory,) = stored(given, '.memory')
+    key, count, packed = memory.read_bytes().split(b'\n', 2)
     if of == 'another version':
         monkeypatch.setattr(replay, 'versions', lambda: {'vla_prune_ros': '99'})
     elif of == 'other code':
-        monkeypatch.setattr(Policy, 'restore', no_such_class)
+        state = unpack(packed)
+        state['pruner'].popitem()
+        memory.write_bytes(b'\n'.join((key, count, pack(state))))
+    elif of == 'half':
+        memory.write_bytes(b'\n'.join((key, count, packed[: len(packed) // 2])))
     else:
         memory.write_bytes(b'')
     run = run_replay(given, Watch())
     assert counts(asked.queries) == ((13, 13) if of == 'another version' else (9, 13))
     assert by_bag(run.result.to_json()) == by_bag(plain.result.to_json())
-
-
-def no_such_class(policy, memory):
-    raise AttributeError("Can't get attribute 'Pruner'")
 
 
 CHANGES = {
