@@ -263,14 +263,6 @@ def test_signs_count_where_both_sides_move():
     }
 
 
-def test_where_nothing_can_be_compared_there_are_no_figures():
-    chunks = moved(3, 1.0)
-    chunks.valid[:] = False
-    assert compare(chunks) is None and step_error_mm(chunks) == [None] * 3
-    empty = Chunks(np.zeros((0, K, 7)), np.zeros((0, K, 7)), np.zeros((0, K), bool))
-    assert compare(empty) is None and step_error_mm(empty) == []
-
-
 def test_the_error_of_a_chunk_is_the_mean_of_its_known_steps():
     """1, 2, ... 8 mm: all of them 4.5, the first two 1.5; rotation and gripper do not count."""
     chunks = Chunks(np.ones((3, K, 7)), np.zeros((3, K, 7)), np.zeros((3, K), bool))

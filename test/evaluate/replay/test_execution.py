@@ -44,13 +44,6 @@ def done(gaps_ms, epochs=None, known=None, size=K):
     return series_of(stamps, epochs, numbered(len(stamps), size), known)
 
 
-def runs(chunks):
-    """Lists of x, one per run, in order."""
-    executed = chunks.executed
-    pairs = zip(executed.run.tolist(), executed.steps[:, 0].astype(int).tolist(), strict=True)
-    return [[x for _, x in group] for _, group in itertools.groupby(pairs, lambda pair: pair[0])]
-
-
 # --- execution --------------------------------------------------------------------------------
 
 
@@ -123,13 +116,6 @@ def test_the_executor_takes_the_same_steps(gaps):
     assert list(zip(times, found.steps[:, 0].tolist(), strict=True)) == taken
     breaks = [b - a > DT for a, b in itertools.pairwise(times)]
     assert [a != b for a, b in itertools.pairwise(found.run.tolist())] == breaks
-
-
-def test_each_chunk_runs_until_the_next_one():
-    executed = done([200, 100]).executed
-    assert runs(done([200, 100])) == [[0, 1, 2, 3, 100, 101, *range(200, 208)]]
-    assert executed.stamps_ns.tolist() == [T0 + 50 * MS * i for i in range(14)]
-    assert executed.chunk.tolist() == [0] * 4 + [1] * 2 + [2] * 8
 
 
 # --- borders ----------------------------------------------------------------------------------

@@ -339,22 +339,6 @@ def test_frames_are_shown_from_the_first_query_on(tmp_path, script_policy):
     np.testing.assert_allclose(found[0].actions, [[0.05, 0, 0, 0, 0, 0, 0]] * 8)
 
 
-def test_a_new_task_begins_anew(tmp_path, script_policy):
-    """Between the task of 650 ms and its first query, of 712 ms, nothing is shown."""
-    policy = script_policy()
-    found = asked(policy, bag(tmp_path, drive() + task(650, OTHER)))
-    assert [(q.epoch, (q.stamp_ns - T0) // MS) for q in found] == [
-        *[(0, ms) for ms in (12, 212, 412, 612)],
-        *[(1, ms) for ms in (712, 912, 1112)],
-    ]
-    calls = [call for call in policy.calls if call != 'refresh']
-    assert calls == ['reset', 'reset', *['infer'] * 4, 'reset', *['infer'] * 3]
-    assert [seen.instruction for seen in policy.seen] == [TASK] * 4 + [OTHER] * 3
-    shown = [(at - T0) // MS for _, at, _ in policy.watched]
-    assert shown == [*sorted([*range(50, 650, 50), *range(112, 650, 100)]),
-                     *sorted([*range(750, 1200, 50), *range(812, 1200, 100)])]  # fmt: skip
-
-
 def test_a_jump_of_time_begins_anew_and_the_speed_with_it(tmp_path, script_policy):
     """The second pass begins at 5 s, at another place; its speed is not that of the way there."""
     later = [(topic, at + 5000 * MS, message) for topic, at, message in drive(600)]
@@ -369,56 +353,6 @@ def test_a_jump_of_time_begins_anew_and_the_speed_with_it(tmp_path, script_polic
     assert calls == ['reset', 'reset', *['infer'] * 3, 'reset', *['infer'] * 3]
     speeds = [told.linear_m_s for told in policy.hints]
     assert speeds == pytest.approx([np.linalg.norm(VELOCITY)] * 6)
-
-
-def test_without_refreshes_nothing_looks_again(tmp_path, script_policy):
-    policy = script_policy(refresh_ms=2.5)
-    found = asked(policy, bag(tmp_path, drive()), replace(PLAIN, refresh=False))
-    assert 'refresh' not in policy.calls and {q.record.refresh_ms for q in found} == {None}
-
-
-@pytest.mark.parametrize(
-    ('value', 'sizes'), [(1.0, 0.05), (1.3, 0.06), (1.51, None), (np.nan, None)]
-)
-def test_limits_are_those_of_the_robot(tmp_path, script_policy, value, sizes):
-    """0.05 m a step for a value of 1; the limit is 0.06 m, and 0.075 m is too far."""
-    policy = script_policy(value=value, refresh_ms=1.0)
-    found = asked(policy, bag(tmp_path, drive()))
-    if sizes is None:
-        reason = 'non_finite' if np.isnan(value) else 'limit_translation'
-        assert all(q.refusal.startswith(f'{reason}: action step 0') for q in found)
-        assert {q.actions is None for q in found} == {True} and 'refresh' not in policy.calls
-        assert [q.record.mode for q in found] == ['dense'] + ['fine'] * 5
-        assert {q.record.visual_tokens for q in found} == {256}
-        assert found[0].record.stages_ms == {'vision': 1.5, 'language': 2.25}
-        assert found[0].record.total_ms == 4.0
-    else:
-        for query in found:
-            assert query.actions[:, 0] == pytest.approx([sizes] * 8, rel=1e-12)
-
-
-@pytest.mark.parametrize(('limit', 'refused'), [(0, []), (1, [3, 4, 5]), (2, [4, 5]), (3, [5])])
-def test_a_camera_that_hangs_is_refused(tmp_path, script_policy, limit, refused):
-    """The first camera repeats its frame of 400 ms from then on: queries 3, 4 and 5 see the one
-    of query 2 again."""
-    rows = [
-        ('/primary', at, writer.image_message(T0 + ms * MS, recorded.pixels('primary', 400)))
-        if ms >= 400
-        else (topic, at, message)
-        for ms, (topic, at, message) in zip(
-            range(0, 1200, 50), recorded.images('primary', range(0, 1200, 50)), strict=True
-        )
-    ]
-    rows += [row for row in drive() if row[0] != '/primary']
-    policy = script_policy()
-    found = asked(policy, bag(tmp_path, rows), with_robot(frozen_frames=limit))
-    assert [q.number for q in found if q.refusal] == refused
-    for query in found:
-        if query.refusal:
-            text = f"frozen: camera 'primary' sent {query.number - 1} identical frames"
-            assert query.refusal.startswith(text) and query.actions is None
-            assert (query.record.mode, query.record.visual_tokens) == ('', None)
-            assert query.record.motion_m_s is not None
 
 
 def test_a_new_task_may_begin_with_the_frame_of_before(tmp_path, script_policy):

@@ -61,9 +61,3 @@ def test_the_answers_that_are_written_down_are_counted(log, tmp_path, monkeypatc
         answer(ReplayJob(stale.bag, stale.folder, {**stale.key, 'setting': 'other'}), 4)
         progress.ended(done)
     assert '7/12  b dense 3/4\n' in log.getvalue() and 'c dense' not in log.getvalue()
-
-
-def test_nothing_is_printed_where_nothing_began(log):
-    with pytest.raises(ValueError), ReplayProgress(Console(file=log)):
-        raise ValueError
-    assert log.getvalue() == ''

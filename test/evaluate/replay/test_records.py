@@ -70,30 +70,6 @@ def test_a_query_survives_to_the_last_bit(query):
         assert bits(found.record.stages_ms[name]) == bits(value)
 
 
-def test_the_fields_by_hand():
-    """Masks are packed from the left: 1 0 1 is 101 and five zeros, hexadecimal a0; nine ones are
-    ff and 80."""
-    kept = {'primary': np.array([True, False, True]), 'wrist': np.ones(9, bool)}
-    record = InferenceRecord(mode='fine', visual_tokens=11, total_ms=4.5, motion='pose')
-    query = ReplayedQuery(3, 1, 17, np.eye(1, 7), kept=kept, record=record)
-    found = query.to_json()
-    written = found.pop('record')
-    assert {k: v for k, v in written.items() if v not in (None, '', {})} == {
-        'mode': 'fine',
-        'visual_tokens': 11,
-        'total_ms': 4.5,
-        'motion': 'pose',
-    }
-    assert found == {
-        'number': 3,
-        'epoch': 1,
-        'stamp_ns': 17,
-        'actions': [[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]],
-        'refusal': '',
-        'kept': {'primary': [3, 'a0'], 'wrist': [9, 'ff80']},
-    }
-
-
 @pytest.mark.parametrize(
     'damage',
     [

@@ -13,7 +13,6 @@ from replay_result import (
     GREY,
     METHODS,
     bag,
-    comparison,
     empty_bag,
     empty_row,
     image_uri,
@@ -35,7 +34,6 @@ HOSTILE = (SCRIPT, LONG, RIGHT_TO_LEFT, '"><img src=x onerror=alert(1)>', '{{ 7 
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    """Figures have tests of their own."""
     monkeypatch.setattr(replay_report, 'bag_figures', lambda bag, methods: {})
 
 
@@ -70,17 +68,7 @@ def test_figures_of_the_result_stand_in_the_rows(no_figures):
     assert borders == ['2', '1.75', '2.75', '0.38', '0.62', '14.0', '22.0']
 
 
-def test_every_row_has_a_cell_per_column_and_every_column_a_meaning(no_figures):
-    report = build_report(result())
-    explained = {group.name for group in report.meanings if group.meaning}
-    for table in report.tables:
-        assert {group.name for group in table.groups} <= explained
-        for line in table.rows.values():
-            assert len(line) == sum(len(group.names) for group in table.groups)
-
-
 def test_methods_are_set_against_dense(no_figures):
-    """128 of 512 tokens; 80 ms against 32."""
     dense, pruned = build_report(result()).summaries
     assert (dense.tokens_ratio, dense.speedup) == (None, None)
     assert (pruned.tokens_ratio, pruned.speedup) == (0.25, 2.5)
@@ -97,13 +85,6 @@ def test_a_method_that_was_never_asked_has_dashes_and_no_summary(no_figures):
     assert cells(report.tables, 'Against dense') == {}
 
 
-def test_a_chunk_of_unknown_end_has_dashes(no_figures):
-    rows = (row('specprune', versus_dense=comparison(1, end_mm=None), versus_recorded=None),)
-    tables = build_report(result(rows=rows)).tables
-    assert cells(tables, 'Against dense')['specprune'][9:12] == ['-', '-', '-']
-    assert cells(tables, 'Against the recorded actions') == {}
-
-
 def test_a_bag_of_several_has_tables_of_its_own(no_figures):
     rows = (row('dense', queries=7), row('specprune', queries=7))
     first, second = build_report(result([bag('first', rows=rows), bag('second')])).bags
@@ -111,13 +92,6 @@ def test_a_bag_of_several_has_tables_of_its_own(no_figures):
     assert cells(second.tables, 'Cost')['dense'][0] == '4'
     assert [b.tables for b in build_report(result()).bags] == [()]  # the page has them already
     assert f'{first.begins:%Y-%m-%d %H:%M:%S}' == '2023-11-14 22:13:20'  # as date(1) has it
-
-
-def test_what_was_set_is_listed_under_its_path_of_keys(no_figures):
-    report = build_report(result())
-    assert ('packages numpy', '9.9.9') in report.settings['Machine']
-    assert ('period_s', '0.5') in report.settings['Settings']
-    assert ('checkpoint of dense', '{"folder": "weights/micro"}') in report.made_by
 
 
 # --- thumbnails -------------------------------------------------------------------------------
@@ -161,10 +135,6 @@ def test_colours_stay_in_their_channels():
 # --- the page ---------------------------------------------------------------------------------
 
 
-def text_of(page):
-    return ' '.join(re.sub('<[^>]*>', ' ', page).split())
-
-
 def test_nothing_is_fetched_and_nothing_runs():
     page = replay_html(result([bag(), bag('other')]))
     sources = re.findall(r'\b(?:src|href)="([^"]*)', page)
@@ -173,22 +143,12 @@ def test_nothing_is_fetched_and_nothing_runs():
     assert '//' not in re.sub('base64,[^"]*', '', page)
 
 
-@pytest.mark.parametrize(
-    ('made', 'word'),
-    [
-        (result(ok=False), 'Bad result: unstamped'),
-        (result(untrained=True), 'UNTRAINED'),
-        (result([empty_bag()], rows=()), 'No query could be run'),
-        (result([bag(guessed=False)]), 'Named by the user'),
-        (result([bag(recorded='ee_pose')]), 'measured end-effector pose'),
-    ],
-    ids=['bad', 'untrained', 'empty', 'named', 'recorded'],
-)
-def test_what_is_particular_is_on_the_page(no_figures, made, word):
-    assert word in text_of(replay_html(made)) and word not in text_of(replay_html(result()))
+def test_untrained_weights_are_named(no_figures):
+    assert 'UNTRAINED' in replay_html(result(untrained=True))
+    assert 'UNTRAINED' not in replay_html(result())
 
 
-def test_without_matplotlib_the_page_names_it(monkeypatch):
+def test_without_matplotlib_the_page_has_no_figures(monkeypatch):
     monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
     page = replay_html(result())
     assert 'matplotlib' in page and 'image/png' not in page and 'image/jpeg' in page

@@ -263,22 +263,19 @@ def test_recorded_actions_count_where_they_are_known():
     }
 
 
-def test_without_recorded_actions_nothing_is_compared_with_them(kitchen):
-    found = build(replace(kitchen, recording=recording(3)))
-    assert [row['versus_recorded'] for row in found['rows']] == [None, None]
-    (described,) = found['bags']
-    assert described['recorded'] == '' and described['recorded_series'] is None
-    assert described['series']['dense']['recorded_mm'] == [None] * 3
-    assert found['rows'][1]['versus_dense']['translation_mm'] == flat(5.0)
-
-
-def test_without_a_dense_method_nothing_is_compared_with_it(kitchen):
-    kitchen.answers.pop('dense')
-    found = build(kitchen, methods=('specprune',), dense='')
-    (row,) = found['rows']
-    assert row['versus_dense'] is None
-    assert row['versus_recorded']['translation_mm'] == flat(13.0)
-    assert found['bags'][0]['series']['specprune']['dense_mm'] == [None] * 3
+@pytest.mark.parametrize('absent', ['recorded', 'dense'])
+def test_a_side_that_is_absent_is_compared_with_nothing(kitchen, absent):
+    if absent == 'recorded':
+        found = build(replace(kitchen, recording=recording(3)))
+        assert found['bags'][0]['recorded'] == '' and found['bags'][0]['recorded_series'] is None
+    else:
+        kitchen.answers.pop('dense')
+        found = build(kitchen, methods=('specprune',), dense='')
+    other, value = ('dense', 5.0) if absent == 'recorded' else ('recorded', 13.0)
+    row = found['rows'][-1]
+    assert row[f'versus_{absent}'] is None
+    assert row[f'versus_{other}']['translation_mm'] == flat(value)
+    assert found['bags'][0]['series']['specprune'][f'{absent}_mm'] == [None] * 3
 
 
 def test_several_bags_are_one_row_per_method(kitchen):

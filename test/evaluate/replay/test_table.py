@@ -2,8 +2,7 @@
 
 import io
 
-import pytest
-from replay_result import bag, empty_bag, empty_row, result, row
+from replay_result import bag, empty_bag, result, row
 from rich.console import Console
 
 from vla_prune_ros.evaluate.replay.results import BagProblem
@@ -29,32 +28,11 @@ def test_figures_of_the_result_stand_in_the_tables():
             '52.5'] in cells(error)  # fmt: skip
 
 
-@pytest.mark.parametrize('untrained', [False, True])
-def test_untrained_weights_are_named(untrained):
-    made = result(untrained=untrained)
-    assert ('UNTRAINED' in printed(replay_tables(made)[0])) == untrained
-    assert any('UNTRAINED' in note for note in replay_notes(made)) == untrained
-
-
-def test_it_fits_a_console():
-    for table in replay_tables(result([bag(), bag('other')])):
-        assert max(map(len, printed(table, 80).splitlines())) <= 80
-        assert '…' not in printed(table, 80)
-
-
 def test_several_bags_are_told_apart():
     tables = replay_tables(result([bag('first'), empty_bag(), bag('third')]))
     lines = cells(tables[3])
     assert ['first', 'specprune', '4', '1', '128', '32.0', '1.38', '6.62'] in lines
     assert ['third', 'dense', '4', '1', '512', '80.0', '-', '6.62'] in lines
-
-
-def test_a_method_without_figures_has_dashes():
-    rows = (empty_row('dense'),)
-    cost, error, borders = replay_tables(result([empty_bag()], ('dense',), rows=rows))
-    assert ['dense', '0', '0', *['-'] * 5] in cells(cost)
-    assert ['dense', '0', '-', '-'] in cells(borders)
-    assert error.row_count == 0
 
 
 def test_names_are_not_read_as_markup():
@@ -78,8 +56,3 @@ def test_of_many_problems_the_first_are_shown_and_all_are_counted():
     notes = '\n'.join(replay_notes(result(problems=problems)))
     assert '15' in notes and 'number 11' in notes and 'number 12' not in notes
     assert 'unread 2, lost 1' in notes
-
-
-def test_no_problem_is_no_note():
-    quiet = bag(problems=(), losses={}, rows=(row('dense', refused=0, refusals={}),))
-    assert not [note for note in replay_notes(result([quiet])) if 'kitchen' in note]
