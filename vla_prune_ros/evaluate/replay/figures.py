@@ -12,10 +12,8 @@ from ..figures import MODE_COLOURS, figure_class
 from .metrics import AXES, Comparison
 from .results import BagResult, Series
 
-MOST_POINTS = 400
-"""A line of more points than this is drawn as windows."""
-MOST_ERRORS = 120
-"""The same of errors, which jump from query to query: what lasts is seen in medians."""
+MOST_POINTS = 400  # a line of more points is drawn as windows
+MOST_ERRORS = 120  # errors jump from query to query: what lasts is seen in medians
 
 # Distinct with every kind of colour vision, and from the colours of the modes.
 _PALETTE = ('#0072b2', '#e69f00', '#882255', '#56b4e9', '#332288', '#999933')
@@ -59,21 +57,20 @@ def bag_figures(bag: BagResult, methods: Sequence[str]) -> dict[str, str]:
     :raises VlaPruneError: matplotlib is not installed.
     """
     figure_class()
-    drawn = pens(methods)
-    made = {
-        'cost': cost_figure(bag, drawn),
-        'modes': modes_figure(bag, drawn),
-        'error': error_figure(bag, drawn),
-        'axes': axes_figure(bag, drawn),
-        'gripper': gripper_figure(bag, drawn),
-    }
-    return {name: _png_uri(figure) for name, figure in made.items() if figure is not None}
-
-
-def _png_uri(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=_DPI)
-    return 'data:image/png;base64,' + base64.b64encode(buffer.getvalue()).decode('ascii')
+    drawn, found = pens(methods), {}
+    for name, draw in (
+        ('cost', cost_figure),
+        ('modes', modes_figure),
+        ('error', error_figure),
+        ('axes', axes_figure),
+        ('gripper', gripper_figure),
+    ):
+        if (figure := draw(bag, drawn)) is not None:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format='png', dpi=_DPI)
+            coded = base64.b64encode(buffer.getvalue()).decode('ascii')
+            found[name] = f'data:image/png;base64,{coded}'
+    return found
 
 
 def pens(methods: Sequence[str]) -> dict[str, Pen]:
@@ -91,9 +88,6 @@ def plot_text(name: str) -> str:
     short = name if len(name) <= _LONGEST_NAME else f'{name[: _LONGEST_NAME - 1]}…'
     text = ''.join(c if c.isprintable() else '?' for c in short).replace('$', r'\$')
     return f' {text}' if text.startswith('_') else text or '?'
-
-
-# --- what is drawn ----------------------------------------------------------------------------
 
 
 def windows(t_s: Sequence[float], values: np.ndarray, most: int) -> np.ndarray:
@@ -149,9 +143,6 @@ def _lines(bag: BagResult, name: str) -> Lines:
     return {m: line for m, line in every.items() if np.isfinite(line[1]).any()}
 
 
-# --- figures over time ------------------------------------------------------------------------
-
-
 def cost_figure(bag: BagResult, drawn: Pens) -> Any | None:
     labels = {'latency_ms': 'latency, ms', 'visual_tokens': 'visual tokens'}
     refused = any(any(series.refusal) for series in bag.series.values())
@@ -169,7 +160,6 @@ def error_figure(bag: BagResult, drawn: Pens) -> Any | None:
 def _over_time(
     bag: BagResult, drawn: Pens, labels: Mapping[str, str], most: int, refused: bool
 ) -> Any | None:
-    """A panel per series that has values; None where there is nothing to show."""
     there = {name: lines for name in labels if (lines := _lines(bag, name))}
     if not there and not refused:
         return None
@@ -302,9 +292,6 @@ def _name_lane(axis: Any, label: str) -> None:
     axis.set_ylabel(label, fontsize=8, rotation=0, ha='right', va='center')
 
 
-# --- bars per axis ----------------------------------------------------------------------------
-
-
 def axes_figure(bag: BagResult, drawn: Pens) -> Any | None:
     """Error, bias and sign agreement: a line of three panels per side that chunks are compared
     with; None without any."""
@@ -362,9 +349,6 @@ def _name_groups(axis: Any, names: Sequence[str]) -> None:
     axis.set_xticks(range(len(names)), [name.removeprefix('delta_') for name in names])
     axis.set_xlim(-0.5, len(names) - 0.5)
     axis.grid(False, axis='x')
-
-
-# --- what all figures have in common ----------------------------------------------------------
 
 
 def _panels(

@@ -67,10 +67,6 @@ class MethodReplay:
             number += 1
 
     def memory(self) -> bytes:
-        """See :meth:`~vla_prune_ros.engine.policy.Policy.memory`.
-
-        :raises DataError: the method's memory cannot be stored.
-        """
         return self._policy.memory()
 
     def _session(self) -> PolicySession:
@@ -110,16 +106,10 @@ class MethodReplay:
         )
 
 
-MEMORY_EVERY_S = 30.0
-"""So much work is done again at most where a run is interrupted."""
+MEMORY_EVERY_S = 30.0  # so much work at most is done again where a run is interrupted
 
 
 class ReplayWorker:
-    """Policies of one process.
-
-    :param setting: what all jobs have in common.
-    """
-
     def __init__(self, setting: ReplaySetting) -> None:
         self._setting = setting
         self._policies: MethodPolicies | None = None
@@ -131,8 +121,7 @@ class ReplayWorker:
         except VlaPruneError as error:
             return ReplayOutcome(job, wrong=(error.what, error.remedy))
 
-    def close(self) -> None:
-        """Nothing is held open."""
+    def close(self) -> None: ...
 
     def _replay(self, job: ReplayJob, method: Method) -> Sequence[ReplayedQuery]:
         answers = ReplayStore(job.folder).answers(job.key)
@@ -168,7 +157,7 @@ class ReplayWorker:
         import torch
 
         if self._policies is None:
-            torch.set_num_threads(self._setting.threads)
             setting = self._setting
+            torch.set_num_threads(setting.threads)
             self._policies = MethodPolicies(setting.profile, setting.device, setting.dtype)
         return self._policies.get(method)

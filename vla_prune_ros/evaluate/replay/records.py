@@ -74,10 +74,7 @@ class ReplayedQuery:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> 'ReplayedQuery':
-        """Inverse of :meth:`to_json`.
-
-        :raises KeyError, TypeError, ValueError: it is none.
-        """
+        """:raises KeyError, TypeError, ValueError: it is none."""
         actions = data['actions']
         return cls(
             number=int(data['number']),
@@ -127,10 +124,7 @@ class Recording:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> 'Recording':
-        """Inverse of :meth:`to_json`.
-
-        :raises KeyError, TypeError, ValueError: it is none.
-        """
+        """:raises KeyError, TypeError, ValueError: it is none."""
         shape, actions = data['actions']
         return cls(
             path=data['path'],

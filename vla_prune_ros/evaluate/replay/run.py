@@ -23,14 +23,9 @@ from .thumbnails import thumbnails
 
 
 def check_replay(setting: ReplaySetting, methods: Iterable[Method]) -> None:
-    """Check all that a replay depends on beside bags, device and dtype, which are the workers'.
+    """Check all but bags, device and dtype: a long replay fails in its first seconds or not.
 
-    A long replay fails in its first seconds or not.
-
-    :raises ProfileError: profile, period, a parameter of the robot or a pruning knob is not
-        usable.
-    :raises CheckpointError: a checkpoint is broken, or its weights do not suit the method.
-    :raises DataError: the topics file cannot be read.
+    :raises VlaPruneError: what of setting, methods and checkpoints is not usable.
     """
     from ...engine.load import pruner_target
     from ...model.checkpoint import find_variant, read_size
@@ -50,9 +45,6 @@ def check_replay(setting: ReplaySetting, methods: Iterable[Method]) -> None:
         size = read_size(method.folder, profile, find_variant(method.folder, profile))
         target = pruner_target(profile, size, read_trained(method.folder))
         build_pruner(method.pruning, target)
-
-
-DENSE = 'dense'
 
 
 @dataclass(frozen=True)
@@ -197,7 +189,7 @@ def _result(
     names: dict[str, str],
 ) -> ReplayResult:
     setting, profile = options.setting, options.setting.load_profile()
-    dense = next((m.name for m in methods if m.pruning == DENSE), '')
+    dense = next((m.name for m in methods if m.pruning == 'dense'), '')
     builder = ResultBuilder(
         bags,
         methods=[m.name for m in methods],
