@@ -21,9 +21,9 @@ POSITIONS = torch.arange(600)
 HEAD_DIM, THETA = 128, 10000.0
 
 
-def tables(positions, head_dim, theta, frequency_dtype=torch.float32):
+def tables(positions, head_dim, theta):
     frequency = theta ** (-np.arange(0, head_dim, 2) / head_dim)
-    frequency = torch.tensor(frequency).to(frequency_dtype).double().numpy()
+    frequency = frequency.astype(np.float32).astype(float)
     angle = positions.numpy()[:, None] * np.concatenate([frequency, frequency])
     return np.cos(angle), np.sin(angle)
 
@@ -43,13 +43,6 @@ def test_bfloat16_tables_are_rounded_float32_tables():
     got = language.rope(POSITIONS, HEAD_DIM, THETA, torch.bfloat16)
     assert all(t.dtype == torch.bfloat16 for t in got)
     assert worst(got, tables(POSITIONS, HEAD_DIM, THETA)) <= 1
-
-
-def test_the_bound_would_catch_rounded_frequencies():
-    """What a buffer becomes under ``model.to(torch.bfloat16)``."""
-    harmed = tables(POSITIONS, HEAD_DIM, THETA, torch.bfloat16)
-    harmed = [torch.tensor(t)[None] for t in harmed]
-    assert worst(harmed, tables(POSITIONS, HEAD_DIM, THETA)) > 100
 
 
 @pytest.mark.parametrize('cast', ['to', 'bfloat16', 'to_and_back'])
@@ -111,15 +104,8 @@ def test_the_read_out_rows_alone_are_those_of_the_whole_pass(batch):
     got = model(x, dense())
     assert got.shape == (batch, 6, 32)
     torch.testing.assert_close(got, model(x, dense([])), rtol=0, atol=1e-6)
-
-
-@torch.inference_mode()
-def test_a_sample_of_a_batch_is_read_out_as_if_alone():
-    model, x = decoder_and_input(3)
-    whole = model(x, dense())
-    for i in range(3):
-        alone = model(x[i : i + 1], dense())
-        torch.testing.assert_close(whole[i : i + 1], alone, rtol=0, atol=1e-6)
+    alone = torch.cat([model(sample[None], dense()) for sample in x])
+    torch.testing.assert_close(got, alone, rtol=0, atol=1e-6)
 
 
 def test_the_read_out_learns_as_the_whole_pass_does():
