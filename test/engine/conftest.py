@@ -1,10 +1,12 @@
 """The observations of the goldens, and a tokenizer that gives their prompts the golden's ids."""
 
+import shutil
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from vla_prune_ros import Observation
+from vla_prune_ros import Observation, load_policy
 from vla_prune_ros.model.synthetic import standin_tokenizer
 
 FRAME = ['▁In', ':', '▁What', '▁action', '▁should', '▁the', '▁robot', '▁take', '▁to']
@@ -39,3 +41,22 @@ def observation(data_dir):
     images = {c: np.ascontiguousarray(f[::-1, ::-1]) for c, f in frames.items()}
     task = 'pick up the black bowl between the plate and the ramekin and place it on the plate'
     return Observation(images, golden['state'], task, stamp_ns=17)
+
+
+@pytest.fixture
+def folder(data_dir, tmp_path):
+    return shutil.copytree(data_dir / 'micro' / 'checkpoint', tmp_path / 'checkpoint')
+
+
+@pytest.fixture
+def load_variant(folder, data_dir, tokenizer):
+    """Loads ``folder`` after files of other variants replaced its own of the same component."""
+
+    def load(*sources, **options):
+        for file in (file for source in sources for file in (data_dir / source).iterdir()):
+            for old in folder.glob(f'{file.name.split("--")[0]}--*'):
+                old.unlink()
+            shutil.copy(file, folder / file.name)
+        return load_policy(folder, tokenizer=tokenizer, **options)
+
+    return load
