@@ -109,31 +109,11 @@ def test_numbers_can_be_plotted_and_the_record_says_the_rest(tmp_path):
     assert [m.data for _, m in found[f'{prefix}/visual_tokens']] == [512.0, 128.0]
     assert [m.data for _, m in found[f'{prefix}/latency_ms']] == [10.0, 11.0]
     first, second = (m for _, m in found[f'{prefix}/inference'])
-    assert plain(first) == {
-        'mode': 'dense',
-        'policy_vision_ms': '1.5',
-        'policy_total_ms': '10',
-        'visual_tokens': '512',
-        'kept_primary': '256',
-        'kept_wrist': '256',
-        'steps': '8',
-        'motion': 'unknown',
-    }
-    assert plain(second) == {
-        **plain(first),
-        'mode': 'fine',
-        'policy_total_ms': '11',
-        'visual_tokens': '128',
-        'kept_primary': '100',
-        'kept_wrist': '28',
-        'motion': 'pose',
-        'motion_linear_m_s': '0.25',
-        'motion_angular_rad_s': '0.5',
-        'motion_vertical_m_s': '-0.125',
-        'refresh_ms': '33',
-    }
+    given = {'mode': 'fine', 'visual_tokens': '128', 'kept_wrist': '28', 'refresh_ms': '33',
+             'motion': 'pose', 'motion_vertical_m_s': '-0.125'}  # fmt: skip
+    assert given.items() <= plain(second).items()
+    assert plain(first)['motion'] == 'unknown' and 'refresh_ms' not in plain(first)
     assert second.header.stamp.nanosec == 200_000_000
-    assert first.status[0].name == 'specprune: inference' and first.status[0].level == 0
     assert not [topic for topic in found if 'recorded' in topic]
 
 
@@ -155,14 +135,7 @@ def test_a_refused_query_has_a_record_and_nothing_else(tmp_path):
     write_predictions(tmp_path / 'p', recording(3, source=''), answers, DT)
     found = read(tmp_path / 'p')
     counts = {topic.rsplit('/', 1)[1]: len(rows) for topic, rows in found.items()}
-    assert counts == {
-        'action_chunk': 2,
-        'first_step': 2,
-        'chunk_path': 2,
-        'inference': 3,
-        'visual_tokens': 2,
-        'latency_ms': 2,
-    }
+    assert counts.pop('inference') == 3 and len(counts) == 5 and set(counts.values()) == {2}
     status = found['/replay/dense/inference'][1][1].status[0]
     assert (status.level, status.message) == (1, 'size: 0 x 0 pixels')
     assert plain(found['/replay/dense/inference'][1][1]) == {
@@ -184,24 +157,16 @@ def test_recorded_actions_are_given_up_to_the_first_that_is_unknown(tmp_path):
 
 
 def test_names_are_those_that_ros_takes():
-    methods = [
-        'dense',
-        'uniform:128',
-        'a@/home/x_1/my-model',
-        'uniform_128',
-        '7b',
-        'recorded',
-        ':',
-    ]
-    assert list(topic_names(methods).values()) == [
-        'dense',
-        'uniform_128',
-        'a_my_model',
-        'uniform_128_2',
-        'method_7b',
-        'recorded_2',
-        'method',
-    ]
+    names = {
+        'dense': 'dense',
+        'uniform:128': 'uniform_128',
+        'a@/home/x_1/my-model': 'a_my_model',
+        'uniform_128': 'uniform_128_2',
+        '7b': 'method_7b',
+        'recorded': 'recorded_2',
+        ':': 'method',
+    }
+    assert topic_names(list(names)) == names
 
 
 def test_an_earlier_result_is_replaced_and_other_things_are_not(tmp_path):
