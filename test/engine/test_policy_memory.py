@@ -89,7 +89,7 @@ def test_rule_7_all_work_of_a_pruner_is_in_the_reported_time(data_dir, tokenizer
 
 @pytest.mark.parametrize('still', [True, False])
 def test_the_reference_is_the_watched_frame_of_five_steps_ago(fresh, observation, still):
-    """Frames of steps 1 to 7 differ; a slow arm looks back T = 6, five control steps: to step 3."""
+    """A slow arm looks back T = 6, five control steps: from step 8 to step 3."""
     fresh.infer(at(observation, 0), SLOW)
     for step in range(1, 8):
         pixels = 0 if still and step == 3 else 40
