@@ -9,9 +9,7 @@ import torch
 
 import vla_prune_ros
 from vla_prune_ros import MotionHint
-from vla_prune_ros.engine.load import pruner_target
 from vla_prune_ros.errors import InputRefused
-from vla_prune_ros.profiles import PROFILES
 from vla_prune_ros.pruning.base import Pruner, PruningSite
 
 FAST = MotionHint(0.9, 0.1, 0.0, 'pose')
@@ -183,10 +181,3 @@ def test_warm_up_runs_the_pruned_shapes_too(fresh):
     finally:
         del fresh.pruner.begin
     assert calls == ['dense', 'coarse', 'fine'] and fresh.pruner.memory.empty
-
-
-def test_thresholds_follow_the_profile():
-    """BRIDGE: 0.2 s per step, actions in metres and radians."""
-    target = pruner_target(PROFILES['bridge'])
-    assert (target.control_period_s, target.step_m, target.step_rad) == (0.2, 1.0, 1.0)
-    assert (target.cameras, target.chunk) == (('primary',), 5)

@@ -62,15 +62,6 @@ def test_it_goes_on_to_the_last_bit(model, method):
             np.testing.assert_array_equal(mine.kept[camera], mask)
 
 
-def test_without_its_memory_specprune_answers_otherwise(model):
-    """Else the test above could not fail."""
-    scene = BenchScene(model.profile, 8)
-    first, second = model.policy('specprune'), model.policy('specprune')
-    drive(first, scene, range(4))
-    expected, found = drive(first, scene, range(4, 5)), drive(second, scene, range(4, 5))
-    assert found[0].mode == 'dense' != expected[0].mode
-
-
 def test_frames_that_cannot_be_decoded_count_as_none(model):
     scene, policy = BenchScene(model.profile, 2), model.policy('specprune')
     drive(policy, scene, range(1))

@@ -59,19 +59,6 @@ def steps(*rows):
     return out
 
 
-def moved(count, *offset):
-    """``count`` chunks of random steps, and the same ones without an offset."""
-    here = np.random.default_rng(count).normal(0, 0.01, (count, K, 7))
-    there = here.copy()
-    here[..., : len(offset)] += offset
-    return Chunks(here, there, np.ones((count, K), bool))
-
-
-def all_the_same(figures, value):
-    assert list(figures) == ['mean', 'p50', 'p95', 'max']
-    assert list(figures.values()) == pytest.approx([value] * 4, abs=1e-9)
-
-
 # --- a twin without numpy ---------------------------------------------------------------------
 
 
@@ -200,19 +187,6 @@ def test_all_figures_are_those_of_a_loop_over_the_steps_of_all_bags(parts):
 
 
 # --- by hand ----------------------------------------------------------------------------------
-
-
-def test_three_and_four_are_five():
-    """A constant offset of (3, -4, 0) mm: 5 mm each step, 40 mm at the end of eight."""
-    found = compare(moved(6, 3 * MM, -4 * MM))
-    assert found['steps'] == 48
-    all_the_same(found['translation_mm'], 5.0)
-    all_the_same(found['end_mm'], 40.0)
-    all_the_same(found['rotation_deg'], 0.0)
-    assert found['axes']['delta_x'] == pytest.approx({'mean_abs': 3.0, 'bias': 3.0})
-    assert found['axes']['delta_y'] == pytest.approx({'mean_abs': 4.0, 'bias': -4.0})
-    assert found['axes']['delta_z'] == {'mean_abs': 0.0, 'bias': 0.0}
-    assert found['gripper_agreement'] == 1.0
 
 
 @pytest.mark.parametrize('axis', [(1, 0, 0), (0, -1, 0), (0.6, 0, 0.8)])

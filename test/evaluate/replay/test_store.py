@@ -90,16 +90,6 @@ def test_another_key_finds_nothing(answers, tmp_path):
     assert answers.done() is None
 
 
-def test_it_goes_on_from_the_last_memory(answers):
-    answers.begin([])
-    for number, query in enumerate(QUERIES):
-        answers.append(query)
-        if number < 2:
-            answers.remember(number + 1, f'memory {number}'.encode())
-    found, memory = answers.so_far()
-    assert same(found, QUERIES[:2]) and memory == b'memory 1'
-
-
 def test_a_file_that_was_torn_anywhere_gives_whole_answers_or_none(answers):
     answers.begin(QUERIES)
     answers.remember(2, b'memory')
