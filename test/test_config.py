@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_prune_ros.config import (
+    Above,
     add_arguments,
     check_values,
     from_arguments,
@@ -27,12 +28,12 @@ from vla_prune_ros.errors import DataError, ProfileError
 class Inner:
     """A nested record."""
 
-    gain: float = option(1.0, 'Gain.', above=0)
+    gain: float = option(1.0, 'Gain.', low=Above(0))
 
 
 @dataclass(frozen=True)
-class Options:
-    """One field of each kind."""
+class Shown:
+    """One field of each kind that a command line knows."""
 
     name: str = option(doc='Must be given.')
     steps: int = option(8, 'Steps.', low=1, high=50)
@@ -40,9 +41,15 @@ class Options:
     kind: str = option('fast', 'Kind.', choices=('fast', 'slow'))
     dry: bool = option(False, 'Only say.')
     cameras: tuple[str, ...] = option(('primary',), 'Cameras.')
-    offset: tuple[float, float] = option((0.0, 0.0), 'Offset.', low=-1, high=1)
-    limit: float | None = option(None, 'Limit; none: no limit.', above=0)
+    limit: float | None = option(None, 'Limit; none: no limit.', low=Above(0))
     out: Path = option(Path('out'), 'Folder.')
+
+
+@dataclass(frozen=True)
+class Options(Shown):
+    """And those that only a file can hold."""
+
+    offset: tuple[float, float] = option((0.0, 0.0), 'Offset.', low=-1, high=1)
     inner: Inner = option(Inner(), 'Nested.')
 
 
@@ -139,12 +146,10 @@ def test_a_file_that_holds_no_mapping_is_named(tmp_path, content):
 
 # --- command line --------------------------------------------------------------------------------
 
-SHOWN = ('name', 'steps', 'speed_m_s', 'kind', 'dry', 'cameras', 'limit', 'out')
-
 
 def parse(*words):
     parser = argparse.ArgumentParser(exit_on_error=False)
-    add_arguments(parser, Options, SHOWN)
+    add_arguments(parser, Shown)
     return from_arguments(Options, parser.parse_args(words))
 
 

@@ -23,13 +23,16 @@ Record = TypeVar('Record')
 Refusal = type[VlaPruneError]
 
 
+class Above(float):
+    """As ``low`` of an option: the number itself is not allowed, all above it are."""
+
+
 def option(
     default: Any = MISSING,
     doc: str = '',
     *,
     low: float | None = None,
     high: float | None = None,
-    above: float | None = None,
     choices: tuple[Any, ...] = (),
     live: bool = False,
     flags: Mapping[str, Any] | None = None,
@@ -37,17 +40,15 @@ def option(
     """One field of a record of options.
 
     :param doc: one sentence with the unit.
-    :param low: lowest allowed number; of each item, for tuples. ``high``: the highest.
-    :param above: the number itself is not allowed, all above it are.
+    :param low: lowest allowed number, or :class:`Above` it; of each item, for tuples.
+    :param high: highest allowed number.
     :param live: for a node: may be set while it runs.
     :param flags: for a command: what ``add_argument`` takes beyond what follows from the field;
         ``'flag'`` is another name than the field's, ``'positional': True`` makes it one,
         ``'group'`` is the heading that it stands under, and of those that are ``'exclusive'``
         one may be given.
     """
-    metadata = dict(
-        doc=doc, low=low, high=high, above=above, choices=choices, live=live, flags=flags or {}
-    )
+    metadata = dict(doc=doc, low=low, high=high, choices=choices, live=live, flags=flags or {})
     if isinstance(default, (tuple, Mapping)):
         return field(default_factory=lambda: default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -130,7 +131,7 @@ def convert(value: Any, hint: Any, where: str = '', error: Refusal = ProfileErro
 def out_of_range(f: Field, value: Any) -> str:
     """Why ``value``, of the right type, is not allowed for the field; empty where it is."""
     meta = f.metadata
-    low, high, above = meta.get('low'), meta.get('high'), meta.get('above')
+    low, high = meta.get('low'), meta.get('high')
     for item in value if isinstance(value, tuple) else (value,):
         if item is None:
             continue
@@ -138,10 +139,10 @@ def out_of_range(f: Field, value: Any) -> str:
             return f'{item!r} is not one of {", ".join(map(str, meta["choices"]))}'
         if isinstance(item, float) and not math.isfinite(item):
             return f'{item} is not a finite number'
+        if isinstance(low, Above) and item <= low:
+            return f'{item} is not above {low:g}'
         if low is not None and item < low:
             return f'{item} is below {low}'
-        if above is not None and item <= above:
-            return f'{item} is not above {above}'
         if high is not None and item > high:
             return f'{item} is above {high}'
     return ''

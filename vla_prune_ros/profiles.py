@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import check_values, load_yaml, option
+from .config import Above, check_values, load_yaml, option
 from .errors import ProfileError
 
 DELTA_POSE_NAMES = ('delta_x', 'delta_y', 'delta_z', 'delta_rx', 'delta_ry', 'delta_rz', 'gripper')
@@ -35,14 +35,14 @@ class Profile:
         doc='bounds_q99 (q01 and q99 of the statistics file) or bounds (min and max).',
         choices=('bounds_q99', 'bounds'),
     )
-    control_period_s: float = option(doc='Seconds per step.', above=0)
+    control_period_s: float = option(doc='Seconds per step.', low=Above(0))
     action_kind: str = option(
         doc='delta_pose (6 end-effector deltas and a gripper) or joint_positions.',
         choices=('delta_pose', 'joint_positions'),
     )
     action_names: tuple[str, ...] = option(doc='D names, published as joint_names of the chunk.')
     action_scale: tuple[float, ...] = option(
-        doc="D factors from the checkpoint's units to SI (m, rad, gripper fraction).", above=0
+        doc="D factors from the checkpoint's units to SI (m, rad, gripper fraction).", low=Above(0)
     )
     proprio_kind: str = option(
         doc='pose_gripper (xyz, axis-angle, finger positions), joints or none.',

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..config import option
+from ..config import Above, option
 from ..errors import ProfileError
 from ..profiles import Profile
 from ..runtime.messages import read_gripper, read_joints, read_twist, read_valid_pose
@@ -37,8 +37,10 @@ class ReadingOptions:
     no_op: float | None = option(
         None, 'A step whose first six numbers have a norm below it is no action; null: none.'
     )
-    max_gap_s: float = option(0.25, 'Between poses further apart nothing is known.', above=0)
-    hold_s: float = option(0.2, 'A velocity without a successor ends after this time.', above=0)
+    max_gap_s: float = option(0.25, 'Between poses further apart nothing is known.', low=Above(0))
+    hold_s: float = option(
+        0.2, 'A velocity without a successor ends after this time.', low=Above(0)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

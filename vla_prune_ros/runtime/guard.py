@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..config import check_values, option
+from ..config import Above, check_values, option
 from ..errors import ActionRefused
 
 # A vector scaled to a limit may round to just above it; this margin keeps it at or below.
@@ -21,13 +21,13 @@ class Limits:
         switch a check off.
     """
 
-    max_step_m: float | None = option(doc='largest translation of one step, m', above=0)
-    max_step_rad: float | None = option(doc='largest rotation of one step, rad', above=0)
+    max_step_m: float | None = option(doc='largest translation of one step, m', low=Above(0))
+    max_step_rad: float | None = option(doc='largest rotation of one step, rad', low=Above(0))
     max_jerk_m: float | None = option(
-        None, 'largest change of the translation from one step to the next, m', above=0
+        None, 'largest change of the translation from one step to the next, m', low=Above(0)
     )
     speed_scale: float = option(
-        1.0, 'factor on every delta before the check, above 0 and at most 1', above=0, high=1
+        1.0, 'factor on every delta before the check, above 0 and at most 1', low=Above(0), high=1
     )
     scale_tolerance: float = option(
         1.25,

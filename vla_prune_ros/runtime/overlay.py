@@ -23,5 +23,6 @@ def draw_overlay(image: np.ndarray, kept: np.ndarray, lines: Sequence[str] = ())
     if lines:
         out[: 6 + 14 * len(lines)] //= 3  # a dark strip: readable on any picture
     for i, line in enumerate(lines):
-        cv2.putText(out, line, (4, 14 + 14 * i), _FONT, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+        at = 4, 14 + 14 * i
+        cv2.putText(out, line, at, _FONT, fontScale=0.4, color=(255,) * 3, lineType=cv2.LINE_AA)
     return out

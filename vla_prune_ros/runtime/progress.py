@@ -51,13 +51,16 @@ class Progress:
 
     def __init__(self, console: Console, every_s: float = 30.0) -> None:
         self.console = console
-        self.bars = rich_progress.Progress(
+        columns = [
             rich_progress.SpinnerColumn(finished_text=' '),
             rich_progress.TextColumn('{task.description}'),
             rich_progress.BarColumn(20),
             _Count(),
             rich_progress.TimeRemainingColumn(),
             rich_progress.TextColumn('{task.fields[text]}', style='dim'),
+        ]
+        self.bars = rich_progress.Progress(
+            *columns,
             console=console,
             # Drawing takes time from what is measured.
             refresh_per_second=1.0,

@@ -144,12 +144,12 @@ class ChunkSchedule:
             self.counters['executed'] += 1
         return Due(
             'step',
-            active,
-            np.array(chunk.deltas[active], np.float64),
-            float(chunk.gripper[active]),
-            skipped,
-            first,
-            chunk.dt_s,
+            step=active,
+            delta=np.array(chunk.deltas[active], np.float64),
+            gripper=float(chunk.gripper[active]),
+            skipped=skipped,
+            first=first,
+            dt_s=chunk.dt_s,
         )
 
     def _skip_to(self, end: int) -> int:
@@ -161,7 +161,7 @@ class ChunkSchedule:
 
     def _idle(self, reason: str, skipped: int = 0) -> Due:
         dt_s = 0.0 if self._chunk is None else self._chunk.dt_s
-        return Due(reason, None, np.zeros(6), None, skipped, False, dt_s)
+        return Due(reason, step=None, delta=np.zeros(6), gripper=None, skipped=skipped, dt_s=dt_s)
 
     def _is_reset(self, stamp_ns: int) -> bool:
         if self._chunk is None or stamp_ns > self._chunk.stamp_ns:

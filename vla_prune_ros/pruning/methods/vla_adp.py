@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...config import option
+from ...config import Above, option
 from ...errors import ProfileError
 from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query, Selection
 from ..layout import Layout, Target
@@ -25,10 +25,10 @@ class VlaAdpOptions:
         low=1,
     )
     keep_ratio: float | None = option(
-        None, 'ratio of all visual tokens that is kept; none: 0.5', above=0, high=1
+        None, 'ratio of all visual tokens that is kept; none: 0.5', low=Above(0), high=1
     )
     split: float | tuple[float, ...] | None = option(
-        None, 'weights of the cameras, the last for all further ones; none: 0.4, 0.6', above=0
+        None, 'weights of the cameras, the last for all further ones; none: 0.4, 0.6', low=Above(0)
     )
     window: int = option(3, 'displacements that the gate compares', low=2, high=10**6)
     max_pruned: int = option(3, 'pruned queries in a row before one that sees everything', low=1)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...config import option
+from ...config import Above, option
 from ...errors import ProfileError
 from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query
 from ..frame_change import cosine_similarity, least_changed, to_device
@@ -37,7 +37,7 @@ class VlaCacheOptions:
     threshold: float = option(
         0.996,
         "least cosine similarity of a static patch; 0.85 on the authors' real robot",
-        above=0,
+        low=Above(0),
         high=1,
     )
     static_top: int | None = option(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...config import option
+from ...config import Above, option
 from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query, Selection
 from ..layout import Layout, Target
 from ..modes import COARSE, DENSE
@@ -20,7 +20,7 @@ class VlaPrunerOptions:
         3, "tokens are dropped after this layer, counted from 0; clipped to the model's", low=0
     )
     window: int = option(3, 'w, earlier queries that count', low=1, high=10**6)
-    gamma: float = option(0.8, 'weight that a query loses per query of age', above=0, high=1)
+    gamma: float = option(0.8, 'weight that a query loses per query of age', low=Above(0), high=1)
     text: bool = option(True, 'false leaves S_vl out')
     combine: str = option('union', 'union (paper) or sum', choices=('union', 'sum'))
     text_weight: float = option(0.5, 'sum: weight of S_vl; S_hat has the rest', low=0, high=1)

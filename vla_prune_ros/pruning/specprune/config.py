@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from ...config import option
+from ...config import Above, option
 from ...errors import ProfileError
 from .. import modes
 from ..frame_change import (
@@ -180,16 +180,18 @@ class SpecPruneOptions:
         'for presets that harvest them in dense passes only',
         low=0,
     )
-    enter_m_s: float | None = option(None, 'speed in m/s below which fine mode may begin', above=0)
+    enter_m_s: float | None = option(
+        None, 'speed in m/s below which fine mode may begin', low=Above(0)
+    )
     enter_rad_s: float | None = option(
-        None, 'speed in rad/s below which fine mode may begin', above=0
+        None, 'speed in rad/s below which fine mode may begin', low=Above(0)
     )
     metric: str | None = option(None, 'how frames are compared', choices=METRICS)
     change_threshold: float | tuple[float, ...] | None = option(
         None,
         'a patch changed where its difference is above (grey levels) or its cosine similarity '
         'below; one number for all cameras or one per camera',
-        above=0,
+        low=Above(0),
     )
     global_scores: bool = option(True, 'false leaves V_global out')
     moving_patches: bool = option(True, 'false leaves the comparison of frames out')

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ...config import option
+from ...config import Above, option
 from ...errors import DataError, ProfileError
 from ...profiles import Profile
 from .base import (
@@ -57,7 +57,7 @@ class LeRobotOptions:
         None,
         'True rate where meta/info.json has a wrong one (published conversions of LIBERO: 10 for '
         '20). Videos are read by the one that is written there.',
-        above=0,
+        low=Above(0),
     )
     episodes: tuple[int, ...] | None = option(None, 'Episodes to take; null: all.')
     whole_chunks: bool = option(False, 'Only frames with a whole chunk ahead are samples.')
