@@ -81,7 +81,7 @@ def load_policy(
         bfloat16 activations: half or a third of bfloat16's memory, and slower than it.
     :param options: fields of :class:`LoadOptions`.
     :raises CheckpointError: the folder or hub name is not usable, or does not fit the profile.
-    :raises ProfileError: a name or knob is unknown."""
+    :raises ProfileError: a name or option is unknown."""
     wanted = LoadOptions(**options)
     profile = load_profile(profile)
     if wanted.cameras is not None:

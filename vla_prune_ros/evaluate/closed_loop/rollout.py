@@ -26,7 +26,7 @@ _COLOURS = ('red', 'green')
 _WORD = re.compile(rf'\b({"|".join(_COLOURS)})\b')
 
 
-def wording(asked: str, own: str) -> str | None:
+def choose_instruction(asked: str, own: str) -> str | None:
     """The instruction for the policy in a task.
 
     :param asked: ``''``, :data:`OTHER`, or an instruction.

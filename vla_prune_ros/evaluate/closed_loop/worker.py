@@ -26,7 +26,7 @@ from ..options import Setting
 from ..video import VideoWriter
 from .driving import upright
 from .episodes import EpisodeKey, EpisodeResult
-from .rollout import run_episode, wording
+from .rollout import choose_instruction, run_episode
 
 if TYPE_CHECKING:
     from ...engine.policy import Policy
@@ -116,7 +116,7 @@ class EpisodeWorker:
         try:
             scene = self._scene(job.key.task)
             policy = self._policies.get(job.method)
-            instruction = wording(self._setting.instruction, scene.instruction)
+            instruction = choose_instruction(self._setting.instruction, scene.instruction)
         except VlaPruneError as error:
             return Outcome(job, None, self._versions, (error.what, error.remedy))
         torch.manual_seed(job.key.seed)

@@ -3,7 +3,7 @@
 import pytest
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.evaluate.closed_loop.rollout import swapped, wording
+from vla_prune_ros.evaluate.closed_loop.rollout import choose_instruction, swapped
 from vla_prune_ros.sim.two_cubes import TASKS
 
 
@@ -23,8 +23,8 @@ def test_only_whole_words_are_colours():
 
 def test_own_words_other_words_and_given_words():
     own = 'pick up the red cube'
-    assert wording('', own) is None
-    assert wording('other', own) == 'pick up the green cube'
-    assert wording(' Wave. ', own) == 'wave'
+    assert choose_instruction('', own) is None
+    assert choose_instruction('other', own) == 'pick up the green cube'
+    assert choose_instruction(' Wave. ', own) == 'wave'
     with pytest.raises(VlaPruneError, match='instruction is empty'):
-        wording('...', own)
+        choose_instruction('...', own)
