@@ -281,16 +281,12 @@ class RecordingPruner(Pruner):
     sites = ()
     history_s = 0.5
 
-    def __init__(self) -> None:
+    def __init__(self, options: Any, target: Any) -> None:
         self.queries: list[Any] = []
         self.counts: list[dict[str, int]] = []
         self.before: list[dict[str, Any]] = []
         self.resets = 0
         self.harvest: Callable[[int], None] | None = None
-
-    @classmethod
-    def build(cls, target: Any) -> 'RecordingPruner':
-        return cls()
 
     def begin(self, query: Any) -> str:
         cameras = query.layout.cameras
@@ -337,7 +333,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes ``pruning: recorder`` a method."""
     from vla_prune_ros.pruning import registry
 
-    known = {**registry.PRUNERS, 'recorder': RecordingPruner.build}
+    known = {**registry.PRUNERS, 'recorder': RecordingPruner}
     monkeypatch.setattr(registry, 'PRUNERS', known)
 
 
