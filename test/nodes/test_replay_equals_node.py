@@ -56,7 +56,8 @@ def bag(tmp_path_factory):
         for delay, camera in ((2, 'primary'), (4, 'wrist')):
             message = writer.image_message(at, picture(step, camera, texture))
             rows.append((f'/cam/{camera}', at + delay * MS, message))
-        if step == 41:  # 70 ms behind a query: its answer is out, else the node would discard it
+        if step == 41:  # 70 ms of the bag behind a query, 350 ms as it is played: its answer is
+            # out, else the node would discard it
             words = writer.text_message('pick up the green cube')
             rows.append(('/task', at + 20 * MS, words))
     return writer.write(tmp_path_factory.mktemp('bags') / 'run', rows)
@@ -76,7 +77,7 @@ def test_same_bag_same_chunks(rig, ros, bag, micro, pruning):
     player = BagPlayerNode(
         parameter_overrides=[
             Parameter('bag', value=str(bag)),
-            Parameter('rate', value=0.5),
+            Parameter('rate', value=0.2),
             Parameter('wait_for_subscribers_s', value=30.0),
         ]
     )
