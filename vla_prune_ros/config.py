@@ -9,7 +9,7 @@ import argparse
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, field, fields, is_dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -200,13 +200,6 @@ def from_mapping(
         if f.init and missing and f.name not in checked:
             raise error(f'{where} lacks {f.name}', f'it is: {f.metadata.get("doc", f.type)}')
     return record(**checked)
-
-
-def replace_checked(
-    record: Record, where: str, error: Refusal = ProfileError, **changes: Any
-) -> Record:
-    """A copy with some values changed, each checked as by :func:`from_mapping`."""
-    return replace(record, **check_values(type(record), changes, where, error))
 
 
 def load_yaml(path: str | Path, what: str, error: Refusal = ProfileError) -> dict[str, Any]:
