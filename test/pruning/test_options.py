@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vla_prune_ros.config import Above
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.pruning.layout import Target
 from vla_prune_ros.pruning.registry import PRUNERS, build_pruner
@@ -42,10 +43,11 @@ def outside(method, field):
         values.append(st.sampled_from([float('nan'), float('inf'), -float('inf')]))
         meta = field.metadata
         kind = st.integers if kinds == {int} else st.floats
-        if meta['low'] is not None:
-            values.append(kind(max_value=meta['low']).filter(lambda v: v < meta['low']))
-        if meta['above'] is not None:
-            values.append(st.floats(max_value=meta['above']))
+        low = meta['low']
+        if isinstance(low, Above):
+            values.append(st.floats(max_value=low))
+        elif low is not None:
+            values.append(kind(max_value=low).filter(lambda v: v < low))
         if meta['high'] is not None:
             values.append(kind(min_value=meta['high']).filter(lambda v: v > meta['high']))
     if field.metadata['choices']:
