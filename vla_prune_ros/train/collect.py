@@ -16,10 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..evaluate import pool
-from ..evaluate.closed_loop.driving import proprio, upright
-from ..evaluate.closed_loop.rollout import EpisodeResult, run_episode, swapped
+from ..evaluate.closed_loop.rollout import (
+    EpisodeResult,
+    observe,
+    proprio,
+    run_episode,
+    swapped,
+    upright,
+)
 from ..evaluate.pool import Result
 from ..model.images import CROP_AREA, prepare_image
+from ..model.proprio import gripper_to_env
 from ..profiles import LIBERO
 from ..sim.expert import expert_action
 from ..sim.panda import MUJOCO_CAMERAS
@@ -70,7 +77,7 @@ def sister_of(task: Task) -> Task:
 class Recorder:
     """Drives one scene, reset to an episode, and keeps what the expert did.
 
-    :param rotation_branch: (3,), see :func:`~.closed_loop.driving.proprio`.
+    :param rotation_branch: (3,), see :func:`~.closed_loop.rollout.proprio`.
     :param rng: fixes the disturbances.
     """
 
@@ -298,11 +305,12 @@ def _policy(checkpoint: Path, pruning: str = 'dense') -> 'Policy':
 
 
 def _actor(checkpoint: Path, pruning: str) -> Chunk:
-    from ..evaluate.closed_loop.driving import env_actions, observe
-
     policy = _policy(checkpoint, pruning)
     policy.reset()
-    return lambda scene: env_actions(policy.infer(observe(policy, scene, scene.images(), 0)))
+
+    return lambda scene: gripper_to_env(
+        policy.infer(observe(policy, scene, scene.images(), 0)).actions
+    )
 
 
 def _record(folder: Path, seed: int, checkpoint: Path | None, pruning: str) -> None:

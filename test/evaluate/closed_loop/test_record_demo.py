@@ -18,8 +18,8 @@ from vla_prune_ros import load_policy
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.bags.topics import guess_topics
 from vla_prune_ros.errors import DataError, VlaPruneError
-from vla_prune_ros.evaluate.closed_loop.driving import observe
 from vla_prune_ros.evaluate.closed_loop.record_demo import record_demo
+from vla_prune_ros.evaluate.closed_loop.rollout import observe
 from vla_prune_ros.evaluate.options import RecordOptions
 from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.profiles import LIBERO

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...model.images import prepare_image
-from ..closed_loop.driving import upright
+from ..closed_loop.rollout import upright
 from ..machine import machine
 from ..options import SimBenchOptions
 from ..statistics import percentiles

@@ -21,8 +21,7 @@ from ...runtime.params import SessionParams, save_params
 from ...sim.scene import ANGULAR_UNIT_RAD, LINEAR_UNIT_M, Scene, SceneState, twist_to_action
 from ...sim.session import GAP_NS, START_NS
 from ..options import RecordOptions
-from .driving import HAND_LINK, PANDA_URDF, scene_motion, upright
-from .rollout import run_episode
+from .rollout import HAND_LINK, PANDA_URDF, run_episode, scene_motion, upright
 
 WORLD_FRAME = 'world'
 """Frame of poses and commands, as that of the node ``simulator``."""

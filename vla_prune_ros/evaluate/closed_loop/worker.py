@@ -24,9 +24,8 @@ from ..machine import versions
 from ..methods import Method, MethodPolicies
 from ..options import Setting
 from ..video import VideoWriter
-from .driving import upright
 from .episodes import EpisodeKey, EpisodeResult
-from .rollout import choose_instruction, run_episode
+from .rollout import choose_instruction, run_episode, upright
 
 if TYPE_CHECKING:
     from ...engine.policy import Policy
