@@ -9,8 +9,8 @@ from safetensors.numpy import load_file
 import vla_prune_ros
 from vla_prune_ros import MotionHint
 from vla_prune_ros.errors import CheckpointError, InputRefused, ProfileError
-from vla_prune_ros.model.proprio import gripper_to_env
 from vla_prune_ros.model.synthetic import make_checkpoint
+from vla_prune_ros.sim.scene import gripper_to_env
 
 
 @pytest.fixture(scope='module')

@@ -19,7 +19,7 @@ from vla_prune_ros.model.heads import (
     time_embedding,
     timesteps,
 )
-from vla_prune_ros.model.proprio import unnormalize
+from vla_prune_ros.model.normalization import unnormalize
 from vla_prune_ros.model.vision import film_tensors, fold_lora, language_mean
 from vla_prune_ros.profiles import LIBERO
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vla_prune_ros.model.attention import attend
+from vla_prune_ros.model.vision import attend
 
 
 def by_hand(q, k, v, scale):

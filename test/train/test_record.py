@@ -41,6 +41,9 @@ class LogScene(Scene):
         self.log, self.answer = [], None
         self.env = SimpleNamespace(sim=self)
 
+    def reset(self, seed):
+        self.log = []
+
     @property
     def steps(self):
         return len(self.log)

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from ..errors import DataError, InputRefused
 from ..model.images import check_image, comparison_frame, prepare_image
-from ..model.normalization import Statistics
+from ..model.normalization import Statistics, normalize, unnormalize
 from ..model.openvla import ActInputs, OpenVLAOFT
 from ..model.prompt import PromptTokenizer, build_prompt
-from ..model.proprio import normalize, unnormalize
 from ..profiles import Profile
 from ..pruning.base import SELECTION, Pruner, Query
 from ..pruning.frames import Frame, FrameHistory

@@ -1,6 +1,5 @@
 """Action heads, their small projectors under the published component names, and the sampler of the
-diffusion head (DDIM, deterministic: eta = 0).
-"""
+diffusion head (DDIM, deterministic: eta = 0)."""
 
 import math
 from collections.abc import Callable
@@ -8,6 +7,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .vision import Mlp
 
 TRAIN_STEPS = 50
 
@@ -88,44 +89,37 @@ class L1Head(nn.Module):
 
 
 class DiffusionHead(nn.Module):
-    """The same shapes as the L1 head; predicts noise."""
+    """The same shapes; predicts noise. Its file calls the network noise_predictor.mlp_resnet."""
 
     def __init__(self, width: int, action_dim: int) -> None:
         super().__init__()
+        self.noise_predictor = nn.Module()
+        self.noise_predictor.mlp_resnet = MlpResNet(action_dim * width, width, action_dim)
         self.action_dim = action_dim
-        # Its file calls the network noise_predictor.mlp_resnet.
-        network = MlpResNet(action_dim * width, width, action_dim)
-        self.noise_predictor = nn.ModuleDict({'mlp_resnet': network})
 
     def forward(self, hidden: Tensor) -> Tensor:
         steps = hidden.unflatten(1, (-1, self.action_dim)).flatten(2)
-        return self.noise_predictor['mlp_resnet'](steps)
+        return self.noise_predictor.mlp_resnet(steps)
 
 
-class ProprioProjector(nn.Module):
-    """Normalised state -> one token: Linear, exact GELU, Linear."""
+class ProprioProjector(Mlp):
+    """Normalised state (B, proprio_dim) -> one token (B, 1, width)."""
 
     def __init__(self, proprio_dim: int, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(proprio_dim, width)
-        self.fc2 = nn.Linear(width, width)
+        super().__init__(proprio_dim, width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(1, proprio_dim) -> (1, 1, width)."""
-        return self.fc2(F.gelu(self.fc1(x)))[:, None]
+        return super().forward(x)[:, None]
 
 
-class NoisyActionProjector(nn.Module):
-    """One noisy scalar -> one slot: Linear, exact GELU, Linear."""
+class NoisyActionProjector(Mlp):
+    """Noisy chunk (1, K, D) -> its slots (1, K * D, width), one per number."""
 
     def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(1, width)
-        self.fc2 = nn.Linear(width, width)
+        super().__init__(1, width, width)
 
-    def forward(self, noisy: Tensor) -> Tensor:
-        """(1, K, D) -> (1, K * D, width)."""
-        return self.fc2(F.gelu(self.fc1(noisy.reshape(1, -1, 1))))
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.reshape(1, -1, 1))
 
 
 def time_embedding(step: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -25,7 +25,7 @@ from transformers.models.llama.modeling_llama import (
 
 from ..pruning.base import SELECTION, PruningSite
 from ..pruning.forward_state import PruningState
-from .attention import attend
+from .vision import attend
 
 QKV, GATE_UP = ('q_proj', 'k_proj', 'v_proj'), ('gate_proj', 'up_proj')
 _JOINED = 'joined_weight'  # a plain attribute: not a parameter, not in the state dict

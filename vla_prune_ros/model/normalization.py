@@ -1,4 +1,7 @@
-"""Normalisation statistics of a checkpoint: which key, and whether they fit the profile."""
+"""Normalisation of actions and state: the statistics of a checkpoint, and both directions.
+
+The formulas are those of OpenVLA-OFT's evaluation code (``robot_utils.py``, ``openvla_utils.py``),
+reproduced to the last bit."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +12,8 @@ import numpy as np
 from ..errors import CheckpointError
 from ..profiles import Profile
 from .files import read_json
+
+_EPSILON = 1e-8  # the reference adds it to every range, so that a constant dimension divides
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,6 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Statistics:
-    """The limits of actions and state for one ``unnorm_key``."""
-
     key: str
     action: Bounds
     proprio: Bounds | None
@@ -82,3 +85,34 @@ def _bounds(entry: Any, what: str, where: str, profile: Profile) -> Bounds:
             'fetch dataset_statistics.json again',
         )
     return Bounds(low, high, mask, mean)
+
+
+def normalize(
+    values: np.ndarray, low: np.ndarray, high: np.ndarray, mask: np.ndarray | None = None
+) -> np.ndarray:
+    """(..., D) in the robot's units: ``low ... high`` (D,) to -1 ... 1, and clip. float64.
+
+    :param mask: bool (D,), True where a dimension is normalised; the others are only clipped."""
+    values, low, high = (np.asarray(a, np.float64) for a in (values, low, high))
+    scaled = 2.0 * (values - low) / (high - low + _EPSILON) - 1.0
+    if mask is not None:
+        scaled = np.where(np.asarray(mask, bool), scaled, values)
+    return np.clip(scaled, -1.0, 1.0)
+
+
+def unnormalize(
+    values: np.ndarray, low: np.ndarray, high: np.ndarray, mask: np.ndarray | None = None
+) -> np.ndarray:
+    """(..., D) of the head: -1 ... 1 back to ``low ... high`` (D,), without clipping. float64.
+
+    ``0.5 * (values + 1)`` is taken in the dtype of ``values`` (the head gives float32) and only
+    then widened, as in the reference: the result is the same to the last bit.
+
+    :param mask: bool (D,), True where a dimension was normalised; the others pass through
+        (LIBERO's gripper, predicted as 0 closed ... 1 open)."""
+    values = np.asarray(values)
+    low, high = (np.asarray(a, np.float64) for a in (low, high))
+    scaled = 0.5 * (values + 1) * (high - low + _EPSILON) + low
+    if mask is None:
+        return scaled
+    return np.where(np.asarray(mask, bool), scaled, values.astype(np.float64))

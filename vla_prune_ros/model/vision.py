@@ -13,9 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import attend
-
 LORA_ALPHA = 16
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """Unmasked attention, of the decoder too: (B, heads, S, d), (B, heads, K, d) twice -> (B,
+    heads, S, d). On a CPU, plain products are faster than the fused kernel with gradients.
+
+    :param bias: added to the logits, broadcast to (B, heads, S, K)."""
+    if torch.is_grad_enabled() and q.requires_grad and q.device.type == 'cpu':
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        logits = (q * scale) @ k.transpose(-1, -2)
+        return (logits if bias is None else logits + bias).softmax(dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
 
 
 def fold_lora(base: Tensor, down: Tensor, up: Tensor) -> Tensor:
@@ -40,8 +52,8 @@ def film_tensors(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 
 def language_mean(embeddings: Tensor, stop: Tensor) -> Tensor:
-    """What conditions FiLM: the mean over all prompt embeddings (1, P, D) and the stop token's
-    (1, 1, D). The action slots do not count."""
+    """What conditions FiLM: the mean over embeddings of the prompt (1, P, D) and the stop token
+    (1, 1, D)."""
     return torch.cat([embeddings, stop], dim=1).mean(dim=1, keepdim=True)
 
 
@@ -66,18 +78,16 @@ class TowerSize:
 
 
 def dino_size(width: int = 1024, depth: int = 24, heads: int = 16) -> TowerSize:
-    """DINOv2 ViT-L/14 with 4 registers, or a smaller one of the same make."""
+    """DINOv2 ViT-L/14 with 4 registers, or a smaller one."""
     return TowerSize(width, depth, heads, 4 * width, prefix=5, layer_scale=True)
 
 
 def siglip_size(width: int = 1152, depth: int = 27, heads: int = 16) -> TowerSize:
-    """SigLIP SO400M/14, or a smaller one of the same make (MLP ratio 3.7362)."""
+    """SigLIP SO400M/14, or a smaller one."""
     return TowerSize(width, depth, heads, int(width * 3.7362), prefix=0, layer_scale=False)
 
 
 class LayerScale(nn.Module):
-    """Per-channel gain, ``scale_factor`` in the published files."""
-
     def __init__(self, width: int) -> None:
         super().__init__()
         self.scale_factor = nn.Parameter(torch.ones(width))
@@ -87,8 +97,6 @@ class LayerScale(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one fused qkv projection: (B, N, width) -> the same."""
-
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -103,10 +111,12 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
+    """Linear, exact GELU, Linear."""
+
+    def __init__(self, width: int, hidden: int, out: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc2 = nn.Linear(hidden, out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
@@ -121,7 +131,7 @@ class Block(nn.Module):
         self.attn = Attention(size.width, size.heads)
         self.ls1 = LayerScale(size.width) if size.layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(size.width, eps=1e-6)
-        self.mlp = Mlp(size.width, size.mlp_width)
+        self.mlp = Mlp(size.width, size.mlp_width, size.width)
         self.ls2 = LayerScale(size.width) if size.layer_scale else nn.Identity()
         if film_width:
             self.scale = nn.Linear(film_width, size.width)
@@ -147,8 +157,6 @@ class PatchEmbed(nn.Module):
 
 
 class Tower(nn.Module):
-    """One ViT, up to and including its second-to-last block."""
-
     def __init__(self, size: TowerSize, film_width: int = 0) -> None:
         super().__init__()
         self.size = size
@@ -188,7 +196,7 @@ class VisionBackbone(nn.Module):
         return self.featurizer.size.width + self.fused_featurizer.size.width
 
     def features(self, pixels: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(N, 6, 224, 224) -> (N, 256, width), image by image."""
+        """(N, 6, 224, 224) -> (N, 256, width)."""
         dino = self.featurizer(pixels[:, :3], condition)
         siglip = self.fused_featurizer(pixels[:, 3:], condition)
         return torch.cat([dino, siglip], dim=2)

@@ -1,6 +1,7 @@
 """From robot state messages to the model's proprioception, and to the motion of the end
 effector."""
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputRefused, ProfileError
-from ..model.proprio import quaternion_to_axis_angle
 from ..records import MotionHint
 
 Vector = np.ndarray | Sequence[float]
@@ -85,6 +85,18 @@ def joints_proprio(
     out = np.array([positions[index[name]] for name in wanted], np.float64)
     _require_finite(out, f'joint {what}', wanted)
     return out
+
+
+def quaternion_to_axis_angle(quat_xyzw: Vector) -> np.ndarray:
+    """Rotation vector float64 (3,) in rad, length 0 ... 2 pi, as the checkpoints were trained
+    with: LIBERO's formula to the last bit, by which ``q`` and ``-q`` give the angles ``t`` and
+    ``2 pi - t`` about opposite axes."""
+    x, y, z, w = (float(value) for value in quat_xyzw)
+    w = min(max(w, -1.0), 1.0)
+    denominator = math.sqrt(1.0 - w * w)
+    if denominator == 0.0:  # only exactly 0: the reference's test has no absolute tolerance
+        return np.zeros(3)
+    return np.array((x, y, z)) * 2.0 * math.acos(w) / denominator
 
 
 def resolve_axis_angle(quat_xyzw: Vector, reference: Vector) -> np.ndarray:

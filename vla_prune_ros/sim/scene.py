@@ -1,11 +1,19 @@
-"""What a simulated scene offers to the rest of the package, whichever simulator is behind it.
+"""What a simulated scene offers to the rest of the package, and how one is opened by name.
 
 Actions are those of a LIBERO environment: robosuite's OSC_POSE controller with delta commands.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from ..errors import VlaPruneError
+from .libero.suites import SUITES
+
+SIMULATORS = ('two_cubes', *SUITES)
 
 # One unit of action moves this far per control step (robosuite ``osc_pose.json``, ``output_max``).
 LINEAR_UNIT_M, ANGULAR_UNIT_RAD = 0.05, 0.5
@@ -25,7 +33,7 @@ class SceneState:
     joint_velocities: np.ndarray
 
 
-class Scene:
+class Scene(ABC):
     """A robot, a task and some cameras, advanced one control step at a time.
 
     One scene belongs to the thread that made it: its OpenGL context cannot move to another.
@@ -53,38 +61,52 @@ class Scene:
             return self.max_steps
         return PICK_STEPS if self.task_name.startswith('pick') else OTHER_STEPS
 
+    @abstractmethod
     def reset(self, seed: int) -> None:
         """Start the episode of a seed, which fixes task, placements and arm pose, and let it
         settle."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, action: np.ndarray) -> None:
-        """One control step.
+        """:param action: float64 (7,), xyz and rotation-vector deltas in [-1, 1] along the world's
+        axes, then the gripper: below 0 opens, above 0 closes, 0 holds."""
 
-        :param action: float64 (7,), xyz and rotation-vector deltas in [-1, 1] along the world's
-            axes, then the gripper: below 0 opens, above 0 closes, 0 holds.
-        """
-        raise NotImplementedError
-
+    @abstractmethod
     def images(self) -> dict[str, np.ndarray]:
         """Camera -> uint8 (H, W, 3) RGB as the simulator renders it: row 0 is the bottom one.
 
         OpenVLA-OFT's LIBERO preprocessing rotates this by 180 degrees (``image[::-1, ::-1]``)."""
-        raise NotImplementedError
 
-    def state(self) -> SceneState:
-        raise NotImplementedError
+    @abstractmethod
+    def state(self) -> SceneState: ...
 
-    def success(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def success(self) -> bool: ...
 
     def wrong_object(self) -> str:
         """``'lifted'`` or ``'pushed'`` where another object than the task's was manipulated since
         the reset; else, and where the scene does not tell, ``''``."""
         return ''
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most scenes hold nothing)
         """The scene is unusable afterwards. May be called twice."""
+
+
+def make_scene(simulator: str = 'two_cubes', tasks: Sequence[str] = (), **options: Any) -> Scene:
+    """:param tasks: names of its tasks; the episode of a seed has task ``seed % len(tasks)``.
+        Empty: the simulator's own choice.
+    :param options: passed on to the scene, for example ``image_size``, ``gl`` or ``render``."""
+    if simulator not in SIMULATORS:
+        raise VlaPruneError(
+            f'simulator {simulator!r} is unknown', f'choose from {", ".join(SIMULATORS)}'
+        )
+    if simulator in SUITES:
+        from .libero.scene import LiberoScene
+
+        return LiberoScene(simulator, tasks, **options)
+    from .two_cubes import PICK_TASKS, TwoCubeScene
+
+    return TwoCubeScene(tasks=tasks or PICK_TASKS, **options)
 
 
 def twist_to_action(
@@ -103,3 +125,11 @@ def twist_to_action(
     action[3:6] = np.asarray(angular_rad_s, dtype=np.float64) / (control_hz * ANGULAR_UNIT_RAD)
     action[6] = 1.0 - 2.0 * gripper_open
     return np.clip(action, -1.0, 1.0)
+
+
+def gripper_to_env(actions: np.ndarray) -> np.ndarray:
+    """A copy of a policy's actions (..., D) with the gripper, 0 closed ... 1 open, as scenes take
+    it: -1 open, +1 close. OpenVLA-OFT's formula, to the last bit."""
+    out = np.array(actions, copy=True)
+    out[..., -1] = -np.sign(2 * out[..., -1] - 1)
+    return out

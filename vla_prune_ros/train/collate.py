@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 
 from ..model.images import CROP_AREA, pixel_values, prepare_image, resized_image
-from ..model.normalization import Statistics
+from ..model.normalization import Statistics, normalize
 from ..model.prompt import PromptTokenizer, build_prompt
-from ..model.proprio import normalize
 from ..profiles import Profile
 from .sources.base import Sample, Source
 

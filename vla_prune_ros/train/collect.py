@@ -26,10 +26,10 @@ from ..evaluate.closed_loop.rollout import (
 )
 from ..evaluate.pool import Result
 from ..model.images import CROP_AREA, prepare_image
-from ..model.proprio import gripper_to_env
 from ..profiles import LIBERO
 from ..sim.expert import expert_action
 from ..sim.panda import MUJOCO_CAMERAS
+from ..sim.scene import gripper_to_env
 from ..sim.two_cubes import TASKS, Task, TwoCubeScene
 from .dataset import Episode, compress, save
 

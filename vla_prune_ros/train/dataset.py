@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..model.images import pixel_values
-from ..model.proprio import normalize
+from ..model.normalization import normalize
 from ..model.vision import IMAGE_SIZE, PATCH
 from ..sim.two_cubes import TASKS
 from .tasks.policy import Words

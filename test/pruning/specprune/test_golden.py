@@ -16,8 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from vla_prune_ros.model.checkpoint import Variant, load_model
-from vla_prune_ros.model.normalization import read_statistics
-from vla_prune_ros.model.proprio import unnormalize
+from vla_prune_ros.model.normalization import read_statistics, unnormalize
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.pruning.base import Pruner, Query
 from vla_prune_ros.pruning.layout import Target

@@ -191,7 +191,7 @@ def refuse(*arguments, **options):
     raise SystemExit(f'network or standard input was used: {arguments}')
 builtins.input = socket.create_connection = socket.getaddrinfo = refuse
 socket.socket.connect = refuse
-from vla_prune_ros.sim.registry import make_scene
+from vla_prune_ros.sim.scene import make_scene
 scene = make_scene('libero_object', ['4'], render=False)
 print(scene.instruction, '|', scene.generated_assets)
 scene.close()

@@ -191,7 +191,7 @@ def test_drawers_stove_and_few_environments():
 
 
 def test_unknown_tasks_and_simulators_are_refused():
-    from vla_prune_ros.sim.registry import SIMULATORS, make_scene
+    from vla_prune_ros.sim.scene import SIMULATORS, make_scene
 
     assert set(SIMULATORS) > {'libero_spatial', 'libero_object', 'libero_goal', 'libero_10'}
     with pytest.raises(VlaPruneError, match='libero_goal has no task .stack.'):

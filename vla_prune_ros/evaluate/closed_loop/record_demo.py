@@ -18,7 +18,14 @@ from ...bags.writer import BagWriter, message_builder
 from ...config import check_values
 from ...errors import VlaPruneError
 from ...runtime.params import SessionParams, save_params
-from ...sim.scene import ANGULAR_UNIT_RAD, LINEAR_UNIT_M, Scene, SceneState, twist_to_action
+from ...sim.scene import (
+    ANGULAR_UNIT_RAD,
+    LINEAR_UNIT_M,
+    Scene,
+    SceneState,
+    make_scene,
+    twist_to_action,
+)
 from ...sim.session import GAP_NS, START_NS
 from ..options import RecordOptions
 from .rollout import HAND_LINK, PANDA_URDF, run_episode, scene_motion, upright
@@ -286,8 +293,6 @@ def _check(options: RecordOptions) -> None:
 
 @contextmanager
 def _scene(options: RecordOptions, writer: BagWriter) -> Iterator[RecordedScene]:
-    from ...sim.registry import make_scene
-
     scene = make_scene('two_cubes', (options.task,), image_size=options.size)
     with closing(RecordedScene(scene, writer, options.compressed)) as recorded:
         yield recorded

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ...errors import InputRefused, ProfileError, VlaPruneError
-from ...model.proprio import gripper_to_env
 from ...records import Inference, Observation, QueryRecord
 from ...runtime.guard import Limits
 from ...runtime.instruction import clean_instruction
@@ -34,7 +33,7 @@ from ...runtime.session import (
     rotation_mean,
 )
 from ...runtime.state import pose_gripper_proprio
-from ...sim.scene import Scene, SceneState
+from ...sim.scene import Scene, SceneState, gripper_to_env
 from .episodes import EpisodeQuery, EpisodeResult
 
 if TYPE_CHECKING:

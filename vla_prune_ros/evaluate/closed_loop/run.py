@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ...errors import VlaPruneError
 from ...runtime.progress import Progress
-from ...sim.registry import make_scene
+from ...sim.scene import make_scene
 from ...sim.two_cubes import PICK_TASKS, TASKS, find_tasks
 from ..figures import plot_modes, plot_success
 from ..machine import checkpoint_card, machine, versions

@@ -18,8 +18,7 @@ import numpy as np
 from ...errors import VlaPruneError
 from ...records import Inference, Observation
 from ...runtime.overlay import draw_overlay
-from ...sim.registry import make_scene
-from ...sim.scene import Scene
+from ...sim.scene import Scene, make_scene
 from ..machine import versions
 from ..methods import Method, MethodPolicies
 from ..options import Setting

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from ...config import option
 from ...runtime.schedule import FREE, STEPPING
-from ...sim.registry import SIMULATORS, make_scene
-from ...sim.scene import Scene
+from ...sim.scene import SIMULATORS, Scene, make_scene
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from vla_prune_ros.model.proprio import (
-    gripper_to_env,
-    normalize,
-    quaternion_to_axis_angle,
-    unnormalize,
-)
+from vla_prune_ros.model.normalization import normalize, unnormalize
+from vla_prune_ros.runtime.state import quaternion_to_axis_angle
+from vla_prune_ros.sim.scene import gripper_to_env
 
 MICRO = Path(__file__).parents[1] / 'data' / 'micro'
 
