@@ -147,7 +147,7 @@ class RecordOptions:
         'other tasks)',
         low=1,
     )
-    size: int = option(256, 'side of the images in pixels', low=1)
+    size: int = option(256, 'side of the images in pixels', low=16, high=1024)
     storage: str = option('mcap', choices=('mcap', 'sqlite3'))
     compressed: bool = option(False, 'images as JPEG')
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 import numpy as np
@@ -14,9 +13,7 @@ class VideoWriter:
     """VP9 in MP4, cameras side by side. :raises VlaPruneError: the file cannot be written."""
 
     def __init__(self, path: Path, fps: float) -> None:
-        self.path = path
-        self.frames = 0
-        self._fps = fps
+        self.path, self.frames, self._fps = path, 0, fps
         self._writer: cv2.VideoWriter | None = None
 
     def add(self, images: Sequence[np.ndarray]) -> None:
@@ -24,10 +21,8 @@ class VideoWriter:
         frame = np.concatenate(list(images), axis=1)
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            size = (frame.shape[1], frame.shape[0])
-            self._writer = cv2.VideoWriter(
-                str(self.path), cv2.VideoWriter_fourcc(*'vp09'), self._fps, size
-            )
+            codec, (height, width) = cv2.VideoWriter_fourcc(*'vp09'), frame.shape[:2]
+            self._writer = cv2.VideoWriter(str(self.path), codec, self._fps, (width, height))
             if not self._writer.isOpened():
                 raise VlaPruneError(
                     f'video {self.path} cannot be written', 'check the folder and disk space'
@@ -43,10 +38,5 @@ class VideoWriter:
     def __enter__(self) -> 'VideoWriter':
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

@@ -7,7 +7,7 @@ of 8 steps; orientation comes from SciPy.
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -153,7 +153,7 @@ def test_actions_that_are_not_finite_never_reach_the_scene(line_scene, script_po
 
 def test_a_result_survives_json(line_scene, script_policy):
     result = run_episode(script_policy(refresh_ms=1.0), line_scene(), 3, 16)
-    assert EpisodeResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+    assert EpisodeResult.from_json(json.loads(json.dumps(asdict(result)))) == result
     with pytest.raises(VlaPruneError, match='another version'):
         EpisodeResult.from_json({'queries': [], 'refresh_ms': []})
     with pytest.raises(VlaPruneError, match='speed'):

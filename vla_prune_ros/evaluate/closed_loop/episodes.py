@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 from ...errors import VlaPruneError
@@ -23,49 +22,29 @@ class EpisodeKey:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeQuery(QueryRecord):
-    """One query of the policy.
-
-    :param step: control steps of the episode before it.
-    """
-
-    step: int
+    step: int  # control steps of the episode before the query
 
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One episode.
-
-    :param task: short name of the task, or its instruction where the scene has no names.
-    :param steps: control steps until success, else until the limit.
-    :param wrong_object: ``'lifted'`` or ``'pushed'`` where something else than the task's object
-        was manipulated; ``''`` where not, and where the scene does not tell.
-    :param moved_m: length of the end effector's path.
-    :param visual_all: visual tokens of all cameras before pruning.
-    :param motion_source: what the speeds come from, ``'joint_velocities'`` or ``'pose'``.
-    :param refresh_ms: of every dense pass between queries.
-    :param generated_assets: the scene drew primitives in place of the published meshes and
-        textures: no result that can be compared with others'.
-    :param error: what ended the episode early.
-    """
-
     simulator: str
-    task: str
+    task: str  # short name, or the instruction where the scene has no names
     seed: int
     instruction: str
     success: bool
-    steps: int
-    wrong_object: str
-    moved_m: float
-    visual_all: int
-    motion_source: str
-    queries: tuple[EpisodeQuery, ...]
-    refresh_ms: tuple[float, ...]
+    steps: int = 0  # control steps until success, else until the limit
+    # 'lifted' or 'pushed' where another object than the task's was manipulated, else ''; also
+    # where the scene does not tell.
+    wrong_object: str = ''
+    moved_m: float = 0.0  # length of the end effector's path
+    visual_all: int = 0  # visual tokens of all cameras before pruning
+    motion_source: str = ''  # of the speeds: 'joint_velocities' or 'pose'
+    queries: tuple[EpisodeQuery, ...] = ()
+    refresh_ms: tuple[float, ...] = ()  # of every dense pass between queries
     scene: str = ''
+    # Primitives in place of the published meshes and textures: not comparable with others'.
     generated_assets: bool = False
-    error: str = ''
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    error: str = ''  # what ended the episode early
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> 'EpisodeResult':
@@ -109,12 +88,7 @@ class EpisodeStore:
     def __enter__(self) -> 'EpisodeStore':
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def episodes(self, methods: tuple[Method, ...], base: str) -> dict[EpisodeKey, EpisodeResult]:
@@ -138,7 +112,7 @@ class EpisodeStore:
             'fingerprint': method.fingerprint,
             'setting': self._setting,
             'versions': dict(versions),
-            'episode': result.to_json(),
+            'episode': asdict(result),
         }
         self._check(line, method.fingerprint, None)
         self._lines.append(line)
@@ -147,21 +121,18 @@ class EpisodeStore:
 
     def _check(self, line: Mapping[str, Any], wanted: str | None, base: str | None) -> None:
         name, weights = line['method'], line['fingerprint']
-        own = '@' in name
         other = wanted is not None and weights != wanted
-        if other or (base is not None and not own and weights.partition('+')[0] != base):
+        if other or (base is not None and '@' not in name and weights.partition('+')[0] != base):
             raise VlaPruneError(
                 f'{self.path} holds episodes of {name!r} with another checkpoint or method file',
                 'use another --out, or delete that folder',
             )
-        here = self._versions
-        if line['versions'] != here:
-            differ = {
-                k for k in {*line['versions'], *here} if line['versions'].get(k) != here.get(k)
-            }
+        there, here = line['versions'], self._versions
+        if there != here:
             named = ', '.join(
-                f'{k} {line["versions"].get(k, "absent")} (here {here.get(k, "absent")})'
-                for k in sorted(differ)
+                f'{name} {there.get(name, "absent")} (here {here.get(name, "absent")})'
+                for name in sorted({*there, *here})
+                if there.get(name) != here.get(name)
             )
             raise VlaPruneError(
                 f'{self.path}: episodes were made with {named}',

@@ -6,11 +6,12 @@ byte, as far as the machine's renderer does.
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ...bags.writer import BagWriter, message_builder
 from ...config import check_values
 from ...errors import VlaPruneError
 from ...runtime.params import SessionParams, save_params
+from ...sim.expert import expert_action
 from ...sim.scene import (
     ANGULAR_UNIT_RAD,
     LINEAR_UNIT_M,
@@ -27,25 +29,26 @@ from ...sim.scene import (
     twist_to_action,
 )
 from ...sim.session import GAP_NS, START_NS
+from ...sim.two_cubes import find_tasks
+from ..methods import MethodPolicies, parse_methods
 from ..options import RecordOptions
 from .rollout import HAND_LINK, PANDA_URDF, run_episode, scene_motion, upright
 
-WORLD_FRAME = 'world'
-"""Frame of poses and commands, as that of the node ``simulator``."""
+if TYPE_CHECKING:
+    from ...engine.policy import Policy
 
-INSTRUCTION, POSE, JOINTS, TWIST, GRIPPER = (
-    '/instruction',
-    '/ee_pose',
-    '/joint_states',
-    '/twist',
-    '/gripper',
-)
+WORLD_FRAME = 'world'  # of poses and commands, as of the node ``simulator``
+INSTRUCTION, POSE, JOINTS = '/instruction', '/ee_pose', '/joint_states'
+TWIST, GRIPPER = '/twist', '/gripper'
 
 _MS = 1_000_000
 # From stamp to receipt. States come before the images, so that these complete a pair, and the
 # command behind what it answers to.
 _DELAYS_NS = {INSTRUCTION: 0, POSE: 1 * _MS, JOINTS: 2 * _MS, TWIST: 20 * _MS, GRIPPER: 21 * _MS}
 _FIRST_IMAGE_NS, _NEXT_IMAGE_NS = 8 * _MS, 1 * _MS
+
+LAST_SEED = 2**32 - 1
+MAX_STEP_M = 0.09  # OSC_POSE's unit is 0.05 m per step and axis: 0.087 m along the diagonal
 
 
 def image_topic(camera: str, compressed: bool = False) -> str:
@@ -60,16 +63,15 @@ def command(action: np.ndarray, control_hz: float) -> tuple[np.ndarray, float]:
 
 
 class RecordedScene(Scene):
-    """Another scene, recorded; T is the time at which a control step begins.
+    """Another scene, recorded.
 
-    - Pose, joints and images of T are stamped T. The images are turned by 180 degrees, as the
-      policy saw them in training: whoever reads the bag leaves ``rotate_180`` empty.
-    - The twist that holds from T on and the gripper (0 closed ... 1 open) are stamped T, in SI
-      units along the world's axes, as ``chunk_executor`` sends them with ``stepping``
-      synchronous. The arm is moved by what was written: the same commands, the same episode.
+    What is seen where a control step begins, and the command that holds from then on, have the
+    stamp of that time. Images are turned by 180 degrees, as the policy saw them in training:
+    whoever reads the bag leaves ``rotate_180`` empty. Commands are in SI units along the world's
+    axes, as ``chunk_executor`` sends them with ``stepping`` synchronous; the arm is moved by what
+    was written, so that the same commands give the same episode.
 
-    Time goes on from episode to episode, with a gap that makes every reader forget the episode
-    before. Times of receipt are the stamps and a few milliseconds, always the same.
+    Between episodes is a gap that makes every reader forget the one before.
     """
 
     def __init__(self, scene: Scene, writer: BagWriter, compressed: bool = False) -> None:
@@ -80,8 +82,7 @@ class RecordedScene(Scene):
         self._period_ns = round(1e9 / scene.control_hz)
         self._now_ns = START_NS - self._period_ns - GAP_NS  # which the first reset adds
         self._images: dict[str, np.ndarray] | None = None
-        self.steps = 0
-        """Control steps of the present episode."""
+        self.steps = 0  # of the present episode
 
     @property
     def instruction(self) -> str:
@@ -108,7 +109,8 @@ class RecordedScene(Scene):
     def step(self, action: np.ndarray) -> None:
         self._observe()
         twist, opening = command(action, self.control_hz)
-        self._send(twist, opening)
+        self._write(TWIST, self._build.twist(twist, self._now_ns, WORLD_FRAME))
+        self._write(GRIPPER, self._build.gripper(opening, self._now_ns))
         self.scene.step(twist_to_action(twist[:3], twist[3:], opening, self.control_hz))
         self._now_ns += self._period_ns
         self.steps += 1
@@ -117,8 +119,7 @@ class RecordedScene(Scene):
     def end(self) -> None:
         """Record the end of an episode, and stop the arm."""
         self._observe()
-        stop = self._build.twist(np.zeros(6), self._now_ns, WORLD_FRAME)
-        self._write(TWIST, stop)
+        self._write(TWIST, self._build.twist(np.zeros(6), self._now_ns, WORLD_FRAME))
 
     def images(self) -> dict[str, np.ndarray]:
         # Rendered once per instant, for whoever drives and for the bag.
@@ -153,24 +154,8 @@ class RecordedScene(Scene):
             receipt_ns = now + _FIRST_IMAGE_NS + i * _NEXT_IMAGE_NS
             self._writer.write(image_topic(camera, self._compressed), receipt_ns, message)
 
-    def _send(self, twist: np.ndarray, opening: float) -> None:
-        self._write(TWIST, self._build.twist(twist, self._now_ns, WORLD_FRAME))
-        self._write(GRIPPER, self._build.gripper(opening, self._now_ns))
-
     def _write(self, topic: str, message: Any) -> None:
         self._writer.write(topic, self._now_ns + _DELAYS_NS[topic], message)
-
-
-SIZES = (16, 1024)
-"""Smallest and largest side of the images in pixels; LIBERO's policies expect 256."""
-
-LAST_SEED = 2**32 - 1
-
-MAX_STEP_M = 0.09
-"""OSC_POSE's unit is 0.05 m per step and axis: 0.087 m along the diagonal."""
-
-Drive = Callable[[RecordedScene, int], None]
-"""Resets a scene to a seed and drives it until the task is fulfilled or time is over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,55 +169,60 @@ class RecordedEpisode:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedBag:
-    """``parameters``: parameter file of ``vla_policy``; ``seconds``: first to last message."""
-
     path: str
-    parameters: str
+    parameters: str  # parameter file of vla_policy
     storage: str
     bytes: int
-    seconds: float
+    seconds: float  # from first to last message
     wall_s: float
     driver: str
     method: str
     scene: str
     topics: dict[str, dict[str, Any]]
     episodes: list[RecordedEpisode]
-    next: str
+    next: str  # command
 
 
 def record_demo(
     options: RecordOptions, done: Callable[[RecordedEpisode], None] = lambda episode: None
 ) -> RecordedBag:
-    """Record a bag.
-
-    :param done: called behind every episode.
+    """:param done: called behind every episode.
     :raises DataError: the path exists, or ``rosbags`` is not installed.
     :raises VlaPruneError: an option is not usable, or the simulator or the policy cannot start;
         then no bag is left behind.
     """
     _check(options)
     begin, episodes = time.monotonic(), []
-    with (
-        BagWriter(options.out, options.storage, (INSTRUCTION,), options.overwrite) as writer,
-        _scene(options, writer) as scene,
-    ):
-        drive = _expert(options) if options.checkpoint is None else _policy(options)
-        for seed in range(options.seed, options.seed + options.episodes):
-            drive(scene, seed)
-            scene.end()
-            episode = RecordedEpisode(
-                seed=seed,
-                task=options.task,
-                instruction=scene.instruction,
-                success=scene.success(),
-                steps=scene.steps,
+    with BagWriter(options.out, options.storage, (INSTRUCTION,), options.overwrite) as writer:
+        by_policy = options.driver == 'policy'
+        drive = partial(run_episode, _policy(options)) if by_policy else _drive_by_expert
+        inner = make_scene('two_cubes', (options.task,), image_size=options.size)
+        with closing(RecordedScene(inner, writer, options.compressed)) as scene:
+            for seed in range(options.seed, options.seed + options.episodes):
+                drive(scene, seed, options.steps)
+                scene.end()
+                episode = RecordedEpisode(
+                    seed=seed,
+                    task=options.task,
+                    instruction=scene.instruction,
+                    success=scene.success(),
+                    steps=scene.steps,
+                )
+                episodes.append(episode)
+                done(episode)
+            # As config/libero.yaml has it, but for the images, which are upright in the bag.
+            robot = SessionParams(
+                frame_id=WORLD_FRAME,
+                motion_source=scene_motion(inner.state()).name,
+                urdf=PANDA_URDF,
+                ee_link=HAND_LINK,
+                max_step_m=MAX_STEP_M,
             )
-            episodes.append(episode)
-            done(episode)
-        description = scene.description
-        robot = _robot(scene)
-    parameters = parameter_file(options)
+    parameters = options.out.with_name(options.out.name + '.yaml')
     save_params(parameters, robot, image_transport='compressed' if options.compressed else 'raw')
+    replay = ['vla-prune', 'replay', str(options.out), '--params', str(parameters)]
+    if by_policy:
+        replay += ['--checkpoint', str(options.checkpoint)]
     return RecordedBag(
         path=str(options.out),
         parameters=str(parameters),
@@ -241,42 +231,17 @@ def record_demo(
         seconds=(writer.span_ns[1] - writer.span_ns[0]) / 1e9,
         wall_s=time.monotonic() - begin,
         driver=options.driver,
-        method=options.method if options.driver == 'policy' else '',
-        scene=description,
+        method=options.method if by_policy else '',
+        scene=scene.description,
         topics={name: topic._asdict() for name, topic in sorted(writer.topics.items())},
         episodes=episodes,
-        next=next_command(options),
-    )
-
-
-def next_command(options: RecordOptions) -> str:
-    words = ['vla-prune', 'replay', str(options.out), '--params', str(parameter_file(options))]
-    if options.checkpoint is not None:
-        words += ['--checkpoint', str(options.checkpoint)]
-    return shlex.join(words)
-
-
-def parameter_file(options: RecordOptions) -> Path:
-    return options.out.with_name(options.out.name + '.yaml')
-
-
-def _robot(scene: RecordedScene) -> SessionParams:
-    """As ``config/libero.yaml`` has it, but for the images, which are upright in the bag."""
-    source = scene_motion(scene.scene.state())
-    return SessionParams(
-        frame_id='world',
-        motion_source=source.name,
-        urdf=PANDA_URDF,
-        ee_link=HAND_LINK,
-        max_step_m=MAX_STEP_M,
+        next=shlex.join(replay),
     )
 
 
 def _check(options: RecordOptions) -> None:
-    from ...sim.two_cubes import find_tasks
-
     find_tasks((options.task,))
-    check_values(RecordOptions, {'driver': options.driver}, 'record-demo', VlaPruneError)
+    check_values(RecordOptions, vars(options), 'record-demo', VlaPruneError)
     policy = options.driver == 'policy'
     if policy != (options.checkpoint is not None) or not (policy or options.method == 'dense'):
         raise VlaPruneError(
@@ -284,39 +249,17 @@ def _check(options: RecordOptions) -> None:
             f'{options.method!r}',
             'a policy has both, the expert has none',
         )
-    low, high = SIZES
-    if not low <= options.size <= high:
-        raise VlaPruneError(f'size is {options.size}', f'use {low} to {high} pixels')
     if not 0 <= options.seed <= LAST_SEED - options.episodes:
         raise VlaPruneError(f'seed is {options.seed}', f'use 0 to {LAST_SEED - options.episodes}')
 
 
-@contextmanager
-def _scene(options: RecordOptions, writer: BagWriter) -> Iterator[RecordedScene]:
-    scene = make_scene('two_cubes', (options.task,), image_size=options.size)
-    with closing(RecordedScene(scene, writer, options.compressed)) as recorded:
-        yield recorded
+def _drive_by_expert(scene: RecordedScene, seed: int, steps: int | None) -> None:
+    scene.reset(seed)
+    limit = steps or scene.step_limit
+    while scene.steps < limit and not scene.success():
+        scene.step(expert_action(scene.scene))
 
 
-def _expert(options: RecordOptions) -> Drive:
-    from ...sim.expert import expert_action
-
-    def drive(scene: RecordedScene, seed: int) -> None:
-        scene.reset(seed)
-        limit = options.steps or scene.step_limit
-        while scene.steps < limit and not scene.success():
-            scene.step(expert_action(scene.scene))
-
-    return drive
-
-
-def _policy(options: RecordOptions) -> Drive:
-    from ..methods import MethodPolicies, parse_methods
-
-    method = parse_methods((options.method,), Path(options.checkpoint))[0]
-    policy = MethodPolicies('libero', 'cpu', 'float32').get(method)
-
-    def drive(scene: RecordedScene, seed: int) -> None:
-        run_episode(policy, scene, seed, options.steps)
-
-    return drive
+def _policy(options: RecordOptions) -> 'Policy':
+    (method,) = parse_methods((options.method,), Path(options.checkpoint))
+    return MethodPolicies('libero', 'cpu', 'float32').get(method)

@@ -21,10 +21,9 @@ from ..options import EvaluateOptions
 from ..pool import run_jobs
 from .episodes import EpisodeKey, EpisodeResult, EpisodeStore
 from .tables import EvaluateResult, result_markdown, result_notes, result_rows, result_tables
-from .worker import EpisodeWorker, Job, Outcome, video_path
+from .worker import EpisodeWorker, Job, video_path
 
 OnEpisode = Callable[[EpisodeKey, EpisodeResult], None]
-"""Called with every episode: those that are there already, then each that ends."""
 
 _ERRORS_SHOWN = 5
 
@@ -36,7 +35,10 @@ class Evaluation:
 
 
 def run_evaluate(options: EvaluateOptions, on_episode: OnEpisode) -> Evaluation:
-    """Run what the folder lacks. What raised counts as failed; the next run repeats it."""
+    """Run what the folder lacks. What raised counts as failed; the next run repeats it.
+
+    :param on_episode: called with the episodes that are there already, then with each that ends.
+    """
     methods = parse_methods(options.methods, options.checkpoint)
     card = checkpoint_card(options.checkpoint)
     with EpisodeStore(options.out, options.setting, versions()) as store:
@@ -48,7 +50,11 @@ def run_evaluate(options: EvaluateOptions, on_episode: OnEpisode) -> Evaluation:
         jobs = plan_jobs(options, methods, done)
         running = run_jobs(EpisodeWorker, jobs, options.setting, options.workers, options.ray)
         with closing(running) as outcomes:
-            for job, result in _recorded(outcomes, store):
+            for outcome in outcomes:
+                if outcome.result is None:
+                    raise VlaPruneError(*outcome.wrong)
+                job, result = outcome.job, outcome.result
+                store.append(job.method, job.key, result, outcome.versions)
                 done[job.key] = result
                 on_episode(job.key, result)
     return _evaluation(options, methods, card, done)
@@ -98,17 +104,6 @@ def _keys(options: EvaluateOptions) -> list[EpisodeKey]:
         for seed in seeds
         for method in options.methods
     ]
-
-
-def _recorded(
-    outcomes: Iterable[Outcome], store: EpisodeStore
-) -> Iterable[tuple[Job, EpisodeResult]]:
-    for outcome in outcomes:
-        if outcome.result is None:
-            raise VlaPruneError(*(outcome.wrong or ('a job gave nothing', 'run it again')))
-        job = outcome.job
-        store.append(job.method, job.key, outcome.result, outcome.versions)
-        yield job, outcome.result
 
 
 def _evaluation(

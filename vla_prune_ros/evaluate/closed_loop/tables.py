@@ -17,8 +17,6 @@ ALL = 'all'
 """Value of ``task`` in the rows over all tasks."""
 
 Episodes = Mapping[EpisodeKey, EpisodeResult]
-Run = Mapping[tuple[str, int], EpisodeResult]
-"""Episodes of one method by task and seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,20 +51,25 @@ def result_rows(
     episodes: Episodes, methods: Sequence[str], tasks: Sequence[str]
 ) -> list[ResultRow]:
     """Per task and method, then per method over all tasks; without episodes there is no row."""
-    groups = [(task, (task,)) for task in tasks]
-    groups += [(ALL, tuple(tasks))] if len(tasks) > 1 else []
+    groups = {task: (task,) for task in tasks} | ({ALL: tuple(tasks)} if len(tasks) > 1 else {})
     rows = []
-    for label, names in groups:
+    for label, names in groups.items():
         first = _run(episodes, methods[0], names)
         for method in methods:
             run = _run(episodes, method, names)
+            common = [key for key in run if key in first]
+            versus = None
+            if common and method != methods[0]:
+                versus = paired(*([of[key].success for key in common] for of in (first, run)))
             if run:
-                versus = None if method == methods[0] else _versus(first, run)
                 rows.append(_row(method, label, list(run.values()), versus))
     return rows
 
 
-def _run(episodes: Episodes, method: str, tasks: Sequence[str]) -> Run:
+def _run(
+    episodes: Episodes, method: str, tasks: Sequence[str]
+) -> dict[tuple[str, int], EpisodeResult]:
+    """Episodes of one method by task and seed."""
     found = {
         (k.task, k.seed): e for k, e in episodes.items() if k.method == method and k.task in tasks
     }
@@ -110,13 +113,6 @@ def _row(
     )
 
 
-def _versus(first: Run, own: Run) -> Paired | None:
-    common = [key for key in own if key in first]
-    if not common:
-        return None
-    return paired([first[k].success for k in common], [own[k].success for k in common])
-
-
 def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
     found = percentiles(values)
     return found and {name: round(value, 3) for name, value in found.items()}
@@ -146,10 +142,6 @@ class EvaluateResult:
     machine: dict[str, Any]
 
 
-def _interval(low: float, high: float) -> str:
-    return f'{100 * low:.1f}-{100 * high:.1f}'
-
-
 def _shares(row: ResultRow) -> str:
     return '/'.join(f'{100 * row.mode_shares.get(mode, 0.0):.0f}' for mode in MODES)
 
@@ -170,7 +162,7 @@ SUCCESS = (
     *_NAMES,
     Column('success', lambda r: f'{r.successes}/{r.episodes}'),
     Column('%', lambda r: f'{100 * r.success_rate:.1f}'),
-    Column('95 %', lambda r: _interval(*r.success_ci95)),
+    Column('95 %', lambda r: '-'.join(f'{100 * end:.1f}' for end in r.success_ci95)),
     _of_versus('points', lambda v: f'{v.points:+.1f}'),
     _of_versus('95 %', lambda v: ' '.join(f'{value:+.1f}' for value in v.points_ci95)),
     _of_versus('- / +', lambda v: f'{v.only_first} / {v.only_this}'),
@@ -242,7 +234,7 @@ def result_notes(result: EvaluateResult) -> list[str]:
 
 
 def missing_episodes(result: EvaluateResult) -> tuple[int, int]:
-    """How many of the episodes that were asked for are not there, and how many were asked for."""
+    """How many episodes are not there, and how many were asked for."""
     settings = result.settings
     wanted = settings['episodes'] * len(settings['methods']) * len(settings['tasks'])
     return wanted - sum(row.episodes for row in result.rows if row.task != ALL), wanted

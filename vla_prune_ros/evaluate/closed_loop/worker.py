@@ -6,8 +6,7 @@ before it: policy, scene and random generators start anew with every seed.
 
 import contextlib
 import re
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
     from ...engine.policy import Policy
 
 
-FPS = 5.0
-_ENDING_FRAMES = 5
+FPS, _ENDING_FRAMES = 5.0, 5
+_SCENES = 3  # open at a time: jobs come task by task
 
 
 def video_path(folder: Path, key: EpisodeKey) -> Path:
@@ -39,61 +38,48 @@ def video_path(folder: Path, key: EpisodeKey) -> Path:
     return folder / 'videos' / f'{re.sub(r"[^0-9A-Za-z_-]+", "-", name).strip("-")}.mp4'
 
 
-class EpisodeVideo:
+class EpisodeVideo(VideoWriter):
     """A frame per query: what the vision towers saw, pruned patches dimmed; then how it ended."""
 
     def __init__(self, path: Path, label: str) -> None:
-        self._writer = VideoWriter(path, FPS)
-        self._label = label
-        self._side = 0
+        super().__init__(path, FPS)
+        self._label, self._side = label, 0
 
-    def add(self, seen: Observation, answer: Inference) -> None:
-        kept = {c: f'{int(m.sum())} of {len(m)} patches' for c, m in answer.kept.items()}
-        head = (f'{self._label}: {answer.mode}', seen.instruction)
-        overlays = []
-        for i, (camera, image) in enumerate(answer.model_images.items()):
-            lines = (head[min(i, 1)], kept[camera])
-            overlays.append(draw_overlay(image, answer.kept[camera], lines))
+    def add_query(self, seen: Observation, answer: Inference) -> None:
+        heads, overlays = [f'{self._label}: {answer.mode}', seen.instruction], []
+        for camera, image in answer.model_images.items():
+            kept = answer.kept[camera]
+            lines = (heads[min(len(overlays), 1)], f'{int(kept.sum())} of {len(kept)} patches')
+            overlays.append(draw_overlay(image, kept, lines))
         self._side = len(overlays[0])
-        self._writer.add(overlays)
+        self.add(overlays)
 
-    def finish(self, images: Mapping[str, np.ndarray], result: EpisodeResult) -> None:
-        """``images``: camera -> uint8 (H, W, 3) RGB, in the order of the queries' cameras."""
+    def finish(self, images: Iterable[np.ndarray], result: EpisodeResult) -> None:
+        """``images``: uint8 (H, W, 3) RGB, in the order of the queries' cameras."""
         if self._side:
-            size = (self._side, self._side)
             outcome = 'success' if result.success else 'failure'
             lines = (f'{self._label}: {outcome}', f'after {result.steps} steps')
             overlays = []
-            for image in images.values():
-                scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            for image in images:
+                scaled = cv2.resize(image, (self._side,) * 2, interpolation=cv2.INTER_AREA)
                 overlays.append(draw_overlay(scaled, np.ones(1, bool), lines))
             for _ in range(_ENDING_FRAMES):
-                self._writer.add(overlays)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-_SCENES = 3  # open at a time: jobs come task by task
+                self.add(overlays)
 
 
 @dataclass(frozen=True)
 class Job:
-    """``video``: file for what the policy saw; None for no video."""
-
     method: Method
     key: EpisodeKey
-    video: Path | None = None
+    video: Path | None = None  # file for what the policy saw
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """``wrong``: reason and remedy where the job cannot be run at all; not every exception can
-    cross to another process."""
-
     job: Job
     result: EpisodeResult | None
     versions: dict[str, str]
+    # Reason and remedy where the job cannot be run; not every exception crosses processes.
     wrong: tuple[str, str] | None = None
 
 
@@ -104,7 +90,7 @@ class EpisodeWorker:
         torch.set_num_threads(setting.threads)
         self._setting = setting
         self._policies = MethodPolicies(setting.profile, setting.device, setting.dtype)
-        self._scenes: OrderedDict[str, Scene] = OrderedDict()
+        self._scenes: dict[str, Scene] = {}  # task -> scene, the one used last at the end
         self._versions = versions()
 
     def run(self, job: Job) -> Outcome:
@@ -122,7 +108,15 @@ class EpisodeWorker:
             result = self._episode(job, policy, scene, instruction)
         except Exception as error:
             self._forget(job.key.task)
-            result = self._failed(job.key, instruction or scene.instruction, error)
+            text = (str(error).splitlines() or [''])[0]
+            result = EpisodeResult(
+                simulator=self._setting.simulator,
+                task=job.key.task,
+                seed=job.key.seed,
+                instruction=instruction or scene.instruction,
+                success=False,
+                error=f'{type(error).__name__}: {text}',
+            )
         return Outcome(job, result, self._versions)
 
     def close(self) -> None:
@@ -134,11 +128,8 @@ class EpisodeWorker:
         self, job: Job, policy: 'Policy', scene: Scene, instruction: str | None
     ) -> EpisodeResult:
         setting = self._setting
-        with contextlib.ExitStack() as stack:
-            video = None
-            if job.video is not None:
-                video = EpisodeVideo(job.video, job.method.name)
-                stack.callback(video.close)
+        video = job.video and EpisodeVideo(job.video, job.method.name)
+        with video or contextlib.nullcontext():
             result = run_episode(
                 policy,
                 scene,
@@ -146,38 +137,21 @@ class EpisodeWorker:
                 max_steps=setting.max_steps,
                 instruction=instruction,
                 refresh=setting.refresh,
-                on_query=None if video is None else video.add,
+                on_query=video and video.add_query,
             )
-            if video is not None:
+            if video:
                 images = upright(scene.images())
-                video.finish({c: images[c] for c in policy.profile.cameras}, result)
+                video.finish((images[c] for c in policy.profile.cameras), result)
         return replace(result, simulator=setting.simulator, task=job.key.task)
 
-    def _failed(self, key: EpisodeKey, instruction: str, error: Exception) -> EpisodeResult:
-        text = (str(error).splitlines() or [''])[0]
-        return EpisodeResult(
-            simulator=self._setting.simulator,
-            task=key.task,
-            seed=key.seed,
-            instruction=instruction,
-            success=False,
-            steps=0,
-            wrong_object='',
-            moved_m=0.0,
-            visual_all=0,
-            motion_source='',
-            queries=(),
-            refresh_ms=(),
-            error=f'{type(error).__name__}: {text}',
-        )
-
     def _scene(self, task: str) -> Scene:
-        if task not in self._scenes:
+        scene = self._scenes.pop(task, None)
+        if scene is None:
             while len(self._scenes) >= _SCENES:
                 self._forget(next(iter(self._scenes)))
-            self._scenes[task] = make_scene(self._setting.simulator, (task,))
-        self._scenes.move_to_end(task)
-        return self._scenes[task]
+            scene = make_scene(self._setting.simulator, (task,))
+        self._scenes[task] = scene
+        return scene
 
     def _forget(self, task: str) -> None:
         scene = self._scenes.pop(task, None)
