@@ -117,8 +117,8 @@ setup(
         'console_scripts': [
             'vla-prune = vla_prune_ros.cli:main',
             'vla_policy = vla_prune_ros.nodes.policy.node:main',
-            'chunk_executor = vla_prune_ros.nodes.executor.node:main',
-            'simulator = vla_prune_ros.nodes.simulator.node:main',
+            'chunk_executor = vla_prune_ros.nodes.executor:main',
+            'simulator = vla_prune_ros.nodes.simulator:main',
             'bag_player = vla_prune_ros.nodes.tools.bag_player:main',
         ],
     },

@@ -11,7 +11,7 @@ import tempfile
 from collections import defaultdict
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'OFF'
 
@@ -25,17 +25,17 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from vla_prune_ros.bags.reader import IMAGE_TYPES
 from vla_prune_ros.bags.topics import STREAMS
 from vla_prune_ros.model.synthetic import make_checkpoint
-from vla_prune_ros.nodes.executor import node as executor
+from vla_prune_ros.nodes import executor
 from vla_prune_ros.nodes.interface import Service, Topic
-from vla_prune_ros.nodes.params import ros_type
 from vla_prune_ros.nodes.policy import node as policy
 from vla_prune_ros.nodes.policy import pipeline
-from vla_prune_ros.nodes.simulator.node import SimulatorNode, SimulatorParams
-from vla_prune_ros.nodes.tools.bag_player import BagPlayerParams, PlayerOutputs
+from vla_prune_ros.nodes.simulator import SimulatorNode, SimulatorParams
+from vla_prune_ros.nodes.tools.bag_interface import CLOCK, BagPlayerParams, advertise
 from vla_prune_ros.profiles import DELTA_POSE_NAMES, LIBERO
 from vla_prune_ros.records import InferenceRecord
 from vla_prune_ros.sim.scene import Scene, SceneState
 
+KINDS = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}  # names of ROS
 TEMPLATE = Path(__file__).resolve().parents[1] / 'docs' / 'interface.md.j2'
 NODES = {
     'vla_policy': policy.PolicyParams,
@@ -98,7 +98,9 @@ def start_nodes() -> None:
     streams = {f'/{s}': s for s in ('primary', *STREAMS)}
     for images in IMAGE_TYPES:
         types = {f'/{s}': kind for s, kind in STREAMS.items()} | {'/primary': images}
-        PlayerOutputs(Node('bag_player'), BagPlayerParams(), streams, types)
+        player = Node('bag_player')
+        advertise(player, BagPlayerParams(), streams, types)
+        CLOCK.publisher(player)
     other = {'image_transport': 'compressed', 'motion_source': 'joint_velocities', 'ee_link': 'x'}
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = str(make_checkpoint(Path(folder), 'micro'))
@@ -134,7 +136,8 @@ def parameter(f: Field, hint: Any) -> tuple[str, ...]:
     default = f.default_factory() if f.default is MISSING else f.default
     default = list(default) if isinstance(default, tuple) else default
     shown = json.dumps(default).replace('"', '') or "''"
-    kind = ros_type(hint).name.lower().replace('_', ' ')
+    several = get_origin(hint) is tuple
+    kind = KINDS[get_args(hint)[0] if several else hint] + ' array' * several
     return f'`{f.name}`', kind, f'`{shown}`', allowed, 'yes' if meta['live'] else '', meta['doc']
 
 

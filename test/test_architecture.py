@@ -150,7 +150,7 @@ def test_the_walk_sees_torch_where_it_is():
 
 @pytest.mark.parametrize(
     ('name', 'never'),
-    [('nodes.executor.node', HEAVY), ('cli', HEAVY | {'rclpy'}), ('', HEAVY | {'rclpy'})],
+    [('nodes.executor', HEAVY), ('cli', HEAVY | {'rclpy'}), ('', HEAVY | {'rclpy'})],
 )
 def test_light_processes_stay_light(name, never):
     assert not reached_at_import(name) & never

@@ -17,8 +17,8 @@ from interface_page import interface, names
 from vla_prune_ros.bags.topics import load_topics
 from vla_prune_ros.cli import build_parser
 from vla_prune_ros.config import from_mapping
-from vla_prune_ros.nodes.executor.params import ExecutorParams
-from vla_prune_ros.nodes.simulator.params import SimulatorParams
+from vla_prune_ros.nodes.executor import ExecutorParams
+from vla_prune_ros.nodes.simulator import SimulatorParams
 from vla_prune_ros.profiles import load_profile
 from vla_prune_ros.runtime.params import PolicyParams
 

@@ -25,7 +25,7 @@ if find_spec('rclpy') is not None:  # else every test here is skipped
     from std_msgs.msg import String
     from trajectory_msgs.msg import JointTrajectory
 
-    from vla_prune_ros.nodes import qos
+    from vla_prune_ros.nodes import interface
     from vla_prune_ros.nodes.client import ACTIVATE, CONFIGURE, Client
     from vla_prune_ros.nodes.messages import build
     from vla_prune_ros.runtime.messages import status_values, to_ns
@@ -91,16 +91,18 @@ class Robot:
         self._out = {c: self._sensor(Image, f'image/{c}') for c in CAMERAS}
         self._out['ee_pose'] = self._sensor(PoseStamped, 'ee_pose')
         self._out['joint_states'] = self._sensor(JointState, 'joint_states')
-        self._task = node.create_publisher(String, f'{policy}/instruction', qos.latched())
-        self.listen(JointTrajectory, 'action_chunk', self.chunks.append, qos.command())
-        self.listen(DiagnosticArray, 'inference', self.inferences.append, qos.sensor_data(10))
+        self._task = node.create_publisher(String, f'{policy}/instruction', interface.latched())
+        self.listen(JointTrajectory, 'action_chunk', self.chunks.append, interface.command())
+        self.listen(
+            DiagnosticArray, 'inference', self.inferences.append, interface.sensor_data(10)
+        )
         node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
     def publisher(self, kind: type, topic: str, profile: Any) -> Any:
         return self.client.create_publisher(kind, f'{self._policy}/{topic}', profile)
 
     def _sensor(self, kind: type, topic: str) -> Any:
-        return self.publisher(kind, topic, qos.sensor_data())
+        return self.publisher(kind, topic, interface.sensor_data())
 
     def listen(self, kind: type, topic: str, take: Callable[[Any], None], profile: Any) -> Any:
         return self.client.create_subscription(

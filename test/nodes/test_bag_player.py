@@ -35,7 +35,7 @@ from vla_prune_ros import load_policy
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.bags.topics import guess_topics
 from vla_prune_ros.errors import DataError, ProfileError, VlaPruneError
-from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes import interface
 from vla_prune_ros.nodes.client import Client
 from vla_prune_ros.nodes.tools.bag_player import BagPlayerNode
 from vla_prune_ros.profiles import LIBERO
@@ -143,12 +143,14 @@ class Listener:
             self.heard[topic].append(raw)
             self.order.append((topic, raw))
 
-        profile = profile or qos.sensor_data(200)
+        profile = profile or interface.sensor_data(200)
         self.client.create_subscription(kind, topic, keep, profile, raw=True)
 
     def listen_to_the_inputs(self):
         for topic in INPUTS:
-            self.listen(KINDS[topic], topic, qos.latched() if 'instruction' in topic else None)
+            self.listen(
+                KINDS[topic], topic, interface.latched() if 'instruction' in topic else None
+            )
 
     def listen_to_all(self):
         """Inputs last: the player begins when they are heard."""
@@ -281,7 +283,7 @@ def test_compressed_images_have_their_own_topic_and_the_wrong_one_is_named(
     node = player(writer.write(tmp_path / 'bag', written))
     listener.listen(Image, '/vla_policy/image/primary')
     hint = "set the policy's image_transport to compressed"
-    listener.until(lambda: any(hint in line for line in node.outputs.unheard()), 'hint')
+    listener.until(lambda: any(hint in line for line in node.unheard()), 'hint')
     for camera in ('primary', 'wrist'):
         listener.listen(CompressedImage, f'/vla_policy/image/{camera}/compressed')
     for topic in ('ee_pose', 'joint_states', 'instruction'):

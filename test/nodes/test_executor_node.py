@@ -22,9 +22,9 @@ from scipy.spatial.transform import Rotation
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes import interface
 from vla_prune_ros.nodes.client import Client
-from vla_prune_ros.nodes.executor.node import ExecutorNode
+from vla_prune_ros.nodes.executor import ExecutorNode
 from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.records import ActionChunk
 from vla_prune_ros.runtime.messages import read_pose
@@ -62,13 +62,13 @@ class Arm:
             (JointTrajectory, 'gripper', self.grippers),
         ):
             self.client.create_subscription(
-                kind, f'{NODE}/{topic}', lambda m, into=into: into.append(m), qos.command()
+                kind, f'{NODE}/{topic}', lambda m, into=into: into.append(m), interface.command()
             )
         self._chunk = self.client.create_publisher(
-            JointTrajectory, f'{NODE}/action_chunk', qos.command()
+            JointTrajectory, f'{NODE}/action_chunk', interface.command()
         )
         self._ee_pose = self.client.create_publisher(
-            PoseStamped, f'{NODE}/ee_pose', qos.sensor_data()
+            PoseStamped, f'{NODE}/ee_pose', interface.sensor_data()
         )
         self.measured = None
 
@@ -231,7 +231,7 @@ def test_a_bad_chunk_is_refused_by_name_and_moves_nothing(arm, case):
 
 def test_one_publisher_on_the_command_topic(arm):
     one = arm()
-    rival = one.client.create_publisher(TwistStamped, f'{NODE}/twist', qos.command())
+    rival = one.client.create_publisher(TwistStamped, f'{NODE}/twist', interface.command())
     one.until(lambda: one.client.count_publishers(f'{NODE}/twist') == 2, 'second publisher')
     with pytest.raises(VlaPruneError, match=f'1 other publishers of {NODE}/twist; stop them'):
         one.arm()
@@ -326,7 +326,7 @@ def test_parameters_of_a_running_executor_cannot_look_changed(arm):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_process_with_a_last_zero(ros, tmp_path, number):
     log = (tmp_path / 'log').open('wb')
-    command = [sys.executable, '-m', 'vla_prune_ros.nodes.executor.node', '--ros-args']
+    command = [sys.executable, '-m', 'vla_prune_ros.nodes.executor', '--ros-args']
     one = Arm()
     process = subprocess.Popen([*command, '-p', 'output:=twist'], stdout=log, stderr=log)
     try:
@@ -347,7 +347,7 @@ def test_a_signal_ends_the_process_with_a_last_zero(ros, tmp_path, number):
 
 
 def test_a_bad_parameter_is_one_line_and_exit_code_one():
-    command = [sys.executable, '-m', 'vla_prune_ros.nodes.executor.node', '--ros-args']
+    command = [sys.executable, '-m', 'vla_prune_ros.nodes.executor', '--ros-args']
     done = subprocess.run([*command, '-p', 'rate_hz:=1000.0'], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith('error: parameter rate_hz') and done.stderr.count('\n') == 1
@@ -355,7 +355,7 @@ def test_a_bad_parameter_is_one_line_and_exit_code_one():
 
 def test_the_executor_never_loads_torch():
     code = (
-        'import sys, vla_prune_ros.nodes.executor.node; '
+        'import sys, vla_prune_ros.nodes.executor; '
         'print([m for m in ("torch", "transformers", "cv2") if m in sys.modules])'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)

@@ -15,7 +15,7 @@ pytest.importorskip('rclpy')
 from diagnostic_msgs.msg import DiagnosticStatus
 from std_msgs.msg import String
 
-from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes import interface
 from vla_prune_ros.runtime.messages import status_values, to_ns
 
 LEVER = """<robot name="lever">
@@ -160,7 +160,7 @@ def test_a_method_that_asks_for_no_motion_is_not_warned_about(rig):
 
 
 def describe(one, text, topic='/vla_policy/robot_description'):
-    out = one.robot.client.create_publisher(String, topic, qos.latched())
+    out = one.robot.client.create_publisher(String, topic, interface.latched())
     out.publish(String(data=text))
     return out
 

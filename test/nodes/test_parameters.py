@@ -19,10 +19,10 @@ from rclpy.parameter import Parameter
 
 from vla_prune_ros.config import from_mapping
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.nodes.executor.params import ExecutorParams
+from vla_prune_ros.nodes.executor import ExecutorParams
 from vla_prune_ros.nodes.params import declare, read
-from vla_prune_ros.nodes.simulator.params import SimulatorParams
-from vla_prune_ros.nodes.tools.bag_player import BagPlayerParams
+from vla_prune_ros.nodes.simulator import SimulatorParams
+from vla_prune_ros.nodes.tools.bag_interface import BagPlayerParams
 from vla_prune_ros.nodes.tools.fake_robot import FakeRobotParams
 from vla_prune_ros.runtime.params import PolicyParams
 

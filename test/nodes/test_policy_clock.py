@@ -9,7 +9,7 @@ pytest.importorskip('rclpy')
 
 from rosgraph_msgs.msg import Clock
 
-from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes import interface
 from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.runtime.messages import to_ns
 
@@ -19,7 +19,7 @@ class Bag:
 
     def __init__(self, robot, seconds):
         self._robot, self._length, self._begin = robot, seconds, time.monotonic()
-        self._clock = robot.client.create_publisher(Clock, '/clock', qos.command())
+        self._clock = robot.client.create_publisher(Clock, '/clock', interface.command())
         self.loops = 0
 
     def now_ns(self):

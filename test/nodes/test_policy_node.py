@@ -21,7 +21,7 @@ from sensor_msgs.msg import CompressedImage
 
 from vla_prune_ros import load_policy
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes import interface
 from vla_prune_ros.nodes.client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE
 from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.pruning.trained import write_trained
@@ -154,7 +154,7 @@ def test_lossless_compressed_images_give_the_same_chunk(rig, micro):
     one = rig(image_transport='compressed', **WIDE).bring_up()
     for camera in ('primary', 'wrist'):
         topic = f'image/{camera}/compressed'
-        out = one.robot.publisher(CompressedImage, topic, qos.sensor_data())
+        out = one.robot.publisher(CompressedImage, topic, interface.sensor_data())
         one.robot.replace_camera(camera, out)
 
     def compress(messages):

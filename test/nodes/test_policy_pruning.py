@@ -93,9 +93,9 @@ def test_a_message_that_pairing_refuses_is_not_shown(watching):
 
     one.robot.spoil = no_stamp
     inputs = one.pipeline.inputs
-    heard = inputs.counts()['wrist'].received
+    heard = inputs.counts()['wrist_received']
     one.robot.until(
-        lambda: inputs.counts()['wrist'].received >= heard + 5 and len(seen) >= 3,
+        lambda: inputs.counts()['wrist_received'] >= heard + 5 and len(seen) >= 3,
         'five frames of the wrist and three that are shown',
     )
     assert {camera for camera, stamp_ns in seen if stamp_ns == 0} == set()

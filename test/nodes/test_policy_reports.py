@@ -12,7 +12,7 @@ from nav_msgs.msg import Path as PathMessage
 from sensor_msgs.msg import CompressedImage
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes import interface
 from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.nodes.policy import outputs
 from vla_prune_ros.runtime.messages import status_values, to_ns
@@ -42,7 +42,7 @@ def test_overlays_are_drawn_for_those_who_watch(rig, monkeypatch):
     one.robot.next_chunk()
     assert drawn == []
     seen = []
-    one.robot.listen(CompressedImage, 'overlay/wrist', seen.append, qos.sensor_data())
+    one.robot.listen(CompressedImage, 'overlay/wrist', seen.append, interface.sensor_data())
     one.robot.until(lambda: bool(seen), 'overlay')
     assert set(drawn) == {'wrist'}
     assert cv2.imdecode(np.frombuffer(seen[0].data, np.uint8), cv2.IMREAD_COLOR).shape == (
@@ -58,7 +58,7 @@ def test_overlays_are_drawn_for_those_who_watch(rig, monkeypatch):
 def test_path_starts_at_the_arm_and_sums_the_deltas(rig):
     one = rig(pose_offset_m=[5.0, 0.0, 0.0]).bring_up()
     seen = []
-    one.robot.listen(PathMessage, 'chunk_path', seen.append, qos.command())
+    one.robot.listen(PathMessage, 'chunk_path', seen.append, interface.command())
     one.robot.until(lambda: bool(seen), 'path')
     stamp = to_ns(seen[0].header.stamp)
     chunk = next(c for c in one.robot.chunks if to_ns(c.header.stamp) == stamp)
@@ -70,7 +70,7 @@ def test_path_starts_at_the_arm_and_sums_the_deltas(rig):
 
 def test_a_second_source_of_chunks_is_an_error_in_the_diagnostics(rig):
     one = rig().bring_up()
-    rival = one.robot.publisher(JointTrajectory, 'action_chunk', qos.command())
+    rival = one.robot.publisher(JointTrajectory, 'action_chunk', interface.command())
 
     def safety():
         return one.robot.diagnostics.get('vla_policy: safety')

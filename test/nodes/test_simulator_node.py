@@ -33,8 +33,8 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla_prune_ros.errors import InputRefused, VlaPruneError
-from vla_prune_ros.nodes import qos
-from vla_prune_ros.nodes.simulator.params import SimulatorParams
+from vla_prune_ros.nodes import interface
+from vla_prune_ros.nodes.simulator import SimulatorParams
 from vla_prune_ros.runtime.messages import read_gripper
 from vla_prune_ros.sim.rendering import choose_gl
 
@@ -64,7 +64,7 @@ def start(log, *parameters):
     command = [
         sys.executable,
         '-m',
-        'vla_prune_ros.nodes.simulator.node',
+        'vla_prune_ros.nodes.simulator',
         '--ros-args',
         '--params-file',
         str(ROOT / 'config' / 'simulator.yaml'),
@@ -109,14 +109,14 @@ class Client:
         self.seen = {topic: collections.deque(maxlen=4000) for topic in TOPICS}
         for topic, kind in TOPICS.items():
             self.node.create_subscription(
-                kind, self.name(topic), listener(self.seen[topic]), qos.sensor_data(100)
+                kind, self.name(topic), listener(self.seen[topic]), interface.sensor_data(100)
             )
         self.twist_out = self.node.create_publisher(
-            TwistStamped, self.name('~/twist'), qos.command()
+            TwistStamped, self.name('~/twist'), interface.command()
         )
         # The other durability than the simulator's: it must accept both kinds of sender.
         self.gripper_out = self.node.create_publisher(
-            JointTrajectory, self.name('~/gripper'), qos.latched()
+            JointTrajectory, self.name('~/gripper'), interface.latched()
         )
 
     @staticmethod
@@ -137,7 +137,7 @@ class Client:
         """``count`` further messages of a topic."""
         got = []
         subscription = self.node.create_subscription(
-            TOPICS[topic], self.name(topic), listener(got), qos.sensor_data(100)
+            TOPICS[topic], self.name(topic), listener(got), interface.sensor_data(100)
         )
         self.spin_until(lambda: len(got) >= count, f'{count} messages on {topic}')
         self.node.destroy_subscription(subscription)
@@ -157,7 +157,7 @@ class Client:
     def instruction(self):
         got = []
         subscription = self.node.create_subscription(
-            String, self.name('~/instruction'), listener(got), qos.latched()
+            String, self.name('~/instruction'), listener(got), interface.latched()
         )
         self.spin_until(lambda: got, 'latched instruction')
         self.node.destroy_subscription(subscription)

@@ -21,12 +21,12 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla_prune_ros.errors import ProfileError, VlaPruneError
-from vla_prune_ros.nodes import qos
+from vla_prune_ros.nodes import interface
 from vla_prune_ros.nodes.client import ACTIVATE, CONFIGURE, Client
-from vla_prune_ros.nodes.executor.node import ExecutorNode
+from vla_prune_ros.nodes.executor import ExecutorNode
 from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.nodes.policy.node import PolicyNode
-from vla_prune_ros.nodes.simulator.node import SimulatorNode
+from vla_prune_ros.nodes.simulator import SimulatorNode
 from vla_prune_ros.records import ActionChunk
 from vla_prune_ros.runtime.messages import read_chunk, read_pose, status_values, to_ns
 from vla_prune_ros.sim.scene import Scene, SceneState
@@ -104,10 +104,10 @@ class SlowPolicy:
         self._next_ns = 0
         self.node = rclpy.create_node('slow_policy')
         self._out = self.node.create_publisher(
-            JointTrajectory, '/vla_policy/action_chunk', qos.command()
+            JointTrajectory, '/vla_policy/action_chunk', interface.command()
         )
         self.node.create_subscription(
-            PoseStamped, '/simulator/ee_pose', self.on_pose, qos.lossless()
+            PoseStamped, '/simulator/ee_pose', self.on_pose, interface.lossless()
         )
 
     def on_pose(self, message):
@@ -141,9 +141,9 @@ class Loop:
         self.episode, self.chunks, self.queries, self.waits = {}, [], [], []
         self.start_ns = 0
         listen = self.client.create_subscription
-        listen(DiagnosticArray, '/simulator/episode', self._on_episode, qos.lossless())
-        listen(JointTrajectory, '/vla_policy/action_chunk', self._on_chunk, qos.lossless())
-        listen(DiagnosticArray, '/vla_policy/inference', self._on_query, qos.sensor_data(50))
+        listen(DiagnosticArray, '/simulator/episode', self._on_episode, interface.lossless())
+        listen(JointTrajectory, '/vla_policy/action_chunk', self._on_chunk, interface.lossless())
+        listen(DiagnosticArray, '/vla_policy/inference', self._on_query, interface.sensor_data(50))
         self.client.watch('chunk_executor')
         self.client.watch('vla_policy')
 
@@ -327,8 +327,10 @@ def test_disarming_pauses_and_no_step_is_lost_or_doubled(loop):
 
 def test_commands_of_another_time_or_of_one_kind_move_nothing(loop):
     one = loop()
-    twist = one.client.create_publisher(TwistStamped, '/simulator/twist', qos.command())
-    gripper = one.client.create_publisher(JointTrajectory, '/simulator/gripper', qos.command())
+    twist = one.client.create_publisher(TwistStamped, '/simulator/twist', interface.command())
+    gripper = one.client.create_publisher(
+        JointTrajectory, '/simulator/gripper', interface.command()
+    )
     outs = (twist, gripper)
     one.until(lambda: all(o.get_subscription_count() for o in outs), 'subscriptions')
 
@@ -374,10 +376,12 @@ def test_a_chunk_that_is_there_before_its_time_survives_the_jump_to_it(ros, spin
     client, twists = Client('client'), []
     client.watch('chunk_executor')
     client.create_subscription(
-        TwistStamped, '/chunk_executor/twist', lambda m: twists.append(m), qos.lossless()
+        TwistStamped, '/chunk_executor/twist', lambda m: twists.append(m), interface.lossless()
     )
-    clock = client.create_publisher(Clock, '/clock', qos.command())
-    out = client.create_publisher(JointTrajectory, '/chunk_executor/action_chunk', qos.command())
+    clock = client.create_publisher(Clock, '/clock', interface.command())
+    out = client.create_publisher(
+        JointTrajectory, '/chunk_executor/action_chunk', interface.command()
+    )
 
     def until(done, now_s):
         def tick():
@@ -437,7 +441,7 @@ def test_a_wrong_task_later_leaves_the_scene_and_time_goes_on(loop):
         PoseStamped,
         '/simulator/ee_pose',
         lambda m: clocks.append(to_ns(m.header.stamp)),
-        qos.sensor_data(),
+        interface.sensor_data(),
     )
     first = one.scene
     assert 'pick_grey' in one.client.set_parameter('simulator', 'tasks', ['pick_grey'])
@@ -454,7 +458,7 @@ def test_instruction_of_the_reopened_scene_is_told(loop):
     said = []
     one = loop(Choosy, stepping='free', seed=1)
     one.client.create_subscription(
-        String, '/simulator/instruction', lambda m: said.append(m.data), qos.latched()
+        String, '/simulator/instruction', lambda m: said.append(m.data), interface.latched()
     )
     one.until(lambda: said, 'instruction')
     assert one.client.set_parameter('simulator', 'seed', 2) == ''

@@ -1,4 +1,4 @@
-"""A small client node for tools and tests: call services and wait for what other nodes say."""
+"""A client node for tools and tests: calls services and waits for what other nodes say."""
 
 import time
 from collections.abc import Callable
@@ -15,11 +15,10 @@ from std_srvs.srv import SetBool, Trigger
 
 from ..errors import VlaPruneError
 from ..runtime.messages import status_values
-from .qos import latched
+from .interface import latched
 
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
-
 
 _ANSWER_S = 10.0
 _REACHED = {
@@ -51,9 +50,14 @@ class Client(Node):
 
     def state(self, node: str) -> str:
         """State word of a watched node; empty before its first status."""
-        return (
-            status_values(self._statuses[node]).get('state', '') if node in self._statuses else ''
-        )
+        return self.values(node).get('state', '')
+
+    def message(self, node: str) -> str:
+        """Reason, or state word, of a watched node; empty before its first status."""
+        return self._statuses.get(node, DiagnosticStatus()).message
+
+    def values(self, node: str) -> dict[str, str]:
+        return status_values(self._statuses.get(node, DiagnosticStatus()))
 
     def status(self, node: str) -> DiagnosticStatus | None:
         return self._statuses.get(node)
@@ -63,8 +67,7 @@ class Client(Node):
 
     def wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
         """Spin until ``done()`` or the time is over; returns ``done()``."""
-        deadline = time.monotonic() + timeout_s
-        next_idle = 0.0
+        deadline, next_idle = time.monotonic() + timeout_s, 0.0
         while not (finished := done()) and time.monotonic() < deadline:
             self._executor_.spin_once(timeout_sec=0.05)
             if time.monotonic() >= next_idle:
@@ -82,11 +85,10 @@ class Client(Node):
     ) -> Any:
         """Call a service and return its response.
 
-        A request can be lost: the graph may still show a server that is gone, and then the real
-        one is not matched yet. So it is sent again until an answer comes: only for requests that
-        may be repeated.
+        A request can be lost, for the graph may still show a server that is gone: it is sent again
+        until an answer comes, so it has to be one that may be repeated.
 
-        :raises VlaPruneError: it is not there or does not answer in time.
+        :raises VlaPruneError: the service is not there or does not answer in time.
         """
         deadline = time.monotonic() + timeout_s
         client = self.create_client(kind, service)
@@ -108,22 +110,16 @@ class Client(Node):
             self.destroy_client(client)
 
     def trigger(self, service: str, timeout_s: float = 30.0) -> str:
-        """The message of the answer.
-
-        :raises VlaPruneError: it answers that it failed.
-        """
-        return self._checked(service, self.call(Trigger, service, Trigger.Request(), timeout_s))
+        """The message of the answer. :raises VlaPruneError: it answers that it failed."""
+        return _checked(service, self.call(Trigger, service, Trigger.Request(), timeout_s))
 
     def set_bool(self, service: str, value: bool) -> str:
         """As :meth:`trigger`."""
-        return self._checked(service, self.call(SetBool, service, SetBool.Request(data=value)))
+        return _checked(service, self.call(SetBool, service, SetBool.Request(data=value)))
 
     def change_state(self, node: str, transition: int, timeout_s: float = 120.0) -> bool:
-        """Ask a lifecycle node for a transition; True where it succeeded.
-
-        A transition cannot be repeated blindly: where no answer comes, the node's state tells
-        whether the request or the answer was lost.
-        """
+        """Ask a lifecycle node for a transition; True where it succeeded. It cannot be repeated
+        blindly: where no answer comes, the state tells whether request or answer was lost."""
         request = ChangeState.Request(transition=Transition(id=transition))
         deadline = time.monotonic() + timeout_s
         while (rest := deadline - time.monotonic()) > 0:
@@ -148,9 +144,8 @@ class Client(Node):
         result = self.call(SetParameters, f'/{node}/set_parameters', request).results[0]
         return '' if result.successful else result.reason
 
-    def _checked(self, service: str, response: Any) -> str:
-        if not response.success:
-            raise VlaPruneError(
-                f'{service} answered: {response.message}', 'see the log of its node'
-            )
-        return response.message
+
+def _checked(service: str, response: Any) -> str:
+    if not response.success:
+        raise VlaPruneError(f'{service} answered: {response.message}', 'see the log of its node')
+    return response.message

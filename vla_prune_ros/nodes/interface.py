@@ -10,15 +10,42 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import QoSPolicyKind, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-_KINDS = ('HISTORY', 'DEPTH', 'RELIABILITY', 'DURABILITY')
+# Qualities of service per kind of topic; what is not named is rclpy's default: the last messages,
+# reliable and volatile.
 
 
-def overridable() -> QoSOverridingOptions:
-    """Lets a user change history, depth, reliability and durability of one topic in YAML."""
-    return QoSOverridingOptions(policy_kinds=[QoSPolicyKind[kind] for kind in _KINDS])
+def sensor_data(depth: int = 5) -> QoSProfile:
+    """Cameras and robot state: best effort, which matches both kinds of publisher."""
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def lossless() -> QoSProfile:
+    """Cameras and robot state in synchronous stepping: reliable, and deeper than a chunk is long,
+    so that nothing between two queries is lost behind a busy thread."""
+    return QoSProfile(depth=50)
+
+
+def command() -> QoSProfile:
+    """Chunks and commands: reliable, only the latest, never replayed to a late joiner."""
+    return QoSProfile(depth=1)
+
+
+def latched() -> QoSProfile:
+    """Instruction and status: reliable, and a late joiner gets the last one."""
+    return QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def _overridable(qos: QoSProfile) -> dict[str, Any]:
+    """With the options that let a user change the quality of one topic in YAML."""
+    kinds = [QoSPolicyKind[k] for k in ('HISTORY', 'DEPTH', 'RELIABILITY', 'DURABILITY')]
+    # A copy: rclpy writes the overrides of one endpoint into the profile that it is given.
+    return {
+        'qos_profile': copy.copy(qos),
+        'qos_overriding_options': QoSOverridingOptions(policy_kinds=kinds),
+    }
 
 
 @dataclass(frozen=True)
@@ -36,12 +63,14 @@ class Topic:
 
     def publisher(self, node: Node, qos: QoSProfile | None = None, **names: str) -> Publisher:
         """:param qos: instead of its own."""
-        return node.create_publisher(self.kind, self.named(**names), **self._quality(qos))
+        return node.create_publisher(
+            self.kind, self.named(**names), **_overridable(qos or self.qos)
+        )
 
     def lifecycle_publisher(self, node: Any, **names: str) -> Publisher:
         """Of a lifecycle node: nothing leaves while that is not active."""
         return node.create_lifecycle_publisher(
-            self.kind, self.named(**names), **self._quality(None)
+            self.kind, self.named(**names), **_overridable(self.qos)
         )
 
     def subscription(
@@ -52,8 +81,9 @@ class Topic:
         **names: str,
     ) -> Any:
         """:param qos: instead of its own."""
-        quality = self._quality(qos)
-        return node.create_subscription(self.kind, self.named(**names), callback, **quality)
+        return node.create_subscription(
+            self.kind, self.named(**names), callback, **_overridable(qos or self.qos)
+        )
 
     def named(self, **names: str) -> str:
         """The name with what stands for each ``<name>`` in it."""
@@ -61,11 +91,6 @@ class Topic:
         for name, value in names.items():
             topic = topic.replace(f'<{name}>', value)
         return topic
-
-    def _quality(self, qos: QoSProfile | None) -> dict[str, Any]:
-        # A copy: rclpy writes the overrides of one endpoint into the profile that it is given.
-        profile = copy.copy(qos or self.qos)
-        return {'qos_profile': profile, 'qos_overriding_options': overridable()}
 
 
 @dataclass(frozen=True)

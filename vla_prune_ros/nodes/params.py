@@ -1,36 +1,15 @@
 """A record of options (:mod:`..config`) as the parameters of a ROS node."""
 
 from dataclasses import Field, fields
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 
 from ..config import out_of_range
 from ..errors import ProfileError
 
 Record = TypeVar('Record')
-
-_TYPES = {
-    bool: Parameter.Type.BOOL,
-    int: Parameter.Type.INTEGER,
-    float: Parameter.Type.DOUBLE,
-    str: Parameter.Type.STRING,
-}
-_ARRAYS = {
-    bool: Parameter.Type.BOOL_ARRAY,
-    int: Parameter.Type.INTEGER_ARRAY,
-    float: Parameter.Type.DOUBLE_ARRAY,
-    str: Parameter.Type.STRING_ARRAY,
-}
-
-
-def ros_type(hint: Any) -> Parameter.Type:
-    """The ROS type of a field's annotation: bool, int, float, str, or a tuple of one of them."""
-    if get_origin(hint) is tuple:
-        return _ARRAYS[get_args(hint)[0]]
-    return _TYPES[hint]
 
 
 def _descriptor(f: Field, hint: Any, fixed: bool) -> ParameterDescriptor:
@@ -49,8 +28,7 @@ def _descriptor(f: Field, hint: Any, fixed: bool) -> ParameterDescriptor:
 
 
 def declare(node: Node, record: type[Record], configures: bool = False) -> Record:
-    """Declare every field of ``record`` on ``node`` and return the record with the values in
-    force: the defaults, or what the command line or a parameter file says.
+    """Declare every field of ``record`` on ``node``; the record with the values in force.
 
     :param configures: the node reads the record again whenever it configures. Otherwise what is
         not live is read-only: a change that has no effect must not look accepted.
@@ -74,17 +52,13 @@ def declare(node: Node, record: type[Record], configures: bool = False) -> Recor
 
 
 def read(node: Node, record: type[Record]) -> Record:
-    """The record with the values that are in force now.
-
-    :raises ProfileError: a value is out of range.
-    """
+    """The record with the values in force. :raises ProfileError: a value is out of range."""
     values, hints = {}, get_type_hints(record)
     for f in fields(record):
         value = node.get_parameter(f.name).value
         if get_origin(hints[f.name]) is tuple:
             value = tuple(item for item in value if item != '')
-        problem = out_of_range(f, value)
-        if problem:
+        if problem := out_of_range(f, value):
             raise ProfileError(f'parameter {f.name}: {problem}', f'it is: {f.metadata["doc"]}')
         values[f.name] = value
     return record(**values)

@@ -66,7 +66,7 @@ def run_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
 
 
 def _listen_for_the_end() -> list[int]:
-    """Install handlers; the list that is returned gets the numbers of the signals that came."""
+    """Install handlers, which add the numbers of the signals that come to the list."""
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
@@ -84,11 +84,9 @@ def _listen_for_the_end() -> list[int]:
 
 @contextlib.contextmanager
 def ros_context(watch: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """rclpy for a tool in a terminal.
-
-    Yields a function to be called some times a second: it raises KeyboardInterrupt where Ctrl-C
-    was pressed, else it calls ``watch``. A second Ctrl-C raises at once.
-    """
+    """rclpy for a tool in a terminal: yields a function to be called some times a second, which
+    raises KeyboardInterrupt where Ctrl-C was pressed, else calls ``watch``. A second Ctrl-C raises
+    at once."""
     asked: list[int] = []
 
     def idle() -> None:
@@ -130,10 +128,8 @@ class Turns:
 
 
 def on_clock_jump(node: Node, forget: Callable[[], None]) -> Any:
-    """Call ``forget`` where ROS time goes back at all, or on by a second at once.
-
-    The node has to keep what is returned.
-    """
+    """Call ``forget`` where ROS time goes back at all, or on by a second at once, as long as the
+    node keeps what is returned."""
     return node.get_clock().create_jump_callback(
         JumpThreshold(min_forward=Duration(seconds=1), min_backward=Duration(nanoseconds=-1)),
         post_callback=lambda jump: forget(),
@@ -141,14 +137,10 @@ def on_clock_jump(node: Node, forget: Callable[[], None]) -> Any:
 
 
 def require_simulated_time(node: Node, stepping: str) -> bool:
-    """Whether ``stepping`` is synchronous.
-
-    :raises ProfileError: it is, on wall time, which waits for nobody.
-    """
-    if stepping != SYNCHRONOUS:
-        return False
-    if not node.get_parameter('use_sim_time').value:
+    """Whether ``stepping`` is synchronous. :raises ProfileError: it is, on wall time."""
+    synchronous = stepping == SYNCHRONOUS
+    if synchronous and not node.get_parameter('use_sim_time').value:
         raise ProfileError(
             'parameter stepping is synchronous on wall time', 'set use_sim_time to true'
         )
-    return True
+    return synchronous

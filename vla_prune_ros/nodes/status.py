@@ -7,9 +7,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from .interface import Topic
+from .interface import Topic, latched
 from .messages import build
-from .qos import latched
 
 STATUS = Topic(
     '~/status', DiagnosticStatus, latched(), 'State word and reason; published on change.'
@@ -23,13 +22,10 @@ OK, WARN, ERROR = build.OK, build.WARN, build.ERROR
 class StatusReporter:
     """Publishes the node's state when it changes, and logs each change once.
 
-    ``~/status`` is latched and has the node's name, a state word and a reason; ``/diagnostics``
-    carries the details once a second.
-
     :param states: the state words with their meaning; no other is allowed.
     """
 
-    def __init__(self, node: Node, states: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, node: Node, states: Mapping[str, Any]) -> None:
         self._node, self._states = node, states
         self._status = STATUS.publisher(node)
         self._diagnostics = DIAGNOSTICS.publisher(node)
@@ -39,7 +35,6 @@ class StatusReporter:
 
     @property
     def state(self) -> str:
-        """The state word in force."""
         return self._current[0]
 
     def set(
@@ -47,24 +42,16 @@ class StatusReporter:
     ) -> None:
         """Announce a state; publishes where anything changed and logs where state or reason did.
 
-        :param state: one word in capitals, for example ``RUNNING``.
         :param reason: one line that names the thing and the remedy; empty where all is well.
-        :param code: what the reason is about, where its text holds numbers that change all the
-            time.
+        :param code: what the reason is about, where its text holds numbers that change.
         """
         if (state, code or reason, values) == self._published:
             return
-        assert self._states is None or state in self._states, f'{state} is not documented'
-        self._published = (state, code or reason, dict(values))
+        assert state in self._states, f'{state} is not documented'
+        self._published = (state, code or reason, values)
         self.level = level
-        self._status.publish(
-            build.status(
-                self._node.get_name(),
-                {'state': state, **values},
-                message=reason or state,
-                level=level,
-            )
-        )
+        name, values = self._node.get_name(), {'state': state, **values}
+        self._status.publish(build.status(name, values, message=reason or state, level=level))
         if (state, code or reason) != self._current:
             self._current = (state, code or reason)
             text = f'{state}: {reason}' if reason else state

@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,11 @@ from ...runtime.motion import LISTENS, JacobianMotion, MotionSource, build_motio
 from ...runtime.pairing import NotReady
 from ...runtime.params import PolicyParams
 from ...runtime.session import JOINTS, POSE, Now, PolicySession, SampleReader
-from ..interface import Topic
-from ..qos import latched, lossless, sensor_data
+from ..interface import Topic, latched, lossless, sensor_data
 
+INSTRUCTION = Topic(
+    '~/instruction', String, latched(), 'The task in plain words, at most 400 characters.'
+)
 IMAGE = Topic(
     '~/image/<camera>',
     Image,
@@ -109,7 +110,6 @@ class DescribedMotion(MotionSource):
             self._source.on_chunk(chunk)
 
     def reset(self) -> None:
-        """Forget the joint states; the robot stays the same."""
         super().reset()
         if self._source is not None:
             self._source.reset()
@@ -143,32 +143,15 @@ class DescribedMotion(MotionSource):
 
 
 def motion_input(node: Node, params: PolicyParams) -> MotionSource:
-    """The motion source that the parameters name.
-
-    :raises ProfileError: it lacks a parameter, or one is not usable.
-    """
+    """:raises ProfileError: the motion source lacks a parameter, or one is not usable."""
     if params.motion_source == JacobianMotion.name and not params.urdf:
         return DescribedMotion(node, params)
     return params.motion()
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What arrived on one stream.
-
-    :param received: messages since the node configured.
-    :param rate_hz: median rate of the last messages by receipt, 0 before the second.
-    """
-
-    received: int
-    rate_hz: float
-
-
 class Inputs:
-    """All input streams of the policy node.
-
-    A stream that only the motion source needs is no part of a pair: its silence makes the motion
-    unknown and stops nothing.
+    """All input streams of the policy node; the silence of one that only the motion source needs
+    makes the motion unknown and stops nothing.
 
     :param on_image: called with camera and message of each image that the session took, in the
         executor thread.
@@ -225,21 +208,21 @@ class Inputs:
             return wait
         topic = self._topics[stream]
         publishers = self._node.count_publishers(topic)
-        remedy = (
-            'check its QoS and stamps' if publishers else 'start its driver or remap the topic'
-        )
+        absent = 'start its driver or remap the topic'
+        remedy = 'check its QoS and stamps' if publishers else absent
         text = f'{stream}: nothing received on {topic} ({publishers} publishers); {remedy}'
         return NotReady(wait.reason, text)
 
-    def counts(self) -> dict[str, Counts]:
-        """Stream -> messages received and their rate."""
-        return {
-            name: Counts(self._received[name], 1.0 / float(np.median(periods)) if periods else 0.0)
+    def counts(self) -> dict[str, float]:
+        """For the diagnostics: messages of each stream since the node configured, and the median
+        rate of the last ones by receipt, 0 before the second."""
+        rates = {
+            f'{name}_rate_hz': 1.0 / float(np.median(periods)) if periods else 0.0
             for name, periods in self._periods.items()
         }
+        return rates | {f'{name}_received': n for name, n in self._received.items()}
 
     def clear(self) -> None:
-        """Forget refusals of what the session has forgotten."""
         self._refusals.clear()
 
     def destroy(self) -> None:
@@ -259,7 +242,11 @@ class Inputs:
 
     def _on_message(self, stream: str, message: Any) -> None:
         now = self.now()
-        self._count(stream, now.mono_ns)
+        last = self._last_receipt.get(stream)
+        self._last_receipt[stream] = now.mono_ns
+        self._received[stream] += 1
+        if last is not None:
+            self._periods[stream].append(max(now.mono_ns - last, 1) * 1e-9)
         try:
             if self._session.add(stream, message, now):
                 self._on_jump()
@@ -270,10 +257,3 @@ class Inputs:
         self._refusals.pop(stream, None)
         if stream in self._session.profile.cameras:
             self._on_image(stream, message)
-
-    def _count(self, stream: str, mono_ns: int) -> None:
-        last = self._last_receipt.get(stream)
-        self._last_receipt[stream] = mono_ns
-        self._received[stream] += 1
-        if last is not None:
-            self._periods[stream].append(max(mono_ns - last, 1) * 1e-9)

@@ -12,22 +12,18 @@ from typing import Any
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from ...errors import InputRefused, VlaPruneError
 from ...runtime.instruction import clean_instruction
 from ...runtime.params import PolicyParams
-from ..interface import Service, Topic
+from ..interface import Service
 from ..params import declare, read
 from ..process import on_clock_jump, run_node, steady_clock
-from ..qos import latched
 from ..status import ERROR, StatusReporter
+from .inputs import INSTRUCTION
 from .pipeline import Pipeline
 
-INSTRUCTION = Topic(
-    '~/instruction', String, latched(), 'The task in plain words, at most 400 characters.'
-)
 START = Service('~/start', Trigger, 'Infer; needed only with `start_on_activate` false.')
 STOP = Service('~/stop', Trigger, 'Stop inferring; the model stays loaded.')
 RESET = Service('~/reset', Trigger, 'Forget buffers, pruning memory and a latched fault.')
@@ -79,7 +75,6 @@ class PolicyNode(LifecycleNode):
             self.trigger_activate()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the checkpoint, warm it up and subscribe; FAILURE with one line if that fails."""
         self._status.set('LOADING')
         try:
             self._params = read(self, PolicyParams)
@@ -126,7 +121,6 @@ class PolicyNode(LifecycleNode):
         return _SUCCESS
 
     def destroy_node(self) -> None:
-        """Stop the worker before the publishers go."""
         self._release()
         super().destroy_node()
 
@@ -161,7 +155,7 @@ class PolicyNode(LifecycleNode):
                     successful=False,
                     reason=f'{p.name} is read when the node configures; clean it up first',
                 )
-        refused = [  # an empty one says nothing at start, and is no task later
+        refused = [  # an empty one names no task at start, and is refused later
             self._instruct(p.value)
             for p in parameters
             if p.name == 'instruction' and (p.value or self._instruction)
@@ -169,13 +163,10 @@ class PolicyNode(LifecycleNode):
         return SetParametersResult(successful=not any(refused), reason=''.join(refused))
 
     def _start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if self._active:
-            self._pipeline.wanted = True
-        return self._reply(
-            response,
-            self._active,
-            'started' if self._active else 'not active; activate the node first',
-        )
+        if not self._active:
+            return self._reply(response, False, 'not active; activate the node first')
+        self._pipeline.wanted = True
+        return self._reply(response, True, 'started')
 
     def _stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._pipeline is not None:

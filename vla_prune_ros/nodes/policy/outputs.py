@@ -11,9 +11,8 @@ from trajectory_msgs.msg import JointTrajectory
 from ...profiles import Profile
 from ...runtime.overlay import draw_overlay
 from ...runtime.session import InferenceResult
-from ..interface import Topic
+from ..interface import Topic, command, sensor_data
 from ..messages import build
-from ..qos import command, sensor_data
 
 CHUNK = Topic('~/action_chunk', JointTrajectory, command(), 'The chunk; see below.')
 PATH = Topic(
@@ -36,8 +35,6 @@ INFERENCE = Topic(
 
 
 class Outputs:
-    """Chunk, path, overlays and the record of each inference."""
-
     def __init__(self, node: LifecycleNode, profile: Profile, untrained: bool) -> None:
         self._node = node
         self._label = 'UNTRAINED ' if untrained else ''
@@ -71,7 +68,6 @@ class Outputs:
 
 
 def overlay_message(result: InferenceResult, camera: str, label: str) -> CompressedImage:
-    """What the model saw of one camera, pruned patches dimmed, as JPEG."""
     inference = result.inference
     kept = inference.kept[camera]
     text = (

@@ -9,12 +9,7 @@ from ...errors import ActionRefused, CheckpointError, InputRefused
 from ...records import ActionChunk
 from ...runtime.pairing import NotReady
 from ...runtime.params import PolicyParams
-from ...runtime.session import (
-    InferenceRequest,
-    InferenceResult,
-    PartialFrame,
-    PolicySession,
-)
+from ...runtime.session import InferenceRequest, InferenceResult, PartialFrame, PolicySession
 from ...runtime.worker import InferenceWorker, Proceed
 from ..process import require_simulated_time
 from ..status import ERROR, OK, WARN, StatusReporter
@@ -52,10 +47,7 @@ _PARTNERS_COME = ('nothing_new', 'skew')  # a pair lacks nothing but time
 
 
 def load(params: PolicyParams, status: StatusReporter) -> Any:
-    """The policy, warmed up and checked.
-
-    :raises VlaPruneError: the checkpoint, the profile or a parameter is not usable.
-    """
+    """The policy, warmed up and checked. :raises VlaPruneError: something is not usable."""
     import torch  # slow to import: only a node that loads a policy pays
 
     from ...engine.load import load_policy
@@ -198,14 +190,9 @@ class Pipeline:
 
     def diagnoses(self, level: bytes, state: str) -> dict[str, tuple[bytes, str, dict[str, Any]]]:
         """The pipeline's part of ``/diagnostics``: concern -> level, text, values."""
-        counts = self.inputs.counts()
         topic = self.outputs.chunk.topic_name
         others = self._node.count_publishers(topic) - 1
-        inputs = {
-            **{f'{k}_rate_hz': v.rate_hz for k, v in counts.items()},
-            **{f'{k}_received': v.received for k, v in counts.items()},
-            **{f'lost_{k}': v for k, v in self.session.pairing.losses.items()},
-        }
+        losses = {f'lost_{k}': v for k, v in self.session.pairing.losses.items()}
         inference = {
             'chunks': self.chunks,
             'faults_in_a_row': self.faults,
@@ -214,7 +201,7 @@ class Pipeline:
             'discarded_jobs': self.worker.discarded,
         }
         return {
-            'inputs': (level, state, inputs),
+            'inputs': (level, state, {**self.inputs.counts(), **losses}),
             'inference': (
                 ERROR if self.latched else OK,
                 self.latched or self.problem.text or 'ok',

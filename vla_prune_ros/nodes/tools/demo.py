@@ -18,9 +18,9 @@ from ...runtime.messages import status_values, to_ns
 from ...runtime.processes import Processes
 from ...runtime.progress import Progress
 from ..client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Client
+from ..interface import command, sensor_data
 from ..process import ros_context
-from ..qos import command, sensor_data
-from .environment import local_environment, remap_inputs, ros_arguments
+from .environment import local_environment, remap_inputs, start_node
 
 CAMERAS = ('primary', 'wrist')
 REHEARSAL_S = 30.0
@@ -29,10 +29,7 @@ Images = list[np.ndarray]
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What ``vla-prune demo`` runs.
-
-    :param steps: control steps per episode (20 per simulated second).
-    """
+    """:param steps: control steps per episode, 20 per simulated second."""
 
     checkpoint: Path
     out: Path
@@ -44,8 +41,6 @@ class DemoOptions:
 
 
 class Recorder(Client):
-    """Listens to everything the three nodes say."""
-
     def __init__(self, idle: Callable[[], None], on_images: Callable[[Images], None]) -> None:
         super().__init__('demo', idle)
         self.run: MethodRun | None = None
@@ -53,17 +48,12 @@ class Recorder(Client):
         self.about: dict[str, str] = {}
         self._on_images = on_images
         self._images: dict[int, dict[str, np.ndarray]] = {}
-        self.create_subscription(
-            DiagnosticArray, '/vla_policy/inference', self._on_inference, sensor_data(50)
-        )
-        self.create_subscription(
-            JointTrajectory, '/vla_policy/action_chunk', self._on_chunk, command()
-        )
-        self.create_subscription(
-            DiagnosticArray, '/simulator/episode', self._on_episode, sensor_data(10)
-        )
+        listen = self.create_subscription
+        listen(DiagnosticArray, '/vla_policy/inference', self._on_inference, sensor_data(50))
+        listen(JointTrajectory, '/vla_policy/action_chunk', self._on_chunk, command())
+        listen(DiagnosticArray, '/simulator/episode', self._on_episode, sensor_data(10))
         for camera in CAMERAS:
-            self.create_subscription(
+            listen(
                 CompressedImage,
                 f'/vla_policy/overlay/{camera}',
                 lambda m, c=camera: self._on_overlay(m, c),
@@ -85,10 +75,9 @@ class Recorder(Client):
 
     def _on_overlay(self, message: CompressedImage, camera: str) -> None:
         stamp = to_ns(message.header.stamp)
+        bgr = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
         images = self._images.setdefault(stamp, {})
-        images[camera] = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)[
-            ..., ::-1
-        ]
+        images[camera] = bgr[..., ::-1]
         if len(images) == len(CAMERAS):
             self._on_images([images[c] for c in CAMERAS])
             self._images = {s: p for s, p in self._images.items() if s > stamp}
@@ -116,36 +105,17 @@ def run_demo(
 
 
 def _start(processes: Processes, options: DemoOptions) -> None:
-    nodes = 'vla_prune_ros.nodes'
-    processes.start(
-        'simulator',
-        f'{nodes}.simulator.node',
-        ros_arguments(
-            'simulator.yaml', {'seed': options.seed, 'real_time_factor': options.real_time_factor}
-        ),
-    )
-    processes.start(
-        'vla_policy',
-        f'{nodes}.policy.node',
-        ros_arguments(
-            'libero.yaml',
-            {'checkpoint': str(options.checkpoint), 'use_sim_time': True},
-            remap_inputs('simulator'),
-        ),
-    )
-    processes.start(
+    scene = {'seed': options.seed, 'real_time_factor': options.real_time_factor}
+    start_node(processes, 'simulator', 'simulator.yaml', scene)
+    policy = {'checkpoint': str(options.checkpoint), 'use_sim_time': True}
+    start_node(processes, 'vla_policy', 'libero.yaml', policy, remap_inputs('simulator'))
+    remaps = [f'~/{t}:=/simulator/{t}' for t in ('ee_pose', 'twist', 'gripper')]
+    start_node(
+        processes,
         'chunk_executor',
-        f'{nodes}.executor.node',
-        ros_arguments(
-            'libero.yaml',
-            {'output': 'twist', 'use_sim_time': True},
-            [
-                '~/action_chunk:=/vla_policy/action_chunk',
-                '~/ee_pose:=/simulator/ee_pose',
-                '~/twist:=/simulator/twist',
-                '~/gripper:=/simulator/gripper',
-            ],
-        ),
+        'libero.yaml',
+        {'output': 'twist', 'use_sim_time': True},
+        ['~/action_chunk:=/vla_policy/action_chunk', *remaps],
     )
 
 
@@ -182,10 +152,10 @@ def _run_method(
 
 def _expect(recorder: Recorder, done: Callable[[], bool], seconds: float, node: str) -> None:
     if not recorder.wait(done, seconds):
-        status = recorder.status('vla_policy')
-        said = f' (vla_policy: {status.message})' if status is not None else ''
+        message = recorder.message('vla_policy')
+        reason = f' (vla_policy: {message})' if message else ''
         raise VlaPruneError(
-            f'{node} gave no sign within {seconds:g} s{said}', f'see logs/{node}.log'
+            f'{node} gave no sign within {seconds:g} s{reason}', f'see logs/{node}.log'
         )
 
 
@@ -193,12 +163,11 @@ def _load(recorder: Recorder, method: str) -> None:
     refused = recorder.set_parameter('vla_policy', 'pruning', method)
     if not refused and recorder.change_state('vla_policy', CONFIGURE):
         recorder.change_state('vla_policy', ACTIVATE)
-        recorder.about = status_values(recorder.status('vla_policy'))
+        recorder.about = recorder.values('vla_policy')
         return
     recorder.spin_for(0.5)  # the status that says why
-    status = recorder.status('vla_policy')
     raise VlaPruneError(
-        refused or (status.message if status else 'vla_policy did not configure'),
+        refused or recorder.message('vla_policy') or 'vla_policy did not configure',
         'see logs/vla_policy.log',
     )
 
@@ -206,21 +175,25 @@ def _load(recorder: Recorder, method: str) -> None:
 def _rehearse(recorder: Recorder) -> None:
     """Run until a chunk moves the arm: an episode that began before the executor had found the
     policy's new publishers would be counted as a failure of the policy. What keeps all chunks away
-    is said by the episode that follows."""
-    recorder.trigger('/simulator/reset')
-    recorder.trigger('/vla_policy/reset')
-    recorder.set_bool('/chunk_executor/arm', True)
+    is reported by the episode that follows."""
+    _reset_and_arm(recorder)
     recorder.wait(lambda: recorder.state('chunk_executor') == 'MOVING', REHEARSAL_S)
     recorder.set_bool('/chunk_executor/arm', False)
+
+
+def _reset_and_arm(recorder: Recorder) -> str:
+    """The number of the episode that begins."""
+    number = recorder.trigger('/simulator/reset').split()[1]
+    recorder.trigger('/vla_policy/reset')
+    recorder.set_bool('/chunk_executor/arm', True)
+    return number
 
 
 def _episode(
     recorder: Recorder, run: MethodRun, steps: int, at_step: Callable[[int], None]
 ) -> None:
     """One episode: a fresh scene, the arm armed, until success or the last step."""
-    number = recorder.trigger('/simulator/reset').split()[1]
-    recorder.trigger('/vla_policy/reset')
-    recorder.set_bool('/chunk_executor/arm', True)
+    number = _reset_and_arm(recorder)
     recorder.run = run
     before = run.moved_m
 
@@ -235,10 +208,9 @@ def _episode(
     recorder.set_bool('/chunk_executor/arm', False)
     recorder.run = None
     if not run.chunks:
-        status = recorder.status('vla_policy')
+        message = recorder.message('vla_policy') or 'silent'
         raise VlaPruneError(
-            f'{run.method}: no chunk came (vla_policy: {status.message if status else "silent"})',
-            'see logs/vla_policy.log',
+            f'{run.method}: no chunk came (vla_policy: {message})', 'see logs/vla_policy.log'
         )
     run.episodes += 1
     run.successes += recorder.episode['success'] == 'true'

@@ -1,4 +1,4 @@
-"""Environment of the processes that the tools start: one machine, big images, an own domain."""
+"""The processes that the tools start: one machine, big images, a domain of their own."""
 
 import contextlib
 import json
@@ -14,8 +14,14 @@ from ament_index_python.packages import get_package_share_directory
 import vla_prune_ros
 
 from ...errors import VlaPruneError
+from ...runtime.processes import Processes
 
-_PROFILE = 'fastdds_large_images.xml'
+_MODULES = {
+    'vla_policy': 'policy.node',
+    'chunk_executor': 'executor',
+    'simulator': 'simulator',
+    'fake_robot': 'tools.fake_robot',
+}
 
 
 def config_file(name: str) -> Path:
@@ -35,26 +41,26 @@ def config_file(name: str) -> Path:
     raise VlaPruneError(f'config/{name} is not installed', 'install the package again')
 
 
-INPUTS = ('image/primary', 'image/wrist', 'ee_pose', 'joint_states', 'instruction')
-
-
 def remap_inputs(source: str) -> list[str]:
     """Rules that connect the policy's inputs with the topics of another node."""
-    return [f'~/{topic}:=/{source}/{topic}' for topic in INPUTS]
+    topics = ('image/primary', 'image/wrist', 'ee_pose', 'joint_states', 'instruction')
+    return [f'~/{topic}:=/{source}/{topic}' for topic in topics]
 
 
-def ros_arguments(
-    file: str | None, parameters: Mapping[str, Any], remaps: Sequence[str] = ()
-) -> list[str]:
-    """Arguments of a node: a parameter file of ``config/``, single parameters and remaps."""
-    out = (
-        ['--ros-args'] if file is None else ['--ros-args', '--params-file', str(config_file(file))]
-    )
-    for name, value in parameters.items():
-        out += ['-p', f'{name}:={json.dumps(value)}']
+def start_node(
+    processes: Processes,
+    name: str,
+    file: str | None,
+    parameters: Mapping[str, Any],
+    remaps: Sequence[str] = (),
+) -> None:
+    """Start a node with a parameter file of ``config/``, single parameters and remaps."""
+    out = ['--ros-args'] + ([] if file is None else ['--params-file', str(config_file(file))])
+    for key, value in parameters.items():
+        out += ['-p', f'{key}:={json.dumps(value)}']
     for remap in remaps:
         out += ['-r', remap]
-    return out
+    processes.start(name, f'vla_prune_ros.nodes.{_MODULES[name]}', out)
 
 
 def local_environment(transport_profile: bool = True) -> dict[str, str]:
@@ -67,7 +73,7 @@ def local_environment(transport_profile: bool = True) -> dict[str, str]:
     if transport_profile:  # Fast DDS 2 (Humble, Jazzy) and 3 (Kilted) read different names
         for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
             if variable not in env:
-                env[variable] = str(config_file(_PROFILE))
+                env[variable] = str(config_file('fastdds_large_images.xml'))
     env.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     env.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 100)))
     source = str(Path(vla_prune_ros.__file__).parents[1])

@@ -12,10 +12,10 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from ...config import option
+from ..interface import latched, sensor_data
 from ..messages import build
 from ..params import declare
 from ..process import run_node
-from ..qos import latched, sensor_data
 
 CAMERAS = ('primary', 'wrist')
 JOINTS = (*(f'panda_joint{i}' for i in range(1, 8)), 'panda_finger_joint1', 'panda_finger_joint2')
@@ -25,8 +25,6 @@ _DOWN = (1.0, 0.0, 0.0, 0.0)  # gripper pointing down, x y z w
 
 @dataclass(frozen=True)
 class FakeRobotParams:
-    """What the fake robot publishes."""
-
     rate_hz: float = option(30.0, 'Frames per second and camera.', low=1.0, high=120.0)
     state_hz: float = option(100.0, 'Pose and joint messages per second.', low=1.0, high=1000.0)
     width: int = option(640, 'Width of the frames in pixels.', low=16, high=4096)
@@ -47,12 +45,12 @@ class FakeRobotNode(Node):
             build.image(random.integers(0, 256, shape, np.uint8), self._now_ns()) for _ in range(4)
         ]
         self._sent = dict.fromkeys(CAMERAS, 0)
-        sensor = sensor_data()
-        self._cameras = {c: self.create_publisher(Image, f'~/image/{c}', sensor) for c in CAMERAS}
-        self._pose = self.create_publisher(PoseStamped, '~/ee_pose', sensor)
-        self._joints = self.create_publisher(JointState, '~/joint_states', sensor)
-        self._published = self.create_publisher(DiagnosticArray, '~/published', 10)
-        self._instruction = self.create_publisher(String, '~/instruction', latched())
+        sensor, publisher = sensor_data(), self.create_publisher
+        self._cameras = {c: publisher(Image, f'~/image/{c}', sensor) for c in CAMERAS}
+        self._pose = publisher(PoseStamped, '~/ee_pose', sensor)
+        self._joints = publisher(JointState, '~/joint_states', sensor)
+        self._published = publisher(DiagnosticArray, '~/published', 10)
+        self._instruction = publisher(String, '~/instruction', latched())
         self._instruction.publish(String(data=params.instruction))
         self.create_timer(1.0 / params.rate_hz, self._images)
         self.create_timer(1.0 / params.state_hz, self._state)

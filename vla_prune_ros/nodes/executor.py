@@ -8,6 +8,7 @@ With ``stepping`` synchronous the simulator waits for it instead: ``runtime/sche
 
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,65 @@ from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from ...errors import ActionRefused, InputRefused
-from ...runtime.guard import PoseTarget
-from ...runtime.messages import read_chunk, read_pose
-from ...runtime.schedule import ChunkSchedule, Due, GripperLatch
-from ..interface import Service, Topic
-from ..messages import build
-from ..params import declare
-from ..process import on_clock_jump, require_simulated_time, run_node, steady_clock
-from ..qos import command, sensor_data
-from ..status import ERROR, OK, WARN, StatusReporter
-from .params import ExecutorParams
+from ..config import option
+from ..errors import ActionRefused, InputRefused
+from ..runtime.guard import PoseTarget
+from ..runtime.messages import read_chunk, read_pose
+from ..runtime.schedule import FREE, STEPPING, ChunkSchedule, Due, GripperLatch
+from .interface import Service, Topic, command, sensor_data
+from .messages import build
+from .params import declare
+from .process import on_clock_jump, require_simulated_time, run_node, steady_clock
+from .status import ERROR, OK, WARN, StatusReporter
+
+
+@dataclass(frozen=True)
+class ExecutorParams:
+    output: str = option(
+        'none',
+        'none: only watch; twist: TwistStamped on ~/twist; pose: PoseStamped on ~/pose_target.',
+        choices=('none', 'twist', 'pose'),
+    )
+    rate_hz: float = option(50.0, 'Rate of the commands, in Hz.', low=5.0, high=500.0)
+    stepping: str = option(
+        FREE,
+        'free: time runs on; synchronous: for a simulator that waits. Twist and gripper of the '
+        'due step are sent together until time goes on, nothing where no step is due, and '
+        'disarming only pauses.',
+        choices=STEPPING,
+    )
+    max_chunk_age_s: float = option(
+        2.0, 'Oldest chunk to move on, by stamp and by receipt, in s.', low=0.05, high=30.0
+    )
+    max_linear_m_s: float = option(
+        1.2, 'A chunk with a faster step is refused, in m/s.', low=0.001, high=10.0
+    )
+    max_angular_rad_s: float = option(
+        7.0, 'A chunk with a faster step is refused, in rad/s.', low=0.001, high=50.0
+    )
+    zero_commands: int = option(
+        5, 'Zero commands sent when motion ends; then silence.', low=1, high=1000
+    )
+    close_below: float = option(
+        0.4, 'Gripper values below close it (0 closed ... 1 open).', low=0.0, high=1.0
+    )
+    open_above: float = option(
+        0.6, 'Gripper values above open it; in between the last command holds.', low=0.0, high=1.0
+    )
+    gripper_joint: str = option('gripper', 'Joint name in the commands on ~/gripper.')
+    gripper_closed: float = option(
+        0.0, "Position of that joint when closed, in the driver's unit.", low=-100.0, high=100.0
+    )
+    gripper_open: float = option(
+        1.0, "Position of that joint when open, in the driver's unit.", low=-100.0, high=100.0
+    )
+    gripper_time_s: float = option(
+        0.3, 'time_from_start of a gripper command, in s.', low=0.0, high=10.0
+    )
+    max_pose_age_s: float = option(
+        0.5, 'Oldest ~/ee_pose to start a pose target from, in s.', low=0.01, high=10.0
+    )
+
 
 ACTION_CHUNK = Topic('~/action_chunk', JointTrajectory, command(), 'Chunks of `vla_policy`.')
 EE_POSE = Topic(
@@ -127,19 +176,15 @@ class ExecutorNode(Node):
     def _on_chunk(self, message: JointTrajectory) -> None:
         try:
             chunk = read_chunk(message)
-            fastest = np.abs(chunk.deltas).reshape(len(chunk), 2, 3)
-            speeds = np.linalg.norm(fastest, axis=2).max(axis=0) / chunk.dt_s
-            for speed, limit, unit in zip(
-                speeds,
-                (self._params.max_linear_m_s, self._params.max_angular_rad_s),
-                ('linear_m_s', 'angular_rad_s'),
-                strict=True,
-            ):
+            steps = np.linalg.norm(chunk.deltas.reshape(-1, 2, 3), axis=2)
+            speeds = steps.max(axis=0) / chunk.dt_s
+            for speed, name in zip(speeds, ('max_linear_m_s', 'max_angular_rad_s'), strict=True):
+                limit = getattr(self._params, name)
                 if not speed <= limit:  # refuses nan as well
                     raise ActionRefused(
                         'limit',
-                        f'chunk moves at {speed:.3g}, beyond max_{unit} {limit:g}',
-                        f"lower the policy's limits or raise max_{unit}",
+                        f'chunk moves at {speed:.3g}, beyond {name} {limit:g}',
+                        f"lower the policy's limits or raise {name}",
                     )
             if self._schedule.load(chunk, self._mono_ns()):
                 self._latch.reset()
@@ -156,9 +201,7 @@ class ExecutorNode(Node):
         self._target.measured(*read_pose(message), time.monotonic_ns())
 
     def _tick(self) -> None:
-        due = None
-        if self._armed:
-            due = self._schedule.due(self._now_ns(), self._mono_ns())
+        due = self._schedule.due(self._now_ns(), self._mono_ns()) if self._armed else None
         if due is not None and due.step is not None and self._params.output != 'none':
             self._send(due)
         elif self._zeros_left:
@@ -179,19 +222,20 @@ class ExecutorNode(Node):
         elif not self._send_pose(due):
             return
         self._sent += 1
-        before = self._latch.command
-        wanted = self._latch.update(due.gripper)
+        before, wanted = self._latch.command, self._latch.update(due.gripper)
         if self._synchronous:  # both of every step; before the first decision the gripper is open
-            self._gripper.publish(self._gripper_command(1.0 if wanted is None else wanted))
+            self._send_gripper(1.0 if wanted is None else wanted)
             return
         self._zeros_left = self._params.zero_commands
         if wanted is not None and wanted != before:
-            self._gripper.publish(self._gripper_command(wanted))
+            self._send_gripper(wanted)
 
-    def _gripper_command(self, opening: float) -> JointTrajectory:
+    def _send_gripper(self, opening: float) -> None:
         params = self._params
         position = params.gripper_closed + opening * (params.gripper_open - params.gripper_closed)
-        return build.gripper(position, self._now_ns(), params.gripper_joint, params.gripper_time_s)
+        self._gripper.publish(
+            build.gripper(position, self._now_ns(), params.gripper_joint, params.gripper_time_s)
+        )
 
     def _send_twist(self, velocity: np.ndarray) -> None:
         self._twist.publish(build.twist(velocity, self._now_ns(), self._frame_id))
@@ -203,19 +247,18 @@ class ExecutorNode(Node):
                 throttle_duration_sec=2.0,
             )
             return False
-        if self._target.pose is None:
-            return False
-        self._publish_pose()
-        return True
+        if self._target.pose is not None:
+            self._send_target()
+        return self._target.pose is not None
 
     def _send_zero(self) -> None:
         """Zero velocity; a pose target is held where the arm is measured, or not sent at all."""
         if self._params.output == 'twist':
             self._send_twist(np.zeros(6))
         elif self._params.output == 'pose' and self._target.hold(time.monotonic_ns()):
-            self._publish_pose()
+            self._send_target()
 
-    def _publish_pose(self) -> None:
+    def _send_target(self) -> None:
         position, quaternion = self._target.pose
         self._pose.publish(build.pose(position, quaternion, self._now_ns(), self._frame_id))
 
@@ -225,10 +268,6 @@ class ExecutorNode(Node):
             return ''
         others = self.count_publishers(self._out.topic_name) - 1
         return f'{others} other publishers of {self._out.topic_name}; stop them' if others else ''
-
-    def _halt(self) -> None:
-        self._schedule.clear()
-        self._latch.reset()
 
     def _on_jump(self) -> None:
         # A simulator that waits may have got a chunk for the new time already.
@@ -240,7 +279,8 @@ class ExecutorNode(Node):
     def _set_armed(self, armed: bool) -> None:
         self._armed = armed
         if not self._synchronous:  # there no time passes that could make the chunk an old one
-            self._halt()  # arming never continues an old chunk
+            self._schedule.clear()  # arming never continues an old chunk
+            self._latch.reset()
 
     def _arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         rivals = self._rivals()
