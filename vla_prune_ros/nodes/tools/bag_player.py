@@ -76,9 +76,9 @@ class BagPlayerNode(Node):
             self._bag = LaterBag(params.bag, streams, offset_s, latched)
         streams = self._topics.of({*self._profile.cameras, *STREAMS})
         types = {topic: found.type for topic, found in self._bag.topics.items()}
-        self._publishers, self._inputs = advertise(self, params, streams, types)
-        self._clock, self._clock_ns = CLOCK.publisher(self) if params.clock else None, -1
-        names = ', '.join(f'{t} -> {p.topic_name}' for t, p in self._publishers.items())
+        self._out, self._inputs = advertise(self, params, streams, types)
+        self._clock_out, self._shown_ns = CLOCK.publisher(self) if params.clock else None, -1
+        names = ', '.join(f'{t} -> {p.topic_name}' for t, p in self._out.items())
         rest = ', '.join(
             f'{topic} ({found.count} of {found.type})'
             for topic, found in self._bag.topics.items()
@@ -131,7 +131,7 @@ class BagPlayerNode(Node):
             self.report['passes'] += 1
             self.report['lost'] = self._bag.lost
         self.report['finished'] = True
-        for publisher in self._publishers.values():
+        for publisher in self._out.values():
             publisher.wait_for_all_acked(Duration(seconds=0.5))
         yield _LAST_S
         raise ExternalShutdownException
@@ -146,7 +146,7 @@ class BagPlayerNode(Node):
             log.info(f'waits for a subscriber of {missing}', **how)
             yield 0.05
         others = self.count_publishers('/clock') - 1
-        if self._clock is not None and others > 0:
+        if self._clock_out is not None and others > 0:
             log.warning(f'{others} other publishers of /clock; stop them, or time jumps for ever')
 
     def _play_once(self) -> Iterator[float]:
@@ -174,7 +174,10 @@ class BagPlayerNode(Node):
         """Until the message of that ROS time is due; the clock goes on meanwhile."""
         due_ns = self._timeline.due_ns(next_ns)
         while (left_ns := due_ns - time.monotonic_ns()) > 0:
-            self._tick(self._timeline.clock_ns(due_ns - left_ns, next_ns))
+            clock_ns = self._timeline.clock_ns(due_ns - left_ns, next_ns)
+            # Not right before a message: its own time would come too soon after to be shown.
+            if not 0 < next_ns - clock_ns < _CLOCK_STEP_NS:
+                self._tick(clock_ns)
             yield min(1e-9 * left_ns, _TICK_S)
         if -left_ns > _LATE_NS:
             self._timeline.delay(-left_ns)
@@ -185,10 +188,10 @@ class BagPlayerNode(Node):
             )
 
     def _tick(self, now_ns: int) -> None:
-        fresh = 0 <= now_ns - self._clock_ns < _CLOCK_STEP_NS
-        if self._clock is not None and now_ns > 0 and not fresh:
-            self._clock_ns = now_ns
-            self._clock.publish(Clock(clock=build.time(now_ns)))
+        fresh = 0 <= now_ns - self._shown_ns < _CLOCK_STEP_NS
+        if self._clock_out is not None and now_ns > 0 and not fresh:
+            self._shown_ns = now_ns
+            self._clock_out.publish(Clock(clock=build.time(now_ns)))
 
     def _send(self, message: BagMessage, system_ns: int) -> None:
         stamp_ns, topic = None, message.topic
@@ -201,7 +204,7 @@ class BagPlayerNode(Node):
                 self.get_logger().warning(f'left out, and so are others like it: {refusal}')
             self.report['damaged'][topic] += 1
             return
-        self._publishers[topic].publish(cdr)
+        self._out[topic].publish(cdr)
         self.report['sent'][topic] += 1
 
 
