@@ -20,6 +20,7 @@ from ..evaluate.options import (
     MACHINE,
     METHODS,
     NO_REFRESH,
+    POLICY,
     CheckOptions,
     DtypeBenchOptions,
     EvaluateOptions,
@@ -32,10 +33,6 @@ from ..evaluate.options import (
 from ..runtime.progress import Progress
 from . import output
 
-_POLICY = (
-    "checkpoint folder, or 'org/name' of the hub (default: the package's reference policy, or an "
-    'untrained one where that is not installed)'
-)
 _CORES = os.cpu_count() or 1
 
 
@@ -47,7 +44,7 @@ def this_command() -> str:
 class Demo:
     """run simulator, policy and executor and print what was measured"""
 
-    checkpoint: str | None = option(None, _POLICY)
+    checkpoint: str | None = option(None, POLICY)
     out: Path = option(Path('out/demo'), 'folder for video, JSON and logs')
     methods: tuple[str, ...] = option(METHODS, flags={'metavar': 'METHOD'})
     episodes: int = option(2, 'episodes per method', low=1)
@@ -75,14 +72,14 @@ class Check(CheckOptions):
     """load a checkpoint and probe it for silent mistakes"""
 
     def run(self, console: Console) -> Any:
-        from ..evaluate.check import check_checkpoint, check_table, check_verdict
+        from ..evaluate.check import check_checkpoint, check_report
 
         try:
             result = check_checkpoint(self, lambda text: console.print(text, markup=False))
         except VlaPruneError as error:  # one line here, and the same in the JSON
             print(f'error: {error}', file=sys.stderr)
             return {'ok': False, 'error': str(error)}
-        output.show(console, check_table(result), check_verdict(result))
+        output.show(console, *check_report(result))
         return result
 
 

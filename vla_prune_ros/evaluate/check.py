@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,13 +22,11 @@ PIXELS = 'preprocessor_config.json'
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """``found``: what the checkpoint holds; ``weights_gb``: dtype -> 1e9 bytes."""
-
     ok: bool
     failed: int
-    found: dict[str, str]
+    found: dict[str, str]  # what the checkpoint holds
     checks: list[Finding]
-    weights_gb: dict[str, float]
+    weights_gb: dict[str, float]  # dtype -> 1e9 bytes
 
 
 def check_checkpoint(options: CheckOptions, progress: Progress = lambda text: None) -> CheckResult:
@@ -46,31 +43,32 @@ def check_checkpoint(options: CheckOptions, progress: Progress = lambda text: No
     )
     progress('probing')
     checks = [check_pixels(policy), *probe_policy(policy)]
-    failed = sum(not check.ok for check in checks)
+    count = policy.describe()['parameters']
+    tensors = chain(policy.model.parameters(), policy.model.buffers())
+    loaded = sum(t.numel() * t.element_size() for t in tensors)
+    sizes = {'float32': 4 * count, 'bfloat16': 2 * count, options.dtype: loaded}
     return CheckResult(
-        ok=failed == 0,
-        failed=failed,
+        ok=all(check.ok for check in checks),
+        failed=sum(not check.ok for check in checks),
         found=_found(policy),
         checks=checks,
-        weights_gb=_weights_gb(policy, options.dtype),
+        weights_gb={name: size / 1e9 for name, size in sizes.items()},
     )
 
 
 def check_pixels(policy: Policy) -> Finding:
     """The file's constants: ImageNet's rounded to bfloat16 for DINOv2, and 0.5 for SigLIP."""
-    path = _folder(policy) / PIXELS
+    path = policy.checkpoint / PIXELS
     if not path.is_file():
         return finding('pixel constants', f'no {PIXELS}, the published ones are used')
     config = read_json(path)
     ours = {'means': (DINO_MEAN, SIGLIP_MEAN), 'stds': (DINO_STD, SIGLIP_STD)}
-    bad = [n for n, want in ours.items() if n in config and not _close(config[n], want)]
-    problem = ''
-    if bad:
-        problem = (
-            f'{PIXELS}: {bad[0]} is {config[bad[0]]}, this package uses {ours[bad[0]]}; fetch the '
-            'file of the published checkpoint'
-        )
-    return finding('pixel constants', 'others' if bad else 'as published', problem)
+    for name, values in ours.items():
+        if name in config and not _close(config[name], values):
+            problem = f'{PIXELS}: {name} is {config[name]}, this package uses {values}'
+            remedy = 'fetch the file of the published checkpoint'
+            return finding('pixel constants', 'others', problem, remedy)
+    return finding('pixel constants', 'as published')
 
 
 def _close(got: Any, want: Any) -> bool:
@@ -82,14 +80,12 @@ def _close(got: Any, want: Any) -> bool:
 
 def _found(policy: Policy) -> dict[str, str]:
     about, profile, size = policy.describe(), policy.profile, policy.model.size
-    folder = _folder(policy)
-    keys = sorted(read_json(folder / 'dataset_statistics.json'))
-    text = size.text
+    keys = sorted(read_json(policy.checkpoint / 'dataset_statistics.json'))
     found = {
-        'checkpoint': str(folder),
+        'checkpoint': str(policy.checkpoint),
         'parameters': f'{about["parameters"]:,} in use, {about["dtype"]} on {about["device"]}',
         'tensors': _tensors(policy),
-        'language model': f'{text.num_hidden_layers} layers, width {text.hidden_size}',
+        'language model': f'{size.text.num_hidden_layers} layers, width {size.text.hidden_size}',
         'head': size.head,
         'cameras': f'{", ".join(profile.cameras)} (of the profile; the files do not tell)',
         'proprio': f'{size.proprio_dim} values' if size.proprio_dim else 'none',
@@ -106,13 +102,9 @@ def _found(policy: Policy) -> dict[str, str]:
     return found
 
 
-def _folder(policy: Policy) -> Path:
-    return policy.checkpoint
-
-
 def _tensors(policy: Policy) -> str:
     there = set()
-    for file in weight_files(_folder(policy)):
+    for file in weight_files(policy.checkpoint):
         with safe_open(file, 'pt') as shard:
             there.update(shard.keys())
     published = set(published_shapes(policy.model.size))
@@ -121,15 +113,7 @@ def _tensors(policy: Policy) -> str:
     return f'{len(published & there)} of {len(published)} published ones{unused}'
 
 
-def _weights_gb(policy: Policy, dtype: str) -> dict[str, float]:
-    tensors = chain(policy.model.parameters(), policy.model.buffers())
-    count = policy.describe()['parameters']
-    loaded = sum(t.numel() * t.element_size() for t in tensors)
-    sizes = {'float32': 4 * count, 'bfloat16': 2 * count, dtype: loaded}
-    return {name: size / 1e9 for name, size in sizes.items()}
-
-
-def check_table(result: CheckResult) -> Table:
+def check_report(result: CheckResult) -> tuple[Table, str]:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow='fold')
@@ -142,10 +126,5 @@ def check_table(result: CheckResult) -> Table:
         verdict = ('OK', 'green') if check.ok else ('FAILED', 'bold red')
         text = check.value if check.ok else check.reason
         table.add_row(check.name, Text.assemble(verdict, f'  {text}'))
-    return table
-
-
-def check_verdict(result: CheckResult) -> str:
-    if result.ok:
-        return 'OK'
-    return f'{result.failed} of {len(result.checks)} checks failed'
+    failed = f'{result.failed} of {len(result.checks)} checks failed'
+    return table, 'OK' if result.ok else failed

@@ -18,18 +18,9 @@ from .tables import Column, fixed, rich_table
 from .video import VideoWriter
 
 STAGE_ORDER = (
-    'node_pairing',
-    'node_queue',
-    'node_decode',
-    'node_state',
-    'policy_preprocess',
-    'policy_vision',
-    'policy_selection',
-    'policy_language',
-    'policy_head',
-    'node_guard',
-    'node_publish',
-    'node_report',
+    *(f'node_{name}' for name in ('pairing', 'queue', 'decode', 'state')),
+    *(f'policy_{name}' for name in ('preprocess', 'vision', 'selection', 'language', 'head')),
+    *(f'node_{name}' for name in ('guard', 'publish', 'report')),
 )
 MODES = ('coarse', 'fine', 'dense')
 TOTALS = {
@@ -38,7 +29,6 @@ TOTALS = {
     'stamp_to_chunk': 'image stamp to chunk',
     'refresh': 'refresh behind the chunk',
 }
-UNTRAINED = 'UNTRAINED random weights: the arm moves, it does not solve the task'
 
 
 def stage_percentiles(records: Iterable[Mapping[str, str]]) -> dict[str, dict[str, float]]:
@@ -94,13 +84,11 @@ def demo_row(run: MethodRun) -> DemoRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """``ok``: every method gave chunks. ``policy``: how the policy describes itself."""
-
-    ok: bool
+    ok: bool  # every method gave chunks
     untrained: bool
     rows: list[DemoRow]
     machine: dict[str, Any]
-    policy: dict[str, str]
+    policy: dict[str, str]  # how it describes itself
     video: str
 
 
@@ -123,10 +111,11 @@ def report_demo(
     path.write_text(json.dumps(asdict(result), indent=2) + '\n', encoding='utf-8')
     console.print(demo_table(result.rows, f'vla-prune demo on {where(result.machine)}'))
     if result.untrained:
-        console.print(f'[bold yellow]{UNTRAINED}[/]')
-    console.print(
-        f'video  {video.path} ({video.frames} frames)\nresult {path}\nlogs   {out / "logs"}'
-    )
+        console.print(
+            '[bold yellow]UNTRAINED random weights: the arm moves, it does not solve the task[/]'
+        )
+    console.print(f'video  {video.path} ({video.frames} frames)')
+    console.print(f'result {path}\nlogs   {out / "logs"}')
     return result
 
 
@@ -137,10 +126,7 @@ def demo_table(rows: Sequence[DemoRow], title: str) -> Table:
         ('queries', [str(r.queries) for r in rows]),
         ('chunks', [str(r.chunks) for r in rows]),
         ('visual tokens kept', [fixed(r.visual_tokens, '.0f') for r in rows]),
-        (
-            f'queries {" / ".join(MODES)}',
-            [' / '.join(str(r.modes.get(m, 0)) for m in MODES) for r in rows],
-        ),
+        (' / '.join(MODES), [' / '.join(str(r.modes.get(m, 0)) for m in MODES) for r in rows]),
         ('arm moved (m)', [f'{r.moved_m:.2f}' for r in rows]),
         ('successes', [f'{r.successes}/{r.episodes}' for r in rows]),
     ]

@@ -15,6 +15,7 @@ from ..errors import CheckpointError
 from ..model.hub import REFERENCE, REFERENCE_LIGHTVLA, reference_folder
 
 PACKAGES = ('torch', 'transformers', 'numpy', 'mujoco', 'robosuite', 'ros-rclpy')
+FINGERPRINT_PACKAGES = ('torch', 'transformers', 'numpy', 'mujoco', 'robosuite', 'hf-libero')
 
 
 def machine() -> dict[str, Any]:
@@ -41,14 +42,15 @@ def _cpu() -> str:
 def installed(packages: Iterable[str]) -> dict[str, str]:
     out = {}
     for name in packages:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             out[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return out
 
 
-FINGERPRINT_PACKAGES = ('torch', 'transformers', 'numpy', 'mujoco', 'robosuite', 'hf-libero')
+def versions() -> dict[str, str]:
+    """Package -> version, of this package and of those that may change what an episode does."""
+    return {'vla_prune_ros': __version__, **installed(FINGERPRINT_PACKAGES)}
+
 
 _NAMES = ('*.json', '*.safetensors', '*.pt', 'tokenizer.model')
 _WHOLE = 1 << 26  # larger files are sampled: hashing 15 GB would take longer than many episodes
@@ -57,10 +59,8 @@ _PIECES = 16
 
 
 def checkpoint_fingerprint(folder: Path) -> str:
-    """16 hex digits of SHA-256 over names, sizes and contents of a checkpoint's files.
-
-    Of files above 64 MiB, 16 pieces of 1 MiB spread over the whole length are read, ends
-    included: other weights differ there as everywhere.
+    """16 hex digits of SHA-256 over names, sizes and contents of a checkpoint's files; of large
+    ones, contents are pieces spread over the whole length: other weights differ everywhere.
 
     :raises CheckpointError: the folder holds none of the files of a checkpoint.
     """
@@ -83,32 +83,19 @@ def checkpoint_fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def text_fingerprint(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def versions() -> dict[str, str]:
-    """Package -> version, of this package and of those that may change what an episode does."""
-    return {'vla_prune_ros': __version__, **installed(FINGERPRINT_PACKAGES)}
-
-
 def checkpoint_card(folder: Path) -> dict[str, Any]:
     """``folder`` is ``'reference'`` for the package's own; ``note`` is ``vla_prune.json``."""
-    path = folder / 'vla_prune.json'
+    path, place = folder / 'vla_prune.json', str(folder)
+    for name in (REFERENCE, REFERENCE_LIGHTVLA):
+        with contextlib.suppress(CheckpointError):  # it is not installed
+            if folder.resolve() == reference_folder(name).resolve():
+                place = name
     note = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
     weights = [p for name in _NAMES[1:3] for p in folder.glob(name)]
     return {
-        'folder': _place(folder),
+        'folder': place,
         'fingerprint': checkpoint_fingerprint(folder),
         'weights_mib': round(sum(p.stat().st_size for p in weights) / 2**20, 2),
         'untrained': note.get('trained') is False,
         'note': note,
     }
-
-
-def _place(folder: Path) -> str:
-    for name in (REFERENCE, REFERENCE_LIGHTVLA):
-        with contextlib.suppress(CheckpointError):  # it is not installed
-            if folder.resolve() == reference_folder(name).resolve():
-                return name
-    return str(folder)

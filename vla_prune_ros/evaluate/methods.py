@@ -1,12 +1,13 @@
 """Methods as they are named on the command line, and a policy for each around shared weights."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, VlaPruneError
-from .machine import checkpoint_fingerprint, text_fingerprint
+from .machine import checkpoint_fingerprint
 
 if TYPE_CHECKING:
     from ..engine.policy import Policy
@@ -14,12 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """``fingerprint``: of the checkpoint, of the YAML file and of the weights of the method."""
-
     name: str
     pruning: str
     folder: Path
-    fingerprint: str
+    fingerprint: str  # of the checkpoint, of the method's YAML file and of its weights, by +
 
 
 def parse_methods(names: tuple[str, ...], checkpoint: Path) -> tuple[Method, ...]:
@@ -44,8 +43,10 @@ def parse_methods(names: tuple[str, ...], checkpoint: Path) -> tuple[Method, ...
         folder = checkpoint_folder(own) if own else checkpoint
         if folder not in hashes:
             hashes[folder] = checkpoint_fingerprint(folder)
-        is_file = pruning.endswith(('.yaml', '.yml'))
-        more = f'+{text_fingerprint(Path(pruning).expanduser())}' if is_file else ''
+        more = ''
+        if pruning.endswith(('.yaml', '.yml')):
+            content = Path(pruning).expanduser().read_bytes()
+            more = f'+{hashlib.sha256(content).hexdigest()[:16]}'
         if isinstance(spec, Mapping) and spec.get('weights'):  # of the method itself
             more += f'+{checkpoint_fingerprint(Path(spec["weights"]).expanduser())}'
         methods.append(Method(name, pruning, folder, hashes[folder] + more))
@@ -62,24 +63,19 @@ class MethodPolicies:
 
     def get(self, method: Method) -> 'Policy':
         """Warmed up."""
+        from ..engine.load import load_policy
+
         if method.name not in self._policies:
-            policy = self._build(method)
+            if method.folder in self._loaded:
+                policy = self._loaded[method.folder].with_pruning(method.pruning)
+            else:
+                self._require_same(method)
+                policy = self._loaded[method.folder] = load_policy(
+                    method.folder, self._profile, method.pruning, self._device, self._dtype
+                )
             policy.warm_up()
             self._policies[method.name] = policy
         return self._policies[method.name]
-
-    def _build(self, method: Method) -> 'Policy':
-        from ..engine.load import load_policy
-
-        base = self._loaded.get(method.folder)
-        if base is None:
-            self._require_same(method)
-            base = load_policy(
-                method.folder, self._profile, method.pruning, self._device, self._dtype
-            )
-            self._loaded[method.folder] = base
-            return base
-        return base.with_pruning(method.pruning)
 
     def _require_same(self, method: Method) -> None:
         # On another machine the folder may hold other weights; here a training may go on.

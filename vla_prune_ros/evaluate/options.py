@@ -6,9 +6,13 @@ Nothing heavy is imported here, so that ``vla-prune COMMAND --help`` is instant.
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import option
+from ..config import from_arguments, option
 
 METHODS = ('dense', 'uniform:128', 'specprune')
+POLICY = (
+    "checkpoint folder, or 'org/name' of the hub (default: the package's reference policy, or an "
+    'untrained one where that is not installed)'
+)
 MACHINE = {'group': 'machine'}
 NO_REFRESH = 'no dense pass between queries, as on a robot that has no time for it'
 
@@ -79,14 +83,7 @@ class Setting(MachineOptions):
 
 @dataclass(frozen=True)
 class EvaluateOptions(Setting, WorkerOptions):
-    """Methods times tasks times seeds; ``out`` holds what was run before and is not run again."""
-
-    checkpoint: str | Path | None = option(
-        None,
-        "checkpoint folder, or 'org/name' of the hub (default: the package's reference policy, or "
-        'an untrained one where that is not installed)',
-        flags={'positional': True},
-    )
+    checkpoint: str | Path | None = option(None, POLICY, flags={'positional': True})
     methods: tuple[str, ...] = option(
         ('dense', 'uniform:128', 'fastv:128', 'specprune'),
         'pruning methods; the others are compared with the first. METHOD@FOLDER takes weights of '
@@ -120,7 +117,7 @@ class EvaluateOptions(Setting, WorkerOptions):
 
     @property
     def setting(self) -> Setting:
-        return Setting(**{name: getattr(self, name) for name in Setting.__dataclass_fields__})
+        return from_arguments(Setting, self)
 
 
 @dataclass(frozen=True)
@@ -129,16 +126,8 @@ class RecordOptions:
     overwrite: bool = option(False, 'replace the bag that is there')
     task: str = option('pick_red', 'task of the scene, as for vla-prune evaluate --tasks')
     episodes: int = option(1, 'one behind the other, 2 s apart', low=1)
-    driver: str = option(
-        'expert',
-        'who moves the arm: the scripted expert, or a policy',
-        choices=('expert', 'policy'),
-    )
-    checkpoint: str | Path | None = option(
-        None,
-        "of the policy that drives: a folder, or 'org/name' of the hub (default: the package's "
-        'reference policy, or an untrained one where that is not installed)',
-    )
+    driver: str = option('expert', 'who moves the arm', choices=('expert', 'policy'))
+    checkpoint: str | Path | None = option(None, f'of the policy that drives: {POLICY}')
     method: str = option('dense', 'how the policy that drives is pruned')
     seed: int = option(0, 'of the first episode')
     steps: int | None = option(

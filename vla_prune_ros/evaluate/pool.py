@@ -1,5 +1,6 @@
 """Jobs in this process, in several that never outlive this one, or on a Ray cluster."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -73,15 +74,12 @@ class Worker(Protocol):
     def close(self) -> None: ...
 
 
+Kind = Callable[[Setting], Worker]
 _worker: Worker | None = None  # of a worker process
 
 
 def run_jobs(
-    kind: Callable[[Any], Worker],
-    jobs: Sequence[Any],
-    setting: Setting,
-    workers: int = 1,
-    ray: str = '',
+    kind: Kind, jobs: Sequence[Any], setting: Setting, workers: int = 1, ray: str = ''
 ) -> Iterator[Any]:
     """Run every job once; outcomes come as they are ready. Closing the iterator ends the workers.
 
@@ -100,17 +98,11 @@ def run_jobs(
             _work, [(job,) for job in jobs], workers, _start_worker, (kind, setting)
         )
     else:
-        yield from _here(kind(setting), jobs)
+        with contextlib.closing(kind(setting)) as worker:
+            yield from map(worker.run, jobs)
 
 
-def _here(worker: Worker, jobs: Sequence[Any]) -> Iterator[Any]:
-    try:
-        yield from map(worker.run, jobs)
-    finally:
-        worker.close()
-
-
-def _start_worker(kind: Callable[[Any], Worker], setting: Setting) -> None:
+def _start_worker(kind: Kind, setting: Setting) -> None:
     global _worker
     _worker = kind(setting)
 
@@ -121,15 +113,14 @@ def _work(job: Any) -> Any:
 
 
 def _on_ray(
-    kind: Callable[[Any], Worker],
-    jobs: Sequence[Any],
-    setting: Setting,
-    workers: int,
-    address: str,
+    kind: Kind, jobs: Sequence[Any], setting: Setting, workers: int, address: str
 ) -> Iterator[Any]:
-    # Usage statistics are sent to nobody.
-    os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
-    ray, actor_pool = _import_ray()
+    os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')  # sent to nobody
+    try:
+        import ray
+        from ray.util import ActorPool
+    except ImportError:
+        raise VlaPruneError('ray cannot be imported', "pip install 'vla_prune_ros[ray]'") from None
     try:
         ray.init(
             address=None if address == 'local' else address,
@@ -146,7 +137,7 @@ def _on_ray(
     actor = ray.remote(num_cpus=setting.threads, num_gpus=gpus)(kind)
     actors = [actor.remote(setting) for _ in range(workers)]
     try:
-        pool = actor_pool(actors)
+        pool = ActorPool(actors)
         yield from pool.map_unordered(lambda worker, job: worker.run.remote(job), jobs)
         ray.get([one.close.remote() for one in actors])
     except ray.exceptions.RayError as error:
@@ -157,12 +148,3 @@ def _on_ray(
         ) from None
     finally:
         ray.shutdown()
-
-
-def _import_ray() -> tuple[Any, Any]:
-    try:
-        import ray
-        from ray.util import ActorPool
-    except ImportError:
-        raise VlaPruneError('ray cannot be imported', "pip install 'vla_prune_ros[ray]'") from None
-    return ray, ActorPool

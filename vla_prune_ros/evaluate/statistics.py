@@ -1,8 +1,4 @@
-"""Percentiles; success rates and their paired comparison, with intervals that hold near 0 and 1.
-
-All methods are run on the same seeds, so two of them are compared by the episodes in which they
-differ.
-"""
+"""Percentiles; success rates and their paired comparison, with intervals of both."""
 
 import math
 from collections.abc import Sequence
@@ -31,19 +27,14 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """A method against a first one over the episodes that both have run.
-
-    :param only_first: episodes that the first method alone solved; ``only_this``: this one alone.
-    :param points: difference of the success rates, this less the first, in percent.
-    :param p_value: exact and two-sided, of "both are equally good".
-    """
+    """A method against a first one over the episodes that both have run."""
 
     pairs: int
-    only_first: int
+    only_first: int  # episodes that the first method alone solved
     only_this: int
-    points: float
+    points: float  # success rate less that of the first, in percent
     points_ci95: tuple[float, ...]
-    p_value: float
+    p_value: float  # exact and two-sided, of "both are equally good"
 
 
 def wilson(successes: int, episodes: int) -> Interval:
@@ -80,34 +71,23 @@ def paired(first: Sequence[bool], this: Sequence[bool]) -> Paired:
 def newcombe_paired(both: int, only_first: int, only_second: int, neither: int) -> Interval:
     """Interval of the difference of two paired proportions, first less second.
 
-    Newcombe, "Improved confidence intervals for the difference between binomial proportions based
-    on paired data", Statistics in Medicine 17 (1998), method 10: the Wilson intervals of both
-    rates, put together with the correlation of the pairs, which is corrected for continuity where
-    it is positive.
+    Newcombe, Statistics in Medicine 17 (1998), method 10: the Wilson intervals of both rates, put
+    together with the correlation of the pairs, which is corrected for continuity where it is
+    positive.
     """
     n = both + only_first + only_second + neither
     first, second = both + only_first, both + only_second
-    one, two = wilson(first, n), wilson(second, n)
-    phi = _correlation(both, only_first, only_second, neither)
-    p1, p2 = first / n, second / n
-    below = _combine(p1 - one.low, two.high - p2, phi)
-    above = _combine(one.high - p1, p2 - two.low, phi)
-    return Interval(p1 - p2 - below, p1 - p2 + above)
-
-
-def _combine(a: float, b: float, phi: float) -> float:
-    return math.sqrt(max(a * a - 2.0 * phi * a * b + b * b, 0.0))  # below 0 by rounding only
-
-
-def _correlation(both: int, only_first: int, only_second: int, neither: int) -> float:
-    n = both + only_first + only_second + neither
-    margins = (
-        (both + only_first)
-        * (only_second + neither)
-        * (both + only_second)
-        * (only_first + neither)
-    )
+    margins = first * (n - first) * second * (n - second)
     covariance = float(both * neither - only_first * only_second)
     if covariance > 0:
         covariance = max(covariance - n / 2.0, 0.0)
-    return covariance / math.sqrt(margins) if margins else 0.0
+    phi = covariance / math.sqrt(margins) if margins else 0.0
+
+    def combine(a: float, b: float) -> float:
+        return math.sqrt(max(a * a - 2.0 * phi * a * b + b * b, 0.0))  # below 0 by rounding only
+
+    one, two = wilson(first, n), wilson(second, n)
+    p1, p2 = first / n, second / n
+    below = combine(p1 - one.low, two.high - p2)
+    above = combine(one.high - p1, p2 - two.low)
+    return Interval(p1 - p2 - below, p1 - p2 + above)
