@@ -10,18 +10,12 @@ NAME = 'vla_prune_ros'
 # The wheels that stand in for a ROS distribution exist for this platform only.
 LINUX_X86 = 'sys_platform == "linux" and platform_machine == "x86_64"'
 JAZZY = {
-    'ros-rclpy[fastrtps]': '7.1.6',
-    'ros-builtin-interfaces': '2.0.3',
-    'ros-lifecycle-msgs': '2.0.3',
-    'ros-rcl-interfaces': '2.0.3',
-    'ros-rosgraph-msgs': '2.0.3',
-    'ros-diagnostic-msgs': '5.3.6',
-    'ros-geometry-msgs': '5.3.6',
-    'ros-nav-msgs': '5.3.6',
-    'ros-sensor-msgs': '5.3.6',
-    'ros-std-msgs': '5.3.6',
-    'ros-std-srvs': '5.3.6',
-    'ros-trajectory-msgs': '5.3.6',
+    '7.1.6': ['rclpy[fastrtps]'],
+    '2.0.3': ['builtin-interfaces', 'lifecycle-msgs', 'rcl-interfaces', 'rosgraph-msgs'],
+    '5.3.6': [
+        *('diagnostic-msgs', 'geometry-msgs', 'nav-msgs', 'sensor-msgs'),
+        *('std-msgs', 'std-srvs', 'trajectory-msgs'),
+    ],
 }
 
 CORE = [
@@ -42,7 +36,7 @@ CORE = [
     'rich>=13,<16',
     'jinja2>=3.0.3,<4',
 ]
-ROS = [f'{package}=={version}; {LINUX_X86}' for package, version in JAZZY.items()]
+ROS = [f'ros-{name}=={v}; {LINUX_X86}' for v, names in JAZZY.items() for name in names]
 # pin leaves urdfdom open-ended; another major version is another library name.
 MOTION = ['pin==4.1.0', 'cmeel-urdfdom>=6,<7']
 # The simulator's parameter file takes the speed of the arm through its URDF.
@@ -50,13 +44,8 @@ SIM = ['robosuite==1.4.0', 'mujoco==3.3.7', 'termcolor>=2,<4', *MOTION]
 # hf-libero and bddl come on top with --no-deps; see docs/dependencies.md.
 PLOT = ['matplotlib>=3.5.3,<4']
 RAY = ['ray>=2.9,<3']
-LIBERO = SIM + [
-    *PLOT,
-    'cloudpickle>=2,<4',
-    'easydict>=1.13,<2',
-    'future>=1,<2',
-    'gymnasium>=0.29,<2',
-]
+LIBERO = [*SIM, *PLOT, 'cloudpickle>=2,<4', 'easydict>=1.13,<2', 'future>=1,<2']
+LIBERO += ['gymnasium>=0.29,<2']
 QUANT = ['torchao==0.18.0']
 # Above 0.11 the recovery of damaged bags would have to be looked at: it uses parts of the library.
 BAGS = ['rosbags>=0.11.9,<0.12']

@@ -8,6 +8,7 @@ from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 PACKAGE = 'vla_prune_ros'
@@ -31,7 +32,7 @@ CHOICES = {
 def argument(
     name: str, description: str, default: Any = '', choices: list[str] | None = None
 ) -> DeclareLaunchArgument:
-    """An argument that is a text; ``choices`` only where it has some."""
+    """:param choices: allowed texts; None for any."""
     more = {} if choices is None else {'choices': choices}
     return DeclareLaunchArgument(name, default_value=str(default), description=description, **more)
 
@@ -59,13 +60,17 @@ def given(context: LaunchContext, *names: str) -> dict[str, ParameterValue]:
     return {name: ParameterValue(v, value_type=str) for name, v in values.items() if v}
 
 
+def node(name: str, parameters: list[Any], kind: type = Node, **more: Any) -> Node:
+    """A node of this package, which has the name of its executable."""
+    how = {'output': 'screen', 'namespace': '', **more}
+    return kind(package=PACKAGE, executable=name, name=name, parameters=parameters, **how)
+
+
 def policy(*passed_on: str, remap: dict[str, str] | None = None, **fixed: str) -> Any:
-    """policy.launch.py on simulated time.
+    """policy.launch.py on simulated time. It has to come first: it sets the transport profile for
+    the images of the other nodes too.
 
-    It has to come first: it sets the transport profile for the images of the other nodes too.
-
-    :param passed_on: arguments of the file that includes it.
-    :param remap: its own topics -> topics.
+    :param passed_on: arguments of the file that includes it; ``remap``: its topics -> topics.
     """
     rules = ' '.join(f'{source}:={target}' for source, target in (remap or {}).items())
     return IncludeLaunchDescription(

@@ -42,7 +42,6 @@ REMAP = {
 
 
 def gazebo(context: LaunchContext) -> list[IncludeLaunchDescription]:
-    """Gazebo with the world, running from the start."""
     window = common.value(context, 'gui') == 'true'
     options = '-r' if window else '-r -s --headless-rendering'
     world = common.value(context, 'world')
@@ -57,20 +56,15 @@ def gazebo(context: LaunchContext) -> list[IncludeLaunchDescription]:
 
 def bridge() -> list[Node]:
     """The bridge, and what stands between its topics and those of the other nodes."""
+    # The policy asks for best effort; a reliable publisher would resend for it.
+    quality = {f'qos_overrides.{t}.publisher.reliability': 'best_effort' for t in IMAGES}
     return [
         Node(
             package='ros_gz_bridge',
             executable='parameter_bridge',
             name='gazebo_bridge',
             output='screen',
-            parameters=[
-                {
-                    **CLOCK,
-                    'config_file': LaunchConfiguration('bridge_file'),
-                    # The policy asks for best effort; a reliable publisher would resend for it.
-                    **{f'qos_overrides.{t}.publisher.reliability': 'best_effort' for t in IMAGES},
-                }
-            ],
+            parameters=[{**CLOCK, 'config_file': LaunchConfiguration('bridge_file'), **quality}],
         ),
         Node(
             package='topic_tools',
@@ -85,15 +79,9 @@ def bridge() -> list[Node]:
             executable='transform',
             name='gripper_transform',
             arguments=[
-                GRIPPER,
-                '/gazebo/gripper_opening',
-                'std_msgs/msg/Float64',
+                *(GRIPPER, '/gazebo/gripper_opening', 'std_msgs/msg/Float64'),
                 'std_msgs.msg.Float64(data=m.points[0].positions[0])',
-                '--wait-for-start',
-                '--qos-reliability',
-                'reliable',
-                '--import',
-                'std_msgs',
+                *('--wait-for-start', '--qos-reliability', 'reliable', '--import', 'std_msgs'),
             ],
             parameters=[CLOCK],
         ),
@@ -127,12 +115,8 @@ def servo(context: LaunchContext) -> list[ExecuteProcess]:
         # Servo begins without a command type; 1 is TWIST. The call waits for the service.
         ExecuteProcess(
             cmd=[
-                'ros2',
-                'service',
-                'call',
-                f'/{SERVO}/switch_command_type',
-                'moveit_msgs/srv/ServoCommandType',
-                '{command_type: 1}',
+                *('ros2', 'service', 'call', f'/{SERVO}/switch_command_type'),
+                *('moveit_msgs/srv/ServoCommandType', '{command_type: 1}'),
             ],
             output='screen',
         ),
@@ -140,7 +124,6 @@ def servo(context: LaunchContext) -> list[ExecuteProcess]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Entry point of ``ros2 launch``."""
     policy, argument = ('checkpoint', 'pruning', 'instruction'), common.argument
     servo_off = 'Start MoveIt Servo; false where something else turns twists into joints.'
     window = "Open Gazebo's window; false renders the cameras without a display."

@@ -23,32 +23,20 @@ REMAP = {f'~/{topic}': f'/simulator/{topic}' for topic in (*INPUTS, 'twist', 'gr
 
 
 def simulator(context: LaunchContext) -> list[Node]:
-    """The simulator, with the arguments that were given laid over its parameter file."""
     params_file = common.value(context, 'simulator_params_file')
-    return [
-        Node(
-            package=common.PACKAGE,
-            executable='simulator',
-            name='simulator',
-            namespace='',
-            output='screen',
-            parameters=[params_file, common.given(context, 'simulator', 'stepping')],
-        )
-    ]
+    given = common.given(context, 'simulator', 'stepping')  # they win over the file
+    return [common.node('simulator', [params_file, given])]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Entry point of ``ros2 launch``."""
     passed_on = ('checkpoint', 'pruning', 'params_file', 'stepping')
-    parameters = common.SHARE / 'config' / 'simulator.yaml'
+    parameters, argument = common.SHARE / 'config' / 'simulator.yaml', common.argument
     return LaunchDescription(
         [
             *common.arguments('checkpoint', 'pruning', 'stepping'),
             common.params_file('libero.yaml'),
-            common.argument(
-                'simulator_params_file', 'Parameter file of the simulator.', parameters
-            ),
-            common.argument('simulator', 'Scene to open, for example two_cubes.'),
+            argument('simulator_params_file', 'Parameter file of the simulator.', parameters),
+            argument('simulator', 'Scene to open, for example two_cubes.'),
             common.policy(*passed_on, remap=REMAP, output='twist'),
             OpaqueFunction(function=simulator),
         ]

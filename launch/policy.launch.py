@@ -18,33 +18,21 @@ from launch_ros.actions import LifecycleNode, Node
 
 common = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name('common.py'))))
 
-# Fast DDS 3 (Kilted) reads another name than Fast DDS 2.
-FAST_DDS_PROFILE = (
-    'FASTRTPS_DEFAULT_PROFILES_FILE'
-    if os.environ.get('ROS_DISTRO') in ('humble', 'jazzy')
-    else 'FASTDDS_DEFAULT_PROFILES_FILE'
-)
-# The default transports drop best-effort camera images without an error.
-TRANSPORT_PROFILES = {
-    FAST_DDS_PROFILE: str(common.SHARE / 'config' / 'fastdds_large_images.xml'),
-    'CYCLONEDDS_URI': f'file://{common.SHARE}/config/cyclonedds_large_images.xml',
-}
-
 
 def transport_profiles() -> list[SetEnvironmentVariable]:
-    """The shipped transport profiles, each unless the user has set his own."""
-    return [
-        SetEnvironmentVariable(name, value)
-        for name, value in TRANSPORT_PROFILES.items()
-        if name not in os.environ
-    ]
+    """The shipped transport profiles, each unless the user has set his own: the default transports
+    drop best-effort camera images without an error."""
+    # Fast DDS 3 (Kilted) reads another name than Fast DDS 2.
+    fast_dds = 'FASTRTPS' if os.environ.get('ROS_DISTRO') in ('humble', 'jazzy') else 'FASTDDS'
+    profiles = {
+        f'{fast_dds}_DEFAULT_PROFILES_FILE': f'{common.SHARE}/config/fastdds_large_images.xml',
+        'CYCLONEDDS_URI': f'file://{common.SHARE}/config/cyclonedds_large_images.xml',
+    }
+    return [SetEnvironmentVariable(n, v) for n, v in profiles.items() if n not in os.environ]
 
 
 def remap_rules(text: str) -> list[tuple[str, str]]:
-    """``'a:=b c:=d'`` as pairs.
-
-    :raises RuntimeError: a rule is not of the form ``from:=to``.
-    """
+    """``'a:=b c:=d'`` as pairs. :raises RuntimeError: a rule is not of that form."""
     rules = []
     for rule in text.split():
         source, sign, target = rule.partition(':=')
@@ -62,37 +50,31 @@ def nodes(context: LaunchContext) -> list[Node]:
     def is_true(name: str) -> bool:
         return common.value(context, name) == 'true'
 
-    params_file = common.value(context, 'params_file')
+    params_file, namespace = common.value(context, 'params_file'), LaunchConfiguration('namespace')
     clock = {'use_sim_time': is_true('use_sim_time')}
     rules = remap_rules(common.value(context, 'remap'))
-    both = {
-        'package': common.PACKAGE,
-        'namespace': LaunchConfiguration('namespace'),
-        'output': 'screen',
-    }
-    given = common.given(context, *common.POLICY)
-    policy = LifecycleNode(
-        executable='vla_policy',
-        name='vla_policy',
-        remappings=rules,
-        parameters=[params_file, {**clock, 'autostart': is_true('autostart'), **given}],
-        **both,
-    )
-    if not is_true('executor'):
-        return [policy]
-    given = common.given(context, 'output', 'stepping')
-    executor = Node(
-        executable='chunk_executor',
-        name='chunk_executor',
-        remappings=[('~/action_chunk', 'vla_policy/action_chunk'), *rules],
-        parameters=[params_file, {**clock, **given}],
-        **both,
-    )
-    return [policy, executor]
+    policy = {**clock, 'autostart': is_true('autostart'), **common.given(context, *common.POLICY)}
+    started = [
+        common.node(
+            'vla_policy',
+            [params_file, policy],
+            LifecycleNode,
+            namespace=namespace,
+            remappings=rules,
+        )
+    ]
+    if is_true('executor'):
+        executor = {**clock, **common.given(context, 'output', 'stepping')}
+        rules = [('~/action_chunk', 'vla_policy/action_chunk'), *rules]
+        started.append(
+            common.node(
+                'chunk_executor', [params_file, executor], namespace=namespace, remappings=rules
+            )
+        )
+    return started
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Entry point of ``ros2 launch``."""
     argument, booleans = common.argument, common.BOOLEANS
     remap = "Topics of your robot: 'from:=to' rules, separated by blanks."
     output = 'What chunk_executor sends to the robot.'

@@ -22,30 +22,17 @@ LOADING_S = 600.0  # as long as a large checkpoint may take to load before the b
 
 
 def player(context: LaunchContext) -> list[Node]:
-    """The bag player, with the arguments that were given laid over the parameter file."""
-    return [
-        Node(
-            package=common.PACKAGE,
-            executable='bag_player',
-            name='bag_player',
-            namespace='',
-            output='screen',
-            on_exit=Shutdown(),
-            parameters=[
-                common.value(context, 'params_file'),
-                {
-                    **common.given(context, 'bag', 'topics', 'profile'),
-                    'rate': ParameterValue(LaunchConfiguration('rate'), value_type=float),
-                    'loop': common.value(context, 'loop') == 'true',
-                    'wait_for_subscribers_s': LOADING_S,
-                },
-            ],
-        )
-    ]
+    given = {
+        **common.given(context, 'bag', 'topics', 'profile'),
+        'rate': ParameterValue(LaunchConfiguration('rate'), value_type=float),
+        'loop': common.value(context, 'loop') == 'true',
+        'wait_for_subscribers_s': LOADING_S,
+    }
+    params_file = common.value(context, 'params_file')
+    return [common.node('bag_player', [params_file, given], on_exit=Shutdown())]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Entry point of ``ros2 launch``."""
     policy = ('checkpoint', 'profile', 'pruning', 'instruction', 'image_transport')
     argument = common.argument
     return LaunchDescription(

@@ -23,7 +23,7 @@ from ..errors import ActionRefused, InputRefused
 from ..runtime.guard import PoseTarget
 from ..runtime.messages import read_chunk, read_pose
 from ..runtime.schedule import FREE, STEPPING, ChunkSchedule, Due, GripperLatch
-from .interface import Service, Topic, command, sensor_data
+from .interface import Service, Topic, command, rivals, sensor_data
 from .messages import build
 from .params import declare
 from .process import on_clock_jump, require_simulated_time, run_node, steady_clock
@@ -133,8 +133,6 @@ _WHY_HOLDING = {
 
 
 class ExecutorNode(Node):
-    """See the module; the interface is docs/interface.md."""
-
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('chunk_executor', **kwargs)
         self._params = declare(self, ExecutorParams)
@@ -144,10 +142,8 @@ class ExecutorNode(Node):
         self._status = StatusReporter(self, STATES)
         self._armed = False
         self._synchronous = require_simulated_time(self, self._params.stepping)
-        self._zeros_left = 0
-        self._frame_id = ''
-        self._refused = ''
-        self._sent = 0
+        self._zeros_left = self._sent = 0
+        self._frame_id = self._refused = ''
         self._twist = TWIST.publisher(self)
         self._pose = POSE_TARGET.publisher(self)
         self._gripper = GRIPPER.publisher(self)
@@ -263,16 +259,11 @@ class ExecutorNode(Node):
         self._pose.publish(build.pose(position, quaternion, self._now_ns(), self._frame_id))
 
     def _rivals(self) -> str:
-        """Who else commands the arm; empty where nobody does."""
-        if self._out is None:
-            return ''
-        others = self.count_publishers(self._out.topic_name) - 1
-        return f'{others} other publishers of {self._out.topic_name}; stop them' if others else ''
+        return '' if self._out is None else rivals(self, self._out)[1]
 
     def _on_jump(self) -> None:
         # A simulator that waits may have got a chunk for the new time already.
-        begins_now = self._schedule.stamp_ns == self._now_ns()
-        if not (self._synchronous and begins_now):
+        if not (self._synchronous and self._schedule.stamp_ns == self._now_ns()):
             self._schedule.clear()
         self._latch.reset()
 
@@ -283,9 +274,9 @@ class ExecutorNode(Node):
             self._latch.reset()
 
     def _arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        rivals = self._rivals()
-        if request.data and rivals:
-            response.success, response.message = False, f'{rivals} first'
+        others = self._rivals()
+        if request.data and others:
+            response.success, response.message = False, f'{others} first'
             return response
         self._set_armed(bool(request.data))
         response.success, response.message = True, 'armed' if self._armed else 'disarmed'
@@ -312,15 +303,12 @@ class ExecutorNode(Node):
             self._status.set('HOLDING', text, level, due.reason, **values)
 
     def _diagnose(self) -> None:
-        counters = {**self._schedule.counters, 'commands': self._sent}
+        values = {'armed': self._armed, **self._schedule.counters, 'commands': self._sent}
         level = self._status.level if self._armed else OK
-        rivals = self._rivals()
+        others = self._rivals()
+        safety = (ERROR if others else OK, others or 'ok', {})
         self._status.diagnose(
-            '',
-            {
-                'execution': (level, self._status.state, {'armed': self._armed, **counters}),
-                'safety': (ERROR if rivals else OK, rivals or 'ok', {}),
-            },
+            '', {'execution': (level, self._status.state, values), 'safety': safety}
         )
 
 

@@ -93,6 +93,13 @@ class Topic:
         return topic
 
 
+def rivals(node: Node, publisher: Publisher) -> tuple[int, str]:
+    """How many others publish on a topic that is for one, and what to do; empty with nobody."""
+    topic = publisher.topic_name
+    others = node.count_publishers(topic) - 1
+    return others, f'{others} other publishers of {topic}; stop them' if others > 0 else ''
+
+
 @dataclass(frozen=True)
 class Service:
     """A service; ``doc`` is for docs/interface.md."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rcl_interfaces.msg import SetParametersResult
@@ -27,7 +26,7 @@ from ..config import option
 from ..errors import InputRefused, VlaPruneError
 from ..runtime.messages import read_gripper, read_twist, to_ns
 from ..runtime.schedule import FREE, STEPPING, SYNCHRONOUS
-from ..sim.scene import SIMULATORS, Scene, SceneState, make_scene
+from ..sim.scene import SIMULATORS, Scene, make_scene
 from ..sim.session import GAP_NS, START_NS, Lockstep, Pacer, Session
 from .interface import Service, Topic, command, latched, lossless, sensor_data
 from .messages import build
@@ -153,13 +152,8 @@ class SimulatorOutputs:
         if self._synchronous:
             self._instruction.wait_for_all_acked(Duration(seconds=_ACKNOWLEDGED_WITHIN_S))
 
-    def observe(
-        self,
-        stamp_ns: int,
-        state: SceneState,
-        images: Callable[[], Mapping[str, np.ndarray]],
-    ) -> None:
-        """:param images: renders camera -> uint8 (H, W, 3) RGB, of those that are due."""
+    def observe(self, session: Session, with_images: bool) -> None:
+        stamp_ns, state = session.now_ns, session.state
         # The clock comes first: nobody receives a stamp from his future. Images come last: who
         # waits for them has the state already.
         pose = build.pose(state.ee_position, state.ee_quat_xyzw, stamp_ns, _WORLD)
@@ -172,7 +166,7 @@ class SimulatorOutputs:
             (self._joints, joints),
         ]
         self.repeat()
-        for camera, rgb in images().items():
+        for camera, rgb in session.scene.images().items() if with_images else ():
             image = build.image(rgb, stamp_ns, f'{camera}_optical')
             self._images[camera].publish(image)
             self._sent.append((self._images[camera], image))
@@ -182,18 +176,17 @@ class SimulatorOutputs:
         for publisher, message in self._sent:
             publisher.publish(message)
 
-    def report(
-        self, stamp_ns: int, values: Mapping[str, Any], success: bool, waits_for: str
-    ) -> None:
+    def report(self, session: Session, values: Mapping[str, Any], waits_for: str) -> None:
         """:param waits_for: what it waits for longer than it should; empty where nothing."""
+        success = session.scene.success()
         status = build.status(
             f'{self._node.get_name()}: episode',
-            {**values, 'success': str(success).lower()},
+            {**session.report(), **values, 'success': str(success).lower()},
             message=waits_for or ('success' if success else 'running'),
             level=build.WARN if waits_for else build.OK,
             hardware_id='simulation',
         )
-        self._episode.publish(build.diagnostics([status], stamp_ns, _WORLD))
+        self._episode.publish(build.diagnostics([status], session.now_ns, _WORLD))
 
 
 class SimulatorNode(Node):
@@ -201,8 +194,7 @@ class SimulatorNode(Node):
 
     :param make_scene: opens what the parameters name.
     :raises VlaPruneError: a parameter is out of range, or the default scene cannot start. Where
-        another simulator or task is named and cannot start, the node says so and waits for a
-        name that can.
+        another one is named and cannot start, the node logs it and waits for a name that can.
     """
 
     def __init__(
@@ -291,8 +283,7 @@ class SimulatorNode(Node):
             self._lockstep.expect(session.now_ns)
         # Where time waits for the policy it may ask for the image of any instant.
         due = self._lockstep is not None or session.due(self._params.image_hz)
-        images = session.scene.images if due else dict
-        self._outputs.observe(session.now_ns, session.state, images)
+        self._outputs.observe(session, with_images=due)
         self._report(session)
         self._published_at = self._repeated_at = time.monotonic()
         self._warned_missing = False
@@ -301,13 +292,11 @@ class SimulatorNode(Node):
 
     def _report(self, session: Session, waits_for: str = '') -> None:
         values = {
-            **session.report(),
             'simulator': self._params.simulator,
             'stepping': self._params.stepping,
             'real_time_factor': self._pacer.measured(),
         }
-        success = session.scene.success()
-        self._outputs.report(session.now_ns, values, success, waits_for)
+        self._outputs.report(session, values, waits_for)
 
     def _stand_still(self, session: Session) -> None:
         """Repeat what was published, and log once what is missing."""

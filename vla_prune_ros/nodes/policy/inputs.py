@@ -73,8 +73,7 @@ MESSAGE_READER = SampleReader(
 
 
 class DescribedMotion(MotionSource):
-    """``joint_velocities`` for the URDF on the latched topic ``~/robot_description``; until it
-    comes the motion is unknown.
+    """``joint_velocities`` for the URDF on ``~/robot_description``, unknown until that comes.
 
     :raises ProfileError: pinocchio is not installed, or ``ee_link`` is empty.
     """

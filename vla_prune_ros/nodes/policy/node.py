@@ -45,8 +45,6 @@ _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.
 
 
 class PolicyNode(LifecycleNode):
-    """See the module; the interface is docs/interface.md."""
-
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('vla_policy', **kwargs)
         self._params = declare(self, PolicyParams, configures=True)

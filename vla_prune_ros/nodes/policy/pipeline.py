@@ -11,6 +11,7 @@ from ...runtime.pairing import NotReady
 from ...runtime.params import PolicyParams
 from ...runtime.session import InferenceRequest, InferenceResult, PartialFrame, PolicySession
 from ...runtime.worker import InferenceWorker, Proceed
+from ..interface import rivals
 from ..process import require_simulated_time
 from ..status import ERROR, OK, WARN, StatusReporter
 from .inputs import MESSAGE_READER, DescribedMotion, Inputs, motion_input
@@ -33,13 +34,6 @@ class Problem(NamedTuple):
 
     code: str
     text: str
-
-
-class Submitted(NamedTuple):
-    """A request in the worker's slot, and the monotonic time at which it was handed over."""
-
-    request: InferenceRequest
-    since_ns: int
 
 
 _NONE = Problem('', '')
@@ -190,8 +184,7 @@ class Pipeline:
 
     def diagnoses(self, level: bytes, state: str) -> dict[str, tuple[bytes, str, dict[str, Any]]]:
         """The pipeline's part of ``/diagnostics``: concern -> level, text, values."""
-        topic = self.outputs.chunk.topic_name
-        others = self._node.count_publishers(topic) - 1
+        others, stop_them = rivals(self._node, self.outputs.chunk)
         losses = {f'lost_{k}': v for k, v in self.session.pairing.losses.items()}
         inference = {
             'chunks': self.chunks,
@@ -200,6 +193,11 @@ class Pipeline:
             'replaced_jobs': self.worker.replaced,
             'discarded_jobs': self.worker.discarded,
         }
+        pruned, params = self._pruned, self._params
+        pruning = {'method': params.pruning, 'motion_source': params.motion_source, **pruned}
+        unknown = ''
+        if pruned.get('motion') == 'unknown':
+            unknown = f'motion of the end effector is unknown: {pruned["motion_why"]}'
         return {
             'inputs': (level, state, {**self.inputs.counts(), **losses}),
             'inference': (
@@ -207,31 +205,23 @@ class Pipeline:
                 self.latched or self.problem.text or 'ok',
                 inference,
             ),
-            'pruning': self._diagnose_pruning(),
+            'pruning': (WARN if unknown else OK, unknown or params.pruning, pruning),
             'safety': (
-                ERROR if others else OK,
-                f'{others} other publishers of {topic}; stop them' if others else 'ok',
+                ERROR if stop_them else OK,
+                stop_them or 'ok',
                 {'other_chunk_publishers': others},
             ),
         }
 
-    def _diagnose_pruning(self) -> tuple[bytes, str, dict[str, Any]]:
-        pruned, params = self._pruned, self._params
-        values = {'method': params.pruning, 'motion_source': params.motion_source, **pruned}
-        if pruned.get('motion') != 'unknown':
-            return OK, params.pruning, values
-        return WARN, f'motion of the end effector is unknown: {pruned["motion_why"]}', values
-
     def _on_image(self, camera: str, message: Any) -> None:
-        """The session took an image: show it to the pruner, and ask for a chunk if it completes a
-        pair."""
+        """Show an image to the pruner, and ask for a chunk if it completes a pair."""
         if not (self.wanted and self.session.instruction) or self.latched:
             return
         self.session.watch(camera, message)
         request = self.session.next_request(self.inputs.now())
         if isinstance(request, InferenceRequest):
             self._wait = None
-            self.worker.submit(Submitted(request, time.monotonic_ns()))
+            self.worker.submit((request, time.monotonic_ns()))
             return
         self._wait = request
         stamp_ns = MESSAGE_READER.stamp_ns(message)
@@ -239,9 +229,9 @@ class Pipeline:
         if due and request.reason in _PARTNERS_COME:
             self.worker.offer(PartialFrame(camera, message, self.session.instruction))
 
-    def _infer(self, job: Submitted) -> InferenceResult:
-        waited_s = 1e-9 * (time.monotonic_ns() - job.since_ns)
-        result = self.session.infer(job.request, waited_s)
+    def _infer(self, job: tuple[InferenceRequest, int]) -> InferenceResult:
+        request, submitted_ns = job
+        result = self.session.infer(request, 1e-9 * (time.monotonic_ns() - submitted_ns))
         if result.refusal is not None:
             raise result.refusal
         if self._params.synchronous:  # time waits: the refresh is never cut short
@@ -293,11 +283,8 @@ class Pipeline:
 
 
 def _pruned(result: InferenceResult) -> dict[str, Any]:
-    """What the diagnostics show of the last request's pruning.
-
-    ``motion`` is the pruner's own word: a method that does not ask for the motion does not lack it
-    either.
-    """
+    """What the diagnostics show of the last request's pruning. ``motion`` is what the pruner says:
+    a method that does not ask for the motion does not lack it either."""
     record = result.record
     out = {
         'mode': record.mode,

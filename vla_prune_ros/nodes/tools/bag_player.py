@@ -22,6 +22,7 @@ from ...errors import DataError, InputRefused, ProfileError
 from ...profiles import load_profile
 from ...runtime.params import SessionParams
 from ...runtime.session import Observer
+from ..interface import rivals
 from ..messages import build
 from ..params import declare
 from ..process import Turns, run_node
@@ -145,9 +146,9 @@ class BagPlayerNode(Node):
             how = {'throttle_duration_sec': _WARN_EVERY_S, 'skip_first': True}
             log.info(f'waits for a subscriber of {missing}', **how)
             yield 0.05
-        others = self.count_publishers('/clock') - 1
-        if self._clock_out is not None and others > 0:
-            log.warning(f'{others} other publishers of /clock; stop them, or time jumps for ever')
+        others = '' if self._clock_out is None else rivals(self, self._clock_out)[1]
+        if others:
+            log.warning(f'{others}, or time jumps for ever')
 
     def _play_once(self) -> Iterator[float]:
         """One pass; the memory that it needs does not grow with the bag."""
