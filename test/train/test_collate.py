@@ -11,7 +11,7 @@ import torch
 from vla_prune_ros.model.images import pixel_values, prepare_image
 from vla_prune_ros.model.normalization import Bounds, Statistics
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.train.collate import StepBatches, TrainingData, loader, stack
+from vla_prune_ros.train.collate import StepBatches, TrainingData, loader
 from vla_prune_ros.train.sources.base import Sample
 
 WORDS = ('pick up the red cube', 'pick up the green cube', 'put the red cube on the green cube')
@@ -117,7 +117,7 @@ def test_batches_are_stacked_and_cut(make):
     order = StepBatches(data.prompt_lengths(), batch=4, steps=(0, 2), seed=0)
     for batch, keys in zip(loader(data, order, 0), order, strict=True):
         assert batch.pixels.shape == (4, 2, 6, 224, 224) and batch.actions.shape == (4, 8, 7)
-        again = stack([data[key] for key in keys])
+        again = [torch.stack(t) for t in zip(*(data[key] for key in keys), strict=True)]
         assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
         parts = batch.parts(3)
         assert [len(part.state) for part in parts] == [2, 2]

@@ -83,16 +83,16 @@ def test_failures_are_remembered_and_episodes_written(tmp_path, monkeypatch, epi
 
     monkeypatch.setattr(module, 'demonstrate', demonstrate)
     wanted = Collection(tmp_path, range(20, 24))
-    collect(wanted, 1)
+    collect(wanted, 1, print)
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == ['20.npz', '21.failed', '22.npz', '23.failed']
     np.testing.assert_array_equal(load(tmp_path / '22.npz').state, episode(seed=22).state)
     assert len(set(disturbances.values())) == 4  # every seed is disturbed in its own way
     before, disturbances = disturbances, {}
-    collect(wanted, 1)
+    collect(wanted, 1, print)
     assert disturbances == {}
     (tmp_path / '21.failed').unlink()
-    collect(wanted, 1)
+    collect(wanted, 1, print)
     assert disturbances == {21: before[21]}
 
 
@@ -125,7 +125,7 @@ def test_a_checkpoint_is_corrected_in_the_scenes_units(tmp_path, monkeypatch, ep
         return episode()
 
     monkeypatch.setattr(module, 'correct', correct)
-    collect(Collection(tmp_path, [6], tmp_path / 'checkpoint', 'uniform:40'), 1)
+    collect(Collection(tmp_path, [6], tmp_path / 'checkpoint', 'uniform:40'), 1, print)
     assert [p.name for p in tmp_path.iterdir()] == ['6.npz']
     assert loaded == [(tmp_path / 'checkpoint', 'uniform:40')]
     assert asked[0] == 'reset'  # nothing is remembered from the episode before

@@ -20,8 +20,8 @@ from vla_prune_ros.pruning.methods.lightvla import TENSOR
 from vla_prune_ros.records import Observation
 from vla_prune_ros.train.config import FineTuning, Lora
 from vla_prune_ros.train.dataset import save
-from vla_prune_ros.train.lora import choose_trainable, merged
-from vla_prune_ros.train.publish import export
+from vla_prune_ros.train.publish import export, merged
+from vla_prune_ros.train.tasks.lightvla import choose_trainable
 
 pytest.importorskip('accelerate', reason='the train extra is not installed')
 pytest.importorskip('tensorboard', reason='the train extra is not installed')

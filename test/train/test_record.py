@@ -26,7 +26,6 @@ SISTERS = {
     'place_green_left': 'place_red_left',
 }
 CUBES = {'red': np.array([0.1, 0.2, 0.8]), 'green': np.array([-0.1, 0.0, 0.8])}
-HAND_DOWN = np.array([np.pi, 0.0, 0.0])
 POLICY = 0.77  # a number that only the policy's actions have
 
 
@@ -91,7 +90,7 @@ def _no_physics(monkeypatch):
 
 
 def recorder(scene, seed=0):
-    return Recorder(scene, HAND_DOWN, np.random.default_rng(seed))
+    return Recorder(scene, np.random.default_rng(seed))
 
 
 def frames_of(episode):

@@ -53,7 +53,7 @@ def watched(scene, seed, run):
     scene.reset(seed)
     with pytest.MonkeyPatch.context() as patch:
         witness = Witness(scene, patch)
-        episode = run(Recorder(scene, HAND_DOWN, np.random.default_rng(seed)))
+        episode = run(Recorder(scene, np.random.default_rng(seed)))
     assert scene.task is witness.task
     return episode, witness
 

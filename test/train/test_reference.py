@@ -69,7 +69,7 @@ def drawn(tiny_net, episode):
                 assert (wanted.checkpoint / 'config.json').is_file()
             log.append((wanted.folder.name, seed, wanted.checkpoint and wanted.checkpoint.name))
             save(episode(NAMES[seed % 6], 1, seed), wanted.folder / f'{seed}.npz')
-            done(n, len(wanted.seeds))
+            done(n)
 
     def measure(checkpoint, seeds, workers, done):
         log.append(('measure', len(seeds), checkpoint.name))

@@ -497,7 +497,7 @@ class TrainCorrections:
         wanted = Collection(self.out, seeds, self.checkpoint, self.pruning)
         with Progress(console) as progress:
             progress.stage('recording corrections', len(seeds))
-            collect(wanted, self.workers, lambda done, total: progress.at(done))
+            collect(wanted, self.workers, progress.at)
         kept = len(episodes(self.out, seeds))
         console.print(f'{kept} episodes in {self.out}')
         return {'out': str(self.out), 'episodes': kept}

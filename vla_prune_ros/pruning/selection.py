@@ -63,8 +63,8 @@ def budgets(method: str, budget: Budget, target: Target) -> tuple[int, ...]:
 
 
 def best_first(scores: Tensor) -> Tensor:
-    """Order of descending scores (n,); ties go to the lower index: int64 (n,)."""
-    return torch.sort(scores, descending=True, stable=True).indices
+    """Order of descending scores (..., n); ties go to the lower index: int64 (..., n)."""
+    return torch.sort(scores, dim=-1, descending=True, stable=True).indices
 
 
 def best_per_camera(

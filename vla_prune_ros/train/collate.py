@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 
 from ..model.images import CROP_AREA, pixel_values, prepare_image, resized_image
-from ..model.normalization import Statistics, normalize
+from ..model.normalization import Bounds, Statistics, normalize
 from ..model.prompt import PromptTokenizer, build_prompt
 from ..profiles import Profile
 from .sources.base import Sample, Source
@@ -61,29 +61,17 @@ class TrainingData(Dataset):
         """The sample with number ``key[0]``, augmented by the seed ``key[1]``."""
         index, seed = key
         sample = self._samples[index]
-        bounds, state = self._statistics.action, self._statistics.proprio
-        scaled = (
-            np.zeros(0)
-            if state is None
-            else normalize(sample.state, state.low, state.high, state.mask)
-        )
-        actions = normalize(sample.chunk, bounds.low, bounds.high, bounds.mask)
         return TrainingBatch(
             pixels=pixel_values(self._images(sample, seed)),
             prompts=self._prompt(sample.instruction),
-            state=torch.from_numpy(scaled).float(),
-            actions=torch.from_numpy(actions).float(),
+            state=_scaled(sample.state, self._statistics.proprio),
+            actions=_scaled(sample.chunk, self._statistics.action),
             weights=torch.from_numpy(np.asarray(sample.valid, np.float32)),
         )
 
     def prompt_lengths(self) -> np.ndarray:
-        return np.array(
-            [
-                len(self._prompt(source.instruction(i)))
-                for source in self._sources
-                for i in range(len(source))
-            ]
-        )
+        every = ((source, i) for source in self._sources for i in range(len(source)))
+        return np.array([len(self._prompt(source.instruction(i))) for source, i in every])
 
     def _images(self, sample: Sample, seed: int) -> list[np.ndarray]:
         views = [sample.images[camera] for camera in self._profile.cameras]
@@ -101,13 +89,17 @@ class TrainingData(Dataset):
         return self._prompts[instruction]
 
 
-class StepBatches(Sampler):
-    """The samples of each step, drawn from the step's number alone.
+def _scaled(values: np.ndarray | None, bounds: Bounds | None) -> Tensor:
+    if bounds is None:
+        return torch.zeros(0)
+    return torch.from_numpy(normalize(values, bounds.low, bounds.high, bounds.mask)).float()
 
-    A batch has prompts of one length; lengths come up as often as their samples do.
+
+class StepBatches(Sampler):
+    """The samples of each step from ``steps[0]`` to before ``steps[1]``, drawn from the step's
+    number alone. A batch has prompts of one length; lengths come up as often as their samples do.
 
     :param lengths: (N,), ids of each sample's prompt.
-    :param steps: first and last step (exclusive).
     :param rank: which of several processes; each draws others.
     """
 
@@ -136,14 +128,9 @@ def loader(data: TrainingData, order: StepBatches, workers: int) -> DataLoader:
     return DataLoader(
         data,
         batch_sampler=order,
-        collate_fn=stack,
         num_workers=workers,
         multiprocessing_context='spawn' if workers else None,
     )
-
-
-def stack(samples: Sequence[TrainingBatch]) -> TrainingBatch:
-    return TrainingBatch(*(torch.stack(tensors) for tensors in zip(*samples, strict=True)))
 
 
 # --- augmentation --------------------------------------------------------------------------------
@@ -167,9 +154,8 @@ def random_crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     x, y = rng.uniform(0.0, size - side, 2)
     step = (side - 1) / (size - 1)
     matrix = np.array([[step, 0.0, x], [0.0, step, y]])
-    return cv2.warpAffine(
-        image, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    )
+    linear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, matrix, (size, size), flags=linear)
 
 
 def coloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,9 +1,8 @@
 """Demonstrations of the scripted expert, disturbed on purpose, and its corrections of a policy.
 
-A policy that has only seen smooth episodes does not know what to do beside their paths. So the
-expert is interrupted: by bursts of random motion, by reaching for the wrong cube first (the pose
-of the arm must not give the target away), and later by the policy itself (DAgger, Ross et al.
-2011). What happens in an interruption is never a label.
+So that a policy learns what to do beside the smooth paths, the expert is interrupted: by bursts of
+random motion, by reaching for the wrong cube first (the pose of the arm must not give the target
+away), and later by the policy itself (DAgger, Ross et al. 2011). Interruptions are never labels.
 """
 
 import os
@@ -11,13 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
+from ..engine.load import load_policy
+from ..engine.policy import Policy
 from ..evaluate import pool
 from ..evaluate.closed_loop.rollout import (
     EpisodeResult,
+    env_actions,
     observe,
     proprio,
     run_episode,
@@ -33,19 +36,14 @@ from ..sim.scene import gripper_to_env
 from ..sim.two_cubes import TASKS, Task, TwoCubeScene
 from .dataset import Episode, compress, save
 
-if TYPE_CHECKING:
-    from ..engine.policy import Policy
-
 
 def seen_at(sim: Any, camera: str, point: np.ndarray) -> np.ndarray:
-    """Pinhole projection of a world point (3,) into what a vision tower sees of a square image.
-
-    The tower sees the image turned by 180 degrees and cropped in the middle to ``CROP_AREA`` of
-    its area. Nothing is tested for being hidden behind something else.
+    """Pinhole projection of a world point (3,) into what a vision tower sees of a square image:
+    turned by 180 degrees and cropped in the middle to ``CROP_AREA`` of its area.
 
     :param camera: MuJoCo's name of the camera.
     :returns: float64 (2,), x to the right and y down, 0 .. 1 inside the cropped image; NaN for a
-        point that is behind the camera or outside.
+        point behind the camera or outside. Whether something hides it is not tested.
     """
     index = sim.model.camera_name2id(camera)
     axes = np.array(sim.data.cam_xmat[index]).reshape(3, 3)
@@ -63,6 +61,8 @@ def seen_at(sim: Any, camera: str, point: np.ndarray) -> np.ndarray:
 CHUNK = LIBERO.chunk
 STRIDE = 2  # every second step of the expert is a sample: neighbours are nearly the same image
 
+# Branch of the rotation vector: a hand that points down, as LIBERO's statistics have it.
+HAND_DOWN = np.array([np.pi, 0.0, 0.0])
 MAX_STEPS = {'pick': 150, 'stack': 260, 'place': 260}
 
 # A policy: the scene as it is -> (K, 7), the next actions in the scene's units.
@@ -75,29 +75,20 @@ def sister_of(task: Task) -> Task:
 
 
 class Recorder:
-    """Drives one scene, reset to an episode, and keeps what the expert did.
+    """Drives one scene, reset to an episode, and keeps what the expert did; ``rng`` fixes the
+    disturbances."""
 
-    :param rotation_branch: (3,), see :func:`~.closed_loop.rollout.proprio`.
-    :param rng: fixes the disturbances.
-    """
-
-    def __init__(
-        self, scene: TwoCubeScene, rotation_branch: np.ndarray, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, scene: TwoCubeScene, rng: np.random.Generator) -> None:
         self.scene, self.rng = scene, rng
-        self._rotation_branch = rotation_branch
         self._phase = int(rng.integers(STRIDE))
         self._actions: list[np.ndarray] = []
         self._segments: list[int] = []
         self._segment = 0
-        self._at: list[int] = []  # frame -> index of the action that followed
-        self._views: list[bytes] = []
-        self._states: list[np.ndarray] = []
-        self._seen: list[np.ndarray] = []
-        self._offsets: list[np.ndarray] = []
+        # Per frame: index of the action that followed; views, state, seen and offset of Episode.
+        self._frames: list[tuple[int, list[bytes], np.ndarray, np.ndarray, np.ndarray]] = []
 
     def expert(self, steps: int, sample: bool = True) -> bool:
-        """Let the expert act; True if the task is then fulfilled (and it stops there)."""
+        """True if the task is then fulfilled (and it stops there)."""
         for _ in range(steps):
             if sample and (len(self._actions) + self._phase) % STRIDE == 0:
                 self._add_frame()
@@ -120,19 +111,14 @@ class Recorder:
         return False
 
     def burst(self, steps: int, size: float) -> None:
-        rng = self.rng
-        action = np.concatenate(
-            [
-                rng.uniform(-size, size, 3),
-                rng.uniform(-0.15, 0.15, 3),
-                rng.choice([-1.0, -1.0, -1.0, 1.0], 1),
-            ]
-        )
+        moved, turned = self.rng.uniform(-size, size, 3), self.rng.uniform(-0.15, 0.15, 3)
+        gripper = self.rng.choice([-1.0, -1.0, -1.0, 1.0], 1)
+        action = np.concatenate([moved, turned, gripper])
         self.interrupt(np.tile(action, (steps, 1)))
 
     def lure(self, steps: int) -> None:
         """Reach for the other cube, up to the moment at which it would be grasped."""
-        mine, self.scene.task = self.scene.task, sister_of(self.scene.task)
+        own, self.scene.task = self.scene.task, sister_of(self.scene.task)
         try:
             for _ in range(steps):
                 action = expert_action(self.scene)
@@ -140,26 +126,26 @@ class Recorder:
                     break
                 self.interrupt(action[None])
         finally:
-            self.scene.task = mine
+            self.scene.task = own
 
     def episode(self) -> Episode | None:
         """What was recorded, after letting the expert go on for the tails of the last chunks."""
-        if not self._at:
+        if not self._frames:
             return None
         self.expert(CHUNK, sample=False)
+        at, views, states, seen, offsets = zip(*self._frames, strict=True)
         actions, segments = np.array(self._actions), np.array(self._segments)
-        steps = np.array(self._at)[:, None] + np.arange(CHUNK)
+        steps = np.array(at)[:, None] + np.arange(CHUNK)
         chunk = actions[steps]
         chunk[..., 6] = (1.0 - chunk[..., 6]) / 2.0
-        valid = segments[steps] == segments[np.array(self._at)][:, None]
         task = self.scene.task
         return Episode(
-            views=self._views,
-            state=np.array(self._states),
+            views=[view for frame in views for view in frame],
+            state=np.array(states),
             chunk=chunk,
-            valid=valid,
-            seen=np.array(self._seen),
-            offset=np.array(self._offsets),
+            valid=segments[steps] == segments[np.array(at)][:, None],
+            seen=np.array(seen),
+            offset=np.array(offsets),
             task=task.name,
             sister=sister_of(task).name,
         )
@@ -169,14 +155,12 @@ class Recorder:
         colours = scene.task.target, sister_of(scene.task).target
         points = [scene.cube_position(colour) for colour in colours]
         cameras = [MUJOCO_CAMERAS[name] for name in scene.cameras]
-        views = upright(scene.images())
-        self._at.append(len(self._actions))
-        self._views += [compress(prepare_image(views[name])) for name in scene.cameras]
-        self._states.append(proprio(state, self._rotation_branch))
-        self._seen.append(
-            np.array([[seen_at(scene.env.sim, c, p) for c in cameras] for p in points])
-        )
-        self._offsets.append(np.array([point - state.ee_position for point in points]))
+        images = upright(scene.images())
+        views = [compress(prepare_image(images[name])) for name in scene.cameras]
+        seen = np.array([[seen_at(scene.env.sim, c, p) for c in cameras] for p in points])
+        offset = np.array([point - state.ee_position for point in points])
+        vector = proprio(state, HAND_DOWN)
+        self._frames.append((len(self._actions), views, vector, seen, offset))
 
 
 def demonstrate(recorder: Recorder) -> Episode | None:
@@ -199,11 +183,8 @@ def demonstrate(recorder: Recorder) -> Episode | None:
 
 
 def correct(recorder: Recorder, policy: Chunk) -> Episode | None:
-    """One episode of the policy, taken over by the expert again and again.
-
-    The expert acts from states to which the policy went, so that its frames say what to do there;
-    then the policy goes on from where the expert left.
-    """
+    """One episode of the policy, taken over by the expert again and again: its frames say what to
+    do in states to which the policy went."""
     rng, scene = recorder.rng, recorder.scene
     limit = MAX_STEPS[scene.task.name.split('_')[0]]
     steps = 0
@@ -224,9 +205,6 @@ FIRST_DEMONSTRATION = 1_000_000
 FIRST_CORRECTION = 2_000_000
 FIRST_CHECK = 3_000_000
 
-# Branch of the rotation vector: a hand that points down, as LIBERO's statistics have it.
-HAND_DOWN = np.array([np.pi, 0.0, 0.0])
-
 
 @dataclass(frozen=True)
 class Collection:
@@ -240,37 +218,26 @@ class Collection:
         return [seed for seed in self.seeds if seed not in there]
 
 
-def collect(
-    wanted: Collection, workers: int, done: Callable[[int, int], None] = lambda n, m: None
-) -> None:
-    """Record what the folder does not hold yet.
-
-    :param workers: processes, each with a scene and one thread.
-    :param done: called with the number of finished and of all seeds.
-    """
+def collect(wanted: Collection, workers: int, done: Callable[[int], None]) -> None:
+    """Record what the folder does not hold yet, in ``workers`` processes, each with a scene and
+    one thread; ``done`` gets the number of seeds that are finished."""
     seeds = wanted.missing()
     before = len(wanted.seeds) - len(seeds)
     wanted.folder.mkdir(parents=True, exist_ok=True)
     jobs = [(wanted.folder, seed, wanted.checkpoint, wanted.pruning) for seed in seeds]
     for finished, _ in enumerate(in_processes(_record, jobs, workers), start=before + 1):
-        done(finished, len(wanted.seeds))
+        done(finished)
 
 
 def measure(
-    checkpoint: Path,
-    seeds: Sequence[int],
-    workers: int,
-    done: Callable[[int, int], None] = lambda n, m: None,
+    checkpoint: Path, seeds: Sequence[int], workers: int, done: Callable[[int], None]
 ) -> list[EpisodeResult]:
     """Dense episodes with these seeds; episode ``seed`` has task ``seed % 6``."""
     results = []
     for result in in_processes(_try, [(checkpoint, seed) for seed in seeds], workers):
         results.append(result)
-        done(len(results), len(seeds))
+        done(len(results))
     return results
-
-
-_THREADS = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')
 
 
 def in_processes(
@@ -278,15 +245,15 @@ def in_processes(
 ) -> Iterator[Result]:
     """As :func:`.pool.in_processes`, with one thread per process: several small jobs beat one
     that is shared between threads."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, '1'))  # which the children inherit
+    names = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    os.environ.update(dict.fromkeys(names, '1'))  # which the children inherit
     try:
         yield from pool.in_processes(work, jobs, workers)
     finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+        for name in names:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @cache
@@ -295,11 +262,7 @@ def _scene() -> TwoCubeScene:
 
 
 @cache
-def _policy(checkpoint: Path, pruning: str = 'dense') -> 'Policy':
-    import torch
-
-    from ..engine.load import load_policy
-
+def _policy(checkpoint: Path, pruning: str = 'dense') -> Policy:
     torch.set_num_threads(1)
     return load_policy(checkpoint, pruning=pruning)
 
@@ -316,12 +279,11 @@ def _actor(checkpoint: Path, pruning: str) -> Chunk:
 def _record(folder: Path, seed: int, checkpoint: Path | None, pruning: str) -> None:
     scene = _scene()
     scene.reset(seed)
-    recorder = Recorder(scene, HAND_DOWN, np.random.default_rng(seed))
-    episode = (
-        demonstrate(recorder)
-        if checkpoint is None
-        else correct(recorder, _actor(checkpoint, pruning))
-    )
+    recorder = Recorder(scene, np.random.default_rng(seed))
+    if checkpoint is None:
+        episode = demonstrate(recorder)
+    else:
+        episode = correct(recorder, _actor(checkpoint, pruning))
     if episode is None:
         (folder / f'{seed}.failed').touch()
     else:

@@ -11,10 +11,13 @@ import simplejpeg
 import torch
 from torch import Tensor
 
+from ..config import from_mapping, option
 from ..model.images import pixel_values
 from ..model.normalization import normalize
 from ..model.vision import IMAGE_SIZE, PATCH
+from ..profiles import Profile
 from ..sim.two_cubes import TASKS
+from .sources.base import Sample
 from .tasks.policy import Words
 
 JPEG_QUALITY = 95
@@ -40,18 +43,20 @@ class Episode:
     def __len__(self) -> int:
         return len(self.state)
 
+    def frame(self, number: int) -> list[np.ndarray]:
+        """C images, uint8 (224, 224, 3) RGB."""
+        cameras = len(self.views) // len(self)
+        views = self.views[number * cameras : (number + 1) * cameras]
+        return [simplejpeg.decode_jpeg(view, 'RGB') for view in views]
+
 
 _ARRAYS = ('state', 'chunk', 'valid', 'seen', 'offset', 'task', 'sister')
 
 
 def compress(image: np.ndarray) -> bytes:
     """uint8 (224, 224, 3) RGB -> JPEG without chroma subsampling."""
-    return simplejpeg.encode_jpeg(
-        np.ascontiguousarray(image),
-        quality=JPEG_QUALITY,
-        colorspace='RGB',
-        colorsubsampling='444',
-    )
+    image = np.ascontiguousarray(image)
+    return simplejpeg.encode_jpeg(image, JPEG_QUALITY, 'RGB', colorsubsampling='444')
 
 
 def save(episode: Episode, path: Path) -> None:
@@ -79,7 +84,6 @@ def load(path: Path) -> Episode:
 VALIDATION_EVERY = 40  # one episode in so many is never trained on
 
 _SIDE = IMAGE_SIZE // PATCH
-_NOWHERE = -1
 OFFSET_UNIT_M = 0.1
 
 
@@ -107,11 +111,8 @@ class _Family:
 
 
 class Samples:
-    """All frames of some episodes, in memory as JPEG.
-
-    :param words: prompts of the instructions.
-    :param statistics: of the checkpoint; see :func:`describe_numbers`.
-    """
+    """All frames of some episodes, in memory as JPEG; ``statistics`` as of
+    :func:`describe_numbers`."""
 
     def __init__(
         self, episodes: Iterable[Episode], words: Words, statistics: Mapping[str, Any]
@@ -153,9 +154,10 @@ class Samples:
         state = np.stack([e.state[f] for e, f in picked])
         chunk = np.stack([e.chunk[f] for e, f in picked])
         weights = np.stack([e.valid[f] for e, f in picked]) * ~swapped[:, None]
+        views = [view for episode, frame in picked for view in episode.frame(frame)]
         prompts = [self._words.prompts[TASKS[name].instruction] for name in names]
         return CubeBatch(
-            pixels=self._pixels(picked),
+            pixels=pixel_values(views).unflatten(0, (len(picked), -1)),
             prompts=torch.stack(prompts),
             state=_float(normalize(state, *self._state)),
             actions=_float(normalize(chunk, *self._action)),
@@ -164,21 +166,12 @@ class Samples:
             offsets=_float(offset / OFFSET_UNIT_M),
         )
 
-    def _pixels(self, picked: list[tuple[Episode, int]]) -> Tensor:
-        cameras = len(picked[0][0].views) // len(picked[0][0])
-        views = [
-            simplejpeg.decode_jpeg(episode.views[frame * cameras + camera], 'RGB')
-            for episode, frame in picked
-            for camera in range(cameras)
-        ]
-        return pixel_values(views).unflatten(0, (-1, cameras))
-
 
 def patch_of(seen: np.ndarray) -> np.ndarray:
     """Number of the patch that shows a point: (..., 2) in 0 .. 1 -> int64 (...), -1 for NaN."""
     hidden = np.isnan(seen).any(axis=-1)
     column, row = np.moveaxis((np.nan_to_num(seen) * _SIDE).astype(np.int64), -1, 0)
-    return np.where(hidden, _NOWHERE, row * _SIDE + column)
+    return np.where(hidden, -1, row * _SIDE + column)
 
 
 def split(paths: Iterable[Path]) -> tuple[list[Episode], list[Episode]]:
@@ -188,33 +181,81 @@ def split(paths: Iterable[Path]) -> tuple[list[Episode], list[Episode]]:
     return parts
 
 
-def describe_numbers(episodes: Iterable[Episode]) -> dict[str, Any]:
+def describe_numbers(episodes: Sequence[Episode]) -> dict[str, Any]:
     """Statistics of actions and states as ``dataset_statistics.json`` has them. The gripper is not
     normalised, as in LIBERO's published statistics."""
-    found = list(episodes)
-    actions = np.concatenate([e.chunk[e.valid] for e in found])
-    states = np.concatenate([e.state for e in found])
-    action = _summary(actions)
-    action['mask'] = [True] * 6 + [False]
+    action, states = _summary(actions_of(episodes)), states_of(episodes)
     return {
-        'action': action,
+        'action': action | {'mask': [True] * 6 + [False]},
         'proprio': _summary(states),
         'num_transitions': len(states),
-        'num_trajectories': len(found),
+        'num_trajectories': len(episodes),
     }
+
+
+def actions_of(episodes: Sequence[Episode]) -> np.ndarray:
+    return np.concatenate([episode.chunk[episode.valid] for episode in episodes])
+
+
+def states_of(episodes: Sequence[Episode]) -> np.ndarray:
+    return np.concatenate([episode.state for episode in episodes])
 
 
 def _summary(values: np.ndarray) -> dict[str, list[float]]:
-    low, high = np.quantile(values, 0.01, axis=0), np.quantile(values, 0.99, axis=0)
-    return {
-        'q01': (low - 1e-3).tolist(),  # a number that never changes still needs a range
-        'q99': (high + 1e-3).tolist(),
-        'min': values.min(axis=0).tolist(),
-        'max': values.max(axis=0).tolist(),
-        'mean': values.mean(axis=0).tolist(),
-        'std': values.std(axis=0).tolist(),
+    found = {
+        'q01': np.quantile(values, 0.01, axis=0) - 1e-3,  # a number that never changes still
+        'q99': np.quantile(values, 0.99, axis=0) + 1e-3,  # needs a range
+        'min': values.min(axis=0),
+        'max': values.max(axis=0),
+        'mean': values.mean(axis=0),
+        'std': values.std(axis=0),
     }
+    return {name: numbers.tolist() for name, numbers in found.items()}
 
 
 def _float(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.asarray(values, np.float32))
+
+
+# --- as a source of fine-tuning ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TwoCubesOptions:
+    split: str = option(
+        'train',
+        'train, or validation: every fortieth episode.',
+        choices=('train', 'validation'),
+    )
+
+
+class TwoCubes:
+    """A folder of ``.npz`` files: the scripted expert's episodes and corrections of a policy."""
+
+    def __init__(self, path: Path, profile: Profile, **options: Any) -> None:
+        chosen = from_mapping(TwoCubesOptions, options, 'format two_cubes')
+        parts = split(sorted(Path(path).expanduser().glob('*.npz')))
+        self._cameras = profile.cameras
+        self._episodes = parts[chosen.split == 'validation']
+        self._index = [(e, f) for e in self._episodes for f in range(len(e))]
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> Sample:
+        episode, frame = self._index[index]
+        images = dict(zip(self._cameras, episode.frame(frame), strict=True))
+        return Sample(
+            images=images,
+            state=episode.state[frame],
+            instruction=self.instruction(index),
+            chunk=episode.chunk[frame],
+            valid=episode.valid[frame],
+            prepared=True,
+        )
+
+    def instruction(self, index: int) -> str:
+        return TASKS[self._index[index][0].task].instruction
+
+    def numbers(self) -> tuple[np.ndarray, np.ndarray]:
+        return actions_of(self._episodes), states_of(self._episodes)

@@ -3,24 +3,21 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..engine.load import load_policy
 from ..engine.policy import Policy
-from ..errors import CheckpointError, VlaPruneError
+from ..errors import CheckpointError
 from .collate import StepBatches, TrainingBatch, TrainingData, loader
 from .config import Data, FineTuning, LightVLASettings
 from .publish import publish
-from .sources.base import open_source, require_units
+from .sources.base import library, open_source, require_units
 from .tasks.acl_scorer import ScorerTask
 from .tasks.lightvla import LightVLATask
 from .trainer import Schedule, Trainer
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 # Settings that may differ when a run goes on.
 CHANGEABLE = {
@@ -32,14 +29,13 @@ CHANGEABLE = {
     'validate_every',
     'validation_samples',
 }
-
 VALIDATION_BATCH = 16
 
 
 class FineTuner:
-    """One run of a fine-tuning; every process of a multi-GPU run holds one.
+    """One run of a fine-tuning, or the rest of one that ``work`` holds the state of; every process
+    of a multi-GPU run holds one.
 
-    :param settings: ``work`` may hold the state of an interrupted run.
     :param device: torch device; None for what accelerate chooses, see ``accelerate launch``.
     :raises VlaPruneError: accelerate is not installed, data or checkpoint are not usable, or
         ``work`` holds the state of another run.
@@ -76,11 +72,7 @@ class FineTuner:
     def run(
         self, report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None
     ) -> dict[str, Any]:
-        """Train to the last step and write the checkpoint.
-
-        :param report: called after each step with its metrics.
-        :returns: plain values: steps, seconds, the last metrics.
-        """
+        """Train to the last step and write the checkpoint; steps, seconds, the last metrics."""
         settings, accelerator, trainer = self.settings, self.accelerator, self.trainer
         prepared = accelerator.prepare(self.task)
         accelerator.init_trackers('tensorboard')
@@ -94,7 +86,6 @@ class FineTuner:
         batches = iter(loader(self.data, order, settings.workers))
 
         def after_step(step: int, metrics: dict[str, float]) -> None:
-            metrics['lr'] = trainer.schedule.rate(step - 1)
             self._after_step(step, metrics)
             report(step, metrics)
 
@@ -106,7 +97,7 @@ class FineTuner:
         )
         accelerator.end_training()
         if accelerator.is_main_process:
-            publish(self.policy, self.task.note(), settings, trainer.step)
+            publish(self.policy, self.task.note(), settings, trainer.step, settings.out)
         return {'steps': trainer.step, 'seconds': round(trainer.curve.seconds), **metrics}
 
     @torch.no_grad()
@@ -151,6 +142,7 @@ class FineTuner:
     def _after_step(self, step: int, metrics: dict[str, float]) -> None:
         settings = self.settings
         last = step == settings.steps
+        metrics['lr'] = self.trainer.schedule.rate(step - 1)
         if step % settings.validate_every == 0 or last:
             metrics |= self.validate()
         self.accelerator.log(metrics, step=step)
@@ -185,16 +177,9 @@ def make_task(policy: Policy, settings: FineTuning) -> LightVLATask | ScorerTask
     return (LightVLATask if lightvla else ScorerTask)(policy, settings)
 
 
-def _accelerator(work: Path, device: str | None) -> 'Accelerator':
-    try:
-        from accelerate import Accelerator
-        from accelerate.utils import ProjectConfiguration
-    except ImportError:
-        raise VlaPruneError(
-            'accelerate is not installed', 'install vla_prune_ros[train]'
-        ) from None
-    return Accelerator(
-        cpu=device == 'cpu',
-        log_with='tensorboard',
-        project_config=ProjectConfiguration(str(work), str(work)),
+def _accelerator(work: Path, device: str | None) -> Any:
+    accelerate = library('accelerate')
+    configuration = accelerate.utils.ProjectConfiguration(str(work), str(work))
+    return accelerate.Accelerator(
+        cpu=device == 'cpu', log_with='tensorboard', project_config=configuration
     )

@@ -1,22 +1,23 @@
 """``vla-prune train reference``: demonstrations, training, corrections on policy, a checkpoint.
 
-Every stage leaves its result in the work folder and is skipped when that is there, so that an
-interrupted run goes on where it was.
+A stage is skipped where the work folder holds its result: an interrupted run goes on.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import CheckpointError, ProfileError
+from ..errors import CheckpointError, ProfileError, VlaPruneError
 from ..evaluate.closed_loop.rollout import EpisodeResult
+from ..evaluate.figures import figure_class
 from ..model.export import write_json
 from ..model.prompt import PromptTokenizer
 from ..runtime.progress import Progress
@@ -32,7 +33,7 @@ from .collect import (
 )
 from .dataset import OFFSET_UNIT_M, CubeBatch, Episode, Samples, describe_numbers, split
 from .publish import export
-from .report import write_card
+from .tasks.lightvla import chunk_loss
 from .tasks.policy import ReferenceNet, Words, make_tokenizer
 from .trainer import Schedule, Trainer
 
@@ -44,8 +45,6 @@ VALIDATION_BATCH = 16
 
 @dataclass(frozen=True)
 class Recipe:
-    """Numbers of one run of the optimiser."""
-
     steps: int
     lr: float = 8e-4  # peak, of AdamW; with a cosine
     batch: int = 8  # samples of every family of tasks per step
@@ -68,13 +67,9 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained, and from how much."""
-
     work: Path  # of episodes and states, about 1 GB per 1300 episodes
-    demonstrations: int = (
-        1200  # episodes of the disturbed expert, spread evenly over the six tasks
-    )
-    # The first steps teach the towers to find the named cube; then the expert is imitated.
+    demonstrations: int = 1200  # episodes of the disturbed expert, the six tasks in turn
+    # First the towers learn to find the named cube; then the expert is imitated.
     towers: Recipe = field(default_factory=lambda: Recipe(600, towers_only=True))
     first: Recipe = field(default_factory=lambda: Recipe(3000))
     corrections: tuple[int, ...] = (240, 240)  # episodes of each round of DAgger
@@ -86,11 +81,9 @@ class Plan:
 
 
 def losses(net: ReferenceNet, batch: CubeBatch, recipe: Recipe) -> tuple[Tensor, dict[str, float]]:
-    """The sum to minimise, and its parts.
-
-    ``l1`` is the normalised L1 of the chunk (OpenVLA-OFT), ``pointer`` the cross-entropy of
-    finding the cubes among the patches, ``offset_m`` the mean error of the cubes' places.
-    """
+    """The sum to minimise, and its parts: ``l1`` of the normalised chunk (OpenVLA-OFT),
+    ``pointer``, the cross-entropy of finding the cubes among the patches, and ``offset_m``, the
+    mean error of the cubes' places."""
     with torch.autocast(batch.pixels.device.type, torch.bfloat16):
         if recipe.towers_only:
             pointers = net.point(net.visual(batch.pixels, batch.prompts))
@@ -104,8 +97,7 @@ def losses(net: ReferenceNet, batch: CubeBatch, recipe: Recipe) -> tuple[Tensor,
     parts = {'pointer': float(pointer.detach()), 'hits': float(hits)}
     if recipe.towers_only:
         return pointer, parts
-    error = (actions.float() - batch.actions).abs().mean(-1)
-    l1 = (error * batch.weights).sum() / batch.weights.sum().clamp(min=1.0)
+    l1, _ = chunk_loss(actions, batch)
     offset = (offsets.float() - batch.offsets).abs().mean()
     parts.update(l1=float(l1.detach()), offset_m=float(offset.detach()) * OFFSET_UNIT_M)
     return l1 + recipe.pointer * pointer + recipe.offset * offset, parts
@@ -163,12 +155,8 @@ def validate(
 
 
 def train_reference(plan: Plan, out: Path, progress: Progress) -> dict[str, Any]:
-    """Train, write the checkpoint to ``out``, and return the history that it holds, too."""
-    run = _Run(plan, progress)
-    net = run.first_round()
-    for number in range(1, len(plan.corrections) + 1):
-        net = run.correct(number, net)
-    return run.finish(net, out)
+    """Train, write the checkpoint to ``out``, and return what its ``vla_prune.json`` says."""
+    return _Run(plan, progress).run(out)
 
 
 class _Run:
@@ -185,52 +173,39 @@ class _Run:
         self._held_out: list[Episode] = []
         self._episodes: list[Episode] = []
 
-    def first_round(self) -> ReferenceNet:
-        plan = self.plan
+    def run(self, out: Path) -> dict[str, Any]:
+        plan, stage = self.plan, 'imitation'
         last = FIRST_DEMONSTRATION + plan.demonstrations
         self._record('demonstrations', range(FIRST_DEMONSTRATION, last), None)
         self.statistics = describe_numbers(self._episodes)
-        net = ReferenceNet(self.words.rows, plan.seed).to(plan.device)
-        self._train('towers', net, plan.towers)
-        self._train('imitation', net, plan.first)
-        self._check('imitation', net)
-        return net
-
-    def correct(self, number: int, net: ReferenceNet) -> ReferenceNet:
-        first = FIRST_CORRECTION + 100_000 * number
-        seeds = range(first, first + self.plan.corrections[number - 1])
-        corrected = self.plan.work / ('imitation' if number == 1 else f'round-{number - 1}')
-        self._record(f'corrections-{number}', seeds, corrected)
-        self._train(f'round-{number}', net, self.plan.further)
-        self._check(f'round-{number}', net)
-        return net
-
-    def finish(self, net: ReferenceNet, out: Path) -> dict[str, Any]:
-        about = {'task_names': list(TASKS), 'history': self.history, 'plan': _plain(self.plan)}
-        export(
-            net, self.words, folder=out, statistics=self.statistics, step=self.steps, about=about
-        )
-        acting = sum(
-            p.numel() for n, p in net.policy.named_parameters() if 'embed_tokens' not in n
-        )
+        self.net = ReferenceNet(self.words.rows, plan.seed).to(plan.device)
+        self._train('towers', plan.towers)
+        self._train(stage, plan.first)
+        self._check(stage)
+        for number, count in enumerate(plan.corrections, start=1):
+            first = FIRST_CORRECTION + 100_000 * number
+            self._record(f'corrections-{number}', range(first, first + count), plan.work / stage)
+            stage = f'round-{number}'
+            self._train(stage, plan.further)
+            self._check(stage)
+        about = {'task_names': list(TASKS), 'history': self.history, 'plan': _plain(plan)}
+        self._export(out, about)
+        parameters = self.net.policy.named_parameters()
+        acting = sum(p.numel() for name, p in parameters if 'embed_tokens' not in name)
         write_card(out, about, acting, self.words.rows)
         return about
 
     def _record(self, name: str, seeds: range, checkpoint: Path | None) -> None:
         folder = self.plan.work / name
         self.progress.stage(f'recording {name}', len(seeds))
-        collect(
-            Collection(folder, seeds, checkpoint),
-            self.plan.workers,
-            lambda n, m: self.progress.at(n),
-        )
+        collect(Collection(folder, seeds, checkpoint), self.plan.workers, self.progress.at)
         train, held_out = split(episodes(folder, seeds))
         self._episodes += train
         self._held_out += held_out
 
-    def _train(self, name: str, net: ReferenceNet, recipe: Recipe) -> None:
-        """``net`` holds the running mean of its weights afterwards."""
-        recipe = replace(recipe, seed=self.plan.seed)
+    def _train(self, name: str, recipe: Recipe) -> None:
+        """The network holds the running mean of its weights afterwards."""
+        net, recipe = self.net, replace(recipe, seed=self.plan.seed)
         samples = Samples(self._episodes, self.words, self.statistics)
         held_out = Samples(self._held_out, self.words, self.statistics)
         trainer = reference_trainer(net, recipe, self.plan.work / f'{name}.pt')
@@ -251,22 +226,25 @@ class _Run:
         }
         self.history.append(entry)
 
-    def _check(self, name: str, net: ReferenceNet) -> None:
+    def _check(self, name: str) -> None:
         folder, file = self.plan.work / name, self.plan.work / f'{name}.json'
         if not file.is_file():
-            export(
-                net,
-                self.words,
-                folder=folder,
-                statistics=self.statistics,
-                step=self.steps,
-                about={'stage': name},
-            )
+            self._export(folder, {'stage': name})
             seeds = range(FIRST_CHECK, FIRST_CHECK + self.plan.checks)
             self.progress.stage(f'measuring {name}', len(seeds))
-            found = measure(folder, seeds, self.plan.workers, lambda n, m: self.progress.at(n))
+            found = measure(folder, seeds, self.plan.workers, self.progress.at)
             write_json(file, {'stage': name, 'success': successes(found)})
         self.history.append(json.loads(file.read_text(encoding='utf-8')))
+
+    def _export(self, folder: Path, about: Mapping[str, Any]) -> None:
+        export(
+            self.net,
+            self.words,
+            folder=folder,
+            statistics=self.statistics,
+            step=self.steps,
+            about=about,
+        )
 
 
 def successes(results: Iterable[EpisodeResult]) -> dict[str, str]:
@@ -281,8 +259,8 @@ def successes(results: Iterable[EpisodeResult]) -> dict[str, str]:
 
 
 def _require_same(plan: Plan) -> None:
-    """A work folder belongs to one plan: what it holds would be taken for the result of
-    another."""
+    """:raises CheckpointError: the folder belongs to another plan, for whose result its content
+    would be taken."""
     file, wanted = plan.work / 'plan.json', _plain(plan)
     begun = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else wanted
     rounds = begun['corrections']
@@ -301,3 +279,50 @@ def _plain(plan: Plan) -> dict[str, Any]:
     for name in RECIPES:
         about[name]['seed'] = plan.seed
     return json.loads(json.dumps({k: v for k, v in about.items() if k not in PLACES}))
+
+
+# --- model card ----------------------------------------------------------------------------------
+
+
+def write_card(folder: Path, about: Mapping[str, Any], parameters: int, rows: int) -> None:
+    """Write ``README.md`` and, where matplotlib is installed, ``curves.png``.
+
+    :param about: what ``vla_prune.json`` holds.
+    :param parameters: numbers outside the embedding table. :param rows: trained rows of it.
+    """
+    environment = jinja2.Environment(
+        trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    )
+    template = Path(__file__).with_name('model_card.md').read_text(encoding='utf-8')
+    text = environment.from_string(template).render(
+        millions=parameters / 1e6,
+        rows=rows,
+        demonstrations=FIRST_DEMONSTRATION,
+        corrections=FIRST_CORRECTION,
+        checks=FIRST_CHECK,
+        lr=about['plan']['first']['lr'],
+        history=about['history'],
+        curves=_plot(folder / 'curves.png', about['history']),
+    )
+    (folder / 'README.md').write_text(text, encoding='utf-8')
+
+
+def _plot(path: Path, history: Sequence[Mapping[str, Any]]) -> bool:
+    """Losses over all stages; False where matplotlib is not installed."""
+    try:
+        figure = figure_class()((7.0, 2.6), layout='constrained')
+    except VlaPruneError:
+        return False
+    labels = {'l1': 'L1 of the chunk', 'pointer': 'pointer'}
+    for axis, (name, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
+        first = 0
+        for entry in (entry for entry in history if 'training' in entry):
+            points = [(first + p['step'], p[name]) for p in entry['training'] if name in p]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=entry['stage'])
+            first += entry['steps']
+        axis.set(xlabel='step', ylabel=label, ylim=(0, None))
+        if axis.lines:
+            axis.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+    return True

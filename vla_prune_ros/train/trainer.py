@@ -1,8 +1,4 @@
-"""The optimisation loop of every training here: schedule, averaged weights, metrics, resume.
-
-What a step minimises is handed in: :mod:`.reference` trains the reference policy with it,
-:mod:`.finetune` a given checkpoint.
-"""
+"""The optimisation loop of every training here: schedule, averaged weights, metrics, resume."""
 
 import math
 import time
@@ -18,7 +14,6 @@ from torch.optim import Optimizer
 from ..errors import CheckpointError, VlaPruneError
 
 FORMAT = 2  # of the state file
-
 POINT_EVERY = 100
 _KEEP = 0.97  # of the running mean
 
@@ -46,8 +41,6 @@ class Schedule:
 
 @dataclass
 class Curve:
-    """Metrics of a run, smoothed: a point every hundred steps."""
-
     points: list[dict[str, float]]  # ``step`` and the running mean of each metric
     seconds: float  # spent in all sessions of the run
     mean: dict[str, float]
@@ -64,10 +57,8 @@ class Curve:
 
 
 class Trainer:
-    """One run of an optimiser; goes on where its state file ends.
-
-    A resumed run equals an uninterrupted one if the loss of a step follows from the step's number
-    and the weights alone.
+    """One run of an optimiser; goes on where its state file ends. That equals an uninterrupted run
+    if the loss of a step follows from the step's number and the weights alone.
 
     :param settings: plain values that a run must have in common with its state file.
     :raises CheckpointError: the file was written with other settings, or by an older version.
@@ -99,8 +90,7 @@ class Trainer:
     ) -> dict[str, float]:
         """Go on to the schedule's last step; returns the last step's metrics.
 
-        :param backward: adds the gradient of a step (counted from 0) to the weights, and gives the
-            step's metrics.
+        :param backward: adds the gradient of a step (from 0) to the weights, and gives metrics.
         :param report: called after each step with its number and metrics, to which it may add.
         :param writes_state: False in all processes of a run but one.
         """
@@ -112,8 +102,8 @@ class Trainer:
             self.curve.seconds, since = self.curve.seconds + now - since, now
             self.curve.add(self.step, metrics)
             report(self.step, metrics)
-            last = self.step == self.schedule.steps
-            if writes_state and (self.step % save_every == 0 or last):
+            due = self.step % save_every == 0 or self.step == self.schedule.steps
+            if writes_state and due:
                 self._save()
         return metrics
 
@@ -138,10 +128,9 @@ class Trainer:
         if self.schedule.average is not None:
             # The first steps forget faster: the weights that they start from are random.
             keep = min(self.schedule.average, (1 + self.step) / (10 + self.step))
+            means, weights = list(self.average.values()), list(self.weights.values())
             with torch.no_grad():
-                torch._foreach_lerp_(
-                    list(self.average.values()), list(self.weights.values()), 1.0 - keep
-                )
+                torch._foreach_lerp_(means, weights, 1.0 - keep)
         return metrics
 
     def _save(self) -> None:
@@ -174,11 +163,9 @@ class Trainer:
                     'use the same settings as then, or another work folder',
                 )
         with torch.no_grad():
-            for mine, saved in (
-                (self.weights, state['weights']),
-                (self.average, state['average']),
-            ):
-                for name, value in mine.items():
-                    value.copy_(saved[name])
+            for name, weight in self.weights.items():
+                weight.copy_(state['weights'][name])
+            for name, mean in self.average.items():
+                mean.copy_(state['average'][name])
         self._optimizer.load_state_dict(state['optimizer'])
         self.step, self.curve = state['step'], Curve(**state['curve'])

@@ -44,8 +44,8 @@ def test_chunks_as_a_walk_through_the_episodes(
     steps = Steps(lengths, chunk, stride, whole)
     assert len(steps) == len(expected)
     for index, (episode, step, rows, valid) in enumerate(expected):
-        assert steps.locate(index) == (episode, step)
-        found, labels = steps.chunk(index)
+        *place, found, labels = steps.locate(index)
+        assert place == [episode, step]
         assert (found.tolist(), labels.tolist()) == (rows, valid)
     for outside in (-1, len(expected)):
         with pytest.raises(IndexError):

@@ -418,5 +418,5 @@ def test_it_opens_by_its_format_with_plain_options(tmp_path):
     assert len(open_source(Data(format='rosbag', path=path, options=options), LIBERO)) == 10
     guessed = {'instruction': TASK}
     assert len(open_source(Data(format='rosbag', path=path, options=guessed), LIBERO)) == 10
-    with pytest.raises(DataError, match='colour'):
+    with pytest.raises(ProfileError, match='colour'):
         open_source(Data(format='rosbag', path=path, options={'colour': 1}), LIBERO)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from vla_prune_ros.errors import DataError
+from vla_prune_ros.errors import DataError, ProfileError
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.sim.two_cubes import TASKS
 from vla_prune_ros.train.config import Data
@@ -49,9 +49,9 @@ def test_held_out_episodes_are_a_split_of_their_own(folder, six_episodes):
 
 
 def test_what_cannot_be_read_is_said(folder, tmp_path):
-    with pytest.raises(DataError, match="split is 'all'"):
+    with pytest.raises(ProfileError, match="split: 'all'"):
         opened(folder, split='all')
     with pytest.raises(DataError, match='holds no samples'):
         opened(tmp_path / 'nothing')
-    with pytest.raises(DataError, match='two_cubes .*colour'):
+    with pytest.raises(ProfileError, match='two_cubes .*colour'):
         opened(folder, colour='red')

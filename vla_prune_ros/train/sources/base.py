@@ -2,14 +2,14 @@
 
 import importlib
 import os
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from ...config import from_mapping, nearest
 from ...errors import DataError, VlaPruneError
 from ...model.normalization import Bounds, Statistics
 from ...profiles import Profile
@@ -18,14 +18,17 @@ from ..config import Data
 T = TypeVar('T')
 
 
-def library(module: str, package: str) -> Any:
-    """An optional module; where it is missing, the remedy names the extra."""
+def library(module: str, remedy: str = "pip install 'vla_prune_ros[train]'") -> Any:
+    """:raises VlaPruneError: the module is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise VlaPruneError(
-            f'{package} cannot be imported ({error})', "pip install 'vla_prune_ros[train]'"
-        ) from None
+        raise VlaPruneError(f'{module} cannot be imported ({error})', remedy) from None
+
+
+def unreadable(what: Any, error: Exception) -> DataError:
+    first_line = f'{type(error).__name__}: {error}'.splitlines()[0]
+    return DataError(f'{what} cannot be read ({first_line})', 'fetch it again')
 
 
 # --- samples -------------------------------------------------------------------------------------
@@ -87,23 +90,19 @@ class Steps:
     def __len__(self) -> int:
         return int(self._samples[-1]) if len(self._samples) else 0
 
-    def locate(self, index: int) -> tuple[int, int]:
-        """Number of the episode, and number among the N steps."""
+    def locate(self, index: int) -> tuple[int, int, np.ndarray, np.ndarray]:
+        """Number of the episode, number among the N steps; and the chunk: int64 (K,) numbers among
+        the N steps, bool (K,) which are labels."""
         if not 0 <= index < len(self):
             raise IndexError(f'sample {index} of {len(self)}')
         episode = int(np.searchsorted(self._samples, index, side='right'))
         before = int(self._samples[episode - 1]) if episode else 0
-        return episode, int(self._begins[episode]) + index - before
-
-    def chunk(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """int64 (K,) numbers among the N steps, and bool (K,) which are labels."""
-        episode, step = self.locate(index)
-        rows = step + self._ahead
-        last = self._ends[episode] - 1
-        return np.minimum(rows, last), rows <= last
+        step = int(self._begins[episode]) + index - before
+        rows, last = step + self._ahead, self._ends[episode] - 1
+        return episode, step, np.minimum(rows, last), rows <= last
 
 
-class EpisodeSource:
+class EpisodeSource(ABC):
     """Has actions float64 (N, D), states float64 (N, P); subclasses read the images."""
 
     steps: Steps
@@ -114,8 +113,7 @@ class EpisodeSource:
         return len(self.steps)
 
     def __getitem__(self, index: int) -> Sample:
-        episode, step = self.steps.locate(index)
-        rows, valid = self.steps.chunk(index)
+        episode, step, rows, valid = self.steps.locate(index)
         return Sample(
             images=self._images(episode, step),
             state=None if self.states is None else self.states[step],
@@ -125,20 +123,21 @@ class EpisodeSource:
         )
 
     def instruction(self, index: int) -> str:
-        return self._task(*self.steps.locate(index))
+        episode, step, _, _ = self.steps.locate(index)
+        return self._task(episode, step)
 
     def numbers(self) -> tuple[np.ndarray, np.ndarray | None]:
         return self.actions, self.states
 
-    def _images(self, episode: int, step: int) -> dict[str, np.ndarray]:
-        raise NotImplementedError
+    @abstractmethod
+    def _images(self, episode: int, step: int) -> dict[str, np.ndarray]: ...
 
-    def _task(self, episode: int, step: int) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _task(self, episode: int, step: int) -> str: ...
 
 
 class Cache(Generic[T]):
-    """Values that are open, by key; those used last stay while their sizes add up to ``limit``.
+    """Open values by key; the last used ones are kept while their sizes add up to ``limit``.
 
     Every process opens its own: a file that was opened before a fork has one position for both.
     """
@@ -146,37 +145,36 @@ class Cache(Generic[T]):
     def __init__(
         self,
         limit: int,
-        size: Callable[[T], int] | None = None,
+        size: Callable[[T], int] | None = None,  # each counts 1
         close: Callable[[T], Any] | None = None,
     ) -> None:
-        self.limit, self._size, self._close = limit, size, close
+        self._limit, self._size, self._close = limit, size, close
         self._values: OrderedDict[tuple[int, Hashable], T] = OrderedDict()
-        self._used = 0
 
     def __len__(self) -> int:
         return len(self._values)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_values': OrderedDict(), '_used': 0}
+        return {**self.__dict__, '_values': OrderedDict()}
 
     def get(self, key: Hashable, open_value: Callable[[], T]) -> T:
         own = os.getpid(), key
         if own not in self._values:
-            self._values[own] = value = open_value()
-            self._used += self._size(value) if self._size else 1
-            while self._used > self.limit and len(self._values) > 1:
+            self._values[own] = open_value()
+            while self._used() > self._limit and len(self) > 1:
                 self._drop(next(iter(self._values)))
         self._values.move_to_end(own)
         return self._values[own]
 
     def forget(self, key: Hashable) -> None:
-        own = os.getpid(), key
-        if own in self._values:
-            self._drop(own)
+        if (os.getpid(), key) in self._values:
+            self._drop((os.getpid(), key))
+
+    def _used(self) -> int:
+        return sum(map(self._size, self._values.values())) if self._size else len(self)
 
     def _drop(self, own: tuple[int, Hashable]) -> None:
         value = self._values.pop(own)
-        self._used -= self._size(value) if self._size else 1
         if self._close:
             self._close(value)
 
@@ -249,28 +247,20 @@ def _require_within(values: np.ndarray, bounds: Bounds, what: str) -> None:
 # --- formats -------------------------------------------------------------------------------------
 
 FORMATS = {
-    'two_cubes': 'two_cubes.TwoCubes',
-    'libero_hdf5': 'libero_hdf5.LiberoHdf5',
-    'lerobot': 'lerobot.LeRobot',
-    'rosbag': 'rosbag.Rosbag',
+    'two_cubes': '..dataset.TwoCubes',
+    'libero_hdf5': '.libero_hdf5.LiberoHdf5',
+    'lerobot': '.lerobot.LeRobot',
+    'rosbag': '.rosbag.Rosbag',
 }
-
-
-def source_options(record: type[T], values: Mapping[str, Any], name: str) -> T:
-    known = [f.name for f in fields(record)]
-    for option in values:
-        if option not in known:
-            raise DataError(f'format {name} has no option {option!r}', nearest(option, known))
-    return from_mapping(record, values, f'format {name}')
 
 
 def open_source(data: Data, profile: Profile, statistics: Statistics | None = None) -> Source:
     """:param statistics: of the checkpoint; says which branch of the rotation vector a pose of a
         bag belongs to, unless the options do.
-    :raises DataError: it cannot be read, holds nothing, or an option is not its own.
+    :raises DataError: it cannot be read or holds nothing. :raises ProfileError: an option.
     """
-    module, name = FORMATS[data.format].split('.')
-    make = getattr(importlib.import_module(f'.{module}', __package__), name)
+    module, _, name = FORMATS[data.format].rpartition('.')
+    make = getattr(importlib.import_module(module, __package__), name)
     options = dict(data.options)
     if data.format == 'rosbag' and statistics is not None and statistics.proprio is not None:
         options.setdefault('rotation_reference', statistics.proprio.mean[3:6].tolist())

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ...config import Above, option
+from ...config import Above, from_mapping, option
 from ...errors import DataError, ProfileError
 from ...profiles import Profile
 from .base import (
@@ -25,7 +25,7 @@ from .base import (
     gripper_columns,
     library,
     require_finite,
-    source_options,
+    unreadable,
 )
 
 VERSIONS = ('v2.0', 'v2.1', 'v3.0')
@@ -34,6 +34,7 @@ KEPT_FILES = 32  # videos that stay open; a decoder needs some megabytes
 KEPT_BYTES = 512 * 2**20  # of row groups with images that stay in memory
 
 _INDEX = ('episode_index', 'frame_index', 'task_index')
+_PLACE = ('file', 'group', 'row')
 _RATE_TOLERANCE = 0.01
 _READ_ON_FRAMES = 3  # so near behind the last one, decoding on is cheaper than to seek
 _READ_ERRORS = (KeyError, TypeError, ValueError, OSError)  # pyarrow's own are ValueErrors
@@ -65,30 +66,27 @@ class LeRobotOptions:
 
 @dataclass(frozen=True)
 class Meta:
-    """:param tasks: number -> instruction. :param episodes: number -> entry: ``length``, and from
-    version 3.0 on ``videos/...``, where in which file its images are.
-    """
-
     root: Path
     version: str
     fps: float
     features: Mapping[str, Mapping[str, Any]]
-    tasks: Mapping[int, str]
+    tasks: Mapping[int, str]  # number -> instruction
+    # Number -> ``length``, and from version 3.0 on ``videos/...``, where in which file images are.
     episodes: Mapping[int, Mapping[str, Any]]
     video_path: str
     chunks_size: int
 
     def feature(self, name: str, of_images: bool = False) -> Mapping[str, Any]:
         """:raises DataError: it is not there, or of the other kind; lists those that are."""
-
-        def fits(feature: Mapping[str, Any]) -> bool:
-            if of_images:
-                return feature['dtype'] in ('image', 'video')
-            return len(feature['shape']) == 1 and feature['dtype'].startswith(('float', 'int'))
-
-        there = sorted(key for key, feature in self.features.items() if fits(feature))
+        kinds, what = ('float', 'int'), 'list of numbers'
+        if of_images:
+            kinds, what = ('image', 'video'), 'images'
+        there = sorted(
+            key
+            for key, feature in self.features.items()
+            if feature['dtype'].startswith(kinds) and (of_images or len(feature['shape']) == 1)
+        )
         if name not in there:
-            what = 'images' if of_images else 'list of numbers'
             raise DataError(
                 f'dataset {self.root} has no {what} called {name!r}',
                 f'use one of: {", ".join(there) or "none"}',
@@ -97,18 +95,17 @@ class Meta:
 
     def video(self, feature: str, episode: int) -> tuple[Path, float]:
         """The file, and when the episode begins in there, in s."""
+        place = {'episode_chunk': episode // self.chunks_size, 'episode_index': episode}
+        begin_s = 0.0
         try:
             if self.version == 'v3.0':
                 entry, key = self.episodes[episode], f'videos/{feature}'
                 place = {part: entry[f'{key}/{part}'] for part in ('chunk_index', 'file_index')}
                 begin_s = float(entry[f'{key}/from_timestamp'])
-            else:
-                place = {'episode_chunk': episode // self.chunks_size, 'episode_index': episode}
-                begin_s = 0.0
             return self.root / self.video_path.format(video_key=feature, **place), begin_s
         except (*_READ_ERRORS, IndexError) as error:
             what = f'dataset {self.root}: video of {feature!r}, episode {episode}'
-            raise _unreadable(what, error) from None
+            raise unreadable(what, error) from None
 
     def chosen(self, episodes: Sequence[int] | None) -> list[int]:
         if episodes is None:
@@ -151,19 +148,23 @@ def read_meta(root: Path) -> Meta:
             chunks_size=int(info['chunks_size']),
         )
     except _READ_ERRORS as error:
-        raise _unreadable(f'dataset {root}: meta', error) from None
+        raise unreadable(f'dataset {root}: meta', error) from None
 
 
 def _read_json_lines(meta: Path) -> tuple[dict[int, str], list[dict[str, Any]]]:
-    texts = ((meta / f'{n}.jsonl').read_text(encoding='utf-8') for n in ('tasks', 'episodes'))
     tasks, episodes = (
-        [json.loads(line) for line in text.splitlines() if line.strip()] for text in texts
+        [
+            json.loads(line)
+            for line in file.read_text(encoding='utf-8').splitlines()
+            if line.strip()
+        ]
+        for file in (meta / 'tasks.jsonl', meta / 'episodes.jsonl')
     )
     return {int(entry['task_index']): entry['task'] for entry in tasks}, episodes
 
 
 def _read_parquet(meta: Path) -> tuple[dict[int, str], list[dict[str, Any]]]:
-    parquet = library('pyarrow.parquet', 'pyarrow')
+    parquet = library('pyarrow.parquet')
     tasks = parquet.ParquetFile(meta / 'tasks.parquet').read()
     # The instruction is the index of a pandas table, which older writers left without a name.
     index = '__index_level_0__' if 'task' not in tasks.column_names else 'task'
@@ -177,11 +178,6 @@ def _read_parquet(meta: Path) -> tuple[dict[int, str], list[dict[str, Any]]]:
     return {int(n): str(task) for n, task in zip(*columns, strict=True)}, episodes
 
 
-def _unreadable(what: Any, error: Exception) -> DataError:
-    first_line = f'{type(error).__name__}: {error}'.splitlines()[0]
-    return DataError(f'{what} cannot be read ({first_line})', 'fetch it again')
-
-
 # --- frames --------------------------------------------------------------------------------------
 
 
@@ -191,7 +187,8 @@ def read_frames(
     """N frames of some episodes, ordered by episode and time, from whatever files they are in.
 
     :returns: feature -> float64 (N, width); ``episode_index``, ``frame_index``, ``task_index``,
-        and where a frame is: ``file``, number of ``files``, and ``row``; int64 (N,).
+        and where a frame is: ``file``, number of ``files``, row ``group`` and ``row`` of it;
+        int64 (N,).
     :raises DataError: frames are missing or there twice, not finite, or a file is broken.
     """
     parts: list[dict[str, np.ndarray]] = []
@@ -199,7 +196,7 @@ def read_frames(
         part = _read_numbers(meta, file, features)
         # By the frame's own index, as in lerobot: published meta/episodes name wrong files.
         keep = np.isin(part['episode_index'], episodes)
-        part.update(file=np.full(len(keep), number), row=np.arange(len(keep)))
+        part['file'] = np.full(len(keep), number)
         parts.append({name: values[keep] for name, values in part.items()})
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.lexsort((found['frame_index'], found['episode_index']))
@@ -219,10 +216,15 @@ def read_frames(
 
 
 def _read_numbers(meta: Meta, file: Path, features: Sequence[str]) -> dict[str, np.ndarray]:
-    parquet = library('pyarrow.parquet', 'pyarrow')
+    parquet = library('pyarrow.parquet')
     try:
-        table = parquet.ParquetFile(file).read(columns=[*_INDEX, *features])
+        opened = parquet.ParquetFile(file)
+        table = opened.read(columns=[*_INDEX, *features])
         out = {name: table.column(name).to_numpy() for name in _INDEX}
+        groups = range(opened.num_row_groups)
+        sizes = np.array([opened.metadata.row_group(i).num_rows for i in groups], np.int64)
+        out['group'] = np.repeat(groups, sizes)
+        out['row'] = np.arange(len(table)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         for name in features:
             values = table.column(name).combine_chunks()
             # A feature of width 1 may be a column of numbers, wider ones are lists.
@@ -231,66 +233,53 @@ def _read_numbers(meta: Meta, file: Path, features: Sequence[str]) -> dict[str, 
             out[name] = np.asarray(flat).astype(np.float64).reshape(shape)
         return out
     except _READ_ERRORS as error:
-        raise _unreadable(file, error) from None
+        raise unreadable(file, error) from None
 
 
 class ParquetImages:
     """Images in parquet files, read by row groups (100 frames or an episode)."""
 
-    def __init__(self, files: Sequence[Path], keep_bytes: int = KEPT_BYTES) -> None:
-        self._files = files
-        self._open: Cache[tuple[Any, np.ndarray]] = Cache(len(files))
+    def __init__(self, keep_bytes: int = KEPT_BYTES) -> None:
         self.groups: Cache[Any] = Cache(keep_bytes, size=attrgetter('nbytes'))
 
-    def read(self, feature: str, number: int, row: int) -> np.ndarray:
+    def read(self, feature: str, file: Path, group: int, row: int) -> np.ndarray:
         """uint8 (H, W, 3) RGB. :raises DataError: it is not there or no image."""
-        file = self._files[number]
-        try:
-            entry = self._entry(feature, file, row)
-            data = entry['bytes'] or (file.parents[2] / entry['path']).read_bytes()
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        except (*_READ_ERRORS, cv2.error) as error:
-            raise _unreadable(file, error) from None
-        if image is None:
-            raise DataError(f'{file}: {feature!r} of row {row} is no image', 'fetch it again')
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-    def _entry(self, feature: str, file: Path, row: int) -> dict[str, Any]:
-        opened, begins = self._open.get(file, lambda: _open_parquet(file))
-        group = int(np.searchsorted(begins, row, side='right')) - 1
+        parquet = library('pyarrow.parquet')
 
         def read_group() -> Any:
+            opened = parquet.ParquetFile(file, memory_map=True)
             table = opened.read_row_group(group, columns=[feature])
             return table.column(feature).combine_chunks()
 
-        column = self.groups.get((feature, file, group), read_group)
-        return column[row - int(begins[group])].as_py()
-
-
-def _open_parquet(file: Path) -> tuple[Any, np.ndarray]:
-    opened = library('pyarrow.parquet', 'pyarrow').ParquetFile(file, memory_map=True)
-    groups = range(opened.metadata.num_row_groups)
-    sizes = [opened.metadata.row_group(group).num_rows for group in groups]
-    return opened, np.cumsum([0, *sizes])  # rows at which the groups begin
+        where = f'{file}: {feature!r}, row {row} of group {group}'
+        try:
+            entry = self.groups.get((feature, file, group), read_group)[row].as_py()
+            data = entry['bytes'] or (file.parents[2] / entry['path']).read_bytes()
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        except (*_READ_ERRORS, cv2.error) as error:
+            raise unreadable(where, error) from None
+        if image is None:
+            raise DataError(f'{where} is no image', 'fetch it again')
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 class Videos:
     """Random access to the frames of any number of video files of one rate, by their time."""
 
     def __init__(self, fps: float, kept_files: int = KEPT_FILES) -> None:
-        library('av', 'PyAV')
+        library('av')
         self._fps = fps
         self._open: Cache[_Video] = Cache(kept_files, close=_Video.close)
 
     def read(self, path: Path, time_s: float) -> np.ndarray:
         """The frame at most half a frame away, uint8 (H, W, 3). :raises DataError: none is."""
-        av = library('av', 'PyAV')
+        av = library('av')
         try:
             video = self._open.get(path, lambda: _Video(av.open(str(path)), self._fps))
             return video.read(time_s)
         except (*_READ_ERRORS, LookupError, av.FFmpegError) as error:
             self._open.forget(path)
-            raise _unreadable(f'{path}: frame at {time_s:.3f} s', error) from None
+            raise unreadable(f'{path}: frame at {time_s:.3f} s', error) from None
 
 
 class _Video:
@@ -343,7 +332,7 @@ class LeRobot(EpisodeSource):
     """
 
     def __init__(self, root: str | Path, profile: Profile, **options: Any) -> None:
-        chosen = source_options(LeRobotOptions, options, 'lerobot')
+        chosen = from_mapping(LeRobotOptions, options, 'format lerobot')
         _require_meaning(profile, chosen)
         self._meta = meta = read_meta(Path(root).expanduser())
         self._cameras = {name: chosen.cameras[name] for name in profile.cameras}
@@ -375,7 +364,7 @@ class LeRobot(EpisodeSource):
         self._require_tasks_and_videos(episodes)  # better now than in an hour
         grippers = gripper_columns(profile)
         self.actions[:, grippers] = GRIPPERS[chosen.gripper](self.actions[:, grippers])
-        self._embedded = ParquetImages(files)
+        self._files, self._embedded = files, ParquetImages()
         self._videos = Videos(meta.fps) if self._filmed else None
 
     def _task(self, episode: int, step: int) -> str:
@@ -385,9 +374,10 @@ class LeRobot(EpisodeSource):
         return {camera: self._image(key, step) for camera, key in self._cameras.items()}
 
     def _image(self, feature: str, step: int) -> np.ndarray:
-        frame = {name: int(self._frames[name][step]) for name in (*_INDEX, 'file', 'row')}
+        frame = {name: int(self._frames[name][step]) for name in (*_INDEX, *_PLACE)}
         if self._videos is None or feature not in self._filmed:
-            return self._embedded.read(feature, frame['file'], frame['row'])
+            file = self._files[frame['file']]
+            return self._embedded.read(feature, file, frame['group'], frame['row'])
         path, begin_s = self._meta.video(feature, frame['episode_index'])
         return self._videos.read(path, begin_s + frame['frame_index'] / self._meta.fps)
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ...config import option
+from ...config import from_mapping, option
 from ...errors import DataError
 from ...profiles import Profile
-from .base import GRIPPERS, Cache, EpisodeSource, Steps, library, require_finite, source_options
+from .base import GRIPPERS, Cache, EpisodeSource, Steps, library, require_finite, unreadable
 
 NOOP_NORM = 1e-4
 PERIOD_S = 0.05
@@ -39,15 +39,10 @@ class LiberoHdf5Options:
 
 @dataclass(frozen=True)
 class Demo:
-    """T kept steps.
-
-    :param frames: int64 (T,), number of the image that each step followed from.
-    """
-
     path: Path
     name: str
     instruction: str
-    frames: np.ndarray
+    frames: np.ndarray  # int64 (T,), number of the image that each of T kept steps followed from
     actions: np.ndarray
     states: np.ndarray
 
@@ -74,15 +69,10 @@ def demonstrations(path: Path, file: Any, images: Sequence[str]) -> Iterator[Dem
         kept = kept_steps(actions)
         kept = kept[kept >= shift]
         if len(kept):
-            actions = actions[kept]
+            actions, frames = actions[kept], kept - shift
             actions[:, -1] = GRIPPERS['libero'](actions[:, -1])
             yield Demo(
-                path=path,
-                name=name,
-                instruction=instruction,
-                frames=kept - shift,
-                actions=actions,
-                states=states[kept - shift],
+                path, name, instruction, frames=frames, actions=actions, states=states[frames]
             )
 
 
@@ -110,7 +100,7 @@ def seen_after(demo: Any) -> bool:
 
 
 def instruction_of(path: Path, data: Any) -> str:
-    """The task; see :class:`LiberoHdf5`. :raises DataError: the file does not say."""
+    """See :class:`LiberoHdf5`. :raises DataError: the file does not say."""
     if path.stem.endswith(_SUFFIX):
         words = path.stem[: -len(_SUFFIX)].split('_')
         scenes = [i for i, word in enumerate(words) if 'SCENE' in word]
@@ -131,9 +121,8 @@ def _numbers(where: str, demo: Any, images: Sequence[str]) -> tuple[np.ndarray, 
     if missing:
         has = sorted(f'obs/{key}' for key in demo.get('obs', ()))
         raise DataError(f'{where} lacks {", ".join(missing)}', f'it has: {", ".join(has)}')
-    actions = demo['actions'][()].astype(np.float64)
-    parts = [demo[f'obs/{key}'][()].astype(np.float64) for key in _STATE]
-    rows = {len(actions), *(len(demo[key]) for key in wanted)}
+    actions, *parts = (demo[key][()].astype(np.float64) for key in wanted[: 1 + len(_STATE)])
+    rows = {len(demo[key]) for key in wanted}
     widths = [part.shape[1:] for part in (actions, *parts)]
     if len(rows) > 1 or widths != [(7,), (3,), (3,), (2,)]:
         raise DataError(
@@ -163,7 +152,7 @@ class LiberoHdf5(EpisodeSource):
     """
 
     def __init__(self, path: str | Path, profile: Profile, **options: Any) -> None:
-        chosen = source_options(LiberoHdf5Options, options, 'libero_hdf5')
+        chosen = from_mapping(LiberoHdf5Options, options, 'format libero_hdf5')
         _require_profile(profile, chosen.cameras)
         self._cameras = {name: chosen.cameras[name] for name in profile.cameras}
         self._files: Cache[Any] = Cache(_OPEN_FILES, close=methodcaller('close'))
@@ -183,9 +172,8 @@ class LiberoHdf5(EpisodeSource):
             )
         self._frames = np.concatenate([demo.frames for demo in self._demos])
         self.actions = np.concatenate([demo.actions for demo in self._demos])
-        self.states = None
-        if profile.proprio_dim:
-            self.states = np.concatenate([demo.states for demo in self._demos])
+        states = np.concatenate([demo.states for demo in self._demos])
+        self.states = states if profile.proprio_dim else None
 
     def _task(self, episode: int, step: int) -> str:
         return self._demos[episode].instruction
@@ -199,32 +187,28 @@ class LiberoHdf5(EpisodeSource):
                 for camera, key in self._cameras.items()
             }
         except (KeyError, OSError) as error:
-            raise _unreadable(demo.path, error) from None
+            raise unreadable(demo.path, error) from None
 
     def _file(self, path: Path) -> Any:
-        h5py = library('h5py', 'h5py')
+        h5py = library('h5py')
         try:
             return self._files.get(path, lambda: h5py.File(path, 'r'))
         except OSError as error:
-            raise _unreadable(path, error) from None
+            raise unreadable(path, error) from None
 
 
 def _require_profile(profile: Profile, cameras: Mapping[str, str]) -> None:
     unknown = [repr(camera) for camera in profile.cameras if camera not in cameras]
     kind, state, period = profile.action_kind, profile.proprio_dim, profile.control_period_s
-    checks = (
-        (kind == 'delta_pose', f"action_kind is {kind!r}, not 'delta_pose'"),
-        (state in (0, 8), f'proprio_dim is {state}, not 8 or 0'),
-        (abs(period / PERIOD_S - 1) < 0.01, f'control_period_s is {period}, not {PERIOD_S}'),
-        (not unknown, f'camera {", ".join(unknown)} is not among {sorted(cameras)}'),
-    )
-    for good, what in checks:
-        if not good:
+    problems = {
+        f"action_kind is {kind!r}, not 'delta_pose'": kind != 'delta_pose',
+        f'proprio_dim is {state}, not 8 or 0': state not in (0, 8),
+        f'control_period_s is {period}, not {PERIOD_S}': abs(period / PERIOD_S - 1) >= 0.01,
+        f'camera {", ".join(unknown)} is not among {sorted(cameras)}': bool(unknown),
+    }
+    for what, found in problems.items():
+        if found:
             raise DataError(
                 f'demonstrations of LIBERO do not fit profile {profile.name!r}: {what}',
                 "use the profile 'libero' or one based on it",
             )
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f'{path} cannot be read ({error})', 'fetch it again')

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from ...runtime.state import (
     pose_gripper_proprio,
     resolve_axis_angle,
 )
-from .base import Cache, Sample, source_options
+from .base import Cache, Sample
 
 _OPEN_BAGS = 8
 
@@ -66,21 +66,11 @@ class RosbagOptions(ReadingOptions):
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """:param state: position, quaternion and fingers, or joints alone; empty without one."""
-
     bag: Path
     stamp_ns: int
     images: Mapping[str, Place]
-    state: tuple[np.ndarray, ...]
+    state: tuple[np.ndarray, ...]  # position, quaternion and fingers, or joints; or empty
     instruction: str
-
-
-class LabelledFrame(NamedTuple):
-    """With a chunk float64 (K, 7), and which of its steps are labels, bool (K,)."""
-
-    frame: Frame
-    chunk: np.ndarray
-    valid: np.ndarray
 
 
 class Rosbag:
@@ -103,7 +93,7 @@ class Rosbag:
                 f'profile {profile.name!r} commands {profile.action_kind}',
                 'bags are read as end-effector deltas; use a profile of action_kind delta_pose',
             )
-        self._options = chosen = source_options(RosbagOptions, options, 'rosbag')
+        self._options = chosen = from_mapping(RosbagOptions, options, 'format rosbag')
         self._profile = profile
         self._wiring = from_mapping(SessionParams, chosen.wiring, 'wiring')
         self._fingers = GripperJoints(self._wiring.gripper_joints, self._wiring.gripper_signs)
@@ -117,7 +107,9 @@ class Rosbag:
         self.lost: list[str] = []  # what could not be read, one line each
         self.left_out: Counter[str] = Counter()  # frames and messages, by reason
         self._refusal = ''  # the first message that was refused
-        self._frames: list[LabelledFrame] = []
+        self._frames: list[
+            tuple[Frame, np.ndarray, np.ndarray]
+        ] = []  # with chunk (K, 7), labels (K,)
         paths = find_bags(path)
         if not paths:
             raise DataError(f'no bags at {path}', 'give a bag, or a folder with some')
@@ -156,23 +148,16 @@ class Rosbag:
                 f'bag {frame.bag} at {frame.stamp_ns} ns: {refusal.what}', refusal.remedy
             ) from None
         state = None if self._states is None else self._states[index]
-        return Sample(
-            images=images,
-            state=state,
-            instruction=frame.instruction,
-            chunk=chunk,
-            valid=valid,
-        )
+        return Sample(images, state, frame.instruction, chunk, valid)
 
     def instruction(self, index: int) -> str:
-        return self._frames[index].frame.instruction
+        return self._frames[index][0].instruction
 
     def numbers(self) -> tuple[np.ndarray, np.ndarray | None]:
         """The first action of every sample (N, 7), and its state (N, P)."""
-        return np.array([labelled.chunk[0] for labelled in self._frames]), self._states
+        return np.array([chunk[0] for _, chunk, _ in self._frames]), self._states
 
     def _read(self, bag: Bag) -> None:
-        """Appends the labelled frames of a bag."""
         topics = self._topics or guess_topics(bag, self._profile)
         reading = self._options.reading(topics)
         extra = (reading.motion, reading.gripper)
@@ -207,7 +192,7 @@ class Rosbag:
                 if isinstance(found, str):
                     self.left_out[found] += 1
                 else:
-                    self._frames.append(LabelledFrame(frame, found[0], found[1]))
+                    self._frames.append((frame, *found))
 
     def _begins_period(self, pair: Pair, frames: Sequence[Frame]) -> bool:
         """Whether no frame is of the pair's control period yet, whatever the cameras' rate."""
@@ -221,40 +206,37 @@ class Rosbag:
         return period > last
 
     def _frame(self, bag: Bag, pair: Pair, instruction: str) -> Frame:
-        return Frame(
-            bag=bag.path,
-            stamp_ns=pair.stamp_ns,
-            images={camera: pair.items[camera].place for camera in self._profile.cameras},
-            state=self._state(pair),
-            instruction=instruction,
-        )
+        images = {camera: pair.items[camera].place for camera in self._profile.cameras}
+        return Frame(bag.path, pair.stamp_ns, images, self._state(pair), instruction)
+
+    @property
+    def _stateless(self) -> bool:
+        return self._profile.proprio_kind == 'none' or not self._profile.proprio_dim
 
     def _state(self, pair: Pair) -> tuple[np.ndarray, ...]:
-        profile = self._profile
-        if profile.proprio_kind == 'none' or not profile.proprio_dim:
+        if self._stateless:
             return ()
         names, positions, _ = pair.items[JOINTS].read(read_joints)
-        if profile.proprio_kind == 'joints':
-            return (joints_proprio(names, positions, profile.action_names),)
+        if self._profile.proprio_kind == 'joints':
+            return (joints_proprio(names, positions, self._profile.action_names),)
         position, quaternion = pair.items[POSE].read(read_valid_pose)
         moved = position + np.asarray(self._wiring.pose_offset_m)
         return moved, quaternion, self._fingers.pick(names, positions)
 
     def _build_states(self) -> np.ndarray | None:
-        parts = [labelled.frame.state for labelled in self._frames]
-        if self._profile.proprio_kind == 'none' or not self._profile.proprio_dim:
+        if self._stateless:
             return None
+        parts = [frame.state for frame, _, _ in self._frames]
         if self._profile.proprio_kind == 'joints':
             return np.array([part[0] for part in parts])
         reference = self._options.rotation_reference
         if reference is None:
             reference = agreeing_reference([quat for _, quat, _ in parts])
         rows = [pose_gripper_proprio(p, q, fingers, reference) for p, q, fingers in parts]
-        width = len(rows[0])
-        if width != self._profile.proprio_dim:
+        width, wanted = len(rows[0]), self._profile.proprio_dim
+        if width != wanted:
             raise ProfileError(
-                f'the state has {width} numbers, profile {self._profile.name!r} '
-                f'{self._profile.proprio_dim}',
+                f'the state has {width} numbers, profile {self._profile.name!r} {wanted}',
                 'set gripper_joints of the wiring, or proprio_dim of the profile',
             )
         return np.array(rows)

@@ -17,12 +17,11 @@ from ...engine.load import pruner_target
 from ...engine.policy import Policy
 from ...model.images import normalized_pixels
 from ...model.vision import IMAGE_SIZE
-from ...pruning.layout import Layout
 from ...pruning.methods.vla_acl import METHOD, make_scorer
-from ...pruning.selection import budgets
+from ...pruning.selection import best_first, budgets
 from ..collate import TrainingBatch
 from ..config import FineTuning, ScorerSettings
-from .forward import kept_read_out, read_out, visual_tokens
+from .forward import embed, kept_read_out, read_out, visual_tokens
 from .lightvla import Metrics, chunk_loss
 
 HALVINGS = 50
@@ -56,9 +55,8 @@ class ScorerTask(nn.Module):
 
     def __init__(self, policy: Policy, settings: FineTuning) -> None:
         super().__init__()
-        train = settings.train
-        assert isinstance(train, ScorerSettings)
-        self.train_settings = train
+        assert isinstance(settings.train, ScorerSettings)
+        self.train_settings = train = settings.train
         self.policy = policy.model.requires_grad_(False)
         self._profile = policy.profile
         target = pruner_target(policy.profile, policy.model.size)
@@ -74,24 +72,22 @@ class ScorerTask(nn.Module):
         """Loss and metrics of a batch; without a generator those of the hard choice."""
         with torch.no_grad():
             visual = visual_tokens(self.policy, batch.pixels, batch.prompts)
-            blank = self._blank(batch)
             dense = self._act(visual, batch)
         with torch.autocast(visual.device.type, enabled=False):  # as at inference
             scores = self.scorer(visual.float())
+        decided = {}
         if generator is None:
             actions = self._pruned(visual, scores, batch)
-            gates = None
         else:
             alpha = self._alpha(progress)
-            gates = [soft_top_k(scores[:, c], k, alpha) for c, k in enumerate(self._budget)]
-            actions = self._act(gated(visual, blank, torch.stack(gates, 1)), batch)
-        ratio = self.train_settings.dense
+            soft = [soft_top_k(scores[:, c], k, alpha) for c, k in enumerate(self._budget)]
+            gates = torch.stack(soft)
+            actions = self._act(gated(visual, self._blank(batch), gates.transpose(0, 1)), batch)
+            decided = {'decided': (gates.detach() - 0.5).abs().mul(2).mean()}
         given, metrics = chunk_loss(actions, batch)
         own = (actions - dense).abs().mean()
-        metrics['to_dense'] = own.detach()
-        if gates is not None:
-            metrics['decided'] = (torch.stack(gates).detach() - 0.5).abs().mul(2).mean()
-        return ratio * own + (1 - ratio) * given, metrics
+        ratio = self.train_settings.dense
+        return ratio * own + (1 - ratio) * given, {**metrics, 'to_dense': own.detach(), **decided}
 
     def note(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
         names = {'layers', 'width', 'heads', 'budget'}
@@ -103,37 +99,26 @@ class ScorerTask(nn.Module):
         first, last = self.train_settings.alpha
         return last + (first - last) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
+    @torch.no_grad()
     def _blank(self, batch: TrainingBatch) -> Tensor:
-        dtype = batch.pixels.dtype
-        black = self.black.to(dtype).expand(len(batch.pixels), 1, -1, -1, -1)
+        black = self.black.to(batch.pixels.dtype).expand(len(batch.pixels), 1, -1, -1, -1)
         return visual_tokens(self.policy, black, batch.prompts)
 
     def _act(self, visual: Tensor, batch: TrainingBatch) -> Tensor:
-        x, layout = self._embed(visual, batch)
+        x, layout = embed(self.policy, self._profile, visual, batch.prompts, batch.state)
         return self.policy.action_head(read_out(self.policy, x, layout)).float()
 
     def _pruned(self, visual: Tensor, scores: Tensor, batch: TrainingBatch) -> Tensor:
-        x, layout = self._embed(visual, batch)
+        x, layout = embed(self.policy, self._profile, visual, batch.prompts, batch.state)
+        order = best_first(scores)
         best = [
-            best_rows(scores[:, c], k) + c * layout.patches for c, k in enumerate(self._budget)
+            order[:, c, :k].sort(-1).values + c * layout.patches
+            for c, k in enumerate(self._budget)
         ]
         kept_ids = torch.cat(best, dim=1)
         rows = x[:, 1:].gather(1, kept_ids[..., None].expand(-1, -1, x.shape[-1]))
-        return self.policy.action_head(
-            kept_read_out(self.policy, x, layout, kept_ids, rows)
-        ).float()
-
-    def _embed(self, visual: Tensor, batch: TrainingBatch) -> tuple[Tensor, Layout]:
-        policy = self.policy
-        layout = policy.layout(self._profile.cameras, batch.prompts.shape[1], self._profile.chunk)
-        state = batch.state if batch.state.shape[1] else None
-        return policy.embed(visual.flatten(1, 2), batch.prompts, state, layout), layout
-
-
-def best_rows(scores: Tensor, k: int) -> Tensor:
-    """The K best of each row, ascending: (B, V) -> int64 (B, K); ties go to the lower index."""
-    order = torch.sort(scores, dim=-1, descending=True, stable=True).indices
-    return order[:, :k].sort(-1).values
+        hidden = kept_read_out(self.policy, x, layout, kept_ids, rows)
+        return self.policy.action_head(hidden).float()
 
 
 def gated(visual: Tensor, blank: Tensor, gates: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...model.openvla import OpenVLAOFT
+from ...profiles import Profile
 from ...pruning.forward_state import PruningState
 from ...pruning.layout import Layout
 from ...pruning.methods.baselines import Dense
@@ -20,11 +21,23 @@ def visual_tokens(policy: OpenVLAOFT, pixels: Tensor, prompts: Tensor) -> Tensor
     return policy.projector(features).unflatten(0, (-1, cameras))
 
 
+def embed(
+    policy: OpenVLAOFT, profile: Profile, visual: Tensor, prompts: Tensor, state: Tensor
+) -> tuple[Tensor, Layout]:
+    """Sequences (B, S, D) of visual tokens (B, C, 256, D), prompts and states (B, 0 or P)."""
+    layout = policy.layout(profile.cameras, prompts.shape[1], profile.chunk)
+    known = state if state.shape[1] else None
+    return policy.embed(visual.flatten(1, 2), prompts, known, layout), layout
+
+
+def dense_state(layout: Layout, device: torch.device) -> PruningState:
+    positions = torch.arange(layout.length, device=device)
+    return PruningState(layout=layout, pruner=Dense(), positions=positions)
+
+
 def read_out(policy: OpenVLAOFT, x: Tensor, layout: Layout) -> Tensor:
     """(B, S, D) -> (B, A, D), the rows that the head reads, with every visual token."""
-    positions = torch.arange(layout.length, device=x.device)
-    state = PruningState(layout=layout, pruner=Dense(), positions=positions)
-    return policy.language_model(x, state)
+    return policy.language_model(x, dense_state(layout, x.device))
 
 
 def kept_read_out(

@@ -12,21 +12,51 @@ from torch import Tensor, nn
 
 from ...engine.policy import Policy
 from ...model.openvla import OpenVLAOFT
-from ...pruning.forward_state import PruningState
 from ...pruning.layout import Layout
-from ...pruning.methods.baselines import Dense
 from ...pruning.methods.lightvla import (
     METHOD,
+    STAR_METHOD,
     TENSOR,
     LearnedQueries,
     selection_scores,
     straight_through,
 )
-from ...pruning.methods.lightvla import STAR_METHOD as STAR
 from ..collate import TrainingBatch
-from ..config import FineTuning, LightVLASettings
-from ..lora import choose_trainable
-from .forward import kept_read_out, visual_tokens
+from ..config import FineTuning, LightVLASettings, Lora
+from ..sources.base import library
+from .forward import dense_state, embed, kept_read_out, visual_tokens
+
+# Trained without LoRA, as in the authors' ``finetune.py``.
+WITHOUT_LORA = ('action_head', 'proprio_projector')
+
+
+def choose_trainable(policy: OpenVLAOFT, lora: Lora | None) -> None:
+    """Everything but the embedding table, or peft's low-rank updates of every linear layer
+    together with head and state projector."""
+    policy.requires_grad_(False)
+    if lora is None:
+        for name, p in policy.named_parameters():
+            p.requires_grad_('embed_tokens' not in name)
+        return
+    peft = library('peft', "pip install 'vla_prune_ros[train]', or set 'lora: null'")
+    linear = [
+        name
+        for name, module in policy.named_modules()
+        if isinstance(module, nn.Linear)
+        and name.split('.')[0] not in WITHOUT_LORA
+        and 'lm_head' not in name
+    ]
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        init_lora_weights='gaussian',
+        target_modules=linear,
+    )
+    peft.inject_adapter_in_model(config, policy)
+    for name, module in policy.named_children():
+        if name in WITHOUT_LORA:
+            module.requires_grad_(True).float()
 
 
 class Selected(NamedTuple):
@@ -58,12 +88,9 @@ def selected_pass(
         tokens with many votes in training, and no longer at inference.
     :param queries: LightVLA*: they vote, behind their layer; None for one vote per visual token.
     """
-    x, language = embeddings, policy.language_model
-    first = 0 if queries is None else queries.after + 1
+    x, first = embeddings, 0 if queries is None else queries.after + 1
     if first:
-        everything = torch.arange(layout.length, device=x.device)
-        dense = PruningState(layout=layout, pruner=Dense(), positions=everything)
-        x = language.run_layers(x, dense, range(first))
+        x = policy.language_model.run_layers(x, dense_state(layout, x.device), range(first))
     visual, others = x[:, 1 : 1 + layout.visual], x[:, 1 + layout.visual :]
     with torch.autocast(x.device.type, enabled=False):  # inference compares in float32 as well
         score = selection_scores if queries is None else queries.scores
@@ -91,16 +118,15 @@ Metrics = dict[str, Tensor]
 class LightVLATask(nn.Module):
     def __init__(self, policy: Policy, settings: FineTuning) -> None:
         super().__init__()
+        assert isinstance(settings.train, LightVLASettings)
         self.policy, self._profile = policy.model, policy.profile
-        train = settings.train
-        assert isinstance(train, LightVLASettings)
-        self.train_settings = train
-        width = self.policy.size.text.hidden_size
+        self.train_settings = train = settings.train
         self.queries: LearnedQueries | None = None
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             choose_trainable(self.policy, settings.lora)
             if train.queries:
+                width = self.policy.size.text.hidden_size
                 self.queries = LearnedQueries(width, train.queries, train.after).to(policy.device)
 
     def forward(
@@ -111,13 +137,9 @@ class LightVLATask(nn.Module):
         :param generator: of the noise; None: as at inference, without noise and with tokens that
             count once.
         """
-        policy, words = self.policy, batch.prompts.shape[1]
-        layout = policy.layout(self._profile.cameras, words, self._profile.chunk)
-        visual = visual_tokens(policy, batch.pixels, batch.prompts).flatten(1, 2)
-        state = batch.state if batch.state.shape[1] else None
-        x = policy.embed(visual, batch.prompts, state, layout)
-        train = self.train_settings
-        noise = None
+        policy, train, noise = self.policy, self.train_settings, None
+        visual = visual_tokens(policy, batch.pixels, batch.prompts)
+        x, layout = embed(policy, self._profile, visual, batch.prompts, batch.state)
         if generator is not None:
             votes = train.queries or layout.visual
             noise = train.noise.at(progress) * torch.rand(
@@ -125,17 +147,16 @@ class LightVLATask(nn.Module):
             )
         once = train.shared_weight or generator is None
         found = selected_pass(policy, x, layout, noise=noise, once=once, queries=self.queries)
-        actions = policy.action_head(found.hidden)
         kept = torch.zeros(len(x), layout.visual, device=x.device)
         kept.scatter_(1, found.kept_ids, 1.0)
-        loss, metrics = chunk_loss(actions, batch)
+        loss, metrics = chunk_loss(policy.action_head(found.hidden), batch)
         return loss, {**metrics, 'tokens': kept.sum(1).mean()}
 
     def note(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
         settings = self.train_settings.model_dump(exclude={'method'})
         if self.queries is None:
             return METHOD, settings, {}
-        return STAR, settings, {TENSOR: self.queries.queries.detach().float().cpu()}
+        return STAR_METHOD, settings, {TENSOR: self.queries.queries.detach().float().cpu()}
 
 
 def chunk_loss(actions: Tensor, batch: TrainingBatch) -> tuple[Tensor, Metrics]:

@@ -19,7 +19,7 @@ from ...model.prompt import PromptTokenizer, build_prompt
 from ...model.synthetic import STANDIN_PIECES, Preset, model_size, standin_tokenizer
 from ...model.vision import PATCHES
 from ...profiles import LIBERO
-from .forward import read_out, visual_tokens
+from .forward import embed, read_out, visual_tokens
 
 SIZES = Preset(dino=(128, 3, 2), siglip=(64, 3, 2), hidden=128, mlp=344, layers=5, heads=2)
 # The published vocabulary is not ours to ship.
@@ -39,21 +39,16 @@ class Words:
 
     def __init__(self, instructions: Sequence[str], tokenizer: PromptTokenizer) -> None:
         ids = {text: tokenizer(build_prompt(text)) for text in instructions}
-        self.ids = sorted({i for prompt in ids.values() for i in prompt if i >= _SPECIAL})
-        small = {
-            **{i: i for i in range(_SPECIAL)},
-            **{n: r + _SPECIAL for r, n in enumerate(self.ids)},
-        }
+        words = sorted({i for prompt in ids.values() for i in prompt if i >= _SPECIAL})
+        self._ids = [*range(_SPECIAL), *words]
+        self.rows = len(self._ids)
+        small = {n: row for row, n in enumerate(self._ids)}
         self.prompts = {t: torch.tensor([small[i] for i in prompt]) for t, prompt in ids.items()}
-
-    @property
-    def rows(self) -> int:
-        return _SPECIAL + len(self.ids)
 
     def full_table(self, small: Tensor, rows: int) -> Tensor:
         """The published table: (rows, D) with zeros for words that no task uses."""
         table = small.new_zeros(rows, small.shape[1])
-        table[[*range(_SPECIAL), *self.ids]] = small
+        table[self._ids] = small
         return table
 
 
@@ -62,7 +57,8 @@ class ReferenceNet(nn.Module):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.policy = OpenVLAOFT(_training_size(words, sizes))
+            size = replace(model_size(sizes, LIBERO), film=True)
+            self.policy = OpenVLAOFT(with_vocabulary(size, words))
             _initialise(self.policy)
             self.pointer = nn.Linear(sizes.hidden, 2)
             self.offset = nn.Linear(sizes.hidden, 6)
@@ -74,15 +70,12 @@ class ReferenceNet(nn.Module):
         return self.pointer(visual).permute(0, 3, 1, 2)
 
     def forward(self, pixels: Tensor, prompts: Tensor, state: Tensor) -> Answer:
-        """All visual tokens, always; prompts are those of :class:`Words`, the state is
-        normalised."""
+        """Prompts are those of :class:`Words`, the state is normalised."""
         visual = self.visual(pixels, prompts)
-        policy = self.policy
-        layout = policy.layout(LIBERO.cameras, prompts.shape[1], LIBERO.chunk)
-        x = policy.embed(visual.flatten(1, 2), prompts, state, layout)
-        hidden = read_out(policy, x, layout)  # [B, K * D_action, D]
+        x, layout = embed(self.policy, LIBERO, visual, prompts, state)
+        hidden = read_out(self.policy, x, layout)  # [B, K * D_action, D]
         offsets = self.offset(hidden.mean(1)).unflatten(1, (2, 3))
-        return Answer(policy.action_head(hidden), self.point(visual), offsets)
+        return Answer(self.policy.action_head(hidden), self.point(visual), offsets)
 
 
 def make_tokenizer() -> Tokenizer:
@@ -99,13 +92,8 @@ def grid_waves(width: int) -> Tensor:
     return torch.cat([f(a) for a in angles for f in (torch.sin, torch.cos)], dim=1)
 
 
-def _training_size(words: int, sizes: Preset) -> ModelSize:
-    return with_vocabulary(replace(model_size(sizes, LIBERO), film=True), words)
-
-
 def with_vocabulary(size: ModelSize, rows: int) -> ModelSize:
-    text = LlamaConfig(**{**size.text.to_dict(), 'vocab_size': rows})
-    return replace(size, text=text)
+    return replace(size, text=LlamaConfig(**{**size.text.to_dict(), 'vocab_size': rows}))
 
 
 def _initialise(policy: OpenVLAOFT) -> None:
