@@ -20,7 +20,6 @@ from ..engine.policy import Policy
 from ..evaluate import pool
 from ..evaluate.closed_loop.rollout import (
     EpisodeResult,
-    env_actions,
     observe,
     proprio,
     run_episode,
