@@ -24,7 +24,7 @@ from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.nodes import interface
 from vla_prune_ros.nodes.client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE
 from vla_prune_ros.nodes.messages import build
-from vla_prune_ros.pruning.trained import write_trained
+from vla_prune_ros.pruning.layout import write_trained
 from vla_prune_ros.records import Observation
 from vla_prune_ros.runtime.messages import status_values, to_ns
 

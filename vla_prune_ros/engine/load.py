@@ -20,9 +20,8 @@ from ..model.prompt import PromptTokenizer
 from ..model.vision import PATCHES
 from ..profiles import Profile, load_profile
 from ..pruning.base import Pruner
-from ..pruning.layout import Target, Trained
+from ..pruning.layout import Target, Trained, read_trained
 from ..pruning.registry import build_pruner
-from ..pruning.trained import read_trained
 from .graphs import choose_engine
 from .policy import Policy, PolicySetup
 from .quantize import KINDS, NOTE, quantize_module, require_library

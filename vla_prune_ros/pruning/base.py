@@ -1,10 +1,8 @@
-"""The seam between model and pruning: who is asked where, and what is kept.
+"""The seam between model and pruning.
 
-The language model runs its layers with a ``PruningState`` (:mod:`.forward_state`). At each
-:class:`PruningSite` the pruner sees the visual tokens that are left (a :class:`PruningContext`)
-and answers with the ids that are kept. Ids are always original ids: 0 .. V-1, camera by camera,
-row-major over the patches of a camera. Positions are original positions in the un-pruned sequence;
-kept tokens keep theirs, so RoPE sees the gaps.
+At each :class:`PruningSite` of a forward pass (:mod:`.forward_state`) the pruner sees the visual
+tokens kept so far and answers with those that it keeps. Ids are original: 0 .. V-1, camera by
+camera, row-major. Positions are those of the un-pruned sequence, so that RoPE sees the gaps.
 """
 
 from abc import ABC, abstractmethod
@@ -22,56 +20,65 @@ from .frames import FrameHistory
 from .layout import Layout, Target
 from .state import Stateful
 
-Stage = Callable[[str], AbstractContextManager[object]]
-"""Times what runs inside ``with stage(name):``."""
-SELECTION = (
-    'selection'  # the stage of all work of a pruner: comparing, scoring, choosing, gathering
-)
+Rows = Callable[[Layout], Sequence[int]]  # original positions of rows of attention
+Stage = Callable[[str], AbstractContextManager[object]]  # times what runs in `with stage(name):`
+SELECTION = 'selection'  # stage of all work of a pruner: comparing, scoring, choosing, gathering
 
 
 @dataclass(frozen=True)
 class PruningSite:
     """A place where a pruner acts.
 
-    :param layer: -1 is before layer 0; l >= 0 is after layer l.
-    :param rows: the original positions of the rows that must be seen there, as a function of the
-        layout; None where none are needed. Visual positions are allowed while none is dropped.
-    :param scores: ``'attention'``: softmax over all keys of the layer that just ran, mean over
-        heads (``layer`` >= 0). ``'logits'``: products of queries and keys of the layer that comes
-        next, divided by sqrt(d), mean over heads, neither rotated nor normalised (``layer`` below
-        the last).
-    :param hidden: whether the pruner reads ``PruningContext.hidden`` there.
+    ``scores`` are means over heads. ``'attention'``: softmax over all keys of the layer that just
+    ran. ``'logits'``: products of queries and keys of the layer that comes next, over sqrt(d),
+    neither rotated nor normalised.
     """
 
-    layer: int
-    rows: Callable[[Layout], Sequence[int]] | None = None
+    layer: int  # -1 is before layer 0; l >= 0 is after layer l
+    rows: Rows | None = None  # that the pruner needs; visual ones while none is dropped
     scores: str = 'attention'
-    hidden: bool = True
+    hidden: bool = True  # whether the pruner reads PruningContext.hidden there
 
     @property
     def early(self) -> bool:
-        """Whether the choice can be made before the layer's output is computed, which then is
-        computed for the kept tokens alone: they see the same keys and values, and nobody sees
-        what the others would have become."""
+        """Whether to choose before the layer's output is computed, which then is computed for the
+        kept tokens alone: they see the same keys and values."""
         return self.layer >= 0 and self.scores == 'attention' and not self.hidden
 
     @property
     def name(self) -> str:
-        """``before_L0`` or ``after_L3``, as in timings and reports."""
         return 'before_L0' if self.layer < 0 else f'after_L{self.layer}'
 
 
+@dataclass(frozen=True)
+class AttentionRequest:
+    """A site, and its rows by what they are for."""
+
+    layer: int
+    parts: Mapping[str, Rows]
+    hidden: bool = False
+
+    def site(self) -> PruningSite:
+        return PruningSite(self.layer, self._rows if self.parts else None, hidden=self.hidden)
+
+    def _rows(self, layout: Layout) -> list[int]:
+        return [p for rows in self.parts.values() for p in rows(layout)]
+
+    def split(self, context: 'PruningContext') -> dict[str, Tensor]:
+        """Purpose -> (R, n) of ``context.attention``."""
+        if not self.parts:
+            return {}
+        sizes = [len(rows(context.layout)) for rows in self.parts.values()]
+        return dict(zip(self.parts, context.attention.split(sizes), strict=True))
+
+
 class Selection(NamedTuple):
-    """An answer whose size the host knows, so that no one waits for the device to count it.
+    """An answer whose size the host knows, so that no one waits for the device to count it."""
 
-    :param ids: int64 (n,), ascending, a subset of ``PruningContext.ids``.
-    :param kept_per_camera: how many of them each camera has; None where only the device knows.
-    :param visible: bool (n,), False for tokens that only fill the bucket: they are masked in every
-        layer and reported nowhere. At the last site only.
-    """
-
-    ids: Tensor
-    kept_per_camera: tuple[int, ...] | None
+    ids: Tensor  # int64 (n,), ascending, a subset of PruningContext.ids
+    kept_per_camera: tuple[int, ...] | None  # None: only the device knows
+    # bool (n,), at the last site only: False for tokens that only fill the bucket. They are masked
+    # in every layer and reported nowhere.
     visible: Tensor | None = None
 
     @classmethod
@@ -83,53 +90,34 @@ class Selection(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PruningContext:
-    """What a pruner sees at a site.
-
-    :param ids: int64 (n,), ascending: original ids of the visual tokens that are left.
-    :param hidden: (S', D) residual stream at this site; None where the site does not ask for it.
-    :param positions: int64 (S',) original positions of the tokens that are left.
-    :param kept_per_camera: how many of ``ids`` each camera has.
-    :param attention: float32 (R, n), mean over heads of the site's scores from the asked rows to
-        the visual tokens that are left; None where the site asks for none.
-    :param all_keys: float32 (R, S' or more), the same scores for every key:
-        ``positions`` in order, then the tokens that ``Pruner.cached_kv`` added in that layer.
-    :param bucket_size: answer with so many tokens, filled up by some that are not ``visible``;
-        None for as many as there are.
-    :param memory: what a pruner keeps from site to site of one pass; empty when a pass begins. A
-        diffusion head makes several passes per query.
-    """
+    """What a pruner sees at a site; n visual tokens of a sequence of S' are kept so far."""
 
     site: PruningSite
     layout: Layout
-    ids: Tensor
-    hidden: Tensor | None
-    positions: Tensor
+    ids: Tensor  # int64 (n,), ascending original ids of the visual tokens
+    hidden: Tensor | None  # (S', D) residual stream; None where the site does not ask for it
+    positions: Tensor  # int64 (S',), original positions
     kept_per_camera: tuple[int, ...]
-    attention: Tensor | None = None
+    attention: Tensor | None = None  # float32 (R, n), scores from the site's rows
+    # float32 (R, S' or more), the same of every key: positions in order, then those of cached_kv.
     all_keys: Tensor | None = None
-    bucket_size: int | None = None
+    bucket_size: int | None = None  # answer with so many tokens, some of them not visible
+    # From site to site of one pass, of which a diffusion head makes several per query.
     memory: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What a pruner knows when an inference begins.
-
-    :param model_images: camera -> uint8 (224, 224, 3), what the towers see.
-    :param motion: how the end effector moves, None where unknown.
-    :param visual: (V, D) projected patch features, before the language model.
-    :param history: frames of the episode, the present ones included; None where none are kept.
-    :param frames: camera -> uint8 (S, S, 3), the present frames as the history keeps them; None
-        for ``model_images``.
-    """
+    """What a pruner knows when an inference begins."""
 
     layout: Layout
-    model_images: Mapping[str, np.ndarray]
+    model_images: Mapping[str, np.ndarray]  # camera -> uint8 (224, 224, 3), what the towers see
     instruction: str
     stamp_ns: int
     motion: MotionHint | None = None
-    visual: Tensor | None = None
-    history: FrameHistory | None = None
+    visual: Tensor | None = None  # (V, D) projected patch features, before the language model
+    history: FrameHistory | None = None  # frames of the episode, the present ones included
+    # Camera -> uint8 (S, S, 3), the present frames as the history keeps them; None: model_images.
     frames: Mapping[str, np.ndarray] | None = None
 
 
@@ -141,34 +129,28 @@ class NoOptions:
 class Pruner(Stateful, ABC):
     """Decides which visual tokens are kept.
 
-    A subclass sets ``name`` and ``sites``, and writes :meth:`keep`. Everything else has a default.
-    What it learns from query to query lives until :meth:`reset`, and is named in ``state_names``.
-    One that can be built by name takes ``(options, target)``, a record of ``options_type`` whose
-    fields are made by :func:`vla_prune_ros.config.option`, and the :class:`~.layout.Target`.
+    A subclass sets ``name`` and ``sites``, and writes :meth:`keep`. What it learns from query to
+    query lives until :meth:`reset` and is named in ``state_names``. The registry builds it with
+    ``(options, target)``, a record of ``options_type`` and the :class:`~.layout.Target`.
     """
 
     name: str
     sites: tuple[PruningSite, ...]
     options_type: type = NoOptions
 
+    # `keep` only computes: every answer is None or a Selection, shapes follow from the mode alone,
+    # and state that outlives the pass is kept in tensors that are overwritten in place. Such a
+    # method can be captured once and replayed (engine/graphs.py).
     capturable = False
-    """``keep`` only computes: every answer is None or a :class:`Selection`, shapes follow from the
-    mode alone, and state that outlives the pass is kept in tensors that are overwritten in place.
-    Such a method can be captured once and replayed (:mod:`vla_prune_ros.engine.graphs`)."""
-
+    # The data say how many tokens are kept, at one site before layer 0. Such a capturable method
+    # has `count` and heeds `PruningContext.bucket_size`.
     bucketed = False
-    """The data say how many tokens are kept, at one site before layer 0. Such a capturable method
-    has :meth:`count` and heeds ``PruningContext.bucket_size``."""
-
-    history_s = 0.0
-    """Seconds of frames that ``Query.history`` must reach back; at 0 no frames are kept."""
-
-    half_resolution = False
-    """Frames are compared at half the resolution."""
+    history_s = 0.0  # seconds that Query.history must reach back; at 0 no frames are kept
+    half_resolution = False  # frames are compared at half the resolution
 
     @property
     def label(self) -> str:
-        """Name for reports, with the preset where there is one."""
+        """For reports, with the preset."""
         return self.name
 
     def begin(self, query: Query) -> str:
@@ -187,21 +169,14 @@ class Pruner(Stateful, ABC):
         self, layer: int, ids: Tensor, k: Tensor, v: Tensor
     ) -> tuple[Tensor, Tensor] | None:
         """Keys and values of dropped tokens that are still attended to: (1, kv heads, m, d) each.
-
-        Called in every layer, if overridden.
-
-        :param ids: int64 (n,), the visual tokens that are left.
-        :param k: (1, kv heads, n, d), their rotated keys; ``v``, their values, alike.
-        """
+        Called in every layer, if overridden, with those of the kept ``ids``, keys rotated."""
         return None
 
     def after_pass(self, memory: Mapping[str, Any]) -> None:  # noqa: B027 (most need none)
-        """A pass is over. Called on the host with its ``PruningContext.memory``; after a replay,
-        with the memory of the pass that was captured."""
+        """Called on the host with ``PruningContext.memory``; after a replay, that of the capture."""
 
     def refresher(self) -> 'Pruner | None':
-        """A pruner that keeps everything and harvests what the next query needs, for a pass after
-        the chunk is out; None where nothing is to be refreshed."""
+        """Keeps everything and harvests what the next query needs, after the chunk is out."""
         return None
 
     def report(self) -> Mapping[str, float | int | str]:
@@ -209,7 +184,7 @@ class Pruner(Stateful, ABC):
         return {}
 
     def reset(self) -> None:  # noqa: B027 (most have no state)
-        """Forget everything learnt from earlier inferences."""
+        """Forget all earlier inferences."""
 
 
 def text_positions(layout: Layout) -> range:
@@ -225,8 +200,7 @@ class EpisodeMonitor(Stateful):
 
     A camera that was silent for more than 0.5 s leaves nothing to compare with. Where only the
     frames of queries are known, the limit is a chunk and a quarter, or twice the time between the
-    two queries before, if that is longer: a policy that needs seconds per query is not a silent
-    camera.
+    two queries before: a policy that needs seconds per query is not a silent camera.
     """
 
     state_names = ('_last', '_interval_s')
@@ -240,11 +214,8 @@ class EpisodeMonitor(Stateful):
         self._interval_s = 0.0
 
     def check(self, query: Query) -> str:
-        """Why the query does not continue the last one; empty where it does.
-
-        ``'first'``, ``'new_instruction'``, ``'clock_jump'`` (stamps went back) or
-        ``'camera_gap'``.
-        """
+        """Why the query does not continue the last one: ``'first'``, ``'new_instruction'``,
+        ``'clock_jump'`` (stamps went back) or ``'camera_gap'``; empty where it does."""
         last, self._last = self._last, (query.stamp_ns, query.instruction)
         gap_s, limit_s = self._gap(query, last)
         if last is None:

@@ -1,8 +1,4 @@
-"""One forward pass of a pruner through the layers: what is left, and what each site kept.
-
-The model's side of the seam in :mod:`.base`: it asks at each site, checks the answers, and keeps
-the book of positions.
-"""
+"""The model's side of the seam in :mod:`.base`: one forward pass, and what each site kept."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -19,11 +15,13 @@ from .base import Pruner, PruningContext, PruningSite, Selection, Stage
 from .layout import Layout
 
 
-def check_kept(ids: Tensor, left: Tensor, site: PruningSite) -> Tensor:
-    """:raises ProfileError: ids repeat or name tokens that are gone: a fault of the pruner."""
+def check_kept(ids: Tensor, before: Tensor, site: PruningSite) -> Tensor:
+    """``ids`` in order.
+
+    :raises ProfileError: they repeat or were not kept ``before``: a fault of the pruner.
+    """
     ordered = ids.sort().values
-    repeated = bool((ordered[1:] == ordered[:-1]).any()) if len(ordered) > 1 else False
-    if repeated or not bool(torch.isin(ordered, left).all()):
+    if bool((ordered[1:] == ordered[:-1]).any()) or not bool(torch.isin(ordered, before).all()):
         raise ProfileError(
             f'pruner answered ids at {site.name} that repeat or are gone',
             'a pruner returns a subset of context.ids, each once',
@@ -33,32 +31,25 @@ def check_kept(ids: Tensor, left: Tensor, site: PruningSite) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _on_device(rows: tuple[int, ...], device: torch.device, inference: bool) -> Tensor:
-    """Made once: a copy to a device cannot be captured. ``inference``: no gradient passes."""
+    """Made once: a copy to a device cannot be captured. In inference mode no gradient passes."""
     return torch.tensor(rows, dtype=torch.long, device=device)
 
 
 @dataclass(kw_only=True)
 class PruningState:
-    """One forward pass: which tokens are left, and what each site decided.
-
-    :param positions: int64 (S',) original positions of the tokens that are left; (B, S) in
-        training, where they differ between the samples and nothing is dropped.
-    :param checked: whether answers are held against what is left, for which the host waits.
-    :param bucket_size: see :class:`PruningContext`.
-    :param bias: added to the logits of every key, broadcast to (B, heads, S', S'); None for none.
-    :param stage: times the pruner's part as ``'selection'``.
-    :param trace: collects the residual stream (1, S', D) behind every layer and its pruning.
-    :param proceed: asked before each layer; False ends the pass there, ``interrupted``.
-    """
+    """One forward pass: which tokens are kept so far, and what each site decided."""
 
     layout: Layout
     pruner: Pruner
+    # int64 (S',), original positions of the kept tokens; (B, S) in training, where they differ
+    # between the samples and nothing is dropped.
     positions: Tensor
-    checked: bool = True
-    bucket_size: int | None = None
-    bias: Tensor | None = None
-    stage: Stage = nullcontext
-    trace: list[Tensor] | None = None
+    checked: bool = True  # whether answers are checked, for which the host waits
+    bucket_size: int | None = None  # as in PruningContext
+    bias: Tensor | None = None  # to the logits of every key, broadcast to (B, heads, S', S')
+    stage: Stage = nullcontext  # times the pruner's part as 'selection'
+    trace: list[Tensor] | None = None  # gets the stream (1, S', D) behind each layer's pruning
+    # Asked before each layer; False ends the pass there, `interrupted`.
     proceed: Callable[[], bool] = lambda: True
 
     def __post_init__(self) -> None:
@@ -67,8 +58,8 @@ class PruningState:
         self.caches_kv = type(self.pruner).cached_kv is not Pruner.cached_kv
         self.memory: dict[str, Any] = {}
         self.ids = torch.arange(self.layout.visual, device=self.positions.device)
-        self._per_camera: tuple[int, ...] | None
-        self._per_camera = (self.layout.patches,) * len(self.layout.cameras)
+        cameras = len(self.layout.cameras)
+        self._per_camera: tuple[int, ...] | None = (self.layout.patches,) * cameras
         self.visible: Tensor | None = None
         self.interrupted = False
         self._kept_by_site: dict[str, Tensor] = {}
@@ -84,8 +75,8 @@ class PruningState:
 
     @property
     def kept_by_site(self) -> dict[str, Tensor]:
-        """Site name -> int64 (n,), ascending: original ids that were kept there. Where a bucket
-        was filled up, the host waits for the number of those that are visible."""
+        """Site name -> int64 (n,), ascending original ids. Where a bucket was filled up, the host
+        waits for the number of those that are visible."""
         if self.visible is None:
             return self._kept_by_site
         *_, last = self._kept_by_site
@@ -105,7 +96,7 @@ class PruningState:
 
     def requested_rows(self, layer: int, scores: str) -> Tensor | None:
         """Rows of the sequence that the site behind ``layer`` asks for, of that kind of scores."""
-        site = self.site_after(layer)
+        site = self._sites.get(layer)
         if site is None or site.rows is None or site.scores != scores:
             return None
         return self.rows(site.rows(self.layout))
@@ -126,11 +117,8 @@ class PruningState:
         return _on_device(tuple(rows), self.positions.device, torch.is_inference_mode_enabled())
 
     def with_cached_kv(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of ``layer``, with those that the pruner adds of dropped tokens.
-
-        :param k: (1, kv heads, S', d), rotated.
-        :returns: (1, kv heads, S' + m, d) each; the added ones come last.
-        """
+        """Keys (rotated) and values (1, kv heads, S', d) of ``layer``, with those m behind them
+        that the pruner adds of dropped tokens."""
         visual = slice(1, 1 + len(self.ids))
         more = self.pruner.cached_kv(layer, self.ids, k[:, :, visual], v[:, :, visual])
         if more is None:
@@ -140,34 +128,37 @@ class PruningState:
     def decide(
         self, site: PruningSite, hidden: Tensor, attention: Tensor | None = None
     ) -> Tensor | None:
-        """Ask the pruner at ``site``; returns the rows (S'',) of the sequence that are kept, None
-        for all.
+        """Ask the pruner; returns the rows (S'',) of the sequence that are kept, None for all.
 
         :param hidden: (1, S', D) residual stream; of an ``early`` site, what goes into the layer.
-        :param attention: float32 (R, S' or more) or None.
+        :param attention: float32 (R, S' or more).
         """
         answer = self.pruner.keep(self.context(site, hidden, attention))
         if answer is None:
             self._kept_by_site[site.name] = self.ids
             return None
-        selected = isinstance(answer, Selection)
-        ids = answer.ids if selected else answer
-        self._per_camera = answer.kept_per_camera if selected else None
-        kept = check_kept(ids, self.ids, site) if self.checked else ids
+        if not isinstance(answer, Selection):
+            answer = Selection(answer, None)
+        self._per_camera = answer.kept_per_camera
+        kept = check_kept(answer.ids, self.ids, site) if self.checked else answer.ids
         # BOS stands before the visual tokens, everything else behind them: it is never dropped.
         at = torch.searchsorted(self.ids, kept)
         rest = torch.arange(1 + len(self.ids), len(self.positions), device=kept.device)
         rows = torch.cat([at.new_zeros(1), at + 1, rest])
         self.ids, self.positions = kept, self.positions[rows]
         self._kept_by_site[site.name] = kept
-        if selected and answer.visible is not None:
-            self._hide(answer.visible, len(rest), hidden.dtype)
+        if answer.visible is not None:  # no row sees the other visual tokens
+            seen = torch.ones(len(rows), dtype=torch.bool, device=kept.device)
+            seen[1 : 1 + len(kept)] = answer.visible
+            logits = torch.zeros(len(rows), dtype=hidden.dtype, device=kept.device)
+            self.visible = answer.visible
+            self.bias = logits.masked_fill(~seen, -torch.inf)[None, None, None]
         return rows
 
     def context(
         self, site: PruningSite, hidden: Tensor, attention: Tensor | None = None
     ) -> PruningContext:
-        """:raises ProfileError: a site before it was filled up."""
+        """:raises ProfileError: an earlier site filled a bucket."""
         if self.visible is not None:
             raise ProfileError(
                 f'{site.name} comes after a site that was filled up to a size',
@@ -185,10 +176,3 @@ class PruningState:
             bucket_size=self.bucket_size,
             memory=self.memory,
         )
-
-    def _hide(self, visible: Tensor, rest: int, dtype: torch.dtype) -> None:
-        """No row sees the visual tokens that are not ``visible``."""
-        keys = torch.cat([visible.new_ones(1), visible, visible.new_ones(rest)])
-        logits = torch.zeros(len(keys), dtype=dtype, device=visible.device)
-        self.visible = visible
-        self.bias = logits.masked_fill(~keys, -torch.inf)[None, None, None]

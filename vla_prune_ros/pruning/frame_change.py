@@ -22,46 +22,35 @@ from .layout import Layout, Target
 from .modes import linear_units, look_back_clamped, look_back_legacy, look_back_paper
 from .selection import best_first
 
-PATCH = 14
-"""Side of a patch in pixels, of both vision towers."""
+PATCH = 14  # side of a patch in pixels, of both vision towers
 POOL = 2
-METRICS = ('cosine', 'difference')
-THRESHOLDS = {'cosine': (1e-6, 1.0), 'difference': (0.0, 255.0)}
-"""Metric -> lowest and highest threshold."""
+THRESHOLDS = {'cosine': (1e-6, 1.0), 'difference': (0.0, 255.0)}  # metric -> lowest and highest
+METRICS = tuple(THRESHOLDS)
 
 
 @dataclass(frozen=True)
 class ChangeSettings:
-    """``threshold`` is per camera, the last serves further cameras; a patch only changed if it
-    exceeds ``noise_levels`` grey levels too (0: off). ``half_resolution``: 2 x 2 pixels are
-    averaged already; for ``'difference'``.
-    """
-
     metric: str
-    threshold: tuple[float, ...]
-    noise_levels: float = 0.0
-    half_resolution: bool = False
+    threshold: tuple[float, ...]  # per camera, the last serves further cameras
+    noise_levels: float = 0.0  # grey levels that a changed patch has to exceed too; 0: off
+    half_resolution: bool = False  # 2 x 2 pixels are averaged already; for 'difference'
 
     def threshold_of(self, camera_index: int) -> float:
         return self.threshold[min(camera_index, len(self.threshold) - 1)]
 
 
+# Five levels: noise of standard deviation 6 per pixel stays below, and so does a lamp that
+# flickers by 2 % on a white table; a change of 25 levels in a quarter of a patch is above.
 RECOMMENDED = ChangeSettings('difference', (5.0,))
-"""Five levels: noise of standard deviation 6 per pixel stays below, and so does a lamp that
-flickers by 2 % on a white table; a change of 25 levels in a quarter of a patch is above."""
-
+# Frames at half the resolution take a twentieth of the time to prepare.
 RECOMMENDED_HALF = replace(RECOMMENDED, half_resolution=True)
-"""The same of frames at half the resolution, which take a twentieth of the time to prepare."""
-
+# For lighting that changes as a whole. The noise floor frees the threshold from noise, and it must
+# be this strict: 25 levels of colour on a white table leave a similarity of more than 0.99.
 RECOMMENDED_COSINE = ChangeSettings('cosine', (0.999,), 5.0)
-"""For lighting that changes as a whole. The noise floor frees the threshold from noise, and it
-must be this strict: 25 levels of colour on a white table leave a similarity of more than 0.99."""
-
+# The released code of SpecPrune-VLA of 2026, primary and wrist, to the letter.
 AUTHORS_2026 = ChangeSettings('cosine', (0.986, 0.98))
-"""The released code of SpecPrune-VLA of 2026, primary and wrist, to the letter."""
-
+# The paper names no number; this is the released code's of 2025, of both cameras.
 PAPER_V3 = ChangeSettings('cosine', (0.986,))
-"""The paper names no number; this is the released code's of 2025, of both cameras."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +63,16 @@ class Change:
 
 def to_device(image: np.ndarray, device: torch.device | str) -> Tensor:
     return torch.tensor(np.ascontiguousarray(image), device=device)
+
+
+def patch_side(image: Tensor, layout: Layout) -> int:
+    grid = isqrt(layout.patches)
+    if grid * grid != layout.patches or any(side % grid for side in image.shape[:2]):
+        raise ProfileError(
+            f'{layout.patches} patches are no square grid of {tuple(image.shape[:2])} pixels',
+            'prune by another method, or use a model whose patches tile the image in a square',
+        )
+    return image.shape[0] // grid
 
 
 def patch_pixels(image: Tensor, side: int = PATCH) -> Tensor:
@@ -93,8 +92,7 @@ def patch_pixels(image: Tensor, side: int = PATCH) -> Tensor:
 def cosine_similarity(current: Tensor, reference: Tensor, side: int = PATCH) -> Tensor:
     """a . b / (|a| |b| + 1e-8) of each pair of patches, raw RGB: float32 (patches,).
 
-    As in SpecPrune-VLA's code a black patch is 0 similar to any. Sums are exact, so that equal
-    frames are 1 similar, not 1 +- 1e-7.
+    As in SpecPrune-VLA's code a black patch is 0 similar to any. Equal frames are exactly 1.
     """
     a, b = (p.double() for p in _both(current, reference, side))
     norms = a.square().sum(dim=1).sqrt() * b.square().sum(dim=1).sqrt()
@@ -119,13 +117,9 @@ def compare(
     camera_index: int = 0,
     side: int = PATCH,
 ) -> Change:
-    """How much each patch changed (1 - similarity or grey levels), and whether it counts as
-    changed.
-
-    Below the noise floor the cosine amount is 0, so that no dark patch outranks one that changed.
-
-    :param side: of a patch in frames of full resolution.
-    """
+    """How much each patch, of ``side`` pixels in full resolution, changed (1 - similarity or grey
+    levels), and whether it counts as changed. Below the noise floor the cosine amount is 0, so
+    that no dark patch outranks one that changed."""
     threshold, floor = settings.threshold_of(camera_index), settings.noise_levels
     if settings.metric == 'difference':
         cell = (side // POOL, 1) if settings.half_resolution else (side, POOL)
@@ -141,10 +135,7 @@ def compare(
 
 def least_changed(similarity: Tensor, count: int, threshold: float) -> Tensor:
     """The ``count`` most similar of the patches that are at least ``threshold`` similar: ids,
-    ascending.
-
-    What the released code of SpecPrune-VLA may remove; ties go to the lower id.
-    """
+    ascending. Ties go to the lower id. As in the released code of SpecPrune-VLA."""
     alike = int((similarity >= threshold).sum())
     return best_first(similarity)[: min(count, alike)].sort().values
 
@@ -170,12 +161,11 @@ LIBERO = Target()
 
 
 class ReferenceFrame:
-    """Chooses T by speed (formulas: :mod:`.modes`), fetches the frame T - 1 steps back, and
-    compares.
+    """Compares with the frame T - 1 steps back, T by speed (formulas: :mod:`.modes`).
 
-    ``'paper'`` and ``'released'`` count control steps and action units of the robot. ``'clamped'``
-    counts steps of 0.05 s and units of 0.05 m whatever the robot: the same motion in m/s gives the
-    same age, at most 0.25 s.
+    ``'paper'`` and ``'released'`` count the robot's control steps and action units, ``'clamped'``
+    LIBERO's (0.05 s, 0.05 m) on any robot: the same motion in m/s gives the same age, at most
+    0.25 s.
     """
 
     def __init__(self, change: ChangeSettings, rule: str, target: Target) -> None:
@@ -196,9 +186,8 @@ class ReferenceFrame:
     def changes(
         self, query: Query, motion: MotionHint | None, since_s: float, device: torch.device
     ) -> tuple[list[Change], int]:
-        """Per camera what changed, and T.
+        """Per camera what changed, and T; the longest where ``motion`` is unknown.
 
-        :param motion: None where unknown: the longest look back, which finds the most motion.
         :param since_s: time since the last query; a complete chunk where it is not above 0.
         """
         steps = self._steps(motion, since_s)
@@ -206,11 +195,12 @@ class ReferenceFrame:
         for index, camera in enumerate(query.layout.cameras):
             now = self._present(query, camera, device)
             then = self._frame(query, camera, steps)
-            if then is None and self._rule != 'released':
-                changes.append(_everything(query.layout.patches, device))
+            if then is None and self._rule != 'released':  # everything counts as changed
+                ones = torch.ones(query.layout.patches, device=device)
+                changes.append(Change(ones, ones.bool()))
                 continue
             before = now if then is None else to_device(then, device)
-            side = self._patch_side(now, query.layout)
+            side = patch_side(now, query.layout) * (2 if self._change.half_resolution else 1)
             changes.append(compare(now, before, self._change, index, side))
         return changes, steps
 
@@ -234,15 +224,6 @@ class ReferenceFrame:
             image = np.rint(cells.mean(axis=(1, 3))).astype(np.uint8)
         return to_device(image, device)
 
-    def _patch_side(self, frame: Tensor, layout: Layout) -> int:
-        grid = isqrt(layout.patches)
-        if grid * grid != layout.patches or any(side % grid for side in frame.shape[:2]):
-            raise ProfileError(
-                f'images of {frame.shape[0]} x {frame.shape[1]} and {layout.patches} patches',
-                'use specprune with square grids of patches',
-            )
-        return frame.shape[0] // grid * (2 if self._change.half_resolution else 1)
-
     def _frame(self, query: Query, camera: str, steps: int) -> np.ndarray | None:
         history = query.history
         if history is None:
@@ -254,8 +235,3 @@ class ReferenceFrame:
                 return None
         back_s = (steps - 1) * self._units.control_period_s
         return history.before(camera, query.stamp_ns, round(1e9 * back_s))
-
-
-def _everything(patches: int, device: torch.device) -> Change:
-    ones = torch.ones(patches, device=device)
-    return Change(ones, ones.bool())

@@ -1,7 +1,7 @@
 """The frames of the episode so far, to compare the present one with.
 
-Frames arrive at the camera's rate, references are needed once per query: frames wait as they came
-and only the one that becomes a reference is prepared (JPEG round trip, resize, crop).
+Frames arrive at the camera's rate, references are needed once per query: only a frame that becomes
+a reference is decoded and prepared (JPEG round trip, resize, crop).
 """
 
 import contextlib
@@ -15,21 +15,16 @@ import numpy as np
 
 from .state import Stateful
 
-Frame = np.ndarray | Callable[[], np.ndarray]
-"""A camera's frame uint8 (H, W, 3) RGB, or a function that decodes it when it is needed."""
-
-UNSTAMPED = 0
-"""Stamp of queries that carry none; each is an instant of its own."""
+Frame = np.ndarray | Callable[[], np.ndarray]  # uint8 (H, W, 3) RGB, or what decodes it
+UNSTAMPED = 0  # stamp of queries that carry none; each is an instant of its own
 
 
 @dataclass(eq=False)
 class _Entry:
-    """A stored frame; ``queried`` where a query brought it or came at its very instant."""
-
     stamp_ns: int
     raw: Frame | None
     model_image: np.ndarray | None = None
-    queried: bool = False
+    queried: bool = False  # a query brought it or came at its very instant
 
     def decode(self) -> None:
         if callable(self.raw):
@@ -103,12 +98,8 @@ class _Ring(Stateful):
 
 
 class FrameHistory:
-    """Recent frames per camera. Any thread may push; one thread queries and asks for references.
-
-    :param prepare: raw frame -> what the towers see. :param spacing_ns: nearer frames are left
-        out.
-    :param length: frames per camera that are kept.
-    """
+    """Recent frames per camera, the last ``length`` at least ``spacing_ns`` apart. Any thread may
+    push; one thread queries and asks for references, made by ``prepare``."""
 
     def __init__(
         self, prepare: Callable[[np.ndarray], np.ndarray], spacing_ns: int, length: int = 24
@@ -124,9 +115,7 @@ class FrameHistory:
             return bool(self._rings) and all(ring.watched for ring in self._rings.values())
 
     def push(self, camera: str, stamp_ns: int, frame: Frame) -> None:
-        """Store a frame as it came, unless it is out of order; it must not be changed
-        afterwards.
-        """
+        """Store a frame as it came, unless it is out of order; never change it afterwards."""
         with self._lock:
             ring = self._rings.setdefault(camera, _Ring(self._length))
             ring.watched = True
@@ -136,9 +125,8 @@ class FrameHistory:
     def push_prepared(self, stamp_ns: int, model_images: Mapping[str, np.ndarray]) -> None:
         """Store a copy of what the towers see at a query.
 
-        It takes the place of a pushed frame of the same instant; one less than the spacing older
-        stands for it. Without stamps all are stored. A query older than the last one begins a new
-        episode.
+        It takes the place of a pushed frame of the same instant; a frame less than the spacing
+        older stands for it. A query older than the last one begins a new episode.
         """
         with self._lock:
             for camera, image in model_images.items():
@@ -165,29 +153,22 @@ class FrameHistory:
 
     def has_earlier(self, camera: str, stamp_ns: int) -> bool:
         """True where :meth:`before` has a frame to give."""
-        with self._lock:
-            ring = self._rings.get(camera)
-            if ring is None:
-                return False
-            found = ring.earlier(stamp_ns, self._spacing_ns // 2)
-            return bool(found) or ring.before_last is not None
+        earlier, fallback = self._earlier(camera, stamp_ns)
+        return bool(earlier) or fallback is not None
 
     def before(self, camera: str, stamp_ns: int, back_ns: int) -> np.ndarray | None:
         """The newest frame at least ``back_ns`` older than ``stamp_ns``, give or take half the
-        spacing.
+        spacing; where none is that old, the oldest one; never the frame of the query at
+        ``stamp_ns`` itself.
 
-        Where none is that old, the oldest one before the present; never the frame of the query at
-        ``stamp_ns`` itself. Where stamps tell no two frames apart, that of the query before. None
-        where it cannot be decoded.
+        Where stamps tell no two frames apart, that of the query before. None where it cannot be
+        decoded.
         """
-        tolerance_ns = self._spacing_ns // 2
-        with self._lock:
-            ring = self._rings.get(camera)
-            earlier = ring.earlier(stamp_ns, tolerance_ns) if ring else []
-            fallback = ring.before_last if ring else None
+        earlier, fallback = self._earlier(camera, stamp_ns)
         if not earlier:
             return fallback
-        old = [e for e in earlier if e.stamp_ns <= stamp_ns - back_ns + tolerance_ns]
+        newest_ns = stamp_ns - back_ns + self._spacing_ns // 2
+        old = [e for e in earlier if e.stamp_ns <= newest_ns]
         return self._ready((old[-1:] or earlier)[0])
 
     def first(self, camera: str, index: int) -> np.ndarray | None:
@@ -202,8 +183,7 @@ class FrameHistory:
             self._rings.clear()
 
     def state(self) -> dict[str, Any]:
-        """The frames, each decoded where it was waiting to be; what cannot be decoded counts as
-        none, here and later."""
+        """The frames, decoded; what cannot be decoded counts as none, here and later."""
         with self._lock:
             return {camera: ring.state() for camera, ring in self._rings.items()}
 
@@ -213,6 +193,13 @@ class FrameHistory:
             ring.load_state(state[camera])
         with self._lock:
             self._rings = rings
+
+    def _earlier(self, camera: str, stamp_ns: int) -> tuple[list[_Entry], np.ndarray | None]:
+        with self._lock:
+            ring = self._rings.get(camera)
+            if ring is None:
+                return [], None
+            return ring.earlier(stamp_ns, self._spacing_ns // 2), ring.before_last
 
     def _store(self, ring: _Ring, stamp_ns: int, image: np.ndarray) -> _Entry | None:
         """The entry that stands for a query's frame; None where newer frames left no place."""

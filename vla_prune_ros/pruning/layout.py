@@ -1,53 +1,81 @@
 """What a pruner is built for, and where everything is in the sequence."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
+
+from ..errors import CheckpointError
 
 PUBLISHED_LAYERS, PUBLISHED_PATCHES = 32, 256  # of the model that methods were published for
 
 # 'In: What action should the robot take to' behind BOS; '? \\n Out : _' behind the task words
 # (reference tokenisation of the published prompt).
-PREFIX_TOKENS = 10
-SUFFIX_TOKENS = 5
+PREFIX_TOKENS, SUFFIX_TOKENS = 10, 5
+
+# The files in which a checkpoint, or a folder of its own, says how to prune it: {"method":
+# "lightvla", ...}, by our trainer or the owner of the checkpoint, and tensors of the method.
+NOTE, TENSORS = 'pruning.json', 'pruning.safetensors'
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What ``pruning.json`` and ``pruning.safetensors`` of a checkpoint say.
-
-    :param method: pruning method that the weights were trained for; ``''`` for none."""
-
-    method: str = ''
+    method: str = ''  # that the weights were trained for; '' for none
     settings: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+def read_trained(folder: Path) -> Trained:
+    """:raises CheckpointError: the note names no method, or a file cannot be read."""
+    note, tensors = folder / NOTE, folder / TENSORS
+    if not note.is_file():
+        return Trained()
+    try:
+        settings = json.loads(note.read_text(encoding='utf-8'))
+        method = settings.pop('method')
+    except (ValueError, KeyError, TypeError, AttributeError):
+        method = None
+    if not isinstance(method, str):
+        raise CheckpointError(f'{note} names no method', 'write it like {"method": "lightvla"}')
+    try:
+        return Trained(method, settings, load_file(tensors) if tensors.is_file() else {})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f'{tensors} cannot be read ({error})', 'copy it again') from None
+
+
+def write_trained(
+    folder: Path, method: str, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({'method': method, **settings}, indent=2)
+    (folder / NOTE).write_text(text + '\n', encoding='utf-8')
+    if tensors:
+        (folder / TENSORS).write_bytes(save({k: v.contiguous() for k, v in tensors.items()}))
+
+
 @dataclass(frozen=True)
 class Target:
-    """What a pruner is built for; the defaults are OpenVLA-OFT with LIBERO's conventions.
-
-    :param patches: visual tokens per camera. :param chunk: control steps per query.
-    :param step_m, step_rad: metres and radians of one unit in a step's action.
-    :param trained: how the weights were trained to be pruned; None where that is not known.
-    :param width: D of the decoder."""
+    """What a pruner is built for; the defaults are OpenVLA-OFT with LIBERO's conventions."""
 
     cameras: tuple[str, ...] = ('primary', 'wrist')
-    patches: int = 256
+    patches: int = 256  # visual tokens per camera
     layers: int = 32
-    chunk: int = 8
+    chunk: int = 8  # control steps per query
     control_period_s: float = 0.05
-    step_m: float = 0.05
+    step_m: float = 0.05  # metres of one unit in a step's action
     step_rad: float = 0.5
-    trained: Trained | None = None
-    width: int = 4096
+    trained: Trained | None = None  # None: not known
+    width: int = 4096  # D of the decoder
 
     def scaled_layer(self, published: int) -> int:
-        """The layer at the same ratio of the depth as one of 32: 31 is the last of any decoder."""
+        """The layer at the same ratio of the depth as one of 32: 31 becomes the last."""
         return max(1, round((published + 1) * self.layers / PUBLISHED_LAYERS)) - 1
 
     def scaled_count(self, published: int) -> int:
@@ -57,16 +85,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything is: ``[BOS | visual | proprio | time | prompt | slots | stop]``.
-
-    :param patches: visual tokens per camera. :param prompt: number of prompt ids, BOS included.
-    :param proprio, time: 1 with such a token, else 0. :param slots: action slots, K * D."""
+    """Where everything is: ``[BOS | visual | proprio | time | prompt | slots | stop]``."""
 
     cameras: tuple[str, ...]
-    patches: int
-    proprio: int
-    prompt: int
-    slots: int
+    patches: int  # visual tokens per camera
+    proprio: int  # 1 with such a token, else 0; `time` too
+    prompt: int  # prompt ids, BOS included
+    slots: int  # action slots, K * D
     time: int = 0
 
     @property
@@ -79,13 +104,13 @@ class Layout:
 
     @property
     def prompt_positions(self) -> range:
-        """Positions of the prompt ids behind BOS."""
+        """Without BOS."""
         start = 1 + self.visual + self.proprio + self.time
         return range(start, start + self.prompt - 1)
 
     @property
     def task_positions(self) -> range:
-        """Positions of the words of the task, without the fixed words of the prompt."""
+        """Without the fixed words of the prompt."""
         start = self.visual + self.proprio + self.time + PREFIX_TOKENS
         return range(start, start + max(0, self.prompt - PREFIX_TOKENS - SUFFIX_TOKENS))
 
@@ -96,13 +121,11 @@ class Layout:
 
     @property
     def readout_positions(self) -> range:
-        """Positions whose hidden states the action head reads: one before each slot."""
+        """Rows that the action head reads: one before each slot."""
         return range(self.slot_positions.start - 1, self.slot_positions.stop - 1)
 
     def camera_masks(self, ids: Tensor) -> dict[str, np.ndarray]:
         """Camera -> bool (patches,) that marks the given original ids."""
         mask = np.zeros(self.visual, dtype=bool)
         mask[ids.cpu().numpy()] = True
-        return {
-            c: mask[i * self.patches : (i + 1) * self.patches] for i, c in enumerate(self.cameras)
-        }
+        return dict(zip(self.cameras, mask.reshape(-1, self.patches), strict=True))

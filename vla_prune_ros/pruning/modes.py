@@ -26,10 +26,10 @@ def angular_units(speed_rad_s: float, target: Target) -> float:
 
 @dataclass(frozen=True)
 class UnitSpeed:
-    """Of one control step in action units; horizontal: norm of x and y, vertical: z."""
+    """Of one control step in action units."""
 
     linear: float
-    horizontal: float
+    horizontal: float  # norm of x and y
     vertical: float
     angular: float
 
@@ -38,16 +38,16 @@ class UnitSpeed:
         linear, vertical = motion.linear_m_s, motion.vertical_m_s
         horizontal = math.sqrt(max(0.0, (linear - vertical) * (linear + vertical)))
         return cls(
-            linear=linear_units(motion.linear_m_s, target),
+            linear=linear_units(linear, target),
             horizontal=linear_units(horizontal, target),
-            vertical=linear_units(motion.vertical_m_s, target),
+            vertical=linear_units(vertical, target),
             angular=angular_units(motion.angular_rad_s, target),
         )
 
 
 @dataclass(frozen=True)
 class AxesThresholds:
-    """Constants of the 2026 rule in action units of LIBERO (code revision 8091adc4)."""
+    """The 2026 rule, constants in action units of LIBERO (code revision 8091adc4)."""
 
     enter_linear_units: float = 0.35
     enter_horizontal_units: float = 0.1
@@ -57,16 +57,10 @@ class AxesThresholds:
     leave_angular_units: float = 0.3
 
     def fine(self, was_fine: bool, speed: UnitSpeed, may_leave: bool = True) -> bool:
-        """Whether the mode is fine after a step at ``speed``.
-
-        Enters when slow in all, or slow in the plane, upwards and in rotation; a fast straight
-        descent therefore enters. Leaves when rising or turning fast, and only if ``may_leave``.
-        """
+        """Whether the mode is fine after a step at ``speed``. A fast straight descent enters."""
         if was_fine:
-            fast = (
-                speed.vertical > self.leave_vertical_units
-                or speed.angular > self.leave_angular_units
-            )
+            rising = speed.vertical > self.leave_vertical_units
+            fast = rising or speed.angular > self.leave_angular_units
             return not (fast and may_leave)
         return speed.linear < self.enter_linear_units or (
             speed.horizontal < self.enter_horizontal_units
@@ -90,31 +84,18 @@ class ControllerSettings:
     # The mode where the motion is unknown: the one that keeps more tokens.
     conservative: str = FINE
 
-    def with_thresholds(
-        self, enter_m_s: float | None, enter_rad_s: float | None
-    ) -> 'ControllerSettings':
-        """A copy with other thresholds; None leaves one as it is."""
-        return replace(
-            self,
-            enter_m_s=self.enter_m_s if enter_m_s is None else enter_m_s,
-            enter_rad_s=self.enter_rad_s if enter_rad_s is None else enter_rad_s,
-        )
 
-
-# The paper prints no thresholds; 0.35 and 2.0 are the 2026 code's 0.35 and 0.2 action units per
-# step at LIBERO's 0.05 m, 0.5 rad and 0.05 s.
+# SpecPrune-VLA v1: fine iff slow and not rising. The paper prints no thresholds; 0.35 and 2.0 are
+# the 2026 code's 0.35 and 0.2 action units per step at LIBERO's 0.05 m, 0.5 rad and 0.05 s.
 PAPER = ControllerSettings(leave_factor=1.0, rising_m_s=0.0)
-"""SpecPrune-VLA v1: fine iff slow and not rising; coarse when faster. No hysteresis."""
+# The paper's rule with hysteresis, for measured speeds. The authors judge what the policy
+# commands; LIBERO's arm follows about a quarter of it: a command of 0.35 m/s moves the hand by
+# 0.09 m/s (robosuite 1.4.0, OSC_POSE).
 RECOMMENDED = ControllerSettings(enter_m_s=0.09, enter_rad_s=0.5)
-"""The paper's rule with hysteresis, for measured speeds: leaves at 1.5 times the thresholds.
-
-The authors judge what the policy commands. LIBERO's arm follows about a quarter of it: a command
-of 0.35 m/s moves the hand by 0.09 m/s (robosuite 1.4.0, OSC_POSE).
-"""
+# The 2026 code to the letter. Its fine mode keeps fewer tokens, so coarse is the safe one.
 LEGACY_2026 = ControllerSettings(
     rule='axes', enter_m_s=None, enter_rad_s=None, conservative=COARSE
 )
-"""The 2026 code to the letter. Its fine mode keeps fewer tokens, so coarse is the safe one."""
 
 
 def _known(motion: MotionHint | None) -> bool:
@@ -125,10 +106,9 @@ def _known(motion: MotionHint | None) -> bool:
 
 
 class Controller(Stateful):
-    """Coarse or fine, query by query. Starts coarse.
+    """Coarse or fine, query by query.
 
-    :ivar mode: as remembered from the last known motion.
-    :ivar unknown: True where the last :meth:`update` had no usable motion.
+    ``mode`` is that of the last known motion; ``unknown``: the last :meth:`update` had none.
     """
 
     state_names = ('mode', 'unknown')
@@ -147,10 +127,7 @@ class Controller(Stateful):
         self.mode, self.unknown = COARSE, False
 
     def update(self, motion: MotionHint | None) -> str:
-        """The mode of this query.
-
-        Without usable motion it is the conservative one and the remembered mode stays.
-        """
+        """The mode of this query; without usable motion the conservative one, not remembered."""
         self.unknown = not _known(motion)
         if self.unknown:
             return self.settings.conservative
@@ -176,30 +153,22 @@ class Controller(Stateful):
         )
 
 
-def look_back_legacy(moved_units: float | None) -> int:
+def look_back_legacy(moved_units: float) -> int:
     """Control steps T back to the reference frame, 2026 code (8091adc4), not clamped below.
 
     T = min(int(-16/3 m/6 + 22/3) + 3, 6), ``int`` towards zero; T counts from the end, so 1 is the
-    present frame, and 0 or less counts from the beginning.
-
-    :param moved_units: m, norm of the executed translation since the last query; None where
-        unknown: the largest T, which marks more patches as changed.
+    present frame, and 0 or less counts from the beginning. m is the norm of the executed
+    translation since the last query.
     """
-    if moved_units is None or not math.isfinite(moved_units):
-        return 6
     # In the order of the original, to round like it.
     return min(int(-16 / 3 * moved_units / 6 + 22 / 3) + 3, 6)
 
 
-def look_back_clamped(moved_units: float | None) -> int:
+def look_back_clamped(moved_units: float) -> int:
     """Like :func:`look_back_legacy` with floor for ``int``, and T kept within 2 ... 6."""
-    if moved_units is None or not math.isfinite(moved_units):
-        return 6
     return max(2, min(math.floor(-16 / 3 * moved_units / 6 + 22 / 3) + 3, 6))
 
 
-def look_back_paper(speed_units: float | None) -> int:
+def look_back_paper(speed_units: float) -> int:
     """T = floor(7 - v) + 4 (SpecPrune-VLA v3) of the linear speed v in units, within 2 ... 11."""
-    if speed_units is None or not math.isfinite(speed_units):
-        return 11
     return max(2, min(math.floor(7 - speed_units) + 4, 11))

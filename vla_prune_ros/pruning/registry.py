@@ -39,29 +39,22 @@ PRUNERS: Mapping[str, type[Pruner]] = {
     'vla_cache': VlaCache,
 }
 
+# 'uniform', 'uniform:128', 'uniform:128,64' (per camera), 'specprune:paper',
+# 'specprune:recommended:96', {'name': 'uniform', 'budget': [128, 64]}, the same as one line of
+# YAML in braces, the path of a .yaml file with that mapping, or a pruner as it is.
 PrunerSpec = str | Path | Mapping[str, Any] | Pruner
-"""``'uniform'``, ``'uniform:128'``, ``'uniform:128,64'`` (per camera), ``'specprune:paper'``,
-``'specprune:recommended:96'``, ``{'name': 'uniform', 'budget': [128, 64]}``, the same as one line
-of YAML in braces, the path of a ``.yaml`` file with that mapping, or a pruner as it is."""
 
 
 def build_pruner(spec: PrunerSpec, target: Target | None = None) -> Pruner:
-    """The pruner that ``spec`` names.
-
-    :param target: what it is built for; default OpenVLA-OFT with LIBERO's conventions.
-    :raises ProfileError: unknown name or option, or a value that is not possible.
-    """
+    """:raises ProfileError: unknown name or option, or a value that is not possible."""
     known = read_spec(spec)
     if isinstance(known, Pruner):
         return known
-    method = PRUNERS[known['name']]
-    return method(_options(known), target or Target())
+    return PRUNERS[known['name']](_options(known), target or Target())
 
 
 def read_spec(spec: PrunerSpec) -> Mapping[str, Any] | Pruner:
-    """``spec`` as a mapping with a known name and options in their ranges, or the pruner
-    itself.
-    """
+    """``spec`` as a mapping with a known name and options in their ranges, or as the pruner."""
     if isinstance(spec, Pruner):
         return spec
     if isinstance(spec, Path):
@@ -89,7 +82,13 @@ def _parse(text: str) -> Mapping[str, Any]:
     if text.endswith(('.yaml', '.yml')):
         return load_yaml(text, 'pruning file')
     if text.startswith('{'):
-        return _inline(text)
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ProfileError(
+                f'pruning {text!r} cannot be read ({str(error).splitlines()[0]})',
+                "write it like '{name: uniform, budget: [128, 64]}'",
+            ) from None
     name, *parts = text.split(':')
     spec: dict[str, Any] = {'name': name}
     if parts and parts[0] in _presets(name):
@@ -103,17 +102,6 @@ def _parse(text: str) -> Mapping[str, Any]:
             "write it like 'uniform:128', 'uniform:128,64' or 'specprune:paper'",
         )
     return {**spec, 'budget': tuple(int(n) for n in numbers)}
-
-
-def _inline(text: str) -> Mapping[str, Any]:
-    try:
-        spec = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ProfileError(
-            f'pruning {text!r} cannot be read ({str(error).splitlines()[0]})',
-            "write it like '{name: uniform, budget: [128, 64]}'",
-        ) from None
-    return spec
 
 
 def _presets(name: str) -> tuple[str, ...]:

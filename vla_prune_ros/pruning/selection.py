@@ -1,9 +1,6 @@
 """Budgets per camera, and the two ways to fill them: the best tokens, or the least alike.
 
-How many tokens a camera has left is a number that the host knows: nothing here waits for a device.
-
-DivPrune (arXiv 2503.02175) solves the max-min diversity problem greedily, from the token whose
-nearest neighbour is farthest; VLA-Pruner (arXiv 2511.16449) uses the same step on its candidates.
+The host knows how many tokens each camera has: nothing here waits for a device.
 """
 
 from collections.abc import Sequence
@@ -15,14 +12,13 @@ from torch import Tensor
 
 from ..config import is_int, option
 from ..errors import ProfileError
+from .base import PruningContext, Selection
 from .layout import Target
 
-Budget = int | tuple[int, ...] | None
-"""Visual tokens per camera: one number for all, or one per camera; None for half of them."""
+Budget = int | tuple[int, ...] | None  # tokens: one number for all cameras, or one per camera
 
 
 def budget_option() -> Any:
-    """The field of a budget that is half of each camera's tokens where none is given."""
     return option(
         None,
         'visual tokens per camera that are kept, one number for all or one per camera; none: half '
@@ -32,10 +28,7 @@ def budget_option() -> Any:
 
 
 def per_camera(method: str, name: str, value: Any, target: Target) -> tuple[Any, ...]:
-    """An option that is one number for all cameras, or a number for each, as a tuple.
-
-    :raises ProfileError: no number, or more than cameras.
-    """
+    """An option that is one number for all cameras, or one per camera, as a tuple."""
     given = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     if not 1 <= len(given) <= len(target.cameras):
         raise ProfileError(
@@ -46,11 +39,8 @@ def per_camera(method: str, name: str, value: Any, target: Target) -> tuple[Any,
 
 
 def budgets(method: str, budget: Budget, target: Target) -> tuple[int, ...]:
-    """One budget per camera of ``target``; the last number given serves further cameras.
-
-    :raises ProfileError: not whole numbers from 1 to the patches of a camera, or more numbers than
-        cameras.
-    """
+    """One budget per camera of ``target``: half of its tokens where none is given; the last number
+    serves further cameras."""
     if budget is None:
         budget = max(1, target.patches // 2)
     given = per_camera(method, 'budget', budget, target)
@@ -62,40 +52,54 @@ def budgets(method: str, budget: Budget, target: Target) -> tuple[int, ...]:
     return tuple(map(int, given + (given[-1],) * (len(target.cameras) - len(given))))
 
 
-def best_first(scores: Tensor) -> Tensor:
-    """Order of descending scores (..., n); ties go to the lower index: int64 (..., n)."""
-    return torch.sort(scores, dim=-1, descending=True, stable=True).indices
+def best_first(scores: Tensor, levels: Tensor | None = None) -> Tensor:
+    """Order of descending levels, where given, and inside them of descending scores (..., n); ties
+    go to the lower index: int64 (..., n)."""
+    order = torch.sort(scores, dim=-1, descending=True, stable=True).indices
+    if levels is None:
+        return order
+    return order.gather(-1, best_first(levels.gather(-1, order)))
 
 
 def best_per_camera(
-    ids: Tensor, scores: Tensor, per_camera: Sequence[int], budget: Sequence[int]
+    ids: Tensor,
+    scores: Tensor,
+    per_camera: Sequence[int],
+    budget: Sequence[int],
+    levels: Tensor | None = None,
 ) -> list[Tensor]:
-    """The best tokens of each camera, best first; ties go to the lower id.
+    """The best of each camera's ``ids`` (n,), best first as in :func:`best_first`. A camera that
+    has fewer tokens (``per_camera``) than its budget gives all."""
+    parts = [ids.split(per_camera), scores.split(per_camera)]
+    parts.append([None] * len(budget) if levels is None else levels.split(per_camera))
+    groups = zip(*parts, budget, strict=True)
+    return [own[best_first(score, level)[:count]] for own, score, level, count in groups]
 
-    :param ids: int64 (n,), ascending original ids; ``per_camera`` says how many each camera has.
-    :param budget: tokens per camera; a camera with fewer gives all."""
-    groups = zip(ids.split(per_camera), scores.split(per_camera), budget, strict=True)
-    return [own[best_first(score)[:count]] for own, score, count in groups]
+
+def select_best(
+    context: PruningContext, scores: Tensor, budget: Sequence[int], levels: Tensor | None = None
+) -> Selection:
+    return Selection.of(
+        best_per_camera(context.ids, scores, context.kept_per_camera, budget, levels)
+    )
 
 
 def cosine_distance(features: Tensor) -> Tensor:
-    """1 - cosine of every pair of rows, in float32: (..., n, D) -> (..., n, n).
-
-    A row of zeros has distance 1 to every row; what is not a number counts as zero.
-    """
+    """1 - cosine of every pair of rows, in float32: (..., n, D) -> (..., n, n). What is not a
+    number counts as zero, and a row of zeros has distance 1 to every row."""
     unit = F.normalize(features.float().nan_to_num(), dim=-1)
     return 1 - unit @ unit.transpose(-1, -2)
 
 
 def farthest_first(distance: Tensor, count: int, candidates: Tensor | None = None) -> Tensor:
-    """Greedy max-min selection, for B independent sets at once: int64 (B, count), in order.
+    """Greedy max-min selection (DivPrune, arXiv 2503.02175; VLA-Pruner, arXiv 2511.16449) from B
+    independent sets at once: int64 (B, count), in order.
 
-    The first pick is the candidate whose nearest other candidate is farthest; every further one is
-    the candidate that is farthest from all that are picked. Ties go to the lower index. The first
-    k picks of a longer run are the picks of a run of k. A set with fewer candidates repeats index
-    0 once it is exhausted: cut it there.
+    The first pick is the candidate whose nearest other candidate is farthest; every further one
+    is farthest from all that are picked. Ties go to the lower index. A set with fewer candidates
+    repeats index 0 once it is exhausted: cut it there.
 
-    :param distance: (B, n, n), symmetric. :param candidates: bool (B, n); None for all."""
+    :param distance: (B, n, n), symmetric. :param candidates: bool (B, n)."""
     eye = torch.eye(distance.shape[-1], dtype=torch.bool, device=distance.device)
     if candidates is None:
         candidates = torch.ones_like(distance[:, 0], dtype=torch.bool)
@@ -117,8 +121,8 @@ def diverse_per_camera(
 ) -> list[Tensor]:
     """The most diverse tokens of each camera, in the order of picking.
 
-    :param features: (V, D) of all visual tokens, camera by camera, ``patches`` each.
-    :param candidates: bool (V,), at least the budget of each camera; None for all."""
+    :param features: (V, D) of all visual tokens.
+    :param candidates: bool (V,), at least the budget of each camera."""
     cameras = len(features) // patches
     among = None if candidates is None else candidates.view(cameras, patches)
     distance = cosine_distance(features.view(cameras, patches, -1))

@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,17 @@ from ..errors import DataError
 
 
 class Stateful:
-    """Has a state: the attributes named in ``state_names``.
-
-    Each of them holds what :func:`pack` takes, a deque of such, or another :class:`Stateful`. What
-    every query sets anew is no state.
-    """
+    """Its state is the attributes named in ``state_names``: each holds what :func:`pack` takes, a
+    deque of such, or another :class:`Stateful`. What every query sets anew is no state."""
 
     state_names: tuple[str, ...] = ()
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`load_state` of an object that was built alike takes."""
+        """For :meth:`load_state` of an object that was built alike."""
         values = {name: getattr(self, name) for name in self.state_names}
         return {n: v.state() if isinstance(v, Stateful) else v for n, v in values.items()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where the object that gave ``state`` was."""
         for name in self.state_names:
             mine = getattr(self, name)
             if isinstance(mine, Stateful):
@@ -42,9 +38,7 @@ class Stateful:
 def pack(value: Any) -> bytes:
     """Nested dicts, tuples and lists of plain values, tensors and arrays; deques become lists.
 
-    The length of a JSON text in 8 bytes, the text, and its tensors as safetensors.
-
-    :raises DataError: something else is in it.
+    As the length of a JSON text in 8 bytes, the text, and its tensors as safetensors.
     """
     tensors: dict[str, Tensor] = {}
     keys: dict[int, str] = {}  # what stands in two places is stored once
@@ -81,25 +75,22 @@ def unpack(data: bytes) -> Any:
     """What :func:`pack` was given; tensors are on their devices again."""
     end = 8 + int.from_bytes(data[:8], 'little')
     tensors = safetensors.torch.load(data[end:])
-    arrays: dict[str, np.ndarray] = {}
-
-    def array(key: str) -> np.ndarray:
-        return arrays.setdefault(key, tensors[key].numpy())
-
-    decoders: dict[str, Callable[[Any], Any]] = {
-        'array': array,
-        'dict': lambda items: {decode(k): decode(v) for k, v in items},
-        'tuple': lambda items: tuple(map(decode, items)),
-    }
+    arrays: dict[str, np.ndarray] = {}  # what stood in two places does so again
 
     def decode(value: Any) -> Any:
-        if isinstance(value, list):
-            return [decode(v) for v in value]
-        if not isinstance(value, dict):
-            return value
-        if 'tensor' in value:
-            return tensors[value['tensor']].to(value['device'])
-        ((kind, content),) = value.items()
-        return decoders[kind](content)
+        match value:
+            case list():
+                return [decode(v) for v in value]
+            case {'tensor': key, 'device': device}:
+                return tensors[key].to(device)
+            case {'array': key}:
+                return arrays.setdefault(key, tensors[key].numpy())
+            case {'dict': items}:
+                return {decode(k): decode(v) for k, v in items}
+            case {'tuple': items}:
+                return tuple(map(decode, items))
+            case dict():
+                raise ValueError(f'unknown kind of value: {sorted(value)}')
+        return value
 
     return decode(json.loads(data[8:end]))

@@ -12,7 +12,7 @@ from ..engine.policy import Policy
 from ..model.export import write_configs, write_json, write_weights
 from ..model.openvla import ModelSize
 from ..model.synthetic import VOCABULARY
-from ..pruning.trained import write_trained
+from ..pruning.layout import write_trained
 from .config import FineTuning, LightVLASettings
 from .tasks.policy import ReferenceNet, Words, make_tokenizer, with_vocabulary
 

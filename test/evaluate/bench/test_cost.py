@@ -29,7 +29,7 @@ from vla_prune_ros.pruning.base import Pruner, PruningSite
 from vla_prune_ros.pruning.layout import Layout, Target
 from vla_prune_ros.pruning.methods.baselines import Dense
 from vla_prune_ros.pruning.registry import build_pruner
-from vla_prune_ros.pruning.specprune.rows import plan_sites
+from vla_prune_ros.pruning.specprune.pruner import plan_sites
 
 PROMPT = torch.tensor([[1, *range(500, 524), 29871]])
 

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from vla_prune_ros.errors import CheckpointError, ProfileError
-from vla_prune_ros.pruning.layout import Layout, Target, Trained
+from vla_prune_ros.pruning.layout import Layout, Target, Trained, write_trained
 from vla_prune_ros.pruning.methods.vla_acl import make_scorer
 from vla_prune_ros.pruning.registry import build_pruner
-from vla_prune_ros.pruning.trained import write_trained
 
 SHAPE = {'layers': 1, 'width': 8, 'heads': 2}
 LAYOUT = Layout(('a', 'b'), 16, 1, 20, 8)

@@ -89,7 +89,7 @@ def test_select_to_budget(scene, by_text, random):
 def harvested(memory, scores, mode):
     """A pass in ``mode`` that saw these scores."""
     memory.store(scores)
-    memory.after_pass({HARVEST: scores}, len(scores), mode, 0)
+    memory.after_pass({HARVEST: scores}, mode, 0)
 
 
 @given(
@@ -107,7 +107,7 @@ def harvested(memory, scores, mode):
 )
 def test_global_memory_unites_the_best_of_each_layer(case):
     layers, counts, joint = case
-    memory = GlobalMemory()
+    memory = GlobalMemory(len(layers))
     harvested(memory, {n: torch.tensor(s) for n, s in enumerate(layers)}, 'coarse')
     want = set()
     for scores in layers:

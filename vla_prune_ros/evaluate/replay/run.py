@@ -29,8 +29,8 @@ def check_replay(setting: ReplaySetting, methods: Iterable[Method]) -> None:
     """
     from ...engine.load import pruner_target
     from ...model.checkpoint import find_variant, read_size
+    from ...pruning.layout import read_trained
     from ...pruning.registry import build_pruner
-    from ...pruning.trained import read_trained
 
     profile, robot = setting.load_profile(), setting.robot
     if profile.action_kind != 'delta_pose':

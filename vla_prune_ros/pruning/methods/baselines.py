@@ -14,8 +14,6 @@ from ..selection import Budget, budget_option, budgets
 
 
 class Dense(Pruner):
-    """No pruning at all: the published model."""
-
     name = 'dense'
     capturable = True
     sites = ()
@@ -31,11 +29,8 @@ class Dense(Pruner):
 
 
 def bayer_matrix(side: int) -> Tensor:
-    """Order in which a square grid is filled most evenly: ranks, int64 (side, side).
-
-    The index matrix of ordered dithering (Bayer 1973) for a power of two: M(1) = 0 and M(2n) = [[4
-    M(n), 4 M(n) + 2], [4 M(n) + 3, 4 M(n) + 1]].
-    """
+    """Order in which a square grid is filled most evenly, int64: the index matrix of ordered
+    dithering (Bayer 1973), M(2n) = [[4 M(n), 4 M(n) + 2], [4 M(n) + 3, 4 M(n) + 1]]."""
     matrix = torch.zeros(1, 1, dtype=torch.long)
     while len(matrix) < side:
         four = 4 * matrix
@@ -45,10 +40,10 @@ def bayer_matrix(side: int) -> Tensor:
 
 @cache
 def even_ranks(patches: int) -> Tensor:
-    """When each patch of one camera is taken if they are to be spread evenly: int64 (patches,).
+    """When each patch of a camera is taken, to spread them evenly: int64 (patches,), read only.
 
     The first n put the same number, give or take one, into every block of 2 x 2 patches, of 4 x 4
-    and so on. For reading only: it is made once.
+    and so on.
     """
     side = math.isqrt(patches - 1) + 1
     return bayer_matrix(side)[:side, :side].flatten()[:patches]

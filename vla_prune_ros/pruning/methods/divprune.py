@@ -24,10 +24,10 @@ class DivPruneOptions:
 
 
 class DivPrune(Pruner):
-    """DivPrune (arXiv 2503.02175): greedy max-min diversity before layer 0, no attention.
+    """DivPrune (arXiv 2503.02175): greedy max-min diversity of the projected patch features.
 
-    Distance is 1 - cosine of the projected patch features. Ours: a budget per camera (published
-    for one image, which ``joint`` makes of all), no token is picked twice, distances are float32.
+    Ours: a budget per camera (published for one image, which ``joint`` makes of all), no token is
+    picked twice, distances are float32.
     """
 
     name = 'divprune'

@@ -1,35 +1,21 @@
 """FastV: after a shallow layer, drop the visual tokens that receive the least attention."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from ...config import option
-from ..base import Pruner, PruningContext, PruningSite, Selection, text_positions
-from ..layout import Layout, Target
-from ..selection import Budget, best_first, best_per_camera, budget_option, budgets
+from ..base import Pruner, PruningContext, PruningSite, Rows, Selection, text_positions
+from ..layout import Target
+from ..selection import Budget, best_first, budget_option, budgets, select_best
 
-
-def all_positions(layout: Layout) -> range:
-    return range(layout.length)
-
-
-def last_prompt(layout: Layout) -> range:
-    return layout.prompt_positions[-1:]
-
-
-def action_slots(layout: Layout) -> range:
-    return layout.slot_positions
-
-
-ROWS: Mapping[str, Callable[[Layout], Sequence[int]]] = {
-    'all': all_positions,
-    'last': last_prompt,
+ROWS: Mapping[str, Rows] = {
+    'all': lambda layout: range(layout.length),
+    'last': lambda layout: layout.prompt_positions[-1:],
     'text': text_positions,
-    'action': action_slots,
+    'action': lambda layout: layout.slot_positions,
 }
-"""Whose attention counts: option ``rows`` -> original positions."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +35,9 @@ class FastV(Pruner):
     """FastV (arXiv 2403.06764), on the bidirectional decoder of OpenVLA-OFT.
 
     A token's score is the attention that it receives in the last layer before the cut, mean over
-    heads and ``rows``. The paper averages over all other tokens (``'all'``), the released code
-    reads the last of the prompt (``'last'``). Ours: ``'text'`` and ``'action'``, budgets per
-    camera (``joint`` ranks all together, as published for one image), and K clipped to the model's
-    depth.
+    heads and rows: in the paper over all other tokens, in the released code the last of the
+    prompt. Ours: the other rows, budgets per camera (``joint`` ranks all together, as published
+    for one image), and K clipped to the model's depth.
     """
 
     name = 'fastv'
@@ -69,8 +54,7 @@ class FastV(Pruner):
         scores = self._scores(context.attention)
         if self._options.joint:
             return context.ids[best_first(scores)[: sum(self.budget)]]
-        kept = best_per_camera(context.ids, scores, context.kept_per_camera, self.budget)
-        return Selection.of(kept)
+        return select_best(context, scores, self.budget)
 
     def report(self) -> dict[str, float | int | str]:
         return {'reason': 'budget', 'rows': self._options.rows}

@@ -3,11 +3,12 @@
 LightVLA (arXiv 2509.12594, section III, and the authors' ``TokenPruner``, LiAutoAD/LightVLA
 a4680fd): the visual tokens are the queries, by an attention without parameters, before layer 0.
 
-LightVLA* (section V): trainable queries select tokens at the vision encoder's output or behind a
-shallow decoder layer; their number, form and losses are not published, and no code is. Ours: 128
-queries of the model's width, otherwise scored and trained as LightVLA's own.
+LightVLA* (section V): trainable queries select at the vision encoder's output or behind a shallow
+decoder layer; their number, form and losses, and code are not published. Ours: 128 queries of the
+model's width, otherwise scored and trained as LightVLA's own.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +19,9 @@ from ...config import option
 from ...errors import CheckpointError, ProfileError
 from ..base import Pruner, PruningContext, PruningSite, Selection
 from ..layout import Target
-from ..selection import Budget, budgets
+from ..selection import Budget, best_first, budgets, select_best
 
-METHOD, STAR_METHOD = 'lightvla', 'lightvla_star'
-"""What ``pruning.json`` of a checkpoint says where the weights were trained for it."""
-
+METHOD, STAR_METHOD = 'lightvla', 'lightvla_star'  # as in pruning.json of a checkpoint
 EPSILON = 1e-6
 
 
@@ -32,10 +31,7 @@ def unit_rms(x: Tensor) -> Tensor:
 
 
 def selection_scores(visual: Tensor, others: Tensor) -> Tensor:
-    """How well each visual token matches the query of each other one: float32 (..., V, V).
-
-    Every visual token attends to text, state and slots without parameters; the result is its
-    query, and the score that query's product with every visual token (eq. 1 to 3).
+    """How well each visual token matches the query of each one: float32 (..., V, V), eq. 1 to 3.
 
     :param visual: (..., V, D), un-normalised embeddings. :param others: (..., R, D), all but BOS.
     """
@@ -51,11 +47,8 @@ def selected(scores: Tensor) -> Tensor:
 
 
 def straight_through(scores: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The selection that training uses: one column per row, duplicates kept.
-
-    :returns: matrix (..., V, V), forward one-hot and backward a softmax, and int64 (..., V), the
-        column of each row.
-    """
+    """The selection that training uses: matrix (..., V, V), forward one-hot and backward a
+    softmax, and int64 (..., V), the column of each row, duplicates kept."""
     noisy = scores if noise is None else scores + noise
     soft = noisy.softmax(-1)
     columns = noisy.argmax(-1)
@@ -69,22 +62,16 @@ def count_votes(scores: Tensor) -> Tensor:
     return votes.scatter_add(0, best, torch.ones_like(best))
 
 
-def most_votes_first(votes: Tensor, best: Tensor) -> Tensor:
-    """Order of descending votes, then descending score, then ascending index."""
-    by_score = torch.sort(best, descending=True, stable=True).indices
-    return by_score[torch.sort(votes[by_score], descending=True, stable=True).indices]
-
-
 class VotingPruner(Pruner):
-    """Keeps the visual tokens with a vote, of all cameras as one set; ties go to the lower id."""
+    """Keeps the visual tokens with a vote, of all cameras as one set."""
 
     capturable = True
     bucketed = True
     sites = (PruningSite(-1),)
 
+    @abstractmethod
     def scores(self, visual: Tensor, others: Tensor) -> Tensor:
         """(V, D) and (R, D) -> float32 (queries, V)."""
-        raise NotImplementedError
 
     def count(self, context: PruningContext) -> Tensor:
         return (count_votes(self._scores(context)) > 0).sum()
@@ -95,8 +82,7 @@ class VotingPruner(Pruner):
             return context.ids[selected(scores)]
         # Tokens without a vote that would be the next fill the bucket, and nobody sees them.
         votes = count_votes(scores)
-        order = most_votes_first(votes, scores.amax(0))
-        kept = order[: context.bucket_size].sort().values
+        kept = best_first(scores.amax(0), votes)[: context.bucket_size].sort().values
         return Selection(context.ids[kept], None, votes[kept] > 0)
 
     def _scores(self, context: PruningContext) -> Tensor:
@@ -118,10 +104,7 @@ class LightVLAOptions:
 
 class LightVLA(VotingPruner):
     """Published: as many as get a vote. With a budget, which is ours, each camera keeps those with
-    the most votes, then those with the highest score from any query.
-
-    :raises ProfileError: the checkpoint was not trained for it.
-    """
+    the most votes, then those with the highest score from any query."""
 
     name = METHOD
     options_type = LightVLAOptions
@@ -145,16 +128,7 @@ class LightVLA(VotingPruner):
         if self.budget is None:
             return super().keep(context)
         scores = self._scores(context)
-        parts = zip(
-            context.ids.split(context.kept_per_camera),
-            count_votes(scores).split(context.kept_per_camera),
-            scores.amax(0).split(context.kept_per_camera),
-            self.budget,
-            strict=True,
-        )
-        return Selection.of(
-            [ids[most_votes_first(votes, best)[:size]] for ids, votes, best, size in parts]
-        )
+        return select_best(context, scores.amax(0), self.budget, count_votes(scores))
 
     def report(self) -> dict[str, float | int | str]:
         return {'reason': 'votes' if self.budget is None else 'budget'}
@@ -165,13 +139,9 @@ TENSOR = 'queries'
 
 
 class LearnedQueries(nn.Module):
-    """Queries (M, D), and the decoder layer behind which they vote; -1: at the vision encoder's
-    output.
-    """
-
     def __init__(self, width: int, count: int = COUNT, after: int = -1) -> None:
         super().__init__()
-        self.after = after
+        self.after = after  # the decoder layer behind which they vote; -1: before the decoder
         self.queries = nn.Parameter(torch.randn(count, width))
 
     def scores(self, visual: Tensor, others: Tensor) -> Tensor:
@@ -179,11 +149,8 @@ class LearnedQueries(nn.Module):
 
 
 def query_scores(queries: Tensor, visual: Tensor, others: Tensor) -> Tensor:
-    """How well each visual token matches each query: float32 (..., M, V).
-
-    q' = n(q) + softmax(n(q) n(Y)^T / sqrt(D)) n(Y), S = n(q') n(X)^T / sqrt(D), n =
-    :func:`unit_rms`.
-    """
+    """How well each visual token matches each query: S = n(q') n(X)^T / sqrt(D), float32
+    (..., M, V), q' = n(q) + softmax(n(q) n(Y)^T / sqrt(D)) n(Y), n = :func:`unit_rms`."""
     scale = visual.shape[-1] ** -0.5
     q, x, y = unit_rms(queries), unit_rms(visual), unit_rms(others)
     attended = q + (q @ y.transpose(-1, -2) * scale).softmax(-1) @ y
@@ -191,11 +158,7 @@ def query_scores(queries: Tensor, visual: Tensor, others: Tensor) -> Tensor:
 
 
 class LightVLAStar(VotingPruner):
-    """With the queries of the checkpoint; random ones where nothing is known of it, to measure
-    times.
-
-    :raises ProfileError: the checkpoint brings none. :raises CheckpointError: they do not fit.
-    """
+    """With the queries of the checkpoint; random ones where nothing is known of it."""
 
     name = STAR_METHOD
 

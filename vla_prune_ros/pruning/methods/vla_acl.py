@@ -16,17 +16,14 @@ from torch import Tensor, nn
 from ...config import option
 from ...errors import CheckpointError, ProfileError
 from ..base import Pruner, PruningContext, PruningSite, Selection
-from ..layout import Target, Trained
-from ..selection import Budget, best_per_camera, budgets
-from ..trained import read_trained
+from ..layout import Target, Trained, read_trained
+from ..selection import Budget, budgets, select_best
 
 METHOD = 'vla_acl'
 PUBLISHED = {'layers': 5, 'width': 512, 'heads': 8}
 
 
 class PatchScorer(nn.Module):
-    """Visual tokens of one camera -> a score each. ``inputs``: D of the decoder."""
-
     def __init__(
         self, inputs: int, patches: int, cameras: int, *, width: int, heads: int, layers: int
     ) -> None:
@@ -47,7 +44,7 @@ class PatchScorer(nn.Module):
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
 
     def forward(self, visual: Tensor) -> Tensor:
-        """(B, C, V, D) -> float32 (B, C, V); no camera sees another."""
+        """(B, C, V, D), D of the decoder -> scores float32 (B, C, V); no camera sees another."""
         x = self.enter(self.norm(visual.float())) + self.place
         y = self.body(x.flatten(0, 1))
         return self.leave(y).squeeze(-1).unflatten(0, visual.shape[:2]).float()
@@ -65,10 +62,7 @@ class VlaAclOptions:
 
 class VlaAcl(Pruner):
     """With the trained scorer; a random one of the published shape where nothing is known of the
-    checkpoint, as before it is loaded, or to measure times.
-
-    :raises ProfileError: there is no scorer. :raises CheckpointError: it does not fit the model.
-    """
+    checkpoint, as before it is loaded, or to measure times."""
 
     name = METHOD
     options_type = VlaAclOptions
@@ -98,16 +92,11 @@ class VlaAcl(Pruner):
         if next(self.scorer.parameters()).device != context.hidden.device:
             self.scorer.to(context.hidden.device)
         visual = context.hidden[1 : 1 + layout.visual].unflatten(0, (-1, layout.patches))
-        scores = self.scorer(visual[None])[0].flatten()
-        kept = best_per_camera(context.ids, scores, context.kept_per_camera, self.budget)
-        return Selection.of(kept)
+        return select_best(context, self.scorer(visual[None])[0].flatten(), self.budget)
 
 
 def make_scorer(target: Target, settings: Mapping[str, Any]) -> PatchScorer:
-    """A scorer with random weights; ``settings`` holds ``layers``, ``width`` and ``heads``.
-
-    :raises CheckpointError: one of them is absent or not possible.
-    """
+    """A scorer with random weights; ``settings`` holds ``layers``, ``width`` and ``heads``."""
     try:
         shape = {name: int(settings[name]) for name in PUBLISHED}
         with torch.random.fork_rng(devices=[]):

@@ -10,7 +10,7 @@ from ...errors import ProfileError
 from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query, Selection
 from ..layout import Layout, Target
 from ..modes import COARSE, DENSE
-from ..selection import Budget, best_per_camera, budgets, per_camera
+from ..selection import Budget, budgets, per_camera, select_best
 from ..state import Stateful
 
 RATIO, SPLIT = 0.5, (0.4, 0.6)
@@ -35,7 +35,6 @@ class VlaAdpOptions:
 
 
 def language_positions(layout: Layout) -> list[int]:
-    """All text: BOS, the prompt and the stop token, without the action slots."""
     return [0, *layout.prompt_positions, layout.length - 1]
 
 
@@ -46,9 +45,7 @@ def split_budget(
 
     The total is rounded, each camera gets its rounded part and at least 1; what is then missing or
     too much is settled one by one, cameras of larger weight first. What a full camera cannot hold
-    goes to the others.
-
-    :param split: weights; the last one is divided among all cameras from there on.
+    goes to the others. The last weight of ``split`` is divided among all cameras from there on.
     """
     total = max(1, round(keep_ratio * cameras * patches))
     *head, last = split[:cameras]
@@ -68,12 +65,9 @@ def split_budget(
 
 
 class MotionGate(Stateful):
-    """Prune while the end effector moves as far as before, see everything when it slows down.
-
-    A displacement less than the least of the windows before it sees everything; so does the query
-    after ``max_pruned`` pruned ones. An arm at rest counts as moving as far as before, as
-    published.
-    """
+    """Prune while the end effector moves as far as before; see everything when it moves less than
+    in all windows before, and after ``max_pruned`` pruned queries. An arm at rest counts as moving
+    as far as before, as published."""
 
     state_names = ('_moved', 'streak')
 
@@ -87,12 +81,7 @@ class MotionGate(Stateful):
         self.streak = 0
 
     def step(self, displacement_m: float | None) -> tuple[bool, str]:
-        """Whether the next query is pruned, and why.
-
-        ``'fast'`` and ``'between'`` prune; ``'slow'``, ``'filling'``, ``'no_motion'`` and
-        ``'refresh'`` (the forced one) do not. None: the windows before are forgotten, there is
-        nothing to compare.
-        """
+        """Whether the next query is pruned, and why. None: the windows before are forgotten."""
         prune, why = self._compare(displacement_m)
         if prune and self.streak >= self._max_pruned:
             prune, why = False, 'refresh'
@@ -119,10 +108,9 @@ class VlaAdp(Pruner):
     all text tokens, neither rotated nor normalised, as released. A ratio of all tokens is kept,
     dealt out 4:6 between the scene camera and all others.
 
-    Not as released: kept tokens have their original positions. The released code closes the gaps,
-    the likely cause of its loss (arXiv 2610.08133). Ours: the displacement is speed times the time
-    since the previous query, at most one chunk; without motion the query sees everything, and says
-    so.
+    Ours: kept tokens have their original positions (the released code closes the gaps, the likely
+    cause of its loss, arXiv 2610.08133); the displacement is speed times the time since the
+    previous query, at most one chunk; without motion the query sees everything.
     """
 
     name = 'vla_adp'
@@ -171,9 +159,7 @@ class VlaAdp(Pruner):
     def keep(self, context: PruningContext) -> Selection | None:
         if not self._prune:
             return None
-        scores = context.attention.mean(dim=0)
-        kept = best_per_camera(context.ids, scores, context.kept_per_camera, self.budget)
-        return Selection.of(kept)
+        return select_best(context, context.attention.mean(dim=0), self.budget)
 
     def reset(self) -> None:
         self._monitor.reset()

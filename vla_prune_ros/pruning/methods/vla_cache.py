@@ -1,8 +1,8 @@
 """VLA-Cache (arXiv 2502.02175): static visual tokens keep the keys and values of an earlier query.
 
-Tokens whose patch looks as it did at the query before, and that the prompt did not attend to then,
-leave the residual stream; their keys and values are still attended to, as computed last. How many
-leave grows with depth, by how focused the attention is there.
+Tokens whose patch did not change since the query before, and that the prompt did not attend to
+then, leave the residual stream; their keys and values are still attended to, as computed last. How
+many leave grows with depth, by how focused the attention is there.
 
 As released for OpenVLA-OFT, except that the released code compares the present image with itself,
 takes entropies of complete maps (here: of the prompt's rows), relevance from the 34 rows behind
@@ -10,9 +10,9 @@ the visual tokens, and runs under a causal mask. State on the device: 256 MiB fo
 with two cameras.
 """
 
+from collections import UserDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from math import isqrt
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from ...config import Above, option
 from ...errors import ProfileError
 from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query
-from ..frame_change import cosine_similarity, least_changed, to_device
+from ..frame_change import cosine_similarity, least_changed, patch_side, to_device
 from ..layout import Layout, Target
 from ..modes import COARSE, DENSE
 from ..selection import best_first
@@ -61,51 +61,39 @@ class VlaCacheOptions:
 
 def adapt_to_model(options: VlaCacheOptions, target: Target) -> VlaCacheOptions:
     """All numbers, for the model; ``grow_before`` is empty for one layer, which reuses nothing."""
+    values = {
+        'static_top': target.scaled_count(STATIC_TOP),
+        'relevant_top': target.scaled_count(RELEVANT_TOP),
+        'relevant_layer': target.scaled_layer(RELEVANT_LAYER),
+        'grow_before': [max(1, target.scaled_layer(layer - 1) + 1) for layer in GROW_BEFORE],
+        **{name: value for name, value in vars(options).items() if value is not None},
+    }
     for name in ('static_top', 'relevant_top'):
-        count = getattr(options, name)
-        if count is not None and count > target.patches:
+        if values[name] > target.patches:
             raise ProfileError(
-                f'{METHOD}: {name} is {count}',
+                f'{METHOD}: {name} is {values[name]}',
                 f'use at most {target.patches}, the tokens of a camera',
             )
-    grow_before = options.grow_before
-    if grow_before is None:
-        grow_before = [max(1, target.scaled_layer(layer - 1) + 1) for layer in GROW_BEFORE]
-    elif not grow_before:
+    if not values['grow_before']:
         raise ProfileError(f'{METHOD}: grow_before is empty', 'use layers, like [2, 6, 9, 11]')
     deepest = target.layers - 1
-
-    def given_or(value: int | None, scaled: int) -> int:
-        return scaled if value is None else value
-
-    return replace(
-        options,
-        static_top=given_or(options.static_top, target.scaled_count(STATIC_TOP)),
-        relevant_top=given_or(options.relevant_top, target.scaled_count(RELEVANT_TOP)),
-        relevant_layer=min(
-            given_or(options.relevant_layer, target.scaled_layer(RELEVANT_LAYER)), deepest
-        ),
-        grow_before=tuple(sorted({min(layer, deepest) for layer in grow_before} - {0})),
-    )
+    grow_before = {min(layer, deepest) for layer in values['grow_before']} - {0}
+    values['relevant_layer'] = min(values['relevant_layer'], deepest)
+    return VlaCacheOptions(**{**values, 'grow_before': tuple(sorted(grow_before))})
 
 
 EPSILON = 1e-10
 
 
 def attention_entropy(attention: Tensor) -> Tensor:
-    """Mean over rows of -sum p ln(p + 1e-10), p = row / (its sum + 1e-10): (..., R, n) ->
-    (...,).
-    """
+    """Mean over rows of -sum p ln(p + 1e-10), p = row / (its sum + 1e-10): (..., R, n) -> (..)."""
     p = attention / (attention.sum(dim=-1, keepdim=True) + EPSILON)
     return -(p * torch.log(p + EPSILON)).sum(dim=-1).mean(dim=-1)
 
 
 def reuse_ratios(entropies: Sequence[float], growth: float) -> list[float]:
-    """Ratio of the reusable tokens that each layer may reuse, 0 to 1, in order of depth.
-
-    1 - (E - min) / (max - min + 1e-10) over all layers; from layer to layer a rise counts only
-    ``growth`` times, a fall in full.
-    """
+    """Ratio of the reusable tokens that each layer may reuse: 1 - (E - min) / (max - min + 1e-10)
+    over all layers; from layer to layer a rise counts only ``growth`` times, a fall in full."""
     low, high = min(entropies), max(entropies)
     ratios = [1.0 - (e - low) / (high - low + EPSILON) for e in entropies]
     for i in range(1, len(ratios)):
@@ -116,11 +104,9 @@ def reuse_ratios(entropies: Sequence[float], growth: float) -> list[float]:
 
 
 def reuse_counts(ratios: Sequence[float], before: Sequence[int], reusable: int) -> dict[int, int]:
-    """Tokens reused from each of the layers ``before`` (ascending) on: int(ratio * reusable).
-
-    At least 1, and never fewer than at an earlier layer: a token that was left out has nothing to
-    come back with.
-    """
+    """Tokens reused from each of the layers ``before`` (ascending) on: int(ratio * reusable), at
+    least 1, and never fewer than earlier: a token that was dropped has nothing to come back
+    with."""
     counts, most = {}, 1
     for layer in before:
         most = max(most, int(ratios[layer] * reusable))
@@ -128,42 +114,26 @@ def reuse_counts(ratios: Sequence[float], before: Sequence[int], reusable: int) 
     return counts
 
 
-class TokenStore(Stateful):
-    """Keys or values per layer: a slot for every visual token, by original id.
+class TokenStore(Stateful, UserDict[int, Tensor]):
+    """Keys or values per layer: a slot for every visual token, by original id. Visual positions do
+    not depend on the prompt, hence rotated keys stay valid from query to query."""
 
-    Visual positions do not depend on the prompt, hence rotated keys stay valid from query to
-    query.
-    """
-
-    state_names = ('_layers',)
-
-    def __init__(self) -> None:
-        self._layers: dict[int, Tensor] = {}
+    state_names = ('data',)
 
     def write(self, layer: int, visual: int, ids: Tensor, values: Tensor) -> None:
         """Copy ``values`` (1, kv heads, n, d) to the slots of ``ids`` (n,), out of ``visual``."""
-        if layer not in self._layers:
+        if layer not in self:
             _, heads, _, width = values.shape
-            self._layers[layer] = values.new_zeros(1, heads, visual, width)
-        self._layers[layer].index_copy_(2, ids, values.detach())
+            self[layer] = values.new_zeros(1, heads, visual, width)
+        self[layer].index_copy_(2, ids, values.detach())
 
     def read(self, layer: int, ids: Tensor) -> Tensor:
         """(1, kv heads, n, d), in the order asked for."""
-        return self._layers[layer].index_select(2, ids)
-
-    def __getitem__(self, layer: int) -> Tensor:
-        return self._layers[layer]
-
-    def clear(self) -> None:
-        self._layers.clear()
+        return self[layer].index_select(2, ids)
 
     @property
     def nbytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self._layers.values())
-
-
-def prompt_rows(layout: Layout) -> range:
-    return layout.prompt_positions
+        return sum(tensor.nbytes for tensor in self.values())
 
 
 def reusable_tokens(similarity: Tensor, relevance: Tensor, options: VlaCacheOptions) -> Tensor:
@@ -174,10 +144,9 @@ def reusable_tokens(similarity: Tensor, relevance: Tensor, options: VlaCacheOpti
 
 
 class VlaCache(Pruner):
-    """A query runs dense where it continues no episode, the layout changed, the pass before was
-    given up, or nothing can be reused. ``Inference.kept`` marks the tokens that were *computed* to
-    the last layer. A diffusion head is refused: visual keys and values would depend on the step.
-    """
+    """Dense where a query continues no episode, the layout changed, the pass before was given up,
+    or nothing can be reused. ``Inference.kept`` marks the tokens that were *computed* to the last
+    layer. A diffusion head is refused: visual keys and values would depend on the step."""
 
     name = METHOD
     options_type = VlaCacheOptions
@@ -195,7 +164,8 @@ class VlaCache(Pruner):
         self.options = adapt_to_model(options, target)
         self.history_s = target.control_period_s  # frames between queries tell of camera gaps
         self.sites = tuple(
-            PruningSite(layer, prompt_rows, hidden=False) for layer in range(target.layers)
+            PruningSite(layer, lambda layout: layout.prompt_positions, hidden=False)
+            for layer in range(target.layers)
         )
         self.keys, self.values = TokenStore(), TokenStore()
         self._monitor = EpisodeMonitor(target)
@@ -292,7 +262,7 @@ class VlaCache(Pruner):
         relevance = self._relevance.view(-1, layout.patches)
         found = []
         for camera, (now, before) in enumerate(zip(images, self._images, strict=True)):
-            similarity = cosine_similarity(now, before, _patch_side(now, layout))
+            similarity = cosine_similarity(now, before, patch_side(now, layout))
             own = reusable_tokens(similarity, relevance[camera], self.options)
             self._report[f'reusable_{layout.cameras[camera]}'] = len(own)
             found.append(own + camera * layout.patches)
@@ -317,13 +287,3 @@ class VlaCache(Pruner):
         for camera, count in zip(layout.cameras, per_camera, strict=True):
             self._report[f'reused_{camera}'] = count
         return counts
-
-
-def _patch_side(image: Tensor, layout: Layout) -> int:
-    across = isqrt(layout.patches)
-    if across * across != layout.patches or image.shape[0] % across:
-        raise ProfileError(
-            f'{METHOD}: {layout.patches} patches are no square grid of {image.shape[0]} pixels',
-            'use a model whose patches tile the image in a square',
-        )
-    return image.shape[0] // across

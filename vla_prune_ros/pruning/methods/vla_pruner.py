@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ...config import Above, option
-from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query, Selection
-from ..layout import Layout, Target
+from ..base import AttentionRequest, EpisodeMonitor, Pruner, PruningContext, Query, Rows, Selection
+from ..layout import Target
 from ..modes import COARSE, DENSE
-from ..selection import Budget, best_per_camera, budget_option, budgets, diverse_per_camera
+from ..selection import Budget, budget_option, budgets, diverse_per_camera, select_best
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,6 @@ class VlaPrunerOptions:
     text: bool = option(True, 'false leaves S_vl out')
     combine: str = option('union', 'union (paper) or sum', choices=('union', 'sum'))
     text_weight: float = option(0.5, 'sum: weight of S_vl; S_hat has the rest', low=0, high=1)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Which rows a site asks for: prompt tokens first, then action slots."""
-
-    prompt: bool
-    slots: bool
-
-    def __call__(self, layout: Layout) -> list[int]:
-        prompt = layout.prompt_positions if self.prompt else ()
-        return [*prompt, *(layout.slot_positions if self.slots else ())]
 
 
 def min_max(scores: Tensor) -> Tensor:
@@ -54,11 +42,11 @@ class VlaPruner(Pruner):
 
     From the released code (revision 3d156ee), where the paper is silent: the layer, diversity of
     the input embeddings, selection camera by camera, the prompt without BOS. ``combine='sum'`` is
-    the rule of its helper for key and value reuse; ``text=False`` its advice for OpenVLA.
-
-    Known weakness: scores are harvested from passes that are pruned themselves. A dropped token
-    comes back only by S_vl; with ``text=False`` nothing new enters (arXiv 2608.00391). Ours: of
+    the rule of its helper for key and value reuse; ``text=False`` its advice for OpenVLA. Ours: of
     the passes of a diffusion head the last one counts.
+
+    Known weakness: scores come from passes that are pruned themselves. A dropped token comes back
+    only by S_vl; with ``text=False`` nothing new enters (arXiv 2608.00391).
     """
 
     name = 'vla_pruner'
@@ -68,13 +56,13 @@ class VlaPruner(Pruner):
     def __init__(self, options: VlaPrunerOptions, target: Target) -> None:
         self.budget = budgets(self.name, options.budget, target)
         self._options = options
-        self._layer = min(
-            options.layer, max(0, target.layers - 2)
-        )  # behind the last none is computed
+        # Behind the last layer nothing is computed.
+        self._layer = min(options.layer, max(0, target.layers - 2))
         self._half = range(target.layers // 2, target.layers)
         self._monitor = EpisodeMonitor(target)
         self._history: deque[Tensor] = deque(maxlen=options.window)  # newest first, float32 (V,)
-        self.sites = tuple(self._site(at) for at in sorted({self._layer, *self._half}))
+        self._requests = {at: self._request(at) for at in sorted({self._layer, *self._half})}
+        self.sites = tuple(request.site() for request in self._requests.values())
         self.reset()
 
     def begin(self, query: Query) -> str:
@@ -89,12 +77,12 @@ class VlaPruner(Pruner):
         return COARSE if self._prune else DENSE
 
     def keep(self, context: PruningContext) -> Selection | None:
-        rows = self._text_rows(context)
-        if context.site.layer in self._half:
-            self._harvest(context, context.attention[rows:])
+        attention = self._requests[context.site.layer].split(context)
+        if 'action' in attention:
+            self._harvest(context, attention['action'])
         if context.site.layer != self._layer or not self._prune:
             return None
-        return self._select(context, context.attention[:rows].mean(dim=0) if rows else None)
+        return self._select(context, attention['text'].mean(dim=0) if self._options.text else None)
 
     def reset(self) -> None:
         self._monitor.reset()
@@ -107,13 +95,13 @@ class VlaPruner(Pruner):
     def report(self) -> dict[str, float | int | str]:
         return {'reason': self._reason, 'remembered': len(self._history)}
 
-    def _site(self, at: int) -> PruningSite:
-        rows = Rows(self._options.text and at == self._layer, at in self._half)
-        return PruningSite(at, rows if rows.prompt or rows.slots else None)
-
-    def _text_rows(self, context: PruningContext) -> int:
-        asked = self._options.text and context.site.layer == self._layer
-        return len(context.layout.prompt_positions) if asked else 0
+    def _request(self, layer: int) -> AttentionRequest:
+        parts: dict[str, Rows] = {}
+        if self._options.text and layer == self._layer:
+            parts['text'] = lambda layout: layout.prompt_positions
+        if layer in self._half:
+            parts['action'] = lambda layout: layout.slot_positions
+        return AttentionRequest(layer, parts, hidden=True)
 
     def _harvest(self, context: PruningContext, slots: Tensor) -> None:
         """Add this layer's attention; absent tokens have none. Keep the mean after the last."""
@@ -126,18 +114,16 @@ class VlaPruner(Pruner):
         past = enumerate(self._history, start=1)
         action = sum(self._options.gamma**age * scores for age, scores in past)[context.ids]
         if text is None:
-            return Selection.of(self._best(context, action))
+            return select_best(context, action, self.budget)
         if self._options.combine == 'sum':
             weight = self._options.text_weight
             both = weight * min_max(text) + (1 - weight) * min_max(action)
-            return Selection.of(self._best(context, both))
+            return select_best(context, both, self.budget)
         candidates = torch.zeros_like(context.ids, dtype=torch.bool)
-        candidates[torch.cat([*self._best(context, text), *self._best(context, action)])] = True
+        for scores in (text, action):
+            candidates[select_best(context, scores, self.budget).ids] = True
         features = self._visual
         if features is None:
             features = context.hidden[1 : 1 + len(context.ids)]
         patches = context.layout.patches
         return Selection.of(diverse_per_camera(features, patches, self.budget, candidates))
-
-    def _best(self, context: PruningContext, scores: Tensor) -> list[Tensor]:
-        return best_per_camera(context.ids, scores, context.kept_per_camera, self.budget)

@@ -6,7 +6,6 @@ Counts are tokens of 256 per camera; the last number of a pair serves further ca
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 from ...config import Above, option
 from ...errors import ProfileError
@@ -20,15 +19,13 @@ from ..frame_change import (
     THRESHOLDS,
     ChangeSettings,
 )
-from ..layout import PUBLISHED_LAYERS, Target
+from ..layout import Target
 from ..modes import COARSE, FINE
 from ..selection import Budget, budgets, per_camera
 from .importance import RunningMean
 
 METHOD = 'specprune'
 STATIC_LAYERS = (0, 1)
-FILLS = ('even', 'text')
-MODES = ('auto', COARSE, FINE)
 
 
 @dataclass(frozen=True)
@@ -89,65 +86,63 @@ class SpecPruneConfig:
     refresh_every: int = 8  # dense when V_global is older than this many queries
 
 
-SPECPRUNE_PRESETS: Mapping[str, SpecPruneConfig] = MappingProxyType(
-    {
-        'recommended': SpecPruneConfig(),
-        # With these a small trained policy lost less in closed loop (docs/results.md): fine mode
-        # keeps half as many tokens again.
-        'careful': SpecPruneConfig(
-            moved=Counts((20, 26), (40, 50)),
-            budgets={
-                0: Counts((136, 128), (192, 184)),
-                1: Counts((128, 120), (184, 176)),
-                15: Counts((112, 104), (160, 152)),
-                20: Counts((96, 88), (136, 128)),
-                25: Counts((88, 80), (120, 112)),
-            },
-        ),
-        # v3 of the paper (2026-05-24), K = 24 with its alpha of 0.8 and 40 * 0.8 in fine mode.
-        # Nothing is dropped after the first layer: the paper's FLOP count starts pruning at the
-        # third of 32 layers. Prune layers are v1's, since v3's are not known.
-        'paper': SpecPruneConfig(
-            local=Counts((24, 24), (32, 32)),
-            first_keeps=0,
-            change=PAPER_V3,
-            moved=Counts((10, 10), (14, 13)),  # 20 in all
-            moved_more=False,
-            global_layers=(14, 31),
-            global_tokens=Counts((15, 15), (20, 20)),  # 30 in all
-            joint=True,
-            global_dense=False,
-            updates=(5, 10, 15, 20),
-            prunes=(5, 10, 15, 20),
-            keep_ratio=0.9,
-            budgets=None,
-            fill='text',
-            controller=modes.PAPER,
-            look_back='paper',
-            refresh_every=0,
-        ),
-        # The released code of 2026, constant by constant. Its "precise" mode keeps fewer tokens.
-        'legacy_2026': SpecPruneConfig(
-            local=Counts((24, 19), (15, 12)),
-            rows='released',
-            change=AUTHORS_2026,
-            moved=Counts((20, 26), (16, 20)),  # all but the 236 / 230 and 240 / 236 most similar
-            global_tokens=Counts((12, 9), (7, 6)),
-            global_dense=False,
-            prunes=(10, 15, 20, 25),
-            keep_ratio=0.9,
-            ratio_of='sequence',
-            floor=59,
-            running=RunningMean(exact=False),
-            budgets=None,
-            fill='text',
-            controller=modes.LEGACY_2026,
-            look_back='released',
-            start_dense=False,
-            refresh_every=0,
-        ),
-    }
-)
+SPECPRUNE_PRESETS: Mapping[str, SpecPruneConfig] = {
+    'recommended': SpecPruneConfig(),
+    # With these a small trained policy lost less in closed loop (docs/results.md): fine mode
+    # keeps half as many tokens again.
+    'careful': SpecPruneConfig(
+        moved=Counts((20, 26), (40, 50)),
+        budgets={
+            0: Counts((136, 128), (192, 184)),
+            1: Counts((128, 120), (184, 176)),
+            15: Counts((112, 104), (160, 152)),
+            20: Counts((96, 88), (136, 128)),
+            25: Counts((88, 80), (120, 112)),
+        },
+    ),
+    # v3 of the paper (2026-05-24), K = 24 with its alpha of 0.8 and 40 * 0.8 in fine mode.
+    # Nothing is dropped after the first layer: the paper's FLOP count starts pruning at the
+    # third of 32 layers. Prune layers are v1's, since v3's are not known.
+    'paper': SpecPruneConfig(
+        local=Counts((24, 24), (32, 32)),
+        first_keeps=0,
+        change=PAPER_V3,
+        moved=Counts((10, 10), (14, 13)),  # 20 in all
+        moved_more=False,
+        global_layers=(14, 31),
+        global_tokens=Counts((15, 15), (20, 20)),  # 30 in all
+        joint=True,
+        global_dense=False,
+        updates=(5, 10, 15, 20),
+        prunes=(5, 10, 15, 20),
+        keep_ratio=0.9,
+        budgets=None,
+        fill='text',
+        controller=modes.PAPER,
+        look_back='paper',
+        refresh_every=0,
+    ),
+    # The released code of 2026, constant by constant. Its "precise" mode keeps fewer tokens.
+    'legacy_2026': SpecPruneConfig(
+        local=Counts((24, 19), (15, 12)),
+        rows='released',
+        change=AUTHORS_2026,
+        moved=Counts((20, 26), (16, 20)),  # all but the 236 / 230 and 240 / 236 most similar
+        global_tokens=Counts((12, 9), (7, 6)),
+        global_dense=False,
+        prunes=(10, 15, 20, 25),
+        keep_ratio=0.9,
+        ratio_of='sequence',
+        floor=59,
+        running=RunningMean(exact=False),
+        budgets=None,
+        fill='text',
+        controller=modes.LEGACY_2026,
+        look_back='released',
+        start_dense=False,
+        refresh_every=0,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -160,7 +155,7 @@ class SpecPruneOptions:
     mode: str = option(
         'auto',
         'auto: by the speed of the end effector; else the same in every query',
-        choices=MODES,
+        choices=('auto', COARSE, FINE),
     )
     budget: Budget = option(
         None,
@@ -172,7 +167,7 @@ class SpecPruneOptions:
         None,
         'what fills budgets up: even, patches spread over the image, or text, those that the '
         'words of the task attend to most; for presets with budgets',
-        choices=FILLS,
+        choices=('even', 'text'),
     )
     refresh_every: int | None = option(
         None,
@@ -203,19 +198,24 @@ def configure(options: SpecPruneOptions, target: Target) -> SpecPruneConfig:
     :raises ProfileError: the preset has no such thing, or a value does not fit the target.
     """
     config = adapt_to_model(SPECPRUNE_PRESETS[options.preset], target)
-    _require(options, 'budget', config.budgets is not None)
-    _require(options, 'fill', config.budgets is not None)
-    _require(options, 'refresh_every', config.global_dense)
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    absent = () if config.global_dense else ('refresh_every',)
+    if config.budgets is None:
+        absent += ('budget', 'fill')
+    for name in given:
+        if name in absent:
+            raise ProfileError(
+                f'{METHOD}: preset {options.preset!r} takes no {name}', "use preset 'recommended'"
+            )
     if options.budget is not None:
         budget = budgets(METHOD, options.budget, target)
         config = _scale_budgets(config, budget, target.patches)
-    if options.fill is not None:
-        config = replace(config, fill=options.fill)
-    if options.refresh_every is not None:
-        config = replace(config, refresh_every=options.refresh_every)
+    speeds = {name: given[name] for name in ('enter_m_s', 'enter_rad_s') if name in given}
     config = replace(
         config,
-        controller=config.controller.with_thresholds(options.enter_m_s, options.enter_rad_s),
+        fill=given.get('fill', config.fill),
+        refresh_every=given.get('refresh_every', config.refresh_every),
+        controller=replace(config.controller, **speeds),
         change=_change(config.change, options, target),
     )
     if not options.global_scores:
@@ -224,13 +224,6 @@ def configure(options: SpecPruneOptions, target: Target) -> SpecPruneConfig:
         none = (0,) * len(target.cameras)
         config = replace(config, compare=False, moved=Counts(none, none), moved_more=False)
     return config
-
-
-def _require(options: SpecPruneOptions, name: str, possible: bool) -> None:
-    if getattr(options, name) is not None and not possible:
-        raise ProfileError(
-            f'{METHOD}: preset {options.preset!r} takes no {name}', "use preset 'recommended'"
-        )
 
 
 def _scale_budgets(
@@ -248,9 +241,8 @@ def _scale_budgets(
     return replace(config, budgets={k: c.map(scale) for k, c in config.budgets.items()})
 
 
-def _change(preset: ChangeSettings, options: SpecPruneOptions, target: Target) -> ChangeSettings:
-    change = preset
-    if options.metric is not None and options.metric != preset.metric:
+def _change(change: ChangeSettings, options: SpecPruneOptions, target: Target) -> ChangeSettings:
+    if options.metric not in (None, change.metric):
         change = RECOMMENDED_COSINE if options.metric == 'cosine' else RECOMMENDED_HALF
     if options.change_threshold is None:
         return change
@@ -265,29 +257,13 @@ def _change(preset: ChangeSettings, options: SpecPruneOptions, target: Target) -
 
 
 def adapt_to_model(config: SpecPruneConfig, target: Target) -> SpecPruneConfig:
-    """A preset for a decoder of another depth, and other cameras.
-
-    The released code's layers stay, and those that a shallower decoder lacks are left out, as
-    running it on such a model does. The other presets move to the same ratio of the depth.
-    """
+    """A preset for a decoder of another depth, and other cameras. Layers move to the same ratio of
+    the depth; the released code's stay, without those that a shallower decoder lacks."""
     n = len(target.cameras)
 
     def counts(published: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(map(target.scaled_count, (published + (published[-1],) * n)[:n]))
 
-    table = config.budgets
-    config = replace(
-        config,
-        local=config.local.map(counts),
-        moved=config.moved.map(counts),
-        global_tokens=config.global_tokens.map(counts),
-        budgets=None if table is None else {k: c.map(counts) for k, c in table.items()},
-        floor=target.scaled_count(config.floor),
-    )
-    return config if target.layers == PUBLISHED_LAYERS else _adapt_layers(config, target)
-
-
-def _adapt_layers(config: SpecPruneConfig, target: Target) -> SpecPruneConfig:
     def at(published: Sequence[int]) -> tuple[int, ...]:
         if config.rows == 'released':
             return tuple(layer for layer in published if layer < target.layers)
@@ -298,10 +274,14 @@ def _adapt_layers(config: SpecPruneConfig, target: Target) -> SpecPruneConfig:
 
     table = config.budgets
     if table is not None:  # of two layers that fall together the deeper one's budget holds
-        scaled = {target.scaled_layer(layer): counts for layer, counts in table.items()}
-        table = {**scaled, **{layer: table[layer] for layer in STATIC_LAYERS}}
+        scaled = {target.scaled_layer(layer): c.map(counts) for layer, c in table.items()}
+        table = {**scaled, **{layer: table[layer].map(counts) for layer in STATIC_LAYERS}}
     return replace(
         config,
+        local=config.local.map(counts),
+        moved=config.moved.map(counts),
+        global_tokens=config.global_tokens.map(counts),
+        floor=target.scaled_count(config.floor),
         global_layers=at(config.global_layers),
         updates=deep(config.updates),
         prunes=deep(config.prunes),

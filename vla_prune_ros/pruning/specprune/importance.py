@@ -21,8 +21,7 @@ EPSILON = 1e-8
 def rank_weights(count: int, k: float, like: Tensor) -> Tensor:
     """sigmoid(-k * rank), ranks 0 .. count - 1, divided by its sum: (count,) in ``like``'s dtype.
 
-    In float32 and with k = 1 ranks from 89 on are exactly 0; float64 tells all apart up to 709 /
-    k.
+    In float32 and with k = 1 ranks from 89 on are exactly 0; float64 tells all apart up to 709/k.
     """
     ranks = torch.arange(count, dtype=like.dtype, device=like.device)
     weights = 1.0 / (1.0 + torch.exp(k * ranks))
@@ -31,8 +30,7 @@ def rank_weights(count: int, k: float, like: Tensor) -> Tensor:
 
 def entropy_confidence(attention: Tensor) -> Tensor:
     """1 / (E + 1e-8), E the mean over rows (R, n) of their entropy over ln(n), 1e-8 added to each
-    weight.
-    """
+    weight."""
     p = attention + EPSILON
     p = p / p.sum(dim=-1, keepdim=True)
     entropy = -(p * p.log()).sum(dim=-1).mean() / max(math.log(attention.shape[-1]), EPSILON)
@@ -41,26 +39,19 @@ def entropy_confidence(attention: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class RunningMean:
-    """How a layer's scores enter the running score: S = (1 - beta) S + beta w_rank w_conf.
-
-    :param exact: float64, in which no two ranks tie; else float32 as released.
-    """
+    """How a layer's scores enter the running score: S = (1 - beta) S + beta w_rank w_conf."""
 
     beta: float = 0.2
     k: float = 1.0
-    exact: bool = True
+    exact: bool = True  # float64, in which no two ranks tie; else float32 as released
 
     def start(self, visual: int, device: torch.device) -> Tensor:
         dtype = torch.float64 if self.exact else torch.float32
         return torch.zeros(visual, dtype=dtype, device=device)
 
     def update(self, scores: Tensor, ids: Tensor, attention: Tensor, confidence: Tensor) -> Tensor:
-        """S after one more layer.
-
-        :param scores: (V,) by original id; only those of ``ids`` (n,) change.
-        :param attention: float32 (n,) that each receives; rank 0 is the highest.
-        :param confidence: scalar w_conf of the layer.
-        """
+        """S (V,) after one more layer, in which ``ids`` (n,) receive ``attention`` (n,), the
+        highest at rank 0; w_conf is its scalar ``confidence``."""
         weights = rank_weights(len(ids), self.k, scores)
         fresh = torch.empty_like(weights)
         fresh[best_first(attention)] = weights * confidence.to(weights.dtype)
@@ -75,8 +66,7 @@ def num_kept_of_sequence(length: int, visual: int, keep_ratio: float, floor: int
     return max(0, total - (length - visual))
 
 
-HARVEST = 'global'
-"""Key of ``PruningContext.memory``: layer -> scores of the pass that runs."""
+HARVEST = 'global'  # key of PruningContext.memory: layer -> scores of the pass that runs
 
 
 @dataclass
@@ -88,34 +78,30 @@ class GlobalMemory(Stateful):
 
     The tensors are overwritten in place, so that a captured pass finds them where they were; what
     the host knows of them follows when the pass is over (:meth:`after_pass`).
-
-    :param age: queries begun since they were harvested, in a pass of ``mode``, of the query of
-        ``stamp_ns``.
     """
 
     state_names = ('age', 'mode', 'stamp_ns', 'empty', '_scores')
-    age: int = 0
-    mode: str = 'dense'
+    layers: int  # that are harvested
+    age: int = 0  # queries begun since the harvest
+    mode: str = 'dense'  # of the pass that was harvested, at the query of `stamp_ns`
     stamp_ns: int = 0
     empty: bool = True
     _scores: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def scores(self) -> Mapping[int, Tensor]:
-        """Layer -> float32 (V,), mean over heads and rows; absent tokens 0. Empty before a
-        harvest.
-        """
+        """Layer -> float32 (V,), mean over heads and rows; absent tokens 0."""
         return {} if self.empty else self._scores
 
     def forget(self) -> None:
         self.empty, self.age = True, 0
 
-    def collect(self, context: PruningContext, attention: Tensor, layers: int) -> None:
+    def collect(self, context: PruningContext, attention: Tensor) -> None:
         fresh = context.memory.setdefault(HARVEST, {})
         by_id = attention.new_zeros(context.layout.visual)
         by_id[context.ids] = attention.mean(dim=0).nan_to_num()
         fresh[context.site.layer] = by_id
-        if len(fresh) == layers:
+        if len(fresh) == self.layers:
             self.store(fresh)
 
     def store(self, scores: Mapping[int, Tensor]) -> None:
@@ -125,17 +111,14 @@ class GlobalMemory(Stateful):
             else:
                 self._scores[layer] = fresh.clone()
 
-    def after_pass(self, memory: Mapping[str, Any], layers: int, mode: str, stamp_ns: int) -> None:
-        """A pass is over: if all ``layers`` were seen, the scores are its own now."""
-        if layers and len(memory.get(HARVEST, ())) == layers:
+    def after_pass(self, memory: Mapping[str, Any], mode: str, stamp_ns: int) -> None:
+        """A pass is over: if all layers were seen, the scores are its own now."""
+        if self.layers and len(memory.get(HARVEST, ())) == self.layers:
             self.age, self.mode, self.stamp_ns, self.empty = 0, mode, stamp_ns, False
 
     def top(self, patches: int, counts: Sequence[int], joint: bool) -> Tensor:
-        """The best ``counts`` tokens of every layer and camera, united; ties go to the lower id:
-        bool (V,).
-
-        :param joint: rank all cameras together, with the sum of ``counts``, as the paper does.
-        """
+        """The best ``counts`` tokens of every layer and camera (``joint``: their sum of all
+        cameras, as in the paper), united; ties go to the lower id: bool (V,)."""
         scores = torch.stack(list(self.scores.values()))  # [layers, V]
         best = torch.zeros_like(scores, dtype=torch.bool)
         width, sizes = (scores.shape[1], [sum(counts)]) if joint else (patches, counts)

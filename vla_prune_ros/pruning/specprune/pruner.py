@@ -6,22 +6,70 @@ how many depends on how fast the end effector moves. :mod:`.config` holds the pr
 """
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..base import EpisodeMonitor, Pruner, PruningContext, PruningSite, Query, Selection
+from ..base import (
+    AttentionRequest,
+    EpisodeMonitor,
+    Pruner,
+    PruningContext,
+    PruningSite,
+    Query,
+    Rows,
+    Selection,
+    text_positions,
+)
 from ..frame_change import Change, ReferenceFrame
-from ..layout import Target
+from ..layout import Layout, Target
 from ..methods.baselines import even_ranks
 from ..modes import DENSE, Controller
-from ..selection import best_first, best_per_camera
-from .config import METHOD, SpecPruneOptions, configure
+from ..selection import best_first, best_per_camera, select_best
+from .config import METHOD, STATIC_LAYERS, SpecPruneConfig, SpecPruneOptions, configure
 from .importance import GlobalMemory, entropy_confidence, num_kept_of_sequence
-from .rows import ACTION, GLOBAL, TEXT, harvest_sites, plan_sites
 from .selection import TokenScores, rank_by_motion, select_to_budget, select_union
+
+TEXT, GLOBAL, ACTION = 'text', 'global', 'action'
+
+
+def released_text_rows(layer: int, layout: Layout) -> range:
+    """The released code's rows after layer 0 (no fixed words, no last prompt token) or 1 (one row
+    later); the complete prompt where it is shorter than that."""
+    prompt = layout.prompt_positions
+    window = range(prompt.start + 9 + layer, prompt.stop - 1 + layer)
+    return window if len(window) else prompt
+
+
+def released_global_rows(layout: Layout) -> range:
+    """The released code's fixed window: positions 522 ... 546 with two cameras and a state. With a
+    short prompt it reaches into the action slots."""
+    start = layout.prompt_positions.start + 8
+    return range(start, min(start + 25, layout.length))
+
+
+def global_rows(config: SpecPruneConfig) -> Rows:
+    return released_global_rows if config.rows == 'released' else text_positions
+
+
+def plan_sites(config: SpecPruneConfig, target: Target) -> dict[int, AttentionRequest]:
+    """Where a pruned pass acts, in order of the layers."""
+    static = [layer for layer in STATIC_LAYERS if layer < target.layers]
+    harvested = () if config.global_dense else config.global_layers
+    requests = {}
+    for layer in sorted({*static, *config.updates, *harvested, *config.prunes}):
+        parts: dict[str, Rows] = {}
+        if layer in static:
+            released = config.rows == 'released'
+            parts[TEXT] = partial(released_text_rows, layer) if released else text_positions
+        if layer in config.updates:
+            parts[ACTION] = lambda layout: layout.slot_positions
+        if layer in harvested:
+            parts[GLOBAL] = global_rows(config)
+        requests[layer] = AttentionRequest(layer, parts)
+    return requests
 
 
 class SpecPrune(Pruner):
@@ -36,12 +84,15 @@ class SpecPrune(Pruner):
         self.capturable = self.config.budgets is not None
         if self.config.compare:
             self.half_resolution = self.config.change.half_resolution
-        self.memory = GlobalMemory()
+        self.memory = GlobalMemory(len(self.config.global_layers))
         self._confidence: dict[int, Tensor] = {}  # layer -> scalar, not finite while unknown
         self.controller = Controller(self.config.controller, target)
         self.reference = ReferenceFrame(self.config.change, self.config.look_back, target)
         self._requests = plan_sites(self.config, target)
-        self.harvest_requests = harvest_sites(self.config)
+        self.harvest_requests = {
+            layer: AttentionRequest(layer, {GLOBAL: global_rows(self.config)})
+            for layer in self.config.global_layers
+        }
         self._monitor = EpisodeMonitor(target)
         self._mode = DENSE
         self._stamp_ns = 0
@@ -59,8 +110,7 @@ class SpecPrune(Pruner):
     @property
     def sites(self) -> tuple[PruningSite, ...]:
         """Where the pass that begins now acts; a dense one only harvests."""
-        requests = self.harvest_requests if self._mode == DENSE else self._requests
-        return tuple(request.site() for request in requests.values())
+        return tuple(request.site() for request in self._active_requests().values())
 
     @property
     def confidence(self) -> Mapping[int, Tensor]:
@@ -76,20 +126,23 @@ class SpecPrune(Pruner):
         self.memory.age += 1
         reason = (broken or self._lack(query)) if self.config.start_dense else ''
         self._mode = DENSE if reason else moving if self.mode == 'auto' else self.mode
-        self._report = {'preset': self.preset, 'reason': reason, **self._motion(query)}
+        self._report = {'preset': self.preset, 'reason': reason, 'motion': 'unknown'}
+        if not self.controller.unknown:
+            motion = query.motion
+            self._report.update(motion=motion.source, speed_m_s=motion.linear_m_s)
         if self._mode != DENSE:
             since_s = 0.0 if broken else 1e-9 * since_ns
             fresh = self._score_tokens(query, since_s)
-            known = self.token_scores
-            self.token_scores = fresh if known is None else known.overwritten(fresh)
+            if self.token_scores is not None:
+                fresh = self.token_scores.overwritten(fresh)
+            self.token_scores = fresh
         return self._mode
 
     def keep(self, context: PruningContext) -> Tensor | Selection | None:
         layer = context.site.layer
-        requests = self.harvest_requests if self._mode == DENSE else self._requests
-        attention = requests[layer].split(context)
+        attention = self._active_requests()[layer].split(context)
         if GLOBAL in attention:
-            self.memory.collect(context, attention[GLOBAL], len(self.harvest_requests))
+            self.memory.collect(context, attention[GLOBAL])
         if self._mode == DENSE:
             return None
         if TEXT in attention:
@@ -99,8 +152,7 @@ class SpecPrune(Pruner):
         return self._keep_dynamic(context) if layer in self.config.prunes else None
 
     def after_pass(self, memory: Mapping[str, Any]) -> None:
-        layers = len(self.harvest_requests)
-        self.memory.after_pass(memory, layers, self._mode, self._stamp_ns)
+        self.memory.after_pass(memory, self._mode, self._stamp_ns)
 
     def reset(self) -> None:
         self._forget()
@@ -110,15 +162,16 @@ class SpecPrune(Pruner):
         return self._report
 
     def refresher(self) -> 'Refresher | None':
-        """Harvests V_global anew from a dense pass, where the preset takes it from those only.
-
-        Once per chunk: None while the scores are younger than that, or of the last query itself.
-        """
+        """Harvests V_global anew from a dense pass, where the preset takes it from those only:
+        once per chunk, and not while the scores are of the last query itself."""
         if not self.config.global_dense or not self.config.global_layers or not self.memory.age:
             return None
         since_s = 1e-9 * (self._stamp_ns - self.memory.stamp_ns)
         young = 0 < since_s < 0.9 * self.target.chunk * self.target.control_period_s
         return None if young and not self.memory.empty else Refresher(self, self._stamp_ns)
+
+    def _active_requests(self) -> Mapping[int, AttentionRequest]:
+        return self.harvest_requests if self._mode == DENSE else self._requests
 
     def _forget(self) -> None:
         self.memory.forget()
@@ -135,11 +188,6 @@ class SpecPrune(Pruner):
             return 'refresh_due'
         missing = config.compare and not self.reference.available(query)
         return 'no_reference' if missing else ''
-
-    def _motion(self, query: Query) -> dict[str, float | int | str]:
-        if self.controller.unknown:
-            return {'motion': 'unknown'}
-        return {'motion': query.motion.source, 'speed_m_s': query.motion.linear_m_s}
 
     def _score_tokens(self, query: Query, since_s: float) -> TokenScores:
         layout, config = query.layout, self.config
@@ -226,8 +274,7 @@ class SpecPrune(Pruner):
             return None
         if config.budgets is not None:
             budget = config.budgets[context.site.layer].of(self._mode)
-            kept = best_per_camera(context.ids, scores, context.kept_per_camera, budget)
-            return Selection.of(kept)
+            return select_best(context, scores, budget)
         num_kept = self._num_kept(context)
         if num_kept >= len(context.ids):
             # The released code stops at the first layer that drops none.
@@ -238,7 +285,8 @@ class SpecPrune(Pruner):
     def _num_kept(self, context: PruningContext) -> int:
         config, visual = self.config, len(context.ids)
         if config.ratio_of == 'visual':
-            return max(int(config.keep_ratio * visual), config.floor)
+            # One where the formula gives none: the confidence of no tokens is not defined.
+            return max(int(config.keep_ratio * visual), config.floor, 1)
         length = len(context.positions)
         floor = config.floor + length - visual
         return num_kept_of_sequence(length, visual, config.keep_ratio, floor)
@@ -253,17 +301,11 @@ class Refresher(Pruner):
         self._parent, self._stamp_ns = parent, stamp_ns
         self.sites = tuple(request.site() for request in parent.harvest_requests.values())
 
-    def begin(self, query: Query) -> str:
-        return DENSE
-
     def keep(self, context: PruningContext) -> None:
-        requests = self._parent.harvest_requests
-        attention = requests[context.site.layer].split(context)[GLOBAL]
-        self._parent.memory.collect(context, attention, len(requests))
+        self._parent.memory.collect(context, context.attention)
 
     def after_pass(self, memory: Mapping[str, Any]) -> None:
-        layers = len(self._parent.harvest_requests)
-        self._parent.memory.after_pass(memory, layers, DENSE, self._stamp_ns)
+        self._parent.memory.after_pass(memory, DENSE, self._stamp_ns)
 
 
 @cache

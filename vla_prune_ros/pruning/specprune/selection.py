@@ -1,8 +1,8 @@
 """Static pruning: which visual tokens are kept after the first two layers.
 
-Three sets are united (SpecPrune-VLA, arXiv 2509.05614, Eq. 5): what the last inference attended to
-(V_global), what moved (V_dynamic), and what the words of the task attend to in the layer that just
-ran (V_local).
+The union (SpecPrune-VLA, arXiv 2509.05614, Eq. 5) of what the last inference attended to
+(V_global), what moved (V_dynamic), and what the task's words attend to in the layer that just ran
+(V_local).
 """
 
 from collections.abc import Sequence
@@ -13,31 +13,22 @@ from torch import Tensor
 
 from ..base import Selection
 from ..frame_change import Change, most_changed
-from ..selection import best_first
+from ..selection import best_first, best_per_camera
 from .config import SpecPruneConfig
 
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What is known before the language model runs; each (V,) by original id.
+    """What is known before the language model runs: float32 and bool, (V,) by original id."""
 
-    :param amount: float32, how much each patch changed; higher is more.
-    :param moved: bool, patches that count as changed.
-    :param most_moved: bool, the patches that changed most, as many as a preset names.
-    :param removable: bool, patches that may be dropped for not having changed.
-    :param in_global: bool, V_global.
-    """
-
-    amount: Tensor
-    moved: Tensor
-    most_moved: Tensor
-    removable: Tensor
-    in_global: Tensor
+    amount: Tensor  # how much each patch changed
+    moved: Tensor  # patches that count as changed
+    most_moved: Tensor  # those that changed most, as many as a preset names
+    removable: Tensor  # those that may be dropped for not having changed
+    in_global: Tensor  # V_global
 
     def overwritten(self, fresh: 'TokenScores') -> 'TokenScores':
-        """This one with the values of ``fresh``, in the same tensors where they fit: a captured
-        pass reads them there.
-        """
+        """``fresh``, in the tensors of this one if it fits: a captured pass reads them there."""
         pairs = [(getattr(self, f.name), getattr(fresh, f.name)) for f in fields(self)]
         if any(old.shape != new.shape or old.device != new.device for old, new in pairs):
             return fresh
@@ -69,15 +60,13 @@ def select_to_budget(
     budget: Sequence[int],
     fill: Tensor | None,
 ) -> Selection:
-    """Exactly ``budget`` tokens per camera, fewer only where fewer are left.
+    """Exactly ``budget`` tokens per camera, fewer only where it has fewer.
 
-    First ``local`` (ids), V_global and the patches that moved most, then further patches that
-    moved, by how much, then all others by ``fill``. Where the first group is too large the text
-    decides inside it. A camera that moves itself sees every patch change: that must not push
-    V_global out, so that here, unlike in :func:`select_union`, not all of them come first.
-
-    :param text: float32 (n,) attention of the text to each of ``ids``.
-    :param fill: (V,) by original id, higher comes first among the others; None for ``text``.
+    First ``local`` (ids), V_global and the patches that moved most, by ``text``, the attention
+    (n,) of the text to ``ids``; then further patches that moved, by how much; then all others by
+    ``fill`` (V,), where given, or ``text``. A camera that moves itself sees every patch change:
+    that must not push V_global out, so that here, unlike in :func:`select_union`, not all of them
+    come first.
     """
     first = (scores.most_moved | scores.in_global).index_fill(0, local, True)[ids]
     moved = scores.moved[ids] & ~first
@@ -85,28 +74,14 @@ def select_to_budget(
     score = torch.where(moved, scores.amount[ids].to(text.dtype), text)
     if fill is not None:
         score = torch.where(level > 0, score, fill[ids])
-    kept = []
-    parts = zip(
-        ids.split(kept_per_camera),
-        score.split(kept_per_camera),
-        level.split(kept_per_camera),
-        budget,
-        strict=True,
-    )
-    for camera_ids, camera_score, camera_level, size in parts:
-        order = best_first(camera_score)
-        order = order[best_first(camera_level[order])]  # stable: by level, inside it by score
-        kept.append(camera_ids[order[:size]])
-    return Selection.of(kept)
+    return Selection.of(best_per_camera(ids, score, kept_per_camera, budget, level))
 
 
 def rank_by_motion(
     amount: Tensor, moved: Tensor, counts: Sequence[int], config: SpecPruneConfig
 ) -> tuple[Tensor, Tensor]:
-    """The patches that changed most, and those that may go for not having changed: bool (V,).
-
-    :param counts: least number of patches that are kept, per camera.
-    """
+    """The patches that changed most, and those that may go for not having changed, so that at
+    least ``counts`` per camera are kept: bool (V,)."""
     sizes = [sum(counts)] if config.joint else counts
     patches = len(amount) // len(sizes)
     most, removable = torch.zeros_like(moved), torch.zeros_like(moved)
