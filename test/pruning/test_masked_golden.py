@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from pruning_pass import Scripted
 from safetensors.torch import load_file
 
-from vla_prune_ros.model.checkpoint import Variant, load_model
-from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.base import Pruner, PruningSite
 from vla_prune_ros.pruning.methods.baselines import Dense
 
 DATA = Path(__file__).resolve().parents[1] / 'data'
@@ -21,30 +19,10 @@ MORE = Path(os.environ.get('VLA_PRUNE_GOLDEN_DIR', '/nowhere')) / 'pruning' / 'm
 MASKED = [DATA / 'micro' / 'masked.safetensors', *sorted(MORE.glob('[!d]*.safetensors'))]
 MASKED += sorted(MORE.glob('deep.safetensors'))
 DENSE = sorted(MORE.glob('dense_*.safetensors'))
-L1 = Variant('l1', proprio=True, film=False)
-
-
-class Recorded(Pruner):
-    name = 'recorded'
-
-    def __init__(self, kept_positions):
-        self.kept = kept_positions
-        self.sites = tuple(PruningSite(layer) for layer in kept_positions)
-
-    def begin(self, query):
-        return 'coarse'
-
-    def keep(self, view):
-        kept = self.kept[view.site.layer]
-        return kept[(kept >= 1) & (kept <= view.layout.visual)].long() - 1
 
 
 def close(got, want):
     torch.testing.assert_close(got, want, rtol=0, atol=1e-4)
-
-
-def load(checkpoint_of, name):
-    return load_model(checkpoint_of(name), LIBERO, L1, 'cpu', torch.float32)
 
 
 @pytest.fixture(scope='module')
@@ -53,8 +31,8 @@ def inputs():
 
 
 @torch.inference_mode()
-def test_our_embeddings_are_the_recorded_ones(checkpoint_of, embed, inputs):
-    model = load(checkpoint_of, 'micro')
+def test_our_embeddings_are_the_recorded_ones(recorded_model, embed, inputs):
+    model, _ = recorded_model('micro')
     for q in range(4):
         x, _ = embed(model, inputs, q, 'long')
         close(x[0], inputs[f'q{q}.multimodal_embeddings'])
@@ -63,33 +41,33 @@ def test_our_embeddings_are_the_recorded_ones(checkpoint_of, embed, inputs):
 @pytest.mark.parametrize('case', ['static_and_dynamic', 'before_layer0', 'one_layer_only'])
 @pytest.mark.parametrize('file', MASKED, ids=lambda p: f'{p.parent.name}-{p.stem}')
 @torch.inference_mode()
-def test_pruned_hidden_states_and_actions(checkpoint_of, embed, inputs, file, case):
+def test_pruned_hidden_states_and_actions(recorded_model, embed, inputs, file, case):
     golden = load_file(file)
     marks = {k.rpartition('.')[2]: v for k, v in golden.items() if f'{case}.keep.' in k}
     if not marks:
         pytest.skip(f'{file.stem} has no case {case!r}')
-    model = load(checkpoint_of, 'micro' if file.stem == 'masked' else file.stem)
+    model, _ = recorded_model('micro' if file.stem == 'masked' else file.stem)
     x, layout = embed(model, inputs, 1, 'long')
     layers = {-1 if m == 'before_L0' else int(m.removeprefix('after_L')): m for m in marks}
-    pruner = Recorded({layer: marks[layers[layer]] for layer in sorted(layers)})
+    visual = {m: (kept >= 1) & (kept <= layout.visual) for m, kept in marks.items()}
+    script = {n: marks[m][visual[m]].long() - 1 for n, m in sorted(layers.items())}
     trace = []
-    hidden, walk = model.decode(x, layout, pruner, trace)
+    hidden, state = model.decode(x, layout, Scripted(script), trace)
     for layer, mark in layers.items():
         if f'{case}.hidden_tail.{mark}' in golden:
             close(trace[layer][0, -58:], golden[f'{case}.hidden_tail.{mark}'])
-    final = model.language_model.model.norm(trace[-1])[0]
-    close(final, golden[f'{case}.final_hidden'])
+    close(model.language_model.model.norm(trace[-1])[0], golden[f'{case}.final_hidden'])
     close(model.action_head(hidden)[0], golden[f'{case}.normalized_actions'])
-    assert walk.positions.tolist() == marks[layers[max(layers)]].tolist()
+    assert state.positions.tolist() == marks[layers[max(layers)]].tolist()
 
 
 @pytest.mark.skipif(not DENSE, reason='VLA_PRUNE_GOLDEN_DIR holds no dense results')
 @pytest.mark.parametrize('file', DENSE, ids=lambda p: p.stem)
 @torch.inference_mode()
-def test_dense_hidden_states_and_actions(checkpoint_of, embed, inputs, file):
+def test_dense_hidden_states_and_actions(recorded_model, embed, inputs, file):
     golden = load_file(file)
     _, name, task = file.stem.split('_')
-    model = load(checkpoint_of, name)
+    model, _ = recorded_model(name)
     for q in range(4):
         x, layout = embed(model, inputs, q, task)
         trace = []

@@ -173,7 +173,7 @@ class Pruner(Stateful, ABC):
         return None
 
     def after_pass(self, memory: Mapping[str, Any]) -> None:  # noqa: B027 (most need none)
-        """Called on the host with ``PruningContext.memory``; after a replay, that of the capture."""
+        """On the host, with ``PruningContext.memory``; after a replay, that of the capture."""
 
     def refresher(self) -> 'Pruner | None':
         """Keeps everything and harvests what the next query needs, after the chunk is out."""

@@ -16,10 +16,7 @@ from .layout import Layout
 
 
 def check_kept(ids: Tensor, before: Tensor, site: PruningSite) -> Tensor:
-    """``ids`` in order.
-
-    :raises ProfileError: they repeat or were not kept ``before``: a fault of the pruner.
-    """
+    """``ids`` in order; refused where they repeat or were not kept ``before``."""
     ordered = ids.sort().values
     if bool((ordered[1:] == ordered[:-1]).any()) or not bool(torch.isin(ordered, before).all()):
         raise ProfileError(
@@ -87,7 +84,7 @@ class PruningState:
         return {site: self.layout.camera_masks(ids) for site, ids in self.kept_by_site.items()}
 
     def tensors(self) -> list[Tensor]:
-        """All that a replay of this pass has to write anew."""
+        """All that a replay of this pass writes anew."""
         visible = [] if self.visible is None else [self.visible]
         return [self.ids, self.positions, *self._kept_by_site.values(), *visible]
 
@@ -102,10 +99,7 @@ class PruningState:
         return self.rows(site.rows(self.layout))
 
     def rows(self, positions: Sequence[int]) -> Tensor:
-        """Rows of the current sequence that hold the given original positions.
-
-        :raises ProfileError: a visual position is asked for after tokens were dropped.
-        """
+        """Rows of the current sequence that hold the given original positions."""
         dropped = self.layout.visual - len(self.ids)
         first = 1 + self.layout.visual
         if dropped and any(0 < p < first for p in positions):
@@ -117,8 +111,7 @@ class PruningState:
         return _on_device(tuple(rows), self.positions.device, torch.is_inference_mode_enabled())
 
     def with_cached_kv(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys (rotated) and values (1, kv heads, S', d) of ``layer``, with those m behind them
-        that the pruner adds of dropped tokens."""
+        """Keys (rotated) and values (1, kv heads, S' + m, d), those that the pruner adds last."""
         visual = slice(1, 1 + len(self.ids))
         more = self.pruner.cached_kv(layer, self.ids, k[:, :, visual], v[:, :, visual])
         if more is None:
@@ -158,7 +151,6 @@ class PruningState:
     def context(
         self, site: PruningSite, hidden: Tensor, attention: Tensor | None = None
     ) -> PruningContext:
-        """:raises ProfileError: an earlier site filled a bucket."""
         if self.visible is not None:
             raise ProfileError(
                 f'{site.name} comes after a site that was filled up to a size',

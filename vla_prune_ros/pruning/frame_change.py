@@ -55,10 +55,8 @@ PAPER_V3 = ChangeSettings('cosine', (0.986,))
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """On the device of the images: float32 (patches,), higher is more changed; bool (patches,)."""
-
-    amount: Tensor
-    changed: Tensor
+    amount: Tensor  # float32 (patches,)
+    changed: Tensor  # bool (patches,)
 
 
 def to_device(image: np.ndarray, device: torch.device | str) -> Tensor:
@@ -90,21 +88,16 @@ def patch_pixels(image: Tensor, side: int = PATCH) -> Tensor:
 
 
 def cosine_similarity(current: Tensor, reference: Tensor, side: int = PATCH) -> Tensor:
-    """a . b / (|a| |b| + 1e-8) of each pair of patches, raw RGB: float32 (patches,).
-
-    As in SpecPrune-VLA's code a black patch is 0 similar to any. Equal frames are exactly 1.
-    """
+    """a . b / (|a| |b| + 1e-8) of each pair of patches, raw RGB: float32 (patches,); equal frames
+    are exactly 1, and as in SpecPrune-VLA's code a black patch is 0 similar to any."""
     a, b = (p.double() for p in _both(current, reference, side))
     norms = a.square().sum(dim=1).sqrt() * b.square().sum(dim=1).sqrt()
     return ((a * b).sum(dim=1) / (norms + 1e-8)).float()
 
 
 def difference(current: Tensor, reference: Tensor, side: int = PATCH, pool: int = POOL) -> Tensor:
-    """Mean absolute difference of each pair of patches in grey levels: float32 (patches,).
-
-    Of means over cells of ``pool`` x ``pool`` pixels, which halves the noise of a pixel; per
-    channel, since an object may differ in colour alone.
-    """
+    """Mean absolute difference of each pair of patches in grey levels: float32 (patches,). Of
+    means over ``pool`` x ``pool`` pixels, and per channel, since objects may differ in colour."""
     a, b = _both(current, reference, side)
     pixels = (a - b).view(-1, side, side, 3).permute(0, 3, 1, 2)
     return F.avg_pool2d(pixels, pool, ceil_mode=True).abs().mean(dim=(1, 2, 3))
@@ -164,8 +157,7 @@ class ReferenceFrame:
     """Compares with the frame T - 1 steps back, T by speed (formulas: :mod:`.modes`).
 
     ``'paper'`` and ``'released'`` count the robot's control steps and action units, ``'clamped'``
-    LIBERO's (0.05 s, 0.05 m) on any robot: the same motion in m/s gives the same age, at most
-    0.25 s.
+    LIBERO's on any robot: the same motion in m/s gives the same age, at most 0.25 s.
     """
 
     def __init__(self, change: ChangeSettings, rule: str, target: Target) -> None:

@@ -35,7 +35,7 @@ class _Entry:
 
 
 class _Ring(Stateful):
-    """One camera's frames, oldest first; the first two of the episode are kept for ever."""
+    """One camera's frames, oldest first; the first two are kept for ever."""
 
     state_names = ('count', 'gap_ns', 'watched', 'last_image', 'before_last', 'query_ns')
 
@@ -110,12 +110,12 @@ class FrameHistory:
 
     @property
     def watched(self) -> bool:
-        """Frames of every camera come between queries, so that a gap means a silent camera."""
+        """Frames of every camera come between queries: a gap means a silent camera."""
         with self._lock:
             return bool(self._rings) and all(ring.watched for ring in self._rings.values())
 
     def push(self, camera: str, stamp_ns: int, frame: Frame) -> None:
-        """Store a frame as it came, unless it is out of order; never change it afterwards."""
+        """Store a frame, unless it is out of order; never change it afterwards."""
         with self._lock:
             ring = self._rings.setdefault(camera, _Ring(self._length))
             ring.watched = True
@@ -123,11 +123,9 @@ class FrameHistory:
                 ring.add(_Entry(stamp_ns, frame))
 
     def push_prepared(self, stamp_ns: int, model_images: Mapping[str, np.ndarray]) -> None:
-        """Store a copy of what the towers see at a query.
-
-        It takes the place of a pushed frame of the same instant; a frame less than the spacing
-        older stands for it. A query older than the last one begins a new episode.
-        """
+        """Store a copy of what the towers see at a query, in place of a pushed frame of the same
+        instant; one less than the spacing older stands for it. A query older than the last one
+        begins a new episode."""
         with self._lock:
             for camera, image in model_images.items():
                 ring = self._rings.get(camera)
@@ -139,7 +137,7 @@ class FrameHistory:
                 ring.present = self._store(ring, stamp_ns, ring.last_image)
 
     def count(self, camera: str) -> int:
-        """Frames stored since :meth:`clear`, forgotten ones included."""
+        """Of all frames stored, forgotten ones included."""
         with self._lock:
             return self._rings[camera].count if camera in self._rings else 0
 
@@ -152,18 +150,13 @@ class FrameHistory:
         return max(gaps, default=0)
 
     def has_earlier(self, camera: str, stamp_ns: int) -> bool:
-        """True where :meth:`before` has a frame to give."""
         earlier, fallback = self._earlier(camera, stamp_ns)
         return bool(earlier) or fallback is not None
 
     def before(self, camera: str, stamp_ns: int, back_ns: int) -> np.ndarray | None:
         """The newest frame at least ``back_ns`` older than ``stamp_ns``, give or take half the
-        spacing; where none is that old, the oldest one; never the frame of the query at
-        ``stamp_ns`` itself.
-
-        Where stamps tell no two frames apart, that of the query before. None where it cannot be
-        decoded.
-        """
+        spacing; else the oldest one, never that of the query at ``stamp_ns`` itself; else, without
+        stamps, that of the query before. None where it cannot be decoded."""
         earlier, fallback = self._earlier(camera, stamp_ns)
         if not earlier:
             return fallback
@@ -172,7 +165,6 @@ class FrameHistory:
         return self._ready((old[-1:] or earlier)[0])
 
     def first(self, camera: str, index: int) -> np.ndarray | None:
-        """Frame 0 or 1 of the episode."""
         with self._lock:
             first = self._rings[camera].first if camera in self._rings else []
             entry = first[index] if index < len(first) else None

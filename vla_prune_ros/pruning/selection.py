@@ -1,6 +1,6 @@
 """Budgets per camera, and the two ways to fill them: the best tokens, or the least alike.
 
-The host knows how many tokens each camera has: nothing here waits for a device.
+The host knows how many tokens each camera has: nothing waits for a device.
 """
 
 from collections.abc import Sequence
@@ -93,13 +93,12 @@ def cosine_distance(features: Tensor) -> Tensor:
 
 def farthest_first(distance: Tensor, count: int, candidates: Tensor | None = None) -> Tensor:
     """Greedy max-min selection (DivPrune, arXiv 2503.02175; VLA-Pruner, arXiv 2511.16449) from B
-    independent sets at once: int64 (B, count), in order.
+    sets at once, (B, n, n) and bool (B, n): int64 (B, count), in order.
 
     The first pick is the candidate whose nearest other candidate is farthest; every further one
     is farthest from all that are picked. Ties go to the lower index. A set with fewer candidates
     repeats index 0 once it is exhausted: cut it there.
-
-    :param distance: (B, n, n), symmetric. :param candidates: bool (B, n)."""
+    """
     eye = torch.eye(distance.shape[-1], dtype=torch.bool, device=distance.device)
     if candidates is None:
         candidates = torch.ones_like(distance[:, 0], dtype=torch.bool)
@@ -119,10 +118,8 @@ def farthest_first(distance: Tensor, count: int, candidates: Tensor | None = Non
 def diverse_per_camera(
     features: Tensor, patches: int, budget: Sequence[int], candidates: Tensor | None = None
 ) -> list[Tensor]:
-    """The most diverse tokens of each camera, in the order of picking.
-
-    :param features: (V, D) of all visual tokens.
-    :param candidates: bool (V,), at least the budget of each camera."""
+    """The most diverse of each camera's tokens by ``features`` (V, D), in the order of picking.
+    ``candidates``, bool (V,), are at least the budget of each camera."""
     cameras = len(features) // patches
     among = None if candidates is None else candidates.view(cameras, patches)
     distance = cosine_distance(features.view(cameras, patches, -1))

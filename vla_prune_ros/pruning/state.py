@@ -36,10 +36,8 @@ class Stateful:
 
 
 def pack(value: Any) -> bytes:
-    """Nested dicts, tuples and lists of plain values, tensors and arrays; deques become lists.
-
-    As the length of a JSON text in 8 bytes, the text, and its tensors as safetensors.
-    """
+    """Nested dicts, tuples, lists and deques (as lists) of plain values, tensors and arrays: the
+    length of a JSON text in 8 bytes, the text, and its tensors as safetensors."""
     tensors: dict[str, Tensor] = {}
     keys: dict[int, str] = {}  # what stands in two places is stored once
 
@@ -72,7 +70,7 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(data: bytes) -> Any:
-    """What :func:`pack` was given; tensors are on their devices again."""
+    """What was packed; tensors are on their devices again."""
     end = 8 + int.from_bytes(data[:8], 'little')
     tensors = safetensors.torch.load(data[end:])
     arrays: dict[str, np.ndarray] = {}  # what stood in two places does so again

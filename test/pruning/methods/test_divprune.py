@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pruning_pass import run_sites
 from selection_twins import cosine_distance, max_min
 
 from vla_prune_ros.pruning.layout import Layout, Target
@@ -50,7 +51,7 @@ def twin(layout, budget, tokens, joint):
 @pytest.mark.parametrize('joint', [False, True])
 @settings(max_examples=50, deadline=None)
 @given(cases())
-def test_ties_and_all(run_sites, joint, case):
+def test_ties_and_all(joint, case):
     layout, budget, tokens = case
     pruner = build(layout, budget, joint=joint)
     got = run_sites(pruner, layout, {}, hidden_of(layout, tokens))
@@ -59,7 +60,7 @@ def test_ties_and_all(run_sites, joint, case):
 
 @pytest.mark.parametrize('joint', [False, True])
 @pytest.mark.parametrize('seed', range(10))
-def test_random_directions(run_sites, joint, seed):
+def test_random_directions(joint, seed):
     layout, budget = Layout(('a', 'b'), 12, 0, 12, 2), (3, 7)
     tokens = torch.randn(24, 3, generator=torch.Generator().manual_seed(seed)).tolist()
     pruner = build(layout, budget, joint=joint)
@@ -70,6 +71,6 @@ def test_random_directions(run_sites, joint, seed):
 def test_it_acts_before_layer_0_on_what_the_language_model_is_given(tiny_llama):
     layout = Layout(('a', 'b'), 8, 1, 12, 2)
     x = tiny_llama.embeddings(layout, 3)
-    _, state, _ = tiny_llama.run(layout, x, build(layout, 3))
+    _, state = tiny_llama.run(layout, x, build(layout, 3))
     assert list(state.kept_by_site) == ['before_L0']
     assert state.ids.tolist() == twin(layout, (3, 3), x[0, 1:17].tolist(), joint=False)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pruning_pass import run_sites
 from selection_twins import best, layouts
 
 from vla_prune_ros.pruning.layout import Layout, Target
@@ -41,7 +42,7 @@ def rows_of(layout, rows):
 @pytest.mark.parametrize('rows', sorted(ROWS))
 @settings(max_examples=30, deadline=None)
 @given(cases())
-def test_the_most_looked_at_tokens_stay(run_sites, rows, joint, case):
+def test_the_most_looked_at_tokens_stay(rows, joint, case):
     layout, budget, seen = case
     target = Target(layout.cameras, layout.patches, 3)
     pruner = build(target, budget, rows=rows, joint=joint)
@@ -67,19 +68,8 @@ def test_k_layers_see_everything_and_the_last_of_them_decides(tiny_llama, layer,
     layout = Layout(('a', 'b'), 8, 1, 20, 4)
     x = tiny_llama.embeddings(layout, 5)
     pruner = build(Target(layout.cameras, 8, 3), (3, 5), layer=layer)
-    _, state, _ = tiny_llama.run(layout, x, pruner)
-    model = tiny_llama.reference
-    rotary = model.rotary_emb(x, torch.arange(layout.length)[None])
-    mask = torch.zeros(1, 1, layout.length, layout.length)
-    with torch.inference_mode():
-        for block in model.layers[:site]:
-            x = block(x, attention_mask=mask, position_embeddings=rotary)
-        block = model.layers[site]
-        _, maps = block.self_attn(
-            block.input_layernorm(x), attention_mask=mask, position_embeddings=rotary
-        )
-    received = maps[0].mean(0)
-    received.fill_diagonal_(0)
-    scores = received.sum(0)[1:17].tolist()
+    _, state = tiny_llama.run(layout, x, pruner)
+    _, maps = tiny_llama.reference_pass(x, range(layout.length))
+    scores = maps[site].clone().fill_diagonal_(0).sum(0)[1:17].tolist()
     want = best(scores, range(8), 3) + best(scores, range(8, 16), 5)
     assert state.kept_by_site[f'after_L{site}'].tolist() == sorted(want)

@@ -10,12 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pruning_pass import run_sites, start
 
 from vla_prune_ros import load_policy
 from vla_prune_ros.errors import CheckpointError, ProfileError
 from vla_prune_ros.model.synthetic import make_checkpoint
-from vla_prune_ros.pruning.base import PruningSite
-from vla_prune_ros.pruning.forward_state import PruningState
 from vla_prune_ros.pruning.layout import Layout, Target, Trained
 from vla_prune_ros.pruning.methods.lightvla import selection_scores
 from vla_prune_ros.pruning.registry import build_pruner
@@ -62,12 +61,6 @@ def build(layout, budget=None):
     return build_pruner({'name': 'lightvla', 'budget': budget}, target)
 
 
-def decided(pruner, layout, hidden):
-    state = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
-    state.decide(PruningSite(-1), hidden.float()[None])
-    return state
-
-
 @settings(max_examples=60, deadline=None)
 @given(cases())
 def test_the_set_is_that_of_the_formulas(case):
@@ -80,10 +73,7 @@ def test_the_set_is_that_of_the_formulas(case):
     if any(row[0] - row[1] < 1e-5 for row in best):
         return  # rounding decides
     voted = {max(range(layout.visual), key=row.__getitem__) for row in scores}
-    state = decided(build(layout), layout, hidden)
-    assert state.ids.tolist() == sorted(voted)
-    rest = range(split, layout.length)
-    assert state.positions.tolist() == [0, *(1 + i for i in sorted(voted)), *rest]
+    assert run_sites(build(layout), layout, {}, hidden.float()).tolist() == sorted(voted)
 
 
 @settings(max_examples=60, deadline=None)
@@ -91,7 +81,7 @@ def test_the_set_is_that_of_the_formulas(case):
 def test_a_budget_keeps_the_tokens_with_most_votes_of_each_camera(case, sizes):
     layout, hidden = case
     budget = tuple(min(size, layout.patches) for size in sizes[: len(layout.cameras)])
-    kept = decided(build(layout, budget), layout, hidden).ids.tolist()
+    kept = run_sites(build(layout, budget), layout, {}, hidden.float()).tolist()
     split = 1 + layout.visual
     scores = selection_scores(hidden[1:split].float(), hidden[split:].float())
     votes = torch.bincount(scores.argmax(-1), minlength=layout.visual).tolist()
@@ -138,9 +128,7 @@ def test_a_size_adds_unseen_tokens_only(seed, cameras, more):
     pruner = build(layout)
 
     def asked(size):
-        state = PruningState(
-            layout=layout, pruner=pruner, positions=torch.arange(layout.length), bucket_size=size
-        )
+        state = start(layout, pruner, bucket_size=size)
         return state, state.context(state.site_after(-1), x)
 
     _, view = asked(None)

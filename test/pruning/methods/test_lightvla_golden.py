@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vla_prune_ros.model.checkpoint import Variant, load_model
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.pruning.methods.lightvla import (
     selected,
@@ -24,7 +23,6 @@ DATA = Path(__file__).resolve().parents[2] / 'data'
 MORE = Path(os.environ.get('VLA_PRUNE_GOLDEN_DIR', '/nowhere')) / 'pruning' / 'lightvla'
 REAL = [DATA / 'lightvla' / 'micro_real.safetensors', *sorted(MORE.glob('*_real.safetensors'))]
 SYNTHETIC = sorted(MORE.glob('*_synthetic.safetensors'))
-L1 = Variant('l1', proprio=True, film=False)
 
 
 def close(got, want, atol=1e-4):
@@ -49,10 +47,10 @@ def run(model, x, layout, golden):
 
 
 @pytest.mark.parametrize('file', REAL, ids=lambda p: f'{p.parent.parent.name}-{p.stem}')
-def test_recorded_pictures(checkpoint_of, embed, file):
+def test_recorded_pictures(recorded_model, embed, file):
     golden, name = load_file(file), file.stem.split('_')[0]
     inputs = load_file(DATA / 'specprune' / 'inputs_long.safetensors')
-    model = load_model(checkpoint_of(name), LIBERO, L1, 'cpu', torch.float32)
+    model, _ = recorded_model(name)
     with torch.inference_mode():
         x, layout = embed(model, inputs, 1, 'long')
         scores = selection_scores(x[0, 1 : 1 + layout.visual], x[0, 1 + layout.visual :])
@@ -61,35 +59,32 @@ def test_recorded_pictures(checkpoint_of, embed, file):
 
 
 @pytest.fixture(scope='module')
-def micro(data_dir):
-    return load_model(data_dir / 'micro' / 'checkpoint', LIBERO, L1, 'cpu', torch.float32)
-
-
-@pytest.fixture(scope='module')
-def recorded(data_dir):
-    """Embeddings of the official run that ``synthetic`` and ``training_full`` start from."""
-    return load_file(data_dir / 'micro' / 'l1_fp32.safetensors')['multimodal_embeddings']
+def micro(recorded_model):
+    """The model, and embeddings of the official run that ``synthetic`` and ``training_full`` start
+    from."""
+    model, _ = recorded_model('micro')
+    recorded = load_file(DATA / 'micro' / 'l1_fp32.safetensors')['multimodal_embeddings']
+    prompt = recorded.shape[1] - 512 - 1 - 56 - 1
+    return model, recorded, model.layout(LIBERO.cameras, prompt, LIBERO.chunk)
 
 
 @pytest.mark.skipif(not SYNTHETIC, reason='VLA_PRUNE_GOLDEN_DIR holds no synthetic results')
-def test_scores_and_the_first_layer(micro, recorded):
-    golden = load_file(MORE / 'micro_synthetic.safetensors')
-    layout = micro.layout(LIBERO.cameras, recorded.shape[1] - 512 - 1 - 56 - 1, LIBERO.chunk)
+def test_scores_and_the_first_layer(micro):
+    golden, (model, recorded, layout) = load_file(MORE / 'micro_synthetic.safetensors'), micro
     close(selection_scores(recorded[0, 1:513], recorded[0, 513:]), golden['S'], 1e-5)
-    trace = run(micro, recorded, layout, golden)
+    trace = run(model, recorded, layout, golden)
     close(trace[0][0], golden['hidden_states.1'])
 
 
 @pytest.mark.skipif(not SYNTHETIC, reason='VLA_PRUNE_GOLDEN_DIR holds no training pass')
-def test_a_whole_training_pass(micro, recorded):
-    golden = load_file(MORE / 'training_full_micro.safetensors')
-    layout = micro.layout(LIBERO.cameras, recorded.shape[1] - 512 - 1 - 56 - 1, LIBERO.chunk)
+def test_a_whole_training_pass(micro):
+    golden, (model, recorded, layout) = load_file(MORE / 'training_full_micro.safetensors'), micro
     patches = recorded[:, 1:513].clone().requires_grad_(True)
     x = torch.cat([recorded[:, :1], patches, recorded[:, 513:]], 1)
-    found = selected_pass(micro, x, layout, noise=0.5 * golden['uniform_noise'].float()[None])
+    found = selected_pass(model, x, layout, noise=0.5 * golden['uniform_noise'].float()[None])
     assert (1 + found.kept_ids[0]).tolist() == golden['position_ids'][1:513].tolist()
     close(found.hidden[0], golden['action_hidden_states'], 1e-5)
-    actions = micro.action_head(found.hidden)[0]
+    actions = model.action_head(found.hidden)[0]
     close(actions, golden['normalized_actions'], 1e-5)
     loss = (actions - golden['target']).abs().mean()
     close(loss, golden['loss'], 1e-5)

@@ -8,9 +8,9 @@ import math
 
 import pytest
 import torch
+from pruning_pass import Spy
 
 from vla_prune_ros.errors import CheckpointError, ProfileError
-from vla_prune_ros.pruning.base import Pruner
 from vla_prune_ros.pruning.layout import Layout, Target, Trained
 from vla_prune_ros.pruning.methods.lightvla import LightVLAStar, query_scores
 from vla_prune_ros.pruning.registry import build_pruner
@@ -58,28 +58,11 @@ def test_what_stays_is_what_was_voted_for_at_its_layer(tiny_llama, after):
     queries = torch.randn(6, tiny_llama.width, generator=generator)
     trained = Trained('lightvla_star', {'after': after}, {'queries': queries})
     target = Target(layout.cameras, 16, 3, width=tiny_llama.width, trained=trained)
-    hidden = []
-    _, state, _ = tiny_llama.run(
-        layout, x, Watching(build_pruner('lightvla_star', target), hidden)
-    )
-    seen = hidden[0]
+    spy = Spy(build_pruner('lightvla_star', target))
+    _, state = tiny_llama.run(layout, x, spy)
+    seen = spy.views[after].hidden
     expected = sorted(set(twin(queries, seen[1:33], seen[33:])))
     assert state.ids.tolist() == expected and len(expected) <= 6
-
-
-class Watching(Pruner):
-    """The pruner, and what it was shown."""
-
-    def __init__(self, pruner, hidden):
-        self._pruner, self._hidden = pruner, hidden
-        self.name, self.sites = pruner.name, pruner.sites
-
-    def begin(self, query):
-        return self._pruner.begin(query)
-
-    def keep(self, view):
-        self._hidden.append(view.hidden.clone())
-        return self._pruner.keep(view)
 
 
 def test_a_checkpoint_without_queries_is_refused():

@@ -3,6 +3,7 @@
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pruning_pass import run_sites
 
 from vla_prune_ros.pruning.layout import Layout, Target
 from vla_prune_ros.pruning.methods.baselines import bayer_matrix, stratified
@@ -41,7 +42,7 @@ def test_ids_are_ascending_unique_and_nested(case):
     assert set(stratified(patches, max(1, budget - 1)).tolist()) <= set(ids)
 
 
-def test_budget_per_camera_and_the_last_serves_the_rest(run_sites):
+def test_budget_per_camera_and_the_last_serves_the_rest():
     layout = Layout(('a', 'b', 'c'), 256, 1, 20, 8)
     kept = run_sites(build_pruner('uniform:128,32', Target(layout.cameras)), layout, {})
     assert torch.bincount(kept // 256).tolist() == [128, 32, 32]

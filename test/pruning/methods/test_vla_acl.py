@@ -34,9 +34,8 @@ def test_the_best_of_each_camera_stay(tiny_llama, tmp_path, target, scorer):
         ({'name': 'vla_acl'}, (5, 2)),
         ({'name': 'vla_acl', 'budget': [3, 4]}, (3, 4)),
     ):
-        _, state, _ = tiny_llama.run(
-            LAYOUT, x, build_pruner({**spec, 'weights': str(tmp_path)}, target)
-        )
+        pruner = build_pruner({**spec, 'weights': str(tmp_path)}, target)
+        _, state = tiny_llama.run(LAYOUT, x, pruner)
         expected = [
             camera * 16 + i
             for camera, k in enumerate(budget)

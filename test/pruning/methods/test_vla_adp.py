@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pruning_pass import CHUNK_NS, make_query, run_sites
 
-from vla_prune_ros.pruning.base import Query
 from vla_prune_ros.pruning.layout import Layout, Target
 from vla_prune_ros.pruning.methods.vla_adp import MotionGate, split_budget
 from vla_prune_ros.pruning.registry import build_pruner
@@ -16,7 +16,6 @@ from vla_prune_ros.records import MotionHint
 
 LAYOUT = Layout(('scene', 'wrist'), 8, 1, 17, 4)
 TARGET = Target(LAYOUT.cameras, 8, 3)  # chunks of 8 steps of 0.05 s
-CHUNK_NS = 400_000_000
 
 
 def build(**options):
@@ -106,19 +105,9 @@ def test_the_split_adds_up(ratio, cameras, patches, data):
         assert sum(counts) == max(total, cameras)
 
 
-def motion(speed):
-    return None if speed is None else MotionHint(speed, 0.0, 0.0, 'pose')
-
-
-def query(index=0, speed=0.1, instruction='pick up the cup', stamp_ns=None):
-    stamp_ns = index * CHUNK_NS + 1 if stamp_ns is None else stamp_ns
-    return Query(
-        layout=LAYOUT,
-        model_images={},
-        instruction=instruction,
-        stamp_ns=stamp_ns,
-        motion=motion(speed),
-    )
+def query(index=0, speed=0.1, **changes):
+    motion = None if speed is None else MotionHint(speed, 0.0, 0.0, 'pose')
+    return make_query(LAYOUT, index, motion=motion, **changes)
 
 
 def modes(pruner, queries):
@@ -208,14 +197,14 @@ def test_the_best_of_each_camera_by_the_products_of_layer_0(tiny_llama, seed):
     assert pruner.budget == (3, 5)  # half of 16, 4:6
     modes(pruner, [query(i) for i in range(4)])
     x = tiny_llama.embeddings(LAYOUT, seed)
-    _, state, _ = tiny_llama.run(LAYOUT, x, pruner)
+    _, state = tiny_llama.run(LAYOUT, x, pruner)
     scores = logits(tiny_llama, LAYOUT, x)
     order = sorted(range(16), key=lambda i: -scores[i])
     want = [i for i in order if i < 8][:3] + [i for i in order if i >= 8][:5]
     assert state.kept_by_site['before_L0'].tolist() == sorted(want)
 
 
-def test_ties_go_to_the_lower_id_and_full_queries_keep_all(run_sites):
+def test_ties_go_to_the_lower_id_and_full_queries_keep_all():
     pruner = build(budget=(2, 3))
     flat = {-1: torch.zeros(LAYOUT.length, LAYOUT.visual)}
     assert run_sites(pruner, LAYOUT, flat).tolist() == list(range(16))

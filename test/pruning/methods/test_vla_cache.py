@@ -15,61 +15,29 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaModel
+from pruning_pass import TinyLlama, make_query, start
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from vla_prune_ros.errors import ProfileError
-from vla_prune_ros.model.language import LanguageModel
-from vla_prune_ros.pruning.base import Query
-from vla_prune_ros.pruning.forward_state import PruningState
 from vla_prune_ros.pruning.layout import Layout, Target
 from vla_prune_ros.pruning.methods.baselines import Dense
 from vla_prune_ros.pruning.methods.vla_cache import VlaCacheOptions, reusable_tokens
 from vla_prune_ros.pruning.registry import build_pruner
 
-LAYERS, WIDTH, PIXELS = 4, 16, 4
+LAYERS, PIXELS = 4, 4
 OPTIONS = {'static_top': 11, 'relevant_top': 4, 'relevant_layer': 2, 'grow_before': (1, 3)}
 SECOND = 1_000_000_000
-
-
-def tiny(key_value_heads):
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=8,
-        hidden_size=WIDTH,
-        intermediate_size=24,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=2,
-        num_key_value_heads=key_value_heads,
-        attn_implementation='eager',
-    )
-    reference = LlamaModel(config).eval()
-    for parameter in reference.parameters():  # so that attention is far from uniform
-        if parameter.ndim == 2:
-            parameter.data.mul_(12)
-    ours = LanguageModel(config).eval()
-    ours.model.load_state_dict(reference.state_dict())
-    return ours, reference
-
-
-MODELS = {heads: tiny(heads) for heads in (1, 2)}
-OURS, REFERENCE = MODELS[2]
+MODELS = {n: TinyLlama(LAYERS, seed=3, key_value_heads=n, gain=12) for n in (1, 2)}
+MODEL = MODELS[2]
 
 
 def layout_of(cameras, patches=16):
     return Layout(tuple('abc')[:cameras], patches, 1, 18, 4)
 
 
-def target_of(layout):
-    return Target(layout.cameras, layout.patches, LAYERS)
-
-
-def build(layout, **options):
-    return build_pruner({'name': 'vla_cache', **OPTIONS, **options}, target_of(layout))
-
-
-def embeddings(layout, seed):
-    return torch.randn(1, layout.length, WIDTH, generator=torch.Generator().manual_seed(seed))
+def build(layout):
+    target = Target(layout.cameras, layout.patches, LAYERS)
+    return build_pruner({'name': 'vla_cache', **OPTIONS}, target)
 
 
 def pictures(layout, seed):
@@ -91,14 +59,8 @@ def repaint(images, layout, patches_of, seed):
     return out
 
 
-def query_of(layout, images, stamp_ns=0, instruction='pick up the bowl'):
-    return Query(layout=layout, model_images=images, instruction=instruction, stamp_ns=stamp_ns)
-
-
-def run(pruner, layout, x, model=OURS):
-    state = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
-    with torch.inference_mode():
-        return model(x, state), state
+def query_of(layout, images, stamp_ns=0):
+    return make_query(layout, model_images=images, stamp_ns=stamp_ns)
 
 
 class Twin:
@@ -208,14 +170,14 @@ class Twin:
 @pytest.mark.parametrize('seed', [0, 1])
 def test_an_episode_matches_the_twin(cameras, heads, seed):
     """Six queries in which other patches change each time: answers, tokens, stores."""
-    layout, (ours, reference) = layout_of(cameras), MODELS[heads]
-    pruner, twin = build(layout), Twin(layout, reference)
+    layout, model = layout_of(cameras), MODELS[heads]
+    pruner, twin = build(layout), Twin(layout, model.reference)
     random = np.random.default_rng(seed)
     images, sets, oldest = pictures(layout, 50 + seed), [], 0
     for step in range(6):
-        x = embeddings(layout, 100 * seed + step)
+        x = model.embeddings(layout, 100 * seed + step)
         mode = pruner.begin(query_of(layout, images, step * SECOND // 2))
-        got, state = run(pruner, layout, x, ours)
+        got, state = model.run(layout, x, pruner)
         want, computed, gone = twin.query(images, x)
         assert mode == ('coarse' if gone else 'dense')
         assert state.ids.tolist() == computed
@@ -258,13 +220,13 @@ def test_selection_of_a_camera_against_loops(patches, static_top, relevant_top, 
 
 
 def test_two_identical_queries_give_the_dense_answer_with_fewer_tokens():
-    layout, x = layout_of(2), embeddings(layout_of(2), 0)
-    pruner, images = build(layout), pictures(layout, 0)
-    dense, _ = run(Dense(), layout, x)
+    layout = layout_of(2)
+    pruner, images, x = build(layout), pictures(layout, 0), MODEL.embeddings(layout, 0)
+    dense, _ = MODEL.run(layout, x, Dense())
     modes, num_kept = [], []
     for _ in range(3):
         modes.append(pruner.begin(query_of(layout, images)))
-        got, state = run(pruner, layout, x)
+        got, state = MODEL.run(layout, x, pruner)
         num_kept.append(len(state.ids))
         torch.testing.assert_close(got, dense, rtol=0, atol=1e-5)
     assert modes == ['dense', 'coarse', 'coarse']
@@ -279,16 +241,12 @@ def test_nothing_static_is_bit_identical_to_dense():
     layout = layout_of(2)
     pruner = build(layout)
     for step in range(3):
-        x = embeddings(layout, step)
+        x = MODEL.embeddings(layout, step)
         assert pruner.begin(query_of(layout, pictures(layout, step))) == 'dense'
-        got, state = run(pruner, layout, x)
-        assert torch.equal(got, run(Dense(), layout, x)[0])
+        got, state = MODEL.run(layout, x, pruner)
+        assert torch.equal(got, MODEL.run(layout, x, Dense())[0])
         assert len(state.ids) == layout.visual
     assert pruner.report()['reason'] == 'nothing_reusable'
-
-
-def longer(layout):
-    return replace(layout, prompt=layout.prompt + 1)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +256,7 @@ def longer(layout):
         (lambda p, q: replace(q, instruction='open the drawer'), 'new_instruction'),
         (lambda p, q: replace(q, stamp_ns=q.stamp_ns - 1), 'clock_jump'),
         (lambda p, q: replace(q, stamp_ns=q.stamp_ns + 10 * SECOND), 'camera_gap'),
-        (lambda p, q: replace(q, layout=longer(q.layout)), 'new_layout'),
+        (lambda p, q: replace(q, layout=replace(q.layout, prompt=19)), 'new_layout'),
         (lambda p, q: p.begin(q) and q, 'interrupted'),
     ],
 )
@@ -308,29 +266,29 @@ def test_what_ends_an_episode_runs_dense_and_fills_the_cache_anew(change, reason
     query = query_of(layout, images, 5 * SECOND)
     for _ in range(2):
         pruner.begin(query)
-        run(pruner, layout, embeddings(layout, 0))
+        MODEL.run(layout, MODEL.embeddings(layout, 0), pruner)
     query = change(pruner, query)
-    x = embeddings(query.layout, 1)
+    x = MODEL.embeddings(query.layout, 1)
     assert pruner.begin(query) == 'dense'
     assert pruner.report()['reason'] == reason
     assert pruner.report()['state_mib'] == 0.0
-    got, state = run(pruner, query.layout, x)
-    assert torch.equal(got, run(Dense(), query.layout, x)[0])
+    got, state = MODEL.run(query.layout, x, pruner)
+    assert torch.equal(got, MODEL.run(query.layout, x, Dense())[0])
     assert pruner.begin(query) == 'coarse'  # reuses what the dense pass stored
-    again, state = run(pruner, query.layout, x)
+    again, state = MODEL.run(query.layout, x, pruner)
     torch.testing.assert_close(again, got, rtol=0, atol=1e-5)
     assert len(state.ids) < layout.visual
 
 
 def test_a_pass_that_was_given_up_is_not_reused():
     layout = layout_of(1)
-    pruner, query = build(layout), query_of(layout_of(1), pictures(layout_of(1), 0))
+    pruner, query = build(layout), query_of(layout, pictures(layout, 0))
     pruner.begin(query)
-    run(pruner, layout, embeddings(layout, 0))
+    MODEL.run(layout, MODEL.embeddings(layout, 0), pruner)
     assert pruner.begin(query) == 'coarse'
-    state = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
     with torch.inference_mode():
-        OURS.run_layers(embeddings(layout, 1), state, range(LAYERS - 1))
+        x = MODEL.embeddings(layout, 1)
+        MODEL.ours.run_layers(x, start(layout, pruner), range(LAYERS - 1))
     assert pruner.begin(query) == 'dense'
     assert pruner.report()['reason'] == 'interrupted'
 
@@ -342,7 +300,7 @@ def test_a_diffusion_head_and_patches_that_are_no_grid_are_refused():
     layout = layout_of(1, patches=12)
     pruner, images = build(layout), pictures(layout, 0)
     pruner.begin(query_of(layout, images))
-    run(pruner, layout, embeddings(layout, 0))
+    MODEL.run(layout, MODEL.embeddings(layout, 0), pruner)
     with pytest.raises(ProfileError, match='12 patches'):
         pruner.begin(query_of(layout, images))
 
@@ -352,15 +310,13 @@ def test_everything_stays_on_the_device():
     """An episode on a GPU: the tokens of the CPU, and its answers but for rounding."""
     layout, images, answers = layout_of(2), pictures(layout_of(2), 0), {}
     for device in ('cpu', 'cuda'):
-        model, pruner = deepcopy(OURS).to(device), build(layout)
+        model, pruner = deepcopy(MODEL), build(layout)
+        model.ours.to(device)
         for step in range(3):
-            x = embeddings(layout, step).to(device)
+            x = model.embeddings(layout, step).to(device)
             pruner.begin(replace(query_of(layout, images), visual=x[0, 1 : 1 + layout.visual]))
-            state = PruningState(
-                layout=layout, pruner=pruner, positions=torch.arange(layout.length, device=device)
-            )
-            with torch.inference_mode():
-                answers[device, step] = model(x, state).cpu(), state.ids.tolist()
+            out, state = model.run(layout, x, pruner)
+            answers[device, step] = out.cpu(), state.ids.tolist()
         assert state.ids.device.type == pruner.keys[0].device.type == device
     for step in range(3):
         (got, ids), (want, want_ids) = answers['cuda', step], answers['cpu', step]

@@ -10,9 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pruning_pass import make_query, run_sites
 from selection_twins import best, cosine_distance, max_min
 
-from vla_prune_ros.pruning.base import Query
 from vla_prune_ros.pruning.layout import Layout, Target
 from vla_prune_ros.pruning.registry import build_pruner
 
@@ -103,18 +103,11 @@ def cases(draw):
     return layout, budget, tokens, [maps_of(layout, seed) for seed in seeds]
 
 
-def query(layout, index=0, visual=None, instruction='pick up the cup', stamp_ns=None):
-    stamp_ns = index * 400_000_000 + 1 if stamp_ns is None else stamp_ns
-    return Query(
-        layout=layout, model_images={}, instruction=instruction, stamp_ns=stamp_ns, visual=visual
-    )
-
-
-def sequence(pruner, run_sites, layout, maps, visual=None):
+def sequence(pruner, layout, maps, visual=None):
     """Modes, and ids that are left, query by query."""
     modes, kept = [], []
     for index, seen in enumerate(maps):
-        modes.append(pruner.begin(query(layout, index, visual)))
+        modes.append(pruner.begin(make_query(layout, index, visual=visual)))
         kept.append(run_sites(pruner, layout, seen).tolist())
     return modes, kept
 
@@ -123,40 +116,40 @@ def sequence(pruner, run_sites, layout, maps, visual=None):
 @pytest.mark.parametrize('options', [{}, {'text': False}], ids=['both', 'actions'])
 @settings(max_examples=25, deadline=None)
 @given(cases())
-def test_the_algorithm(run_sites, options, cut, case):
+def test_the_algorithm(options, cut, case):
     """Cut before, inside and behind the layers that are harvested; two pruned queries or more."""
     layout, budget, tokens, maps = case
     target = Target(layout.cameras, layout.patches, LAYERS)
     pruner = build(target, budget, layer=cut, window=2, gamma=0.5, **options)
     visual = torch.tensor(tokens, dtype=torch.bfloat16)
-    modes, kept = sequence(pruner, run_sites, layout, maps, visual)
+    modes, kept = sequence(pruner, layout, maps, visual)
     twin = Twin(layout, budget, tokens, cut, 2, 0.5, **options)
     assert kept == [twin.query(seen) for seen in maps]
     assert modes == ['dense'] * 2 + ['coarse'] * (len(maps) - 2)
 
 
 @pytest.mark.parametrize('seed', range(8))
-def test_the_weighted_sum(run_sites, seed):
+def test_the_weighted_sum(seed):
     """Scores in general position: float32 against Python's floats."""
     layout, budget = Layout(('a', 'b'), 7, 1, 17, 4), (3, 5)
     pruner = build(Target(layout.cameras, 7, LAYERS), budget, combine='sum')
     maps = [maps_of(layout, 10 * seed + i, 100_000) for i in range(6)]
-    _, kept = sequence(pruner, run_sites, layout, maps)
+    _, kept = sequence(pruner, layout, maps)
     twin = Twin(layout, budget, None, 3, 3, 0.8, combine='sum')
     assert kept == [twin.query(seen) for seen in maps]
 
 
-def test_text_weight_is_the_weight_of_the_text(run_sites):
+def test_text_weight_is_the_weight_of_the_text():
     layout = Layout(('a',), 4, 0, 17, 2)
     seen = torch.zeros(LAYERS, layout.length, 4)
     seen[:, 5:21, 3] = 1.0  # the words look at token 3
     seen[:, 21:23, 1] = 1.0  # the slots look at token 1
     for weight, want in ((1, [3]), (0.6, [3]), (0.4, [1]), (0, [1])):
         pruner = build(Target(('a',), 4, LAYERS), 1, window=1, combine='sum', text_weight=weight)
-        assert sequence(pruner, run_sites, layout, [seen] * 2)[1][1] == want
+        assert sequence(pruner, layout, [seen] * 2)[1][1] == want
 
 
-def test_without_features_the_hidden_states_at_the_site_tell_tokens_apart(run_sites):
+def test_without_features_the_hidden_states_at_the_site_tell_tokens_apart():
     layout = Layout(('a',), 3, 0, 17, 2)
     seen = torch.zeros(LAYERS, layout.length, 3)
     seen[:, 4:20, 0], seen[:, 4:20, 1], seen[:, 20:22, 2] = 3.0, 2.0, 3.0
@@ -164,12 +157,12 @@ def test_without_features_the_hidden_states_at_the_site_tell_tokens_apart(run_si
     hidden[1:4] = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
     pruner = build(Target(('a',), 3, LAYERS), 2, window=1)
     for index in range(2):
-        pruner.begin(query(layout, index))
+        pruner.begin(make_query(layout, index))
         kept = run_sites(pruner, layout, seen, hidden)
     assert kept.tolist() == [0, 2]  # 2 is farthest from the others, then 0 is farthest from 2
 
 
-def test_dropped_tokens_count_zero_and_self_harvested_scores_degenerate(run_sites):
+def test_dropped_tokens_count_zero_and_self_harvested_scores_degenerate():
     """Once the history is pruned passes alone, the actions' new interest goes unnoticed."""
     layout = Layout(('a',), 4, 0, 17, 2)
     target = Target(('a',), 4, LAYERS)
@@ -177,24 +170,24 @@ def test_dropped_tokens_count_zero_and_self_harvested_scores_degenerate(run_site
     before[:, 21:23, 1], after[:, 21:23, 3] = 1.0, 1.0
     maps = [before] * 3 + [after] * 5
     pruner = build(target, 1, layer=0, text=False)
-    _, kept = sequence(pruner, run_sites, layout, maps)
+    _, kept = sequence(pruner, layout, maps)
     assert kept[3:] == [[1]] * 3 + [[0]] * 2  # in the end all are 0 and the lowest id wins
     with_words = after.clone()
     with_words[:, 5:21, 3] = 1.0  # the words bring token 3 back
     pruner = build(target, 1, layer=0, combine='sum', text_weight=0.6)
-    assert sequence(pruner, run_sites, layout, [before] * 3 + [with_words])[1][3] == [3]
+    assert sequence(pruner, layout, [before] * 3 + [with_words])[1][3] == [3]
 
 
-def test_the_last_of_several_passes_of_a_query_counts(run_sites):
+def test_the_last_of_several_passes_of_a_query_counts():
     """A diffusion head: three passes in one query are one entry of the history."""
     layout = Layout(('a',), 4, 0, 17, 2, time=1)
     pruner = build(Target(('a',), 4, LAYERS), 1, window=1, text=False)
-    pruner.begin(query(layout))
+    pruner.begin(make_query(layout))
     for token in (0, 3, 2):
         seen = torch.zeros(LAYERS, layout.length, 4)
         seen[:, 22:24, token] = 1.0
         assert run_sites(pruner, layout, seen).tolist() == [0, 1, 2, 3]
-    pruner.begin(query(layout, 1))
+    pruner.begin(make_query(layout, 1))
     blank = torch.zeros(LAYERS, layout.length, 4)
     assert run_sites(pruner, layout, blank).tolist() == [2]
 
@@ -207,17 +200,17 @@ def test_the_last_of_several_passes_of_a_query_counts(run_sites):
         (None, 'first'),
     ],
 )
-def test_what_ends_an_episode(run_sites, change, why):
+def test_what_ends_an_episode(change, why):
     layout = Layout(('a',), 4, 0, 17, 2)
     pruner = build(Target(('a',), 4, LAYERS), 2)
     seen = maps_of(layout, 0)
-    modes, _ = sequence(pruner, run_sites, layout, [seen] * 4)
+    modes, _ = sequence(pruner, layout, [seen] * 4)
     assert modes == ['dense'] * 3 + ['coarse']
     assert pruner.report() == {'reason': 'history', 'remembered': 3}
     if change is None:
         pruner.reset()
         assert pruner.report() == {'reason': 'first', 'remembered': 0}
-    following = replace(query(layout, 4), **(change or {}))
+    following = replace(make_query(layout, 4), **(change or {}))
     assert pruner.begin(following) == 'dense'
     assert pruner.report() == {'reason': why, 'remembered': 0}
     run_sites(pruner, layout, seen)

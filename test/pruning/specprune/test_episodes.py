@@ -11,11 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaModel
+from pruning_pass import CHUNK_NS, TinyLlama, make_query, start
 
-from vla_prune_ros.model.language import LanguageModel
-from vla_prune_ros.pruning.base import Query
-from vla_prune_ros.pruning.forward_state import PruningState
 from vla_prune_ros.pruning.frames import FrameHistory
 from vla_prune_ros.pruning.layout import Layout, Target
 from vla_prune_ros.pruning.methods.baselines import Dense
@@ -23,53 +20,34 @@ from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.pruning.specprune.config import SPECPRUNE_PRESETS, Counts
 from vla_prune_ros.records import MotionHint
 
-WIDTH, LAYERS = 16, 12
+LAYERS = 12
 SIDE = 4  # patches of a camera: 4 x 4
-CHUNK_NS = 400_000_000
 SLOW = MotionHint(0.05, 0.1, -0.02, 'pose')
 FAST = MotionHint(0.9, 0.1, 0.0, 'pose')
 PRESETS = sorted(SPECPRUNE_PRESETS)
-
-
-def make_model(layers=LAYERS):
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=8,
-        hidden_size=WIDTH,
-        intermediate_size=24,
-        num_hidden_layers=layers,
-        num_attention_heads=2,
-        attn_implementation='eager',
-    )
-    reference = LlamaModel(config).eval()
-    model = LanguageModel(config).eval()
-    model.model.load_state_dict(reference.state_dict())
-    return model, reference
-
-
-MODEL, REFERENCE = make_model()
+EVERY_PRESET = pytest.mark.parametrize('preset', PRESETS)
+MODEL = TinyLlama(LAYERS, seed=3)
 
 
 class Episode:
     """Queries of one episode, a chunk apart, with frames in which a bright square moves."""
 
-    def __init__(self, pruner, cameras=2, seed=0, watched=False):
-        self.pruner, self.watched = pruner, watched
-        self.layout = Layout(tuple('abc')[:cameras], SIDE * SIDE, 1, 22, 8)
+    def __init__(self, pruner, cameras=2, seed=0, watched=False, side=SIDE):
+        self.pruner, self.watched, self.side = pruner, watched, side
+        self.layout = Layout(tuple('abc')[:cameras], side * side, 1, 22, 8)
         self.history = FrameHistory(lambda image: image, 25_000_000)
         self.random = np.random.default_rng(seed)
-        side = 14 * SIDE
-        self.scene = self.random.integers(40, 90, (side, side, 3), np.uint8)
+        self.scene = self.random.integers(40, 90, (14 * side, 14 * side, 3), np.uint8)
         self.number = 0
         self.stamp_ns = 0
 
     def frame(self, number):
         image = self.scene.copy()
-        low = 14 * (number % SIDE)
+        low = 14 * (number % self.side)
         image[low : low + 14, 14:28] = 250
         return image[::2, ::2] if self.pruner.half_resolution else image
 
-    def query(self, motion=FAST, instruction='task', step_ns=CHUNK_NS, embeddings=None):
+    def query(self, motion=FAST, instruction='task', step_ns=CHUNK_NS):
         """One inference: mode, state, and what went in."""
         if self.watched and self.number:  # every 50 ms for as long as a chunk lasts
             for stamp_ns in range(self.stamp_ns, self.stamp_ns + CHUNK_NS, CHUNK_NS // 8):
@@ -79,59 +57,33 @@ class Episode:
         self.stamp_ns += step_ns
         images = {c: self.frame(self.number) for c in self.layout.cameras}
         self.history.push_prepared(self.stamp_ns, images)
-        query = Query(
-            layout=self.layout,
-            model_images=images,
-            instruction=instruction,
-            stamp_ns=self.stamp_ns,
-            motion=motion,
-            history=self.history,
-            frames=images,
+        mode = self.pruner.begin(
+            make_query(
+                self.layout,
+                model_images=images,
+                instruction=instruction,
+                stamp_ns=self.stamp_ns,
+                motion=motion,
+                history=self.history,
+                frames=images,
+            )
         )
-        mode = self.pruner.begin(query)
-        if embeddings is None:
-            numbers = self.random.standard_normal((1, self.layout.length, WIDTH))
-            embeddings = torch.from_numpy(numbers).float()
-        out, state = run(self.layout, embeddings, self.pruner)
-        return mode, state, out, embeddings
-
-    def refresh(self, embeddings):
-        """A dense pass for the global scores, as after a chunk."""
-        run(self.layout, embeddings, self.pruner.refresher())
+        numbers = self.random.standard_normal((1, self.layout.length, MODEL.width))
+        x = torch.from_numpy(numbers).float()
+        out, state = MODEL.run(self.layout, x, self.pruner)
+        return mode, state, out, x
 
 
-def run(layout, x, pruner):
-    state = PruningState(layout=layout, pruner=pruner, positions=torch.arange(layout.length))
-    with torch.inference_mode():
-        return MODEL(x, state), state
-
-
-def masked_dense(layout, x, state):
-    """All rows stay; removed tokens are masked as keys from the next layer on."""
-    cos, sin = REFERENCE.rotary_emb(x, torch.arange(layout.length)[None])
-    mask = torch.zeros(1, 1, layout.length, layout.length)
-    with torch.inference_mode():
-        for index, layer in enumerate(REFERENCE.layers):
-            x = layer(x, attention_mask=mask, position_embeddings=(cos, sin))
-            kept = state.kept_by_site.get(f'after_L{index}')
-            if kept is not None:
-                gone = sorted(set(range(layout.visual)) - set(kept.tolist()))
-                mask[..., [1 + i for i in gone]] = float('-inf')
-        return REFERENCE.norm(x)[:, list(layout.readout_positions)]
-
-
-def build(preset='recommended', cameras=2, **options):
-    names = tuple('abc')[:cameras]
-    return build_pruner(
-        {'name': 'specprune', 'preset': preset, **options}, Target(names, SIDE * SIDE, LAYERS)
-    )
+def build(preset='recommended', cameras=2, side=SIDE, **options):
+    target = Target(tuple('abc')[:cameras], side * side, LAYERS)
+    return build_pruner({'name': 'specprune', 'preset': preset, **options}, target)
 
 
 def per_camera(ids, cameras=2):
     return [int((ids // (SIDE * SIDE) == c).sum()) for c in range(cameras)]
 
 
-@pytest.mark.parametrize('preset', PRESETS)
+@EVERY_PRESET
 @settings(max_examples=12, deadline=None)
 @given(st.integers(1, 3), st.integers(0, 99), st.lists(st.booleans(), min_size=2, max_size=4))
 def test_rules_1_2_4_in_every_query_of_an_episode(preset, cameras, seed, fast):
@@ -142,10 +94,11 @@ def test_rules_1_2_4_in_every_query_of_an_episode(preset, cameras, seed, fast):
         layout = episode.layout
         rest = list(range(1 + layout.visual, layout.length))
         assert state.positions.tolist() == [0, *(state.ids + 1).tolist(), *rest]
-        torch.testing.assert_close(out, masked_dense(layout, x, state), rtol=0, atol=1e-5)
+        want = MODEL.masked_dense(layout, x, state.kept_by_site)
+        torch.testing.assert_close(out, want, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize('preset', PRESETS)
+@EVERY_PRESET
 def test_rule_3_nothing_to_drop_is_bit_identical_to_dense(preset):
     pruner = build(preset)
     everything = Counts(*((SIDE * SIDE,) * 2,) * 2)
@@ -160,10 +113,10 @@ def test_rule_3_nothing_to_drop_is_bit_identical_to_dense(preset):
     for _ in range(3):
         _, state, out, x = episode.query()
         assert len(state.ids) == episode.layout.visual
-        assert torch.equal(out, run(episode.layout, x, Dense())[0])
+        assert torch.equal(out, MODEL.run(episode.layout, x, Dense())[0])
 
 
-@pytest.mark.parametrize('preset', PRESETS)
+@EVERY_PRESET
 def test_rule_5_the_same_episode_twice_gives_the_same_bits(preset):
     runs = []
     for _ in range(2):
@@ -174,11 +127,7 @@ def test_rule_5_the_same_episode_twice_gives_the_same_bits(preset):
 
 
 def reasons(episode, *queries):
-    out = []
-    for changes in queries:
-        mode, _, _, _ = episode.query(**changes)
-        out.append((mode, episode.pruner.report()['reason']))
-    return out
+    return [(episode.query(**q)[0], episode.pruner.report()['reason']) for q in queries]
 
 
 def test_what_breaks_an_episode_runs_dense_and_forgets():
@@ -226,10 +175,9 @@ def test_a_refresh_is_offered_once_per_chunk_and_not_after_a_dense_query():
         refresher = episode.pruner.refresher()
         offered.append((mode, refresher is not None))
         if refresher is not None:
-            run(episode.layout, x, refresher)
-    assert offered == [('dense', False)] + [('coarse', False), ('coarse', True)] * 2 + [
-        ('coarse', False)
-    ]
+            MODEL.run(episode.layout, x, refresher)
+    pairs = [('coarse', False), ('coarse', True)]
+    assert offered == [('dense', False), *pairs, *pairs, pairs[0]]
 
 
 def test_global_scores_of_a_refresh_are_those_of_a_dense_pass_in_original_ids():
@@ -237,20 +185,14 @@ def test_global_scores_of_a_refresh_are_those_of_a_dense_pass_in_original_ids():
     episode = Episode(build())
     for _ in range(3):
         _, _, _, x = episode.query()
-    episode.refresh(x)
-    layout, layers = episode.layout, episode.pruner.config.global_layers
-    cos, sin = REFERENCE.rotary_emb(x, torch.arange(layout.length)[None])
-    zero = torch.zeros(1, 1, layout.length, layout.length)
-    with torch.inference_mode():
-        for index, layer in enumerate(REFERENCE.layers):
-            if index in layers:
-                _, maps = layer.self_attn(
-                    layer.input_layernorm(x), attention_mask=zero, position_embeddings=(cos, sin)
-                )
-                rows = maps[0].mean(0)[list(layout.task_positions), 1 : 1 + layout.visual]
-                got = episode.pruner.memory.scores[index]
-                torch.testing.assert_close(got, rows.mean(0), rtol=0, atol=1e-6)
-            x = layer(x, attention_mask=zero, position_embeddings=(cos, sin))
+    layout = episode.layout
+    MODEL.run(layout, x, episode.pruner.refresher())
+    _, maps = MODEL.reference_pass(x, range(layout.length))
+    scores = episode.pruner.memory.scores
+    assert list(scores) == list(episode.pruner.config.global_layers)
+    for layer, got in scores.items():
+        want = maps[layer][list(layout.task_positions), 1 : 1 + layout.visual].mean(0)
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
 
 
 def test_scores_of_pruned_passes_are_in_original_ids_and_zero_for_the_absent():
@@ -269,15 +211,12 @@ def test_an_unfinished_refresh_leaves_the_old_scores():
     episode = Episode(build())
     episode.query()
     _, _, _, x = episode.query()
-    before = {layer: s.clone() for layer, s in episode.pruner.memory.scores.items()}
-    refresher = episode.pruner.refresher()
-    layout = episode.layout
-    state = PruningState(layout=layout, pruner=refresher, positions=torch.arange(layout.length))
+    scores = episode.pruner.memory.scores
+    before = {layer: s.clone() for layer, s in scores.items()}
+    state = start(episode.layout, episode.pruner.refresher())
     with torch.inference_mode():
-        MODEL.run_layers(2 * x, state, range(LAYERS - 1))
-    assert before and all(
-        torch.equal(episode.pruner.memory.scores[layer], s) for layer, s in before.items()
-    )
+        MODEL.ours.run_layers(2 * x, state, range(LAYERS - 1))
+    assert before and all(scores[layer].equal(s) for layer, s in before.items())
 
 
 def test_unknown_motion_keeps_more_and_says_so():
@@ -335,7 +274,7 @@ def test_without_comparison_nothing_counts_as_moved():
 
 
 @pytest.mark.parametrize('layers', [1, 2, 3, 4, 6, 8, 12, 24, 40])
-@pytest.mark.parametrize('preset', PRESETS)
+@EVERY_PRESET
 def test_any_depth_is_possible(preset, layers):
     """All layers exist, dynamic ones are deeper than the static ones, none is there twice."""
     pruner = build_pruner(f'specprune:{preset}', Target(layers=layers))
@@ -349,23 +288,35 @@ def test_any_depth_is_possible(preset, layers):
         assert all(config.budgets[layer] == published[layer] for layer in (0, 1))
 
 
-def test_removable_patches_against_plain_python():
-    for preset in PRESETS:
-        pruner = build(preset, mode='coarse')
-        episode = Episode(pruner, seed=1)
-        episode.query()
-        episode.query()
-        known, config = pruner.token_scores, pruner.config
-        amount, moved = known.amount.tolist(), known.moved.tolist()
-        groups = [range(32)] if config.joint else [range(16), range(16, 32)]
-        sizes = config.moved.coarse
-        sizes = [sum(sizes)] if config.joint else sizes
-        want = set()
-        for group, size in zip(groups, sizes, strict=True):
-            if config.moved_more:
-                still = sorted((i for i in group if not moved[i]), key=lambda i: (amount[i], i))
-                want |= set(still[: len(group) - size])
-            else:
-                most = sorted((i for i in group if moved[i]), key=lambda i: (-amount[i], i))
-                want |= set(group) - set(most[:size])
-        assert set(known.removable.nonzero().flatten().tolist()) == want
+@EVERY_PRESET
+def test_removable_patches_against_plain_python(preset):
+    pruner = build(preset, mode='coarse')
+    episode = Episode(pruner, seed=1)
+    episode.query()
+    episode.query()
+    known, config = pruner.token_scores, pruner.config
+    amount, moved = known.amount.tolist(), known.moved.tolist()
+    groups = [range(32)] if config.joint else [range(16), range(16, 32)]
+    sizes = config.moved.coarse
+    sizes = [sum(sizes)] if config.joint else sizes
+    want = set()
+    for group, size in zip(groups, sizes, strict=True):
+        if config.moved_more:
+            still = sorted((i for i in group if not moved[i]), key=lambda i: (amount[i], i))
+            want |= set(still[: len(group) - size])
+        else:
+            most = sorted((i for i in group if moved[i]), key=lambda i: (-amount[i], i))
+            want |= set(group) - set(most[:size])
+    assert set(known.removable.nonzero().flatten().tolist()) == want
+
+
+@pytest.mark.parametrize('side', [1, 2, 3])
+@EVERY_PRESET
+def test_a_camera_of_few_patches_keeps_a_token(preset, side):
+    """0.9 of one token is none: the confidence of a later layer is not defined without tokens."""
+    episode = Episode(build(preset, 1, side), 1, side=side)
+    for _ in range(3):
+        _, state, out, x = episode.query()
+        assert len(state.ids) >= 1
+        want = MODEL.masked_dense(episode.layout, x, state.kept_by_site)
+        torch.testing.assert_close(out, want, rtol=0, atol=1e-5)

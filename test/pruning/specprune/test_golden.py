@@ -13,18 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from pruning_pass import Spy, make_query
 from safetensors.torch import load_file
 
-from vla_prune_ros.model.checkpoint import Variant, load_model
 from vla_prune_ros.model.normalization import read_statistics, unnormalize
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.base import Pruner, Query
 from vla_prune_ros.pruning.layout import Target
 from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.pruning.selection import best_per_camera
 
 DATA = Path(__file__).resolve().parents[2] / 'data'
-L1 = Variant('l1', proprio=True, film=False)
 CAMERAS = LIBERO.cameras
 PERIOD_NS = 50_000_000
 MODES = {'coarse': ('coarse',) * 4, 'precise': ('fine',) * 4, 'mixed': ('coarse', 'fine') * 2}
@@ -57,34 +55,24 @@ class Frames:
         return 99 if self._frames[camera] is not None else 1
 
     def take_gap_ns(self):
-        """No gap."""
         return PERIOD_NS
 
     def before(self, camera, stamp_ns, back_ns):
-        """The recorded frame, five control steps earlier."""
         self.asked[camera] = back_ns
         return self._frames[camera].numpy()
 
 
-class Spy(Pruner):
-    """Passes everything on to a pruner and keeps what it saw."""
+class ScoreSpy(Spy):
+    """Also the running score before each layer's prune."""
 
     def __init__(self, pruner):
-        self._pruner, self.views, self.importance = pruner, {}, {}
-        self.name, self.sites, self.after_pass = pruner.name, pruner.sites, pruner.after_pass
-
-    def begin(self, query):
-        return self._pruner.begin(query)
+        super().__init__(pruner)
+        self.importance = {}
 
     def keep(self, view):
-        """Note the view, and the running score before the layer's prune."""
-        layer = view.site.layer
-        self.views[layer] = view
-        before = view.memory.get('importance')
-        self.importance[layer] = (
-            torch.zeros(len(view.ids)) if before is None else before[view.ids].clone()
-        )
-        return self._pruner.keep(view)
+        score = view.memory.get('importance', torch.zeros(512))
+        self.importance[view.site.layer] = score[view.ids].clone()
+        return super().keep(view)
 
 
 def positions(ids, layout):
@@ -103,14 +91,13 @@ def close(got, want, atol):
 
 @pytest.mark.parametrize('case', found(), ids=lambda path: path.stem)
 @torch.inference_mode()
-def test_four_queries_of_the_released_code(case, checkpoint_of, embed):
+def test_four_queries_of_the_released_code(case, recorded_model, embed):
     task, mode = case.stem.split('_')[1:3]
     golden = load_file(case)
     inputs = load_file(case.parent / f'inputs_{task}.safetensors')
     # The tasks share frames and state.
     inputs = {**load_file(case.parent / 'inputs_long.safetensors'), **inputs}
-    folder = checkpoint_of(case.stem.split('_')[0])
-    model = load_model(folder, LIBERO, L1, 'cpu', torch.float32)
+    model, folder = recorded_model(case.stem.split('_')[0])
     bounds = read_statistics(folder, LIBERO, 'libero_spatial_no_noops').action
     layers = model.size.text.num_hidden_layers
     pruner = build_pruner('specprune:legacy_2026', Target(layers=layers))
@@ -119,19 +106,8 @@ def test_four_queries_of_the_released_code(case, checkpoint_of, embed):
         frames = Frames(inputs, q)
         images = {c: inputs[f'q{q}.current.{c}'].numpy() for c in CAMERAS}
         pruner.mode = query_mode
-        stamp_ns = (1 + 8 * q) * PERIOD_NS
-        assert (
-            pruner.begin(
-                Query(
-                    layout=layout,
-                    model_images=images,
-                    instruction=task,
-                    stamp_ns=stamp_ns,
-                    history=frames,
-                )
-            )
-            == query_mode
-        )
+        query = make_query(layout, q, model_images=images, instruction=task, history=frames)
+        assert pruner.begin(query) == query_mode
         low_change = torch.cat([golden[f'q{q}.low_change.{c}'] for c in CAMERAS])
         if q == 0:
             counts = pruner.token_scores.removable.view(2, 256).sum(1).tolist()
@@ -144,7 +120,7 @@ def test_four_queries_of_the_released_code(case, checkpoint_of, embed):
             in_global = mask(golden[f'q{q}.vglobal_in'])
             pruner.token_scores = replace(pruner.token_scores, in_global=in_global)
         assert torch.equal(pruner.token_scores.in_global, mask(golden[f'q{q}.vglobal_in']))
-        spy, trace = Spy(pruner), []
+        spy, trace = ScoreSpy(pruner), []
         hidden, state = model.decode(x, layout, spy, trace)
         compare(golden, f'q{q}.', layout, pruner, spy, state, trace, query_mode)
         tail = model.language_model.model.norm(trace[-1])[0, -58:]
@@ -175,11 +151,8 @@ def compare(golden, q, layout, pruner, spy, state, trace, mode):
             seen = view.attention[: layout.slots].mean(0)
             close(seen, golden[q + f'action_attn.L{layer}'], 1e-6)
         if q + f'omega_conf.L{layer}' in golden:
-            close(
-                pruner.confidence[layer].view(()),
-                golden[q + f'omega_conf.L{layer}'].view(()),
-                1e-4,
-            )
+            confidence = pruner.confidence[layer].view(())
+            close(confidence, golden[q + f'omega_conf.L{layer}'].view(()), 1e-4)
         if q + f'vglobal_score.L{layer}' in golden:
             close(pruner.memory.scores[layer], golden[q + f'vglobal_score.L{layer}'], 1e-6)
     assert positions(state.ids, layout) == golden[q + 'kept.final'].tolist()
@@ -200,7 +173,3 @@ def text_scores(golden, q, view, counts):
         mine = view.ids // 256 == camera
         close(seen[mine], golden[q + f'text_score.L{layer}.{name}'], 1e-6)
         assert (top[camera] + 1).tolist() == golden[q + f'text_top.L{layer}.{name}'].tolist()
-
-
-def test_there_are_cases():
-    assert found()

@@ -11,8 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pruning_pass import CHUNK_NS, decisions, make_query
+from selection_twins import best
 
-from vla_prune_ros.pruning.base import PruningContext, Query
 from vla_prune_ros.pruning.frames import FrameHistory
 from vla_prune_ros.pruning.layout import Layout, Target
 from vla_prune_ros.pruning.registry import build_pruner
@@ -21,8 +22,6 @@ from vla_prune_ros.records import MotionHint
 GRID = 4
 PATCHES = GRID * GRID
 LAYERS = 32
-PERIOD_NS = 50_000_000
-CHUNK_NS = 8 * PERIOD_NS
 FAST, SLOW = MotionHint(0.9, 0.0, 0.0, 'pose'), MotionHint(0.01, 0.0, 0.0, 'pose')
 
 
@@ -36,7 +35,7 @@ class Scene:
             {'name': 'specprune', **knobs}, Target(self.names, grid * grid, LAYERS)
         )
         self.layout = Layout(self.names, grid * grid, 1, 22, 8)
-        self.history = FrameHistory(lambda image: image, PERIOD_NS // 2)
+        self.history = FrameHistory(lambda image: image, 25_000_000)
         self.random = np.random.default_rng(seed)
         self.torch = torch.Generator().manual_seed(seed)
         self.shaking, self.number, self.stamp_ns = shaking, 0, 0
@@ -53,56 +52,27 @@ class Scene:
         image[low : low + 7, 7:14] += 60
         return image
 
-    def query(self, motion=FAST, step_ns=CHUNK_NS):
-        """The mode, and per site what was seen: (layer, ids, attention parts, ids that stay)."""
+    def query(self, motion=FAST, step_ns=CHUNK_NS, maps=None):
+        """The mode, and per site what was seen: (layer, ids, attention, ids that are kept)."""
         self.number += 1
         self.stamp_ns += step_ns
         frames = {c: self.frame(c) for c in self.names}
         self.history.push_prepared(self.stamp_ns, frames)
         mode = self.pruner.begin(
-            Query(
-                layout=self.layout,
+            make_query(
+                self.layout,
                 model_images=frames,
-                instruction='task',
                 stamp_ns=self.stamp_ns,
                 motion=motion,
                 history=self.history,
                 frames=frames,
             )
         )
-        maps = torch.rand(LAYERS, self.layout.length, self.layout.visual, generator=self.torch)
-        return mode, self.forward(self.pruner, maps.softmax(-1))
-
-    def forward(self, pruner, maps):
-        seen, memory = [], {}
-        ids = torch.arange(self.layout.visual)
-        rest = torch.arange(1 + self.layout.visual, self.layout.length)
-        for site in pruner.sites:
-            rows = [] if site.rows is None else list(site.rows(self.layout))
-            positions = torch.cat([rest.new_zeros(1), 1 + ids, rest])
-            attention = maps[site.layer][rows][:, ids] if rows else None
-            view = _view(site, self.layout, ids, positions, attention, memory)
-            answer = pruner.keep(view)
-            answer = getattr(answer, 'ids', answer)
-            stay = ids if answer is None else answer.sort().values
-            seen.append((site.layer, ids.tolist(), attention, stay.tolist()))
-            ids = stay
-        pruner.after_pass(memory)
-        return seen
-
-
-def _view(site, layout, ids, positions, attention, memory):
-    camera = ids // layout.patches
-    return PruningContext(
-        site=site,
-        layout=layout,
-        ids=ids,
-        hidden=torch.zeros(len(positions), 1),
-        positions=positions,
-        kept_per_camera=tuple(torch.bincount(camera, minlength=len(layout.cameras)).tolist()),
-        attention=attention,
-        memory=memory,
-    )
+        if maps is None:
+            shape = (LAYERS, self.layout.length, self.layout.visual)
+            maps = torch.rand(shape, generator=self.torch).softmax(-1)
+        seen = decisions(self.pruner, self.layout, maps)
+        return mode, [(layer, ids.tolist(), a, kept.tolist()) for layer, ids, a, kept in seen]
 
 
 def scaled(count):
@@ -144,26 +114,15 @@ def even_rank(patch):
     return rank
 
 
-def best(ids, score, count):
-    return sorted(ids, key=lambda i: (-score[i], i))[:count]
-
-
 def twin(scene, preset, mode, seen, amount, moved, looked):
-    """The ids that stay at each site."""
+    """The ids that are kept at each site."""
     cameras = range(len(scene.names))
-    most = [
-        i
-        for c in cameras
-        for i in best(
-            range(c * PATCHES, (c + 1) * PATCHES), amount, of_camera(MOVED[preset][mode], c)
-        )
-    ]
-    global_ids = {
-        i
-        for scores in looked.values()
-        for c in cameras
-        for i in best(range(c * PATCHES, (c + 1) * PATCHES), scores, of_camera(GLOBAL[mode], c))
-    }
+    most, global_ids = set(), set()
+    for c in cameras:
+        ids = range(c * PATCHES, (c + 1) * PATCHES)
+        most.update(best(amount, ids, of_camera(MOVED[preset][mode], c)))
+        for scores in looked.values():
+            global_ids.update(best(scores, ids, of_camera(GLOBAL[mode], c)))
     local, importance, out = [], dict.fromkeys(range(scene.layout.visual), 0.0), []
     for layer, ids, attention, _ in seen:
         rows = None if attention is None else attention.double().mean(0).tolist()
@@ -175,19 +134,19 @@ def twin(scene, preset, mode, seen, amount, moved, looked):
             spread = float(-(p * p.log()).sum(-1).mean()) / math.log(len(ids))
             confidence = scene.confidence.setdefault(layer, 1.0 / (spread + 1e-8))
             raw = [1.0 / (1.0 + math.exp(rank)) for rank in range(len(ids))]
-            for rank, i in enumerate(best(ids, score, len(ids))):
+            for rank, i in enumerate(best(score, ids, len(ids))):
                 fresh = raw[rank] / sum(raw) * confidence
                 importance[i] = 0.8 * importance[i] + 0.2 * fresh
             out.append(ids)
             continue
         budget = [of_camera(BUDGET[preset][mode][layer], c) for c in cameras]
         if layer > 1:
-            kept = [best(mine[c], importance, budget[c]) for c in cameras]
+            kept = [best(importance, mine[c], budget[c]) for c in cameras]
             out.append(sorted(i for k in kept for i in k))
             continue
         counts = [of_camera(LOCAL[mode], c) for c in cameras]
-        chosen = [best(mine[c], score, counts[c] * (1 if layer else 2)) for c in cameras]
-        wanted = set(most) | global_ids | {i for k in chosen for i in k} | set(local)
+        chosen = [best(score, mine[c], counts[c] * (1 if layer else 2)) for c in cameras]
+        wanted = most | global_ids | {i for k in chosen for i in k} | set(local)
         if layer == 0:
             local = [i for k, n in zip(chosen, counts, strict=True) for i in k[:n]]
 
@@ -220,7 +179,7 @@ def test_every_decision_of_an_episode(preset, cameras, seed, slow, shaking):
         amount = scene.pruner.token_scores.amount.tolist()
         moved = scene.pruner.token_scores.moved.tolist()
         want = twin(scene, preset, mode, seen, amount, moved, looked)
-        assert [stay for _, _, _, stay in seen] == want
+        assert [kept for *_, kept in seen] == want
 
 
 def test_a_camera_that_shakes_keeps_what_was_looked_at():
@@ -300,25 +259,9 @@ def test_without_comparison_no_frame_is_kept_or_missed():
 def test_broken_numbers_in_one_query_do_not_stay():
     scene = Scene(2, 10)
     scene.query()
-    scene.query()
-    scene.pruner.reset()
-    scene.history.clear()
-    scene.query()
-    mode = scene.pruner.begin(
-        Query(
-            layout=scene.layout,
-            model_images={c: scene.frame(c) for c in scene.names},
-            instruction='task',
-            stamp_ns=scene.stamp_ns + CHUNK_NS,
-            motion=FAST,
-            history=scene.history,
-            frames={c: scene.frame(c) for c in scene.names},
-        )
-    )
-    assert mode == 'coarse'
     nan = torch.full((LAYERS, scene.layout.length, scene.layout.visual), float('nan'))
-    scene.forward(scene.pruner, nan)
+    assert scene.query(maps=nan)[0] == 'coarse'
     assert not scene.pruner.confidence
-    scene.stamp_ns += CHUNK_NS
     scene.query()
-    assert all(c.isfinite() for c in scene.pruner.confidence.values())
+    known = scene.pruner.confidence.values()
+    assert known and all(c.isfinite() for c in known)

@@ -20,9 +20,7 @@ EPSILON = 1e-8
 
 def rank_weights(count: int, k: float, like: Tensor) -> Tensor:
     """sigmoid(-k * rank), ranks 0 .. count - 1, divided by its sum: (count,) in ``like``'s dtype.
-
-    In float32 and with k = 1 ranks from 89 on are exactly 0; float64 tells all apart up to 709/k.
-    """
+    In float32 and with k = 1 ranks from 89 on are exactly 0; float64 tells all apart."""
     ranks = torch.arange(count, dtype=like.dtype, device=like.device)
     weights = 1.0 / (1.0 + torch.exp(k * ranks))
     return weights / weights.sum()
@@ -50,8 +48,7 @@ class RunningMean:
         return torch.zeros(visual, dtype=dtype, device=device)
 
     def update(self, scores: Tensor, ids: Tensor, attention: Tensor, confidence: Tensor) -> Tensor:
-        """S (V,) after one more layer, in which ``ids`` (n,) receive ``attention`` (n,), the
-        highest at rank 0; w_conf is its scalar ``confidence``."""
+        """S (V,) after one more layer, in which ``ids`` (n,) receive ``attention`` (n,)."""
         weights = rank_weights(len(ids), self.k, scores)
         fresh = torch.empty_like(weights)
         fresh[best_first(attention)] = weights * confidence.to(weights.dtype)
@@ -61,7 +58,7 @@ class RunningMean:
 
 
 def num_kept_of_sequence(length: int, visual: int, keep_ratio: float, floor: int) -> int:
-    """Visual tokens that are kept where a ratio of the complete sequence is (released code)."""
+    """Visual tokens that are kept of a ratio of the complete sequence (released code)."""
     total = min(max(int(keep_ratio * length), floor), length)
     return max(0, total - (length - visual))
 
@@ -74,10 +71,8 @@ class GlobalMemory(Stateful):
     """V_global of SpecPrune-VLA: what the language model attended to last time, and how old it is.
 
     Harvested from pruned passes, scores feed on themselves, since a token that is gone cannot be
-    attended to (arXiv 2608.00391 measures how success falls); a dense pass has no such fault.
-
-    The tensors are overwritten in place, so that a captured pass finds them where they were; what
-    the host knows of them follows when the pass is over (:meth:`after_pass`).
+    attended to (arXiv 2608.00391 measures how success falls). Tensors are overwritten in place:
+    a captured pass finds them where they were.
     """
 
     state_names = ('age', 'mode', 'stamp_ns', 'empty', '_scores')

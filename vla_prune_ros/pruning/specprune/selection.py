@@ -60,13 +60,12 @@ def select_to_budget(
     budget: Sequence[int],
     fill: Tensor | None,
 ) -> Selection:
-    """Exactly ``budget`` tokens per camera, fewer only where it has fewer.
+    """Exactly ``budget`` tokens per camera: first ``local`` (ids), V_global and the patches that
+    moved most, by ``text``, the attention (n,) of the text to ``ids``; then further patches that
+    moved, by how much; then all others by ``fill`` (V,) or ``text``.
 
-    First ``local`` (ids), V_global and the patches that moved most, by ``text``, the attention
-    (n,) of the text to ``ids``; then further patches that moved, by how much; then all others by
-    ``fill`` (V,), where given, or ``text``. A camera that moves itself sees every patch change:
-    that must not push V_global out, so that here, unlike in :func:`select_union`, not all of them
-    come first.
+    A camera that moves itself sees every patch change: that must not push V_global out, so that
+    not all that moved come first, unlike in :func:`select_union`.
     """
     first = (scores.most_moved | scores.in_global).index_fill(0, local, True)[ids]
     moved = scores.moved[ids] & ~first
@@ -80,8 +79,7 @@ def select_to_budget(
 def rank_by_motion(
     amount: Tensor, moved: Tensor, counts: Sequence[int], config: SpecPruneConfig
 ) -> tuple[Tensor, Tensor]:
-    """The patches that changed most, and those that may go for not having changed, so that at
-    least ``counts`` per camera are kept: bool (V,)."""
+    """The patches that changed most, and those that may go for not having changed: bool (V,)."""
     sizes = [sum(counts)] if config.joint else counts
     patches = len(amount) // len(sizes)
     most, removable = torch.zeros_like(moved), torch.zeros_like(moved)
