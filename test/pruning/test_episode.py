@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from pruning_pass import make_query
 
-from vla_prune_ros.pruning.base import EpisodeMonitor, Query
+from vla_prune_ros.pruning.base import EpisodeMonitor
 from vla_prune_ros.pruning.frames import FrameHistory
 from vla_prune_ros.pruning.layout import Layout, Target
 
@@ -12,13 +13,8 @@ PICTURE = np.zeros((28, 28, 3), np.uint8)
 
 
 def query(at_s, instruction='task', history=None):
-    return Query(
-        layout=LAYOUT,
-        model_images={},
-        instruction=instruction,
-        stamp_ns=round(at_s * 1e9),
-        history=history,
-    )
+    stamp_ns = round(at_s * 1e9)
+    return make_query(LAYOUT, instruction=instruction, stamp_ns=stamp_ns, history=history)
 
 
 def answers(*times_s, words=None, target=None):

@@ -1,4 +1,4 @@
-"""The 2026 code's rules against the record of its episode loop, and against a plain twin.
+"""The 2026 code's rules against the record of its episode loop.
 
 Revision 8091adc4 of SpecPrune-VLA (``run_libero_eval.py``) mixes its controller with the queue of
 actions, and the mixture decides how often the policy is asked and in which mode. The loop below
@@ -14,13 +14,10 @@ every query and every executed action.
 """
 
 import json
-import math
 from collections import deque
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from vla_prune_ros.pruning.modes import LEGACY_2026, UnitSpeed, look_back_legacy
 
@@ -137,59 +134,3 @@ def test_further_records(golden_dir):
         pytest.skip(f'{path} is not there')
     for scenario in json.loads(path.read_text(encoding='utf-8')).values():
         assert_as_recorded(scenario)
-
-
-def norm(numbers):
-    return math.sqrt(sum(n * n for n in numbers))
-
-
-def twin(chunks, steps):
-    """The loop as sections (g) and (h) of its description tell it, with plain lists."""
-    queue, frames, fine, queries, log = [], [], False, 0, []
-    moved = [0.0, 0.0, 0.0]
-    judged = False
-    for acting in range(1, steps + 1):
-        frames.append(acting - 1)
-        if not queue:
-            x = -16 / 3 * norm(moved) / 6 + 22 / 3
-            back = min(int(x) + 3, 6)
-            present = back > len(frames) or -back >= len(frames)
-            log.append(('query', acting, fine, back, frames[-1] if present else frames[-back]))
-            queue = [list(a) for a in chunks[queries % len(chunks)]][-8:]
-            moved = [0.0, 0.0, 0.0]
-            queries += 1
-        a = queue.pop(0)
-        if acting < 10:
-            continue
-        moved = [m + d for m, d in zip(moved, a[:3], strict=True)]
-        before, left, flush = fine, len(queue), False
-        if acting > 10:
-            v, xy, rot = norm(a[:3]), norm(a[:2]), norm(a[3:6])
-            if fine:
-                fine = not ((a[2] > 0.2 or rot > 0.3) and not queue)
-            elif v < 0.35 or (xy < 0.1 and a[2] < 0.1 and rot < 0.2):
-                fine = True
-                flush = judged and bool(queue)
-            judged = True
-        if flush:
-            queue = []
-        log.append(('step', acting, before, fine, left, flush))
-    return log
-
-
-# Sixteenths add up exactly, and no sum of squares of them meets a threshold.
-numbers = st.integers(-24, 24).map(lambda n: n / 16)
-small = st.integers(-2, 2).map(lambda n: n / 16)
-actions = st.tuples(*[numbers] * 6) | st.tuples(*[small] * 6) | st.just((0.9375,) * 3 + (0.0,) * 3)
-held = st.tuples(actions, st.integers(1, 8)).map(lambda held: [held[0]] * held[1])
-chunk_lists = st.lists(st.lists(actions, min_size=1, max_size=10) | held, min_size=1, max_size=6)
-
-
-@given(chunk_lists)
-def test_any_chunks_against_the_twin(chunks):
-    queries, steps = run(chunks, 60)
-    asked = ('acting_step', 'precise', 'look_back_T', 'reference_frame_index')
-    acted = ('acting_step', 'precise_before', 'precise_after', 'queue_left', 'flushed')
-    got = [('query', *(q[k] for k in asked)) for q in queries]
-    got += [('step', *(s[k] for k in acted)) for s in steps]
-    assert sorted(got) == sorted(twin(chunks, 60))

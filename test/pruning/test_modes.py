@@ -125,24 +125,6 @@ def test_the_2026_rule_against_its_transcription(steps):
         assert mode == ('fine' if fine else 'coarse')
 
 
-@given(st.lists(speeds, max_size=20), st.sampled_from([PAPER, RECOMMENDED]))
-def test_the_paper_s_rule_against_its_transcription(steps, settings):
-    slow, turn, factor, rising = (
-        (0.35, 2.0, 1.0, 0.0) if settings is PAPER else (0.09, 0.5, 1.5, 0.01)
-    )
-    controller, fine = Controller(settings, LIBERO), False
-    for linear, angular, vertical in steps:
-        if fine and (linear > slow * factor or angular > turn * factor):
-            fine = False
-        elif not fine and linear < slow and angular < turn and vertical <= rising:
-            fine = True
-        mode = controller.update(motion(linear, angular, vertical))
-        assert mode == ('fine' if fine else 'coarse')
-
-
-inside = st.tuples(st.floats(0.09, 0.134), st.floats(0.5, 0.74), st.floats(-0.1, 0.1))
-
-
 @given(st.floats(0.01, 2), st.floats(0.01, 10), st.floats(1, 4), st.lists(speeds, max_size=30))
 def test_a_change_back_needs_a_crossing_of_the_whole_band(enter, turn, factor, steps):
     """Between two changes the speed has been on both sides of the band."""

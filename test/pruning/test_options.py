@@ -1,4 +1,4 @@
-"""Options of all methods: what is out of range is refused by name, and so are unknown names.
+"""Pruners by name, and their options: what is out of range is refused by method and option.
 
 The ranges come from the declarations; that a value outside of them never reaches a method is what
 is tested.
@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields
 from types import NoneType
 from typing import get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,16 +16,13 @@ from hypothesis import strategies as st
 from vla_prune_ros.config import Above
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.pruning.layout import Target
+from vla_prune_ros.pruning.methods.baselines import Dense
 from vla_prune_ros.pruning.registry import PRUNERS, build_pruner
 
 TARGET = Target(('a', 'b'), 16, 8)
 OPTIONS = [
     (name, field) for name, method in PRUNERS.items() for field in fields(method.options_type)
 ]
-
-
-def option_ids(case):
-    return f'{case[0]}.{case[1].name}'
 
 
 def outside(method, field):
@@ -55,21 +53,16 @@ def outside(method, field):
     return st.one_of(values)
 
 
-@pytest.mark.parametrize('case', OPTIONS, ids=option_ids)
+@pytest.mark.parametrize('case', OPTIONS, ids=lambda case: f'{case[0]}.{case[1].name}')
 @given(data=st.data())
 def test_a_value_out_of_range_is_refused_by_method_and_option(case, data):
     name, field = case
+    assert field.metadata['doc']
+    assert (field.default, field.default_factory) != (MISSING, MISSING)
     value = data.draw(outside(PRUNERS[name], field))
     with pytest.raises(ProfileError) as refused:
         build_pruner({'name': name, field.name: value}, TARGET)
     assert name in str(refused.value) and field.name in str(refused.value)
-
-
-@pytest.mark.parametrize('case', OPTIONS, ids=option_ids)
-def test_every_option_has_a_default_and_says_what_it_is(case):
-    _, field = case
-    assert field.metadata['doc']
-    assert (field.default, field.default_factory) != (MISSING, MISSING)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +101,16 @@ def test_values_that_do_not_fit_the_model_or_each_other_are_refused(spec, option
     [
         ({'name': 'uniform', 'bugdet': 5}, ['uniform', 'bugdet', 'budget']),
         ({'name': 'vla_cache', 'treshold': 0.9}, ['vla_cache', 'treshold', 'threshold']),
+        (None, ['None']),
+        (128, ['128']),
+        (['uniform'], ['uniform']),
+        (object(), ['object']),
+        ('uniform:many', ['many']),
+        ('uniform:\u0967\u0968', ['\u0967\u0968']),
+        ('specprune:recommended:many', ['many']),
+        ('specprune:paper:1:2', ['1:2']),
+        ('{name: uniform', ['name: uniform']),
+        ('nowhere.yaml', ['nowhere.yaml']),
         ('vla_cache:5', ['vla_cache', 'budget']),
         ('dense:5', ['dense', 'budget']),
         ('specprun', ['specprun', "'specprune'"]),
@@ -116,7 +119,42 @@ def test_values_that_do_not_fit_the_model_or_each_other_are_refused(spec, option
         ({}, ['None', 'specprune']),
     ],
 )
-def test_unknown_names_are_refused_with_the_nearest_known_one(spec, named):
+def test_what_is_no_specification_is_refused_by_name_with_the_nearest_known_one(spec, named):
     with pytest.raises(ProfileError) as refused:
         build_pruner(spec)
     assert all(name in str(refused.value) for name in named)
+
+
+@pytest.mark.parametrize(
+    ('spec', 'budget'),
+    [
+        ('uniform', (128, 128)),
+        ('uniform:64', (64, 64)),
+        ('uniform:64,16', (64, 16)),
+        ('{name: uniform, budget: [64, 32]}', (64, 32)),
+        ({'name': 'uniform', 'budget': [8, 4]}, (8, 4)),
+        ({'name': 'uniform', 'budget': np.int64(9)}, (9, 9)),
+    ],
+)
+def test_a_method_and_its_budget(spec, budget):
+    pruner = build_pruner(spec)
+    assert (pruner.name, pruner.budget) == ('uniform', budget)
+
+
+@pytest.mark.parametrize('name', ['pruning.yaml', 'pruning.yml'])
+def test_a_yaml_file_with_the_mapping(tmp_path, name):
+    file = tmp_path / name
+    file.write_text('name: uniform\nbudget: 9\n', encoding='utf-8')
+    assert build_pruner(str(file)).budget == build_pruner(file).budget == (9, 9)
+
+
+def test_a_preset_with_a_budget():
+    config = build_pruner('specprune:recommended:48,44').config
+    # Of 108, 100 and 120, 112 tokens after layer 1.
+    assert (config.budgets[1].coarse, config.budgets[1].fine) == ((48, 44), (53, 49))
+    assert build_pruner('specprune:paper').label == 'specprune:paper'
+
+
+def test_an_object_passes_through():
+    pruner = Dense()
+    assert build_pruner(pruner) is pruner
