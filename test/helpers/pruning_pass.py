@@ -110,9 +110,9 @@ class TinyLlama:
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(1, layout.length, self.width, generator=generator)
 
-    def run(self, layout, x, pruner):
-        """Read-out rows, and the state; every layer computes all rows, as for a trace."""
-        state = start(layout, pruner, x.device, trace=[])
+    def run(self, layout, x, pruner, trace=None):
+        """Read-out rows, and the state; with a trace the last layer computes all rows."""
+        state = start(layout, pruner, x.device, trace=trace)
         with torch.inference_mode():
             return self.ours(x, state), state
 

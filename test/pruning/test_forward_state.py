@@ -63,10 +63,10 @@ def test_rules_1_2_4_for_any_choice(tiny_llama, hidden, case):
 def test_rule_3_keep_all_is_bit_identical_to_no_pruner(tiny_llama, hidden, case):
     layout, script, seed = case
     x = tiny_llama.embeddings(layout, seed)
-    dense, _ = tiny_llama.run(layout, x, Dense())
+    dense, _ = tiny_llama.run(layout, x, Dense(), trace=[])
     for everything in (list(range(layout.visual)), None):
         pruner = Scripted(dict.fromkeys(script, everything), hidden)
-        assert torch.equal(tiny_llama.run(layout, x, pruner)[0], dense)
+        assert torch.equal(tiny_llama.run(layout, x, pruner, trace=[])[0], dense)
 
 
 @pytest.mark.parametrize('cameras', [1, 2, 3])
@@ -95,7 +95,7 @@ def test_what_goes_is_taken_through_the_rest_of_its_layer_only_if_the_pruner_loo
         layer.mlp.register_forward_hook(lambda module, given, out: rows.append(out.shape[1]))
         for layer in tiny_llama.ours.model.layers
     ]
-    got, _ = tiny_llama.run(layout, x, pruner)
+    got, _ = tiny_llama.run(layout, x, pruner, trace=[])
     for handle in handles:
         handle.remove()
     rest = layout.length - layout.visual

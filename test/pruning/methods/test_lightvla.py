@@ -1,4 +1,4 @@
-"""LightVLA's selection against its formulas in plain Python, its budget mode, and its refusals.
+"""LightVLA's and LightVLA*'s selection against their formulas in plain Python, and refusals.
 
 ``test_lightvla_golden.py`` holds it against the authors' runs.
 """
@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pruning_pass import run_sites, start
+from pruning_pass import Spy, run_sites, start
 
 from vla_prune_ros import load_policy
 from vla_prune_ros.errors import CheckpointError, ProfileError
 from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.pruning.layout import Layout, Target, Trained
-from vla_prune_ros.pruning.methods.lightvla import selection_scores
+from vla_prune_ros.pruning.methods.lightvla import query_scores, selection_scores
 from vla_prune_ros.pruning.registry import build_pruner
 
 
@@ -29,20 +29,27 @@ def normed(z):
     return [x / size for x in z]
 
 
-def twin(visual, others):
-    """Scores [V][V] by eq. 1 to 3, one number at a time."""
+def twin(visual, others, queries=None):
+    """Scores [queries][V], one number at a time: by eq. 1 to 3, where every visual token is a
+    query, or by the formula of ``query_scores``."""
     x, y = [normed(z) for z in visual], [normed(z) for z in others]
     scale = 1 / math.sqrt(len(visual[0]))
     scores = []
-    for asking in x:
+    for asking in x if queries is None else [normed(q) for q in queries]:
         weights = [math.exp(scale * dot(asking, other)) for other in y]
         heard = [
             sum(w * other[d] for w, other in zip(weights, y, strict=True)) / sum(weights)
             for d in range(len(asking))
         ]
+        if queries is not None:
+            heard = [h + a for h, a in zip(heard, asking, strict=True)]
         query = normed(heard)
         scores.append([scale * dot(query, token) for token in x])
     return scores
+
+
+def voted(scores):
+    return sorted({max(range(len(row)), key=row.__getitem__) for row in scores})
 
 
 @st.composite
@@ -72,8 +79,7 @@ def test_the_set_is_that_of_the_formulas(case):
     best = [sorted(row, reverse=True) for row in scores]
     if any(row[0] - row[1] < 1e-5 for row in best):
         return  # rounding decides
-    voted = {max(range(layout.visual), key=row.__getitem__) for row in scores}
-    assert run_sites(build(layout), layout, {}, hidden.float()).tolist() == sorted(voted)
+    assert run_sites(build(layout), layout, {}, hidden.float()).tolist() == voted(scores)
 
 
 @settings(max_examples=60, deadline=None)
@@ -146,3 +152,41 @@ def test_a_size_adds_unseen_tokens_only(seed, cameras, more):
     assert state.kept_by_site['before_L0'].tolist() == exact
     with pytest.raises(ProfileError, match='one site only'):
         state.context(state.site_after(-1), x[:, stay])
+
+
+# LightVLA*: the votes of learned queries ---------------------------------------------------------
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_scores_of_queries_are_those_of_the_plain_loop(seed):
+    generator = torch.Generator().manual_seed(seed)
+    queries, visual, others = (torch.randn(n, 12, generator=generator) for n in (7, 20, 9))
+    want = torch.tensor(twin(visual.tolist(), others.tolist(), queries.tolist()))
+    torch.testing.assert_close(query_scores(queries, visual, others), want)
+    pair = query_scores(queries, visual.expand(2, -1, -1), others.expand(2, -1, -1))
+    torch.testing.assert_close(pair[1], want)
+
+
+@pytest.mark.parametrize('after', [-1, 0, 1])
+def test_what_queries_vote_for_at_their_layer_is_kept(tiny_llama, after):
+    layout = Layout(('a', 'b'), 16, 1, 20, 8)
+    x = tiny_llama.embeddings(layout, 3)
+    queries = tiny_llama.embeddings(layout, 9)[0, :6]
+    trained = Trained('lightvla_star', {'after': after}, {'queries': queries})
+    target = Target(layout.cameras, 16, 3, width=tiny_llama.width, trained=trained)
+    spy = Spy(build_pruner('lightvla_star', target))
+    _, state = tiny_llama.run(layout, x, spy)
+    seen = spy.views[after].hidden.tolist()
+    assert state.ids.tolist() == voted(twin(seen[1:33], seen[33:], queries.tolist()))
+
+
+def test_queries_that_are_absent_or_of_another_model_are_refused():
+    for trained in (Trained(), Trained('lightvla'), Trained('lightvla_star')):
+        with pytest.raises(ProfileError, match='lightvla_star'):
+            build_pruner('lightvla_star', Target(trained=trained))
+    for width, after in ((8, -1), (16, 2), (16, 31)):
+        trained = Trained('lightvla_star', {'after': after}, {'queries': torch.zeros(4, width)})
+        with pytest.raises(CheckpointError, match='width 16'):
+            build_pruner('lightvla_star', Target(layers=3, width=16, trained=trained))
+    # Nothing known: random ones.
+    assert build_pruner('lightvla_star').name == 'lightvla_star'

@@ -4,11 +4,13 @@ Five queries, 0.4 s apart and ever faster: after three of them the motion gate o
 open and ``vla_pruner`` has its history, so the last two are pruned by every method.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pruning_pass import make_query, run_sites
+from pruning_pass import CHUNK_NS, make_query, run_sites
 from selection_twins import layouts
 
 from vla_prune_ros.pruning.layout import Layout, Target
@@ -54,7 +56,7 @@ def episode(tiny_llama, layout, pruner, seed):
     for i in range(QUERIES):
         x = tiny_llama.embeddings(layout, 10 * seed + i)
         mode = begin(pruner, layout, i, x[0, 1 : 1 + layout.visual])
-        out.append((mode, x, *tiny_llama.run(layout, x, pruner)))
+        out.append((mode, x, *tiny_llama.run(layout, x, pruner, trace=[])))
     return out
 
 
@@ -98,7 +100,7 @@ def test_rule_3_keeping_all_is_bit_identical_to_no_pruner(tiny_llama, name, case
     everything = (layout.patches,) * len(layout.cameras)
     pruner = build(name, layout, everything, tiny_llama.layers)
     for _, x, hidden, _ in episode(tiny_llama, layout, pruner, seed):
-        assert torch.equal(hidden, tiny_llama.run(layout, x, Dense())[0])
+        assert torch.equal(hidden, tiny_llama.run(layout, x, Dense(), trace=[])[0])
 
 
 @every_peer(5)
@@ -111,6 +113,33 @@ def test_rule_5_an_episode_repeats_itself(tiny_llama, name, case):
     for again in (pruner, build(name, layout, budget, tiny_llama.layers)):
         for a, b in zip(first, episode(tiny_llama, layout, again, seed), strict=True):
             assert a[0] == b[0] and torch.equal(a[2], b[2]) and torch.equal(a[3].ids, b[3].ids)
+
+
+@pytest.mark.parametrize('name', ['vla_adp', 'vla_pruner'])
+@pytest.mark.parametrize(
+    ('change', 'why'),
+    [
+        ({'instruction': 'open the drawer'}, 'new_instruction'),
+        ({'stamp_ns': 5}, 'clock_jump'),
+        (None, 'first'),
+    ],
+)
+def test_what_ends_an_episode_is_said_and_history_is_collected_anew(tiny_llama, name, change, why):
+    layout = Layout(('a', 'b'), 6, 1, 17, 4)
+    pruner, x = build(name, layout, (2, 3), 3), tiny_llama.embeddings(layout, 0)
+
+    def modes(queries):
+        return [(pruner.begin(q), tiny_llama.run(layout, x, pruner))[0] for q in queries]
+
+    queries = [make_query(layout, i, motion=MotionHint(0.1, 0.0, 0.0, 'pose')) for i in range(5)]
+    assert modes(queries[:4]) == ['dense'] * 3 + ['coarse']
+    if change is None:
+        pruner.reset()
+        assert pruner.report()['reason'] == 'first'
+    following = replace(queries[4], **(change or {}))
+    assert modes([following]) == ['dense'] and pruner.report()['reason'] == why
+    later = [replace(following, stamp_ns=following.stamp_ns + i * CHUNK_NS) for i in (1, 2, 3)]
+    assert modes(later) == ['dense', 'dense', 'coarse']
 
 
 @pytest.mark.parametrize('name', sorted(PEERS))

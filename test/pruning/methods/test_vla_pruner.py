@@ -4,8 +4,6 @@ Attention is made of small whole numbers over powers of two: every score is exac
 ties are frequent.
 """
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -34,10 +32,10 @@ def scaled(scores):
 class Twin:
     """The algorithm with lists; ids are original ids throughout."""
 
-    def __init__(self, layout, budget, tokens, cut, window, gamma, text=True, combine='union'):
+    def __init__(self, layout, budget, tokens, cut, window, gamma, text=True, weight=None):
         self.layout, self.budget, self.tokens = layout, budget, tokens
         self.cut, self.window, self.gamma = min(cut, LAYERS - 2), window, gamma
-        self.text, self.combine = text, combine
+        self.text, self.weight = text, weight
         self.past = []  # S_act, newest first
 
     def distance(self, i, j):
@@ -75,8 +73,9 @@ class Twin:
             ids = range(camera * self.layout.patches, (camera + 1) * self.layout.patches)
             if not self.text:
                 kept += best(action, ids, size)
-            elif self.combine == 'sum':
-                both = [(a + b) / 2 for a, b in zip(scaled(words), scaled(action), strict=True)]
+            elif self.weight is not None:
+                pairs = zip(scaled(words), scaled(action), strict=True)
+                both = [self.weight * a + (1 - self.weight) * b for a, b in pairs]
                 kept += best(both, ids, size)
             else:
                 either = sorted({*best(words, ids, size), *best(action, ids, size)})
@@ -104,7 +103,7 @@ def cases(draw):
 
 
 def sequence(pruner, layout, maps, visual=None):
-    """Modes, and ids that are left, query by query."""
+    """Modes, and ids that are kept, query by query."""
     modes, kept = [], []
     for index, seen in enumerate(maps):
         modes.append(pruner.begin(make_query(layout, index, visual=visual)))
@@ -128,25 +127,17 @@ def test_the_algorithm(options, cut, case):
     assert modes == ['dense'] * 2 + ['coarse'] * (len(maps) - 2)
 
 
-@pytest.mark.parametrize('seed', range(8))
-def test_the_weighted_sum(seed):
+@pytest.mark.parametrize('seed', range(2))
+@pytest.mark.parametrize('weight', [0, 0.3, 0.5, 1])
+def test_the_weighted_sum(seed, weight):
     """Scores in general position: float32 against Python's floats."""
     layout, budget = Layout(('a', 'b'), 7, 1, 17, 4), (3, 5)
-    pruner = build(Target(layout.cameras, 7, LAYERS), budget, combine='sum')
+    target = Target(layout.cameras, 7, LAYERS)
+    pruner = build(target, budget, combine='sum', text_weight=weight)
     maps = [maps_of(layout, 10 * seed + i, 100_000) for i in range(6)]
     _, kept = sequence(pruner, layout, maps)
-    twin = Twin(layout, budget, None, 3, 3, 0.8, combine='sum')
+    twin = Twin(layout, budget, None, 3, 3, 0.8, weight=weight)
     assert kept == [twin.query(seen) for seen in maps]
-
-
-def test_text_weight_is_the_weight_of_the_text():
-    layout = Layout(('a',), 4, 0, 17, 2)
-    seen = torch.zeros(LAYERS, layout.length, 4)
-    seen[:, 5:21, 3] = 1.0  # the words look at token 3
-    seen[:, 21:23, 1] = 1.0  # the slots look at token 1
-    for weight, want in ((1, [3]), (0.6, [3]), (0.4, [1]), (0, [1])):
-        pruner = build(Target(('a',), 4, LAYERS), 1, window=1, combine='sum', text_weight=weight)
-        assert sequence(pruner, layout, [seen] * 2)[1][1] == want
 
 
 def test_without_features_the_hidden_states_at_the_site_tell_tokens_apart():
@@ -190,29 +181,3 @@ def test_the_last_of_several_passes_of_a_query_counts():
     pruner.begin(make_query(layout, 1))
     blank = torch.zeros(LAYERS, layout.length, 4)
     assert run_sites(pruner, layout, blank).tolist() == [2]
-
-
-@pytest.mark.parametrize(
-    ('change', 'why'),
-    [
-        ({'instruction': 'open the drawer'}, 'new_instruction'),
-        ({'stamp_ns': 5}, 'clock_jump'),
-        (None, 'first'),
-    ],
-)
-def test_what_ends_an_episode(change, why):
-    layout = Layout(('a',), 4, 0, 17, 2)
-    pruner = build(Target(('a',), 4, LAYERS), 2)
-    seen = maps_of(layout, 0)
-    modes, _ = sequence(pruner, layout, [seen] * 4)
-    assert modes == ['dense'] * 3 + ['coarse']
-    assert pruner.report() == {'reason': 'history', 'remembered': 3}
-    if change is None:
-        pruner.reset()
-        assert pruner.report() == {'reason': 'first', 'remembered': 0}
-    following = replace(make_query(layout, 4), **(change or {}))
-    assert pruner.begin(following) == 'dense'
-    assert pruner.report() == {'reason': why, 'remembered': 0}
-    run_sites(pruner, layout, seen)
-    assert pruner.begin(replace(following, stamp_ns=following.stamp_ns + 9)) == 'dense'
-    assert pruner.report() == {'reason': 'filling', 'remembered': 1}
