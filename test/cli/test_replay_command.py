@@ -20,6 +20,7 @@ from bag_writer import MS, T0
 from vla_prune_ros import cli
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.cli.commands import method_names
+from vla_prune_ros.evaluate.replay.store import ReplayedQuery, loads
 from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.runtime.messages import read_chunk
 
@@ -212,9 +213,9 @@ def kept(folder):
     found = {}
     for file in folder.glob('*.jsonl'):
         key, *lines = file.read_text().splitlines()
-        answers = [json.loads(line) for line in lines[:-1]]
+        answers = [loads(line, ReplayedQuery) for line in lines[:-1]]
         method = json.loads(key)['method'].replace(':', '_')
-        found[method] = [(a['stamp_ns'], a['actions']) for a in answers]
+        found[method] = [(a.stamp_ns, a.actions.tolist()) for a in answers]
     return found
 
 

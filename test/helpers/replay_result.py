@@ -6,35 +6,41 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from vla_prune_ros.evaluate.replay.metrics import (
-    AxisError,
-    Borders,
-    Comparison,
-    FlipOffset,
-    Flips,
-    Percentiles,
-    Spread,
-)
+from vla_prune_ros.evaluate.replay.metrics import Borders, Comparison, Flips
 from vla_prune_ros.evaluate.replay.results import (
-    BagProblem,
     BagResult,
     MethodRow,
     Moment,
-    Problem,
-    RecordedSeries,
     ReplayResult,
     Series,
-    TopicCount,
 )
+from vla_prune_ros.evaluate.replay.store import Recording
 
 AXES = ('delta_x', 'delta_y', 'delta_z', 'delta_rx', 'delta_ry', 'delta_rz')
 METHODS = ('dense', 'specprune')
 GREY = 200
 
 
+def recording(instants=(), **changes):
+    """What a pass over a bag found: these instants, and else nothing."""
+    made = Recording(
+        topics={},
+        guessed=False,
+        there={},
+        span_ns=(0, 0),
+        instants=tuple(instants),
+        losses={},
+        problems=(),
+        source='',
+        actions=np.zeros((len(instants), 8, 7)),
+        valid=np.zeros((len(instants), 8), bool),
+    )
+    return replace(made, **changes)
+
+
 def spread(mean):
     """Figures of a distribution, each another one."""
-    return Spread(mean=mean, p50=mean * 0.5, p95=mean * 2, max=mean * 4)
+    return {'mean': mean, 'p50': mean * 0.5, 'p95': mean * 2, 'max': mean * 4}
 
 
 def comparison(mean, **changes):
@@ -44,10 +50,10 @@ def comparison(mean, **changes):
         translation_mm=spread(mean),
         rotation_deg=spread(mean / 8),
         end_mm=spread(mean * 8),
-        axes={a: AxisError(mean_abs=mean + i, bias=i - 2.5) for i, a in enumerate(AXES)},
+        axes={a: {'mean_abs': mean + i, 'bias': i - 2.5} for i, a in enumerate(AXES)},
         sign_agreement={a: None if a == 'delta_rz' else 0.75 for a in AXES},
         gripper_agreement=0.875,
-        flips=Flips(here=5, there=4, matched=3, offset_ms=FlipOffset(mean=52.5, p95=90.0)),
+        flips=Flips(here=5, there=4, matched=3, offset_ms={'mean': 52.5, 'p95': 90.0}),
     )
     return replace(made, **changes)
 
@@ -61,16 +67,16 @@ def row(method, **changes):
         refused=1,
         refusals={'stale': 1},
         visual_tokens=512.0 if dense else 128.0,
-        latency_ms=Percentiles(p50=80.0 if dense else 32.0, p95=96.5),
-        refresh_ms=None if dense else Percentiles(p50=3.25, p95=4.5),
+        latency_ms={'p50': 80.0 if dense else 32.0, 'p95': 96.5},
+        refresh_ms=None if dense else {'p50': 3.25, 'p95': 4.5},
         modes={'dense': 3} if dense else {'dense': 1, 'coarse': 1, 'fine': 2},
         versus_dense=None if dense else comparison(1.375),
         versus_recorded=comparison(6.625),
         borders=Borders(
             borders=2,
-            jump_mm=Percentiles(p50=1.75, p95=2.75),
-            inside_mm=Percentiles(p50=0.375, p95=0.625),
-            jerk_m_s3=Percentiles(p50=14.0, p95=22.0),
+            jump_mm={'p50': 1.75, 'p95': 2.75},
+            inside_mm={'p50': 0.375, 'p95': 0.625},
+            jerk_m_s3={'p50': 14.0, 'p95': 22.0},
         ),
     )
     return replace(made, **changes)
@@ -137,14 +143,14 @@ def bag(name='kitchen', methods=METHODS, **changes):
     made = BagResult(
         name=name,
         path=f'bags/{name}',
-        problems=(Problem('unstamped', '7 messages of /front/image have no stamp'),),
+        problems=({'code': 'unstamped', 'text': '7 messages of /front/image have no stamp'},),
         rows=tuple(map(row, methods)),
         strip=(moment({m: '1' * 64 + '0' * 192 for m in methods}),),
         duration_s=2.5,
         start_ns=1_700_000_000_000_000_000,
         there={
-            '/front/image': TopicCount('sensor_msgs/msg/Image', 75),
-            '/tf': TopicCount('tf2_msgs/msg/TFMessage', 4711),
+            '/front/image': {'type': 'sensor_msgs/msg/Image', 'count': 75},
+            '/tf': {'type': 'tf2_msgs/msg/TFMessage', 'count': 4711},
         },
         topics={'front': '/front/image'},
         guessed=True,
@@ -154,14 +160,15 @@ def bag(name='kitchen', methods=METHODS, **changes):
         losses={'skew': 2, 'stale:front': 13},
         recorded='twist',
         series={m: series(m) for m in methods},
-        recorded_series=RecordedSeries(t_s=[0.5, 1.0, 1.5], gripper=[1.0, None, 0.0]),
+        recorded_series={'t_s': [0.5, 1.0, 1.5], 'gripper': [1.0, None, 0.0]},
     )
     return replace(made, **changes)
 
 
 def empty_bag(name='empty'):
     """A bag that could not be read."""
-    return BagResult(name=name, path=f'bags/{name}', problems=(Problem('unread', 'cut off'),))
+    problem = {'code': 'unread', 'text': 'cut off'}
+    return BagResult(name=name, path=f'bags/{name}', problems=(problem,))
 
 
 def result(bags=None, methods=METHODS, **changes):
@@ -178,6 +185,6 @@ def result(bags=None, methods=METHODS, **changes):
         versions={'vla_prune_ros': '1.2.3'},
         rows=tuple(map(row, methods)),
         bags=tuple(bags),
-        problems=tuple(BagProblem(b.name, p.code, p.text) for b in bags for p in b.problems),
+        problems=tuple({'bag': b.name, **problem} for b in bags for problem in b.problems),
     )
     return replace(made, **changes)

@@ -19,7 +19,7 @@ from rclpy.parameter import Parameter
 from vla_prune_ros import load_policy
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.evaluate.replay.method import MethodReplay
-from vla_prune_ros.evaluate.replay.settings import ReplaySetting
+from vla_prune_ros.evaluate.replay.scan import ReplaySetting
 from vla_prune_ros.nodes.tools.bag_player import BagPlayerNode
 from vla_prune_ros.runtime.messages import status_values, to_ns
 from vla_prune_ros.runtime.params import SessionParams

@@ -312,9 +312,8 @@ class Replay(MachineOptions, WorkerOptions):
     mcap: bool = option(True, 'no MCAP bag of the predictions', flags=MACHINE)
 
     def run(self, console: Console) -> Any:
-        from ..evaluate.replay.progress import ReplayProgress
-        from ..evaluate.replay.run import ReplayOptions, run_replay
-        from ..evaluate.replay.settings import ReplaySetting
+        from ..evaluate.replay.run import ReplayOptions, ReplayProgress, run_replay
+        from ..evaluate.replay.scan import ReplaySetting
         from ..runtime.params import SessionParams, load_params
 
         robot = load_params(self.params) if self.params else SessionParams()

@@ -89,8 +89,7 @@ def report_replay(
 ) -> None:
     """Tables on the console; page, JSON and predictions in the folder."""
     from ..evaluate.replay.mcap_export import write_predictions
-    from ..evaluate.replay.report import replay_html
-    from ..evaluate.replay.table import replay_notes, replay_tables
+    from ..evaluate.replay.report import replay_html, replay_notes, replay_tables
 
     if any(row.queries for row in run.result.rows):
         show(console, *(table for table in replay_tables(run.result) if table.row_count))

@@ -10,15 +10,15 @@ from ..errors import VlaPruneError
 from .closed_loop.episodes import EpisodeKey, EpisodeResult
 
 MODE_COLOURS = {'dense': '#c4c4c4', 'coarse': '#d95f02', 'fine': '#1b9e77'}
-_MARKERS = 'osD^v<>Pp*hX'
+OTHER_MODE = '#e7298a'
+MARKERS = 'osD^v<>Pp*hX'
 _SPEED_COLOUR = '#7570b3'
 _WIDTH = 9.0
 
 
 def plot_success(result: Mapping[str, Any], path: Path) -> None:
-    """Success with its 95 % interval over the mean of visual tokens; a marker per method.
-
-    One panel per task, or one over all tasks and each of them where there are several.
+    """Success with its 95 % interval over the mean of visual tokens; a marker per method, a panel
+    over all tasks and for each of them.
 
     :param result: as ``vla-prune evaluate`` writes it.
     :raises VlaPruneError: matplotlib is not installed.
@@ -28,27 +28,22 @@ def plot_success(result: Mapping[str, Any], path: Path) -> None:
     tasks.sort(key=lambda task: task != 'all')
     columns = min(len(tasks), 3) or 1
     lines = -(-len(tasks) // columns) or 1
-    size = (_WIDTH, 0.9 + 2.7 * lines)
-    figure = figure_class()(figsize=size)
-    axes = figure.subplots(lines, columns, squeeze=False, sharey=True)
+    figure, axes = panels(lines, columns, (_WIDTH, 0.9 + 2.7 * lines), sharey=True)
     for axis in axes.flat[len(tasks) :]:
         axis.set_visible(False)
     for axis, task in zip(axes.flat, tasks, strict=False):
         _success_axis(axis, task, [row for row in rows if row['task'] == task], result)
-    handles, labels = axes.flat[0].get_legend_handles_labels()
+    handles, _ = axes.flat[0].get_legend_handles_labels()
     note = ' (UNTRAINED weights)' if result['untrained'] else ''
     note += ' (GENERATED ASSETS)' if result['generated_assets'] else ''
-    figure.suptitle(f'closed loop in {result["settings"]["simulator"]}{note}', fontsize=10)
-    figure.legend(handles, labels, loc='lower center', ncol=4, fontsize=8, frameon=False)
-    save_figure(figure, path, bottom=0.4 / size[1])
+    _save(figure, path, f'closed loop in {result["settings"]["simulator"]}{note}', handles)
 
 
 def plot_modes(episodes: Mapping[EpisodeKey, EpisodeResult], path: Path, most: int = 3) -> None:
     """Mode and visual tokens of every query over the control steps, with the arm's speed.
 
-    A row per method, a column per episode: the first ones that all methods have run.
+    A row per method, a column for each of the first ``most`` episodes that all methods have run.
 
-    :param most: columns at most.
     :raises VlaPruneError: matplotlib is not installed.
     """
     methods = list(dict.fromkeys(key.method for key in episodes))
@@ -56,8 +51,7 @@ def plot_modes(episodes: Mapping[EpisodeKey, EpisodeResult], path: Path, most: i
     if not shown:
         return
     size = (_WIDTH, 0.8 + 1.5 * len(methods))
-    figure = figure_class()(figsize=size)
-    axes = figure.subplots(len(methods), len(shown), squeeze=False, sharex='col', sharey=True)
+    figure, axes = panels(len(methods), len(shown), size, sharex='col', sharey=True)
     fastest = max((q.motion_m_s or 0.0 for e in episodes.values() for q in e.queries), default=0.0)
     for line, method in zip(axes, methods, strict=True):
         line[0].set_ylabel(method, fontsize=8)
@@ -67,10 +61,16 @@ def plot_modes(episodes: Mapping[EpisodeKey, EpisodeResult], path: Path, most: i
         axis.set_title(f'{task}, seed {seed}', fontsize=8)
     for axis in axes[-1]:
         axis.set_xlabel('control step', fontsize=8)
-    handles = _mode_handles(fastest)
-    figure.suptitle('visual tokens that reach the last layer, by query', fontsize=10)
+    modes = {mode: {'color': c, 'marker': 's', 'ls': ''} for mode, c in MODE_COLOURS.items()}
+    modes[f'speed of the end effector, 0 to {fastest:.2f} m/s'] = {'color': _SPEED_COLOUR}
+    handles = [handle(label, **style) for label, style in modes.items()]
+    _save(figure, path, 'visual tokens that reach the last layer, by query', handles)
+
+
+def _save(figure: Any, path: Path, title: str, handles: Sequence[Any]) -> None:
+    figure.suptitle(title, fontsize=10)
     figure.legend(handles=handles, loc='lower center', ncol=4, fontsize=8, frameon=False)
-    save_figure(figure, path, bottom=0.3 / size[1])
+    save_figure(figure, path, bottom=0.4 / figure.get_figheight())
 
 
 def _success_axis(
@@ -84,7 +84,7 @@ def _success_axis(
             row['visual_tokens'],
             100 * rate,
             yerr=[[100 * (rate - low)], [100 * (high - rate)]],
-            marker=_MARKERS[index % len(_MARKERS)],
+            marker=MARKERS[index % len(MARKERS)],
             color=f'C{index % 10}',
             capsize=3,
             label=row['method'],
@@ -101,7 +101,7 @@ def _modes_axis(axis: Any, episode: EpisodeResult, fastest: float) -> None:
     queries = episode.queries
     ends = [*(query.step for query in queries[1:]), episode.steps]
     for query, end in zip(queries, ends, strict=True):
-        colour = MODE_COLOURS.get(query.mode, '#e7298a')
+        colour = MODE_COLOURS.get(query.mode, OTHER_MODE)
         axis.bar(query.step, query.visual_tokens, end - query.step, align='edge', color=colour)
     axis.set_ylim(0, 1.05 * max(episode.visual_all, 1))
     known = [(q.step, q.motion_m_s) for q in queries if q.motion_m_s is not None]
@@ -118,7 +118,7 @@ def _modes_axis(axis: Any, episode: EpisodeResult, fastest: float) -> None:
 def _common(
     episodes: Mapping[EpisodeKey, EpisodeResult], methods: Sequence[str]
 ) -> list[tuple[str, int]]:
-    """Task and seed of the episodes that every method has queries of; tasks take turns."""
+    """Task and seed of those that every method has queries of; tasks take turns."""
     ran = Counter((key.task, key.seed) for key, episode in episodes.items() if episode.queries)
     by_task: dict[str, list[tuple[str, int]]] = {}
     for name in sorted(ran, key=lambda name: name[1]):
@@ -127,22 +127,8 @@ def _common(
     return [name for turn in zip_longest(*by_task.values()) for name in turn if name]
 
 
-def _mode_handles(fastest: float) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    modes = [
-        Line2D([], [], color=colour, marker='s', linestyle='', label=mode)
-        for mode, colour in MODE_COLOURS.items()
-    ]
-    label = f'speed of the end effector, 0 to {fastest:.2f} m/s'
-    return [*modes, Line2D([], [], color=_SPEED_COLOUR, label=label)]
-
-
 def figure_class() -> Any:
-    """Matplotlib's figure, drawn without a display.
-
-    :raises VlaPruneError: matplotlib is not installed.
-    """
+    """:raises VlaPruneError: matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure  # needs no display, and no state of pyplot
     except ImportError:
@@ -151,6 +137,19 @@ def figure_class() -> Any:
             "pip install 'vla_prune_ros[plot]'",
         ) from None
     return Figure
+
+
+def panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Any, Any]:
+    """A figure of so many inches, and its axes in an array of two dimensions."""
+    figure = figure_class()(figsize=size)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def handle(label: str, **style: Any) -> Any:
+    """An entry of a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **style)
 
 
 def save_figure(figure: Any, path: Path, bottom: float = 0.0) -> None:

@@ -8,12 +8,13 @@ import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
+import replay_result as sample
 from rosbags.highlevel import AnyReader
 
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.errors import DataError
 from vla_prune_ros.evaluate.replay.mcap_export import topic_names, write_predictions
-from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
+from vla_prune_ros.evaluate.replay.store import Instant, ReplayedQuery
 from vla_prune_ros.records import InferenceRecord
 from vla_prune_ros.runtime.messages import read_chunk, read_twist
 
@@ -54,8 +55,8 @@ def refused(i):
 def recording(count, valid=None, source='twist', positions=True):
     actions = RNG.normal(size=(count, K, 7)) * 0.01
     known = np.ones((count, K), bool) if valid is None else np.asarray(valid)
-    instants = tuple(instant(i, positions) for i in range(count))
-    return Recording('bag', {}, False, {}, (0, 0), instants, (), {}, (), source, actions, known)
+    instants = [instant(i, positions) for i in range(count)]
+    return sample.recording(instants, source=source, actions=actions, valid=known)
 
 
 def read(path):

@@ -2,7 +2,6 @@
 reads none of it: a loop of its own asks ``load_policy(...)`` for what must come out. What does not
 depend on weights is checked with a policy that only notes what it is told."""
 
-import json
 import math
 from dataclasses import replace
 
@@ -20,9 +19,8 @@ from vla_prune_ros import Observation, load_policy
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.errors import DataError, ProfileError
 from vla_prune_ros.evaluate.replay.method import MethodReplay
-from vla_prune_ros.evaluate.replay.records import ReplayedQuery
-from vla_prune_ros.evaluate.replay.scan import scan
-from vla_prune_ros.evaluate.replay.settings import ReplaySetting
+from vla_prune_ros.evaluate.replay.scan import ReplaySetting, scan
+from vla_prune_ros.evaluate.replay.store import ReplayedQuery, dumps, loads
 from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.records import MotionHint
 from vla_prune_ros.runtime.params import SessionParams
@@ -243,7 +241,7 @@ def bits(query):
 
 def stored(queries):
     """As a file gives them back."""
-    return [ReplayedQuery.from_json(json.loads(json.dumps(q.to_json()))) for q in queries]
+    return [loads(dumps(query), ReplayedQuery) for query in queries]
 
 
 @pytest.mark.parametrize('source', ['pose', 'actions'])
@@ -270,7 +268,7 @@ def test_an_interrupted_replay_goes_on_to_the_last_bit(checkpoint, tmp_path, sou
             first = MethodReplay(policy, setting)
             running = first.answers(bag)
             before = [next(running) for _ in range(cut)]
-            memory = first.memory()
+            memory = policy.memory()
             running.close()
         after = replayed(policy, path, setting, before=stored(before), memory=memory)
         assert list(map(bits, [*before, *after])) == list(map(bits, whole))

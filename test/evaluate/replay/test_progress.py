@@ -4,32 +4,29 @@ import io
 from functools import partial
 
 import pytest
+import replay_result as sample
 from rich.console import Console
 
 from vla_prune_ros.evaluate.methods import Method
-from vla_prune_ros.evaluate.replay import progress as replay_progress
-from vla_prune_ros.evaluate.replay.progress import ReplayProgress
-from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
-from vla_prune_ros.evaluate.replay.store import ReplayJob, ReplayStore, method_key
+from vla_prune_ros.evaluate.replay import run as replay
+from vla_prune_ros.evaluate.replay.run import ReplayProgress
+from vla_prune_ros.evaluate.replay.store import Instant, ReplayedQuery, ReplayJob
 from vla_prune_ros.runtime.progress import Progress
 
 
 def recording(topics, queries=3):
-    instants = tuple(Instant(0, n, n, 'go', {}) for n in range(queries))
-    return Recording('', topics, True, {}, (0, 2_500_000_000), instants, (), {}, (), '', (), ())
+    instants = [Instant(0, n, n, 'go', {}) for n in range(queries)]
+    span_ns = 0, 2_500_000_000
+    return sample.recording(instants, topics=topics, guessed=True, span_ns=span_ns)
 
 
-def jobs(folder, bags, methods=('dense',)):
-    return [
-        ReplayJob(folder / bag, folder / bag, method_key({'bag': bag}, method), method)
-        for bag in bags
-        for method in (Method(name, name, folder, '') for name in methods)
-    ]
+def jobs(folder, bags):
+    dense = Method('dense', 'dense', folder, '')
+    return [ReplayJob(folder / bag, folder / bag, {'bag': bag}).of(dense) for bag in bags]
 
 
 def answer(job, count):
-    answers = ReplayStore(job.folder).answers(job.key)
-    answers.begin([ReplayedQuery(n, 0, n, None) for n in range(count)])
+    job.answers.begin([ReplayedQuery(n, 0, n, None) for n in range(count)])
 
 
 @pytest.fixture
@@ -53,7 +50,7 @@ def test_a_guess_is_printed_once_for_bags_that_are_alike(log):
 def test_the_answers_that_are_written_down_are_counted(log, tmp_path, monkeypatch):
     """Of three jobs one is done, one is under way, and one has answers of other settings only."""
     done, half, stale = jobs(tmp_path, 'abc')
-    monkeypatch.setattr(replay_progress, 'Progress', partial(Progress, every_s=0.0))
+    monkeypatch.setattr(replay, 'Progress', partial(Progress, every_s=0.0))
     with ReplayProgress(Console(file=log, width=100)) as progress:
         progress.reading(3)
         progress.begin([(done, 4), (half, 4), (stale, 4)])

@@ -1,7 +1,8 @@
-"""The report of the hand-made result in ``replay_result``: its rows, with figures written out as a
-reader would, and the page as Chromium shows it."""
+"""The report of the hand-made result in ``replay_result``: console and page with figures written
+out as a reader would, and the page as Chromium shows it."""
 
 import base64
+import io
 import re
 import sys
 
@@ -20,10 +21,10 @@ from replay_result import (
     result,
     row,
 )
+from rich.console import Console
 
-from vla_prune_ros.evaluate.replay import report as replay_report
-from vla_prune_ros.evaluate.replay.report import build_report, replay_html
-from vla_prune_ros.evaluate.replay.results import BagProblem, Problem, TopicCount
+from vla_prune_ros.evaluate.replay import report
+from vla_prune_ros.evaluate.replay.report import replay_html, replay_notes, replay_tables
 from vla_prune_ros.evaluate.replay.thumbnails import overlay_uri
 
 SCRIPT = '<script>alert("1")</script>&\'$x_1$'
@@ -34,20 +35,64 @@ HOSTILE = (SCRIPT, LONG, RIGHT_TO_LEFT, '"><img src=x onerror=alert(1)>', '{{ 7 
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    monkeypatch.setattr(replay_report, 'bag_figures', lambda bag, methods: {})
+    monkeypatch.setattr(report, 'bag_figures', lambda bag, methods: {})
 
 
-def cells(tables, title):
+# --- console ----------------------------------------------------------------------------------
+
+
+def printed(table, width=110):
+    text = io.StringIO()
+    Console(width=width, file=text).print(table)
+    return text.getvalue()
+
+
+def cells(table):
+    """Lines of a table, split at white space."""
+    return [line.split() for line in printed(table).splitlines()]
+
+
+def test_figures_of_the_result_stand_in_the_tables():
+    cost, error, borders, bags = replay_tables(result([bag('first'), empty_bag(), bag('third')]))
+    assert ['specprune', '4', '1', '128', '25/25/50', '32.0', '96.5', '3.25'] in cells(cost)
+    assert ['specprune', '2', '1.75', '0.38'] in cells(borders)
+    assert ['specprune', 'dense', '1.38', '2.75', '0.17', '11.0', '75.0', '87.5', '5/4/3',
+            '52.5'] in cells(error)  # fmt: skip
+    assert ['first', 'specprune', '4', '1', '128', '32.0', '1.38', '6.62'] in cells(bags)
+    assert ['third', 'dense', '4', '1', '512', '80.0', '-', '6.62'] in cells(bags)
+
+
+def test_names_are_not_read_as_markup():
+    method = '{name: x, budget: [56, 52]}'
+    bags = [bag('[red]b', [method]), bag('c', [method])]
+    tables = replay_tables(result(bags, rows=(row(method),)))
+    for table in tables:
+        assert '[56,52]' in printed(table, 150).replace(' ', '')
+    assert '[red]b' in printed(tables[3], 150)
+
+
+def test_notes_name_losses_refusals_and_problems():
+    """Of many problems the first are shown and all are counted."""
+    codes = ['lost'] * 12 + ['unread', 'lost', 'unread']
+    problems = tuple({'bag': 'b', 'code': c, 'text': f'number {i}'} for i, c in enumerate(codes))
+    notes = '\n'.join(replay_notes(result(problems=problems)))
+    for part in ('stale:front 13', 'skew 2', 'stale 1', '15', 'b: lost: number 11', 'unread 2'):
+        assert part in notes
+    assert 'number 12' not in notes
+
+
+# --- page -------------------------------------------------------------------------------------
+
+
+def page_cells(page, title):
     """Method -> cells of the table of that title."""
-    (table,) = (table for table in tables if table.title == title)
-    return {method: list(cells) for method, cells in table.rows.items()}
+    section = page.partition(f'<h3>{title}</h3>')[2].partition('</section>')[0]
+    rows = re.findall(r'<tr><th scope="row">.*?<bdi>(.*?)</bdi></th>(.*?)</tr>', section)
+    return {method: re.findall('<td>(.*?)</td>', line) for method, line in rows}
 
 
-# --- rows -------------------------------------------------------------------------------------
-
-
-def test_figures_of_the_result_stand_in_the_rows(no_figures):
-    tables = build_report(result()).tables
+def test_figures_of_the_result_stand_in_the_page(no_figures):
+    page = replay_html(result())
     for title, method, figures in (
         ('Cost', 'dense', ['4', 'stale 1', '512', '100/0/0', '80.0', '96.5', '-']),
         ('Cost', 'specprune', ['128', '25/25/50', '32.0', '3.25', '4.50']),
@@ -56,78 +101,50 @@ def test_figures_of_the_result_stand_in_the_rows(no_figures):
         ('Against dense, per axis', 'specprune', ['1.38 (-2.50)', '6.38 (+2.50)', '75.0', '-']),
         ('Chunk borders', 'specprune', ['2', '1.75', '0.38', '14.0']),
     ):
-        assert set(figures) <= set(cells(tables, title)[method]), (title, method)
+        assert set(figures) <= set(page_cells(page, title)[method]), (title, method)
+    assert '25.0 % of dense' in page and '2.50 x as fast as dense' in page
+    assert 'specprune: fine, 64/256 patches kept' in page and 'no answer' not in page
+    assert 'UNTRAINED' not in page
 
 
-def test_methods_are_set_against_dense(no_figures):
-    dense, pruned = build_report(result()).summaries
-    assert (dense.tokens_ratio, dense.speedup) == (None, None)
-    assert (pruned.tokens_ratio, pruned.speedup) == (0.25, 2.5)
-    (alone,) = build_report(result(methods=('specprune',))).summaries
-    assert (alone.tokens_ratio, alone.speedup) == (None, None)
-    refused = result(rows=(row('dense'), row('x', visual_tokens=None, latency_ms=None)))
-    assert build_report(refused).summaries[1].speedup is None
-
-
-def test_a_method_that_was_never_asked_has_dashes_and_no_summary(no_figures):
-    report = build_report(result([empty_bag()], rows=tuple(map(empty_row, METHODS))))
-    assert report.summaries == ()
-    assert cells(report.tables, 'Cost')['dense'] == ['0', '0', *['-'] * 7]
-    assert cells(report.tables, 'Against dense') == {}
-
-
-# --- thumbnails -------------------------------------------------------------------------------
+def test_what_is_unknown_is_compared_with_nothing(no_figures):
+    """A method alone; one of which all was refused; and one that was never asked."""
+    strip = (moment({'dense': '1' * 256}),)
+    assert 'as fast as' not in replay_html(result(methods=('specprune',), untrained=True))
+    refused = row('x', visual_tokens=None, latency_ms=None)
+    page = replay_html(result([bag(strip=strip)], rows=(row('dense'), refused), untrained=True))
+    assert 'as fast as' not in page and 'UNTRAINED' in page and 'no answer' in page
+    page = replay_html(result([empty_bag()], rows=tuple(map(empty_row, METHODS))))
+    assert page_cells(page, 'Cost')['dense'] == ['0', '0', *['-'] * 7]
+    assert page_cells(page, 'Against dense') == {} and 'No query could be run' in page
 
 
 def decoded(uri):
     head, _, body = uri.partition('base64,')
     assert head == 'data:image/jpeg;'
     coded = np.frombuffer(base64.b64decode(body), np.uint8)
-    return cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
+    return cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1].astype(float)
 
 
 LOSS = 10  # of JPEG, in the middle of a patch
 
 
-def test_pruned_patches_are_darker_and_kept_ones_are_not(no_figures):
+def test_pruned_patches_are_darker_and_kept_ones_are_not():
     """On a flat grey image a kept patch keeps its grey and a pruned one has a quarter of it."""
     kept = np.random.default_rng(3).random(256) < 0.4
-    characters = ''.join('01'[int(k)] for k in kept)
-    strip = (moment({'specprune': characters}),)
-    ((line,),) = (b.thumbnails for b in build_report(result([bag(strip=strip)])).bags)
-    nothing, mine = line.thumbnails
-    assert (nothing.method, nothing.image) == ('dense', '')  # it gave no answer
-    assert mine.caption == f'fine, {characters.count("1")}/256'
-    image = decoded(mine.image)
+    image = decoded(overlay_uri(moment({}).image, ''.join('01'[int(k)] for k in kept)))
     assert image.shape == (224, 224, 3)
     for patch in range(256):
         y, x = divmod(patch, 16)
         inside = image[14 * y + 4 : 14 * y + 10, 14 * x + 4 : 14 * x + 10]
         grey = GREY if kept[patch] else GREY / 4
-        assert abs(inside.astype(float) - grey).max() < LOSS, patch
+        assert abs(inside - grey).max() < LOSS, patch
 
 
 def test_colours_stay_in_their_channels():
     image = np.zeros((224, 224, 3), np.uint8)
     image[...] = (220, 60, 20)
-    drawn = decoded(overlay_uri(image_uri(image), '1' * 256)).astype(float)
-    assert abs(drawn - image).max() < LOSS
-
-
-# --- the page ---------------------------------------------------------------------------------
-
-
-def test_nothing_is_fetched_and_nothing_runs():
-    page = replay_html(result([bag(), bag('other')]))
-    sources = re.findall(r'\b(?:src|href)="([^"]*)', page)
-    assert sources and all(re.match(r'data:image/(png|jpeg);base64,|#', s) for s in sources)
-    assert not re.search(r'<(script|link|iframe|object|base)\b|url\(|@import', page)
-    assert '//' not in re.sub('base64,[^"]*', '', page)
-
-
-def test_untrained_weights_are_named(no_figures):
-    assert 'UNTRAINED' in replay_html(result(untrained=True))
-    assert 'UNTRAINED' not in replay_html(result())
+    assert abs(decoded(overlay_uri(image_uri(image), '1' * 256)) - image).max() < LOSS
 
 
 def test_without_matplotlib_the_page_has_no_figures(monkeypatch):
@@ -142,40 +159,15 @@ def test_text_that_no_page_can_hold_is_replaced(no_figures):
     assert 'Bag a\ufffdb\ufffdc' in page
 
 
-@pytest.fixture(scope='module')
-def hostile():
-    """Everything that a user names is hostile, in turn."""
-    methods = ('dense', *HOSTILE)
-    bags = [
-        bag(
-            name,
-            methods,
-            path=name,
-            there={name: TopicCount(name, 1), 'other ' + name: TopicCount(name, 2)},
-            topics={name: name, 'gone': name + '?'},
-            instructions=(name,),
-            losses={name: 1},
-            problems=(Problem(name, name),),
-            recorded=name,
-            strip=(moment(dict.fromkeys(methods, '1' * 256), camera=name),),
-        )
-        for name in HOSTILE
-    ]
-    problems = tuple(BagProblem(name, name, name) for name in HOSTILE * 6)
-    return result(
-        bags,
-        methods,
-        problems=problems,
-        command=SCRIPT,
-        checkpoint=LONG,
-        settings={'profile': RIGHT_TO_LEFT, LONG: LONG, SCRIPT: SCRIPT},
-        machine={LONG: {SCRIPT: RIGHT_TO_LEFT}},
-    )
-
-
 def test_a_browser_shows_the_page(tmp_path):
+    """Nothing is fetched and nothing runs."""
     pytest.importorskip('matplotlib', reason='the plot extra is not installed')
-    for seen in opened(replay_html(result()), tmp_path, (1280, 400)):
+    page = replay_html(result())
+    sources = re.findall(r'\b(?:src|href)="([^"]*)', page)
+    assert sources and all(re.match(r'data:image/(png|jpeg);base64,|#', s) for s in sources)
+    assert not re.search(r'<(script|link|iframe|object|base)\b|url\(|@import', page)
+    assert '//' not in re.sub('base64,[^"]*', '', page)
+    for seen in opened(page, tmp_path, (1280, 400)):
         assert seen['content'] <= seen['width']  # tables scroll by themselves, the page does not
         assert min(seen['fonts']) >= 12
         images = seen['images']
@@ -187,13 +179,38 @@ def test_a_browser_shows_the_page(tmp_path):
         assert [h for h in seen['headings'] if h.startswith('Bag')] == ['Bag kitchen']
 
 
-def test_a_browser_shows_hostile_names_as_text(hostile, tmp_path):
-    pytest.importorskip('matplotlib', reason='the plot extra is not installed')
-    for seen in opened(replay_html(hostile), tmp_path, (1280, 400)):
+def test_a_browser_shows_hostile_names_as_text(no_figures, tmp_path):
+    """Everything that a user names is hostile, in turn."""
+    methods = ('dense', *HOSTILE)
+    bags = [
+        bag(
+            name,
+            methods,
+            path=name,
+            there={n: {'type': name, 'count': 1} for n in (name, 'other ' + name)},
+            topics={name: name, 'gone': name + '?'},
+            instructions=(name,),
+            losses={name: 1},
+            problems=({'code': name, 'text': name},),
+            recorded=name,
+            strip=(moment(dict.fromkeys(methods, '1' * 256), camera=name),),
+        )
+        for name in HOSTILE
+    ]
+    made = result(
+        bags,
+        methods,
+        problems=tuple({'bag': n, 'code': n, 'text': n} for n in HOSTILE * 6),
+        command=SCRIPT,
+        checkpoint=LONG,
+        settings={'profile': RIGHT_TO_LEFT, LONG: LONG, SCRIPT: SCRIPT},
+        machine={LONG: {SCRIPT: RIGHT_TO_LEFT}},
+    )
+    for seen in opened(replay_html(made), tmp_path, (1280, 400)):
         assert seen['content'] <= seen['width']
         assert seen['scripts'] == 0
         assert all(min(image['natural']) > 0 for image in seen['images'])
-        assert len(seen['images']) == len(HOSTILE) * (5 + len(hostile.rows))
+        assert len(seen['images']) == len(HOSTILE) * len(methods)
         for name in HOSTILE:
             assert seen['text'].count(name) > 15, name
             assert f'Bag {name}' in seen['headings']

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import replay_result as sample
 
-from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
 from vla_prune_ros.evaluate.replay.report import replay_html
-from vla_prune_ros.evaluate.replay.results import BagAnswers, Problem, ResultBuilder
+from vla_prune_ros.evaluate.replay.results import BagAnswers, ResultBuilder
+from vla_prune_ros.evaluate.replay.store import Instant, ReplayedQuery
 from vla_prune_ros.records import InferenceRecord
 
 T0 = 1_700_000_000_000_000_000
@@ -54,25 +54,22 @@ def actions(count, translation_mm=(0, 0, 0), gripper=1.0):
 def recording(count, acted=None, valid=None, **changes):
     """Queries 200 ms apart, received 8 ms after their stamps, in a bag that begins 100 ms before
     the first and lasts two seconds."""
-    instants = tuple(
+    instants = [
         Instant(0, T0 + 200 * MS * i, T0 + 200 * MS * i + 8 * MS, 'lift', {}) for i in range(count)
-    )
+    ]
     known = np.ones((count, K), bool) if valid is None else valid
-    made = Recording(
-        'bags/kitchen',
-        {'primary': '/cam', 'twist': '/cmd'},
-        True,
-        {'/cam': ('sensor_msgs/msg/Image', 7), '/tf': ('tf2_msgs/msg/TFMessage', 9)},
-        (T0 - 100 * MS, T0 + 1900 * MS),
+    if acted is not None:
+        changes = {'source': 'twist', 'actions': acted, 'valid': known, **changes}
+    return sample.recording(
         instants,
-        (),
-        {'skew': 2},
-        (('unstamped', '/cam: no stamps'),),
-        'twist' if acted is not None else '',
-        actions(count) if acted is None else acted,
-        known if acted is not None else np.zeros((count, K), bool),
+        topics={'primary': '/cam', 'twist': '/cmd'},
+        guessed=True,
+        there={'/cam': ('sensor_msgs/msg/Image', 7), '/tf': ('tf2_msgs/msg/TFMessage', 9)},
+        span_ns=(T0 - 100 * MS, T0 + 1900 * MS),
+        losses={'skew': 2},
+        problems=(('unstamped', '/cam: no stamps'),),
+        **changes,
     )
-    return replace(made, **changes)
 
 
 def answers(chunks, **changes):
@@ -299,8 +296,8 @@ def test_several_bags_are_one_row_per_method(kitchen):
 
 
 def test_a_bag_without_a_recording_is_a_problem_among_others(kitchen):
-    gone = BagAnswers('gone', Path('gone'), None, {}, (Problem('unread', 'cut off'),))
-    kitchen = replace(kitchen, problems=(Problem('refused', 'dense: 1'),))
+    gone = BagAnswers('gone', Path('gone'), None, {}, (('unread', 'cut off'),))
+    kitchen = replace(kitchen, problems=(('refused', 'dense: 1'),))
     found = build(gone, kitchen)
     assert found['rows'] == build(kitchen)['rows']
     first, second = found['bags']
@@ -379,7 +376,7 @@ def test_a_result_has_the_keys_of_its_description_and_a_page(kitchen):
     valid = np.ones((3, K), bool)
     valid[:, -1] = False  # no chunk is known to its end
     shown = sample.moment(dict.fromkeys(('dense', 'specprune'), '1' * 256), camera='primary')
-    gone = BagAnswers('gone', Path('gone'), None, {}, (Problem('unread', 'cut off'),))
+    gone = BagAnswers('gone', Path('gone'), None, {}, (('unread', 'cut off'),))
     found = recording(3, actions(3, (1, 2, 3)), valid)
     kitchen = replace(kitchen, recording=found, moments=(shown,))
     made = built(kitchen, bag(recording(0), 'hall'), gone)

@@ -28,7 +28,7 @@ from vla_prune_ros.engine.policy import Policy
 from vla_prune_ros.evaluate.replay import method as replay_worker
 from vla_prune_ros.evaluate.replay import run as replay
 from vla_prune_ros.evaluate.replay.run import ReplayOptions, run_replay
-from vla_prune_ros.evaluate.replay.settings import ReplaySetting
+from vla_prune_ros.evaluate.replay.scan import ReplaySetting
 from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.pruning.state import pack, unpack
 from vla_prune_ros.runtime.params import SessionParams

@@ -1,16 +1,32 @@
-"""What a replay keeps on disk: names, keys, and files that were torn at any byte.
+"""What a replay keeps on disk: records, names, keys, and files that were torn at any byte.
 
-Expected values: the answers as they were given; torn files are cut here at every length.
+Expected values: what went in, bit by bit; torn files are cut here at every length.
 """
+
+import json
+import struct
 
 import numpy as np
 import pytest
+import replay_result as sample
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vla_prune_ros.bags.reader import Place
 from vla_prune_ros.evaluate.methods import Method
-from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
-from vla_prune_ros.evaluate.replay.settings import ReplaySetting
-from vla_prune_ros.evaluate.replay.store import ReplayStore, bag_key, bag_name, method_key
+from vla_prune_ros.evaluate.replay.scan import ReplaySetting
+from vla_prune_ros.evaluate.replay.store import (
+    Answers,
+    Instant,
+    ReplayedQuery,
+    ReplayJob,
+    bag_key,
+    bag_name,
+    dumps,
+    load_recording,
+    loads,
+    save_recording,
+)
 from vla_prune_ros.records import InferenceRecord
 
 QUERIES = [
@@ -26,15 +42,79 @@ QUERIES = [
 ]
 KEY = {'bag': [['a', 1, 2]], 'method': 'dense'}
 
+# --- records ----------------------------------------------------------------------------------
 
-@pytest.fixture
-def answers(tmp_path):
-    return ReplayStore(tmp_path / 'bag').answers(KEY)
+floats = st.floats(allow_nan=False, allow_subnormal=True)
+masks = st.lists(st.booleans(), max_size=300).map(lambda bits: np.array(bits, bool))
+chunks = st.integers(1, 9).flatmap(
+    lambda k: st.lists(floats, min_size=7 * k, max_size=7 * k).map(
+        lambda values: np.array(values).reshape(k, 7)
+    )
+)
+queries = st.builds(
+    ReplayedQuery,
+    number=st.integers(0, 10**6),
+    epoch=st.integers(0, 10**6),
+    stamp_ns=st.integers(0, 2**63 - 1),
+    actions=st.none() | chunks,
+    refusal=st.text(),
+    kept=st.dictionaries(st.text(), masks, max_size=3),
+    record=st.builds(
+        InferenceRecord,
+        mode=st.sampled_from(['', 'dense', 'coarse', 'fine']),
+        visual_tokens=st.none() | st.integers(0, 512),
+        stages_ms=st.dictionaries(st.text(), floats, max_size=3),
+        refresh_ms=st.none() | floats,
+        motion=st.text(),
+    ),
+)
 
 
-def same(found, given):
-    assert [q.to_json() for q in found] == [q.to_json() for q in given]
-    return True
+def bits(value):
+    """A number's eight bytes: -0.0 is not 0.0 there."""
+    return struct.pack('<d', value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(queries)
+def test_a_query_survives_to_the_last_bit(query):
+    found = loads(dumps(query), ReplayedQuery)
+    for name in ('number', 'epoch', 'stamp_ns', 'refusal', 'record'):
+        assert getattr(found, name) == getattr(query, name)
+    if query.actions is None:
+        assert found.actions is None
+    else:
+        assert found.actions.dtype == np.float64 and found.actions.shape == query.actions.shape
+        assert found.actions.tobytes() == query.actions.tobytes()
+    assert list(found.kept) == list(query.kept)
+    for camera, mask in query.kept.items():
+        assert found.kept[camera].dtype == bool
+        assert found.kept[camera].tolist() == mask.tolist()
+    assert list(found.record.stages_ms) == list(query.record.stages_ms)
+    for name, value in query.record.stages_ms.items():
+        assert bits(found.record.stages_ms[name]) == bits(value)
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda data: data.pop('number'),
+        lambda data: data['record'].update(speed=1.0),
+        lambda data: data['actions'].update(data='ff'),
+        lambda data: data['actions'].update(data='no'),
+        lambda data: data.pop('__record__'),
+        lambda data: data.update(__record__='Recording'),
+    ],
+)
+def test_what_is_no_query_is_none(damage):
+    data = json.loads(dumps(QUERIES[0]))
+    assert loads(json.dumps(data).encode(), ReplayedQuery) is not None
+    damage(data)
+    assert loads(json.dumps(data).encode(), ReplayedQuery) is None
+    assert loads(b'[1, 2]', ReplayedQuery) is None
+
+
+# --- keys -------------------------------------------------------------------------------------
 
 
 def test_names_of_bags_are_short_and_differ(tmp_path, monkeypatch):
@@ -44,7 +124,7 @@ def test_names_of_bags_are_short_and_differ(tmp_path, monkeypatch):
     assert bag_name(tmp_path / 'a' / '..' / 'b') == bag_name(tmp_path / 'b')
 
 
-def test_a_key_follows_files_topics_setting_and_versions(tmp_path):
+def test_a_key_follows_files_topics_setting_versions_and_method(tmp_path):
     bag = tmp_path / 'bag'
     bag.mkdir()
     file, topics = bag / 'a.mcap', tmp_path / 'topics.yaml'
@@ -59,12 +139,23 @@ def test_a_key_follows_files_topics_setting_and_versions(tmp_path):
     keys.append(bag_key(bag, setting, versions))
     topics.write_text('twist: /b')
     keys.append(bag_key(bag, setting, versions))
+    job = ReplayJob(bag, tmp_path, keys[0])
+    keys += [job.of(Method('dense', 'dense', tmp_path, f)).key for f in ('f1', 'f2')]
     assert all(a != b for i, a in enumerate(keys) for b in keys[:i])
-    dense = Method('dense', 'dense', tmp_path, 'f1')
-    mine = method_key(keys[0], dense)
-    assert mine != method_key(keys[0], Method('dense', 'dense', tmp_path, 'f2'))
     with pytest.raises(FileNotFoundError):
         bag_key(tmp_path / 'gone', setting, versions)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def answers(tmp_path):
+    return Answers(tmp_path / 'bag', KEY)
+
+
+def same(found, given):
+    return list(map(dumps, found)) == list(map(dumps, given))
 
 
 def test_answers_are_done_when_the_bag_ended(answers):
@@ -79,12 +170,11 @@ def test_answers_are_done_when_the_bag_ended(answers):
     assert answers.so_far() == ([], None)  # the memory is gone: there is nothing to go on from
 
 
-def test_another_key_finds_nothing(answers, tmp_path):
+def test_another_key_finds_nothing(answers):
     answers.begin(QUERIES)
-    answers.remember(2, b'memory')
     answers.end()
     answers.remember(2, b'memory')
-    other = ReplayStore(tmp_path / 'bag').answers({**KEY, 'versions': {'numpy': '2'}})
+    other = Answers(answers.path.parent, {**KEY, 'versions': {'numpy': '2'}})
     assert (other.done(), other.so_far(), other.count()) == (None, ([], None), 0)
     other.begin([])
     assert answers.done() is None
@@ -94,14 +184,14 @@ def test_a_file_that_was_torn_anywhere_gives_whole_answers_or_none(answers):
     answers.begin(QUERIES)
     answers.remember(2, b'memory')
     whole = answers.path.read_bytes()
-    starts = [whole.index(b'{"number": %d' % n) for n in range(3)]
-    for size in range(len(whole)):
+    third = whole.index(b'{"__record__": "ReplayedQuery", "number": 2')
+    for size in (*range(0, third - 9, 7), *range(third - 9, third + 9), len(whole) - 1):
         answers.path.write_bytes(whole[:size])
         found, memory = answers.so_far()
-        known = size >= starts[2] - 1  # the second line is whole without its end
-        assert same(found, QUERIES[:2] if known else []) and memory == (
-            b'memory' if known else None
-        )
+        if size >= third - 1:  # the second line is whole without its end
+            assert same(found, QUERIES[:2]) and memory == b'memory'
+        else:
+            assert (found, memory) == ([], None)
         assert answers.done() is None
 
 
@@ -118,46 +208,38 @@ def test_a_recording_comes_back_to_the_last_bit_under_its_key(tmp_path):
     numbers = np.random.default_rng(0).normal(size=(2, 3, 7)) / 3
     numbers[0, 0, 0], numbers[1, 2, 6] = -0.0, np.nan  # not known there
     places = {'primary': Place('/cam', 10**18 + 1, 2)}
-    given = Recording(
-        path='bags/a',
+    instants = (
+        Instant(0, 10**18, 10**18 + 1, 'lift', places, np.array([0.1, 0.2, 1 / 3])),
+        Instant(1, 10**18 + 5, 10**18 + 6, 'put', places),
+    )
+    given = sample.recording(
+        instants,
         topics={'primary': '/cam'},
         guessed=True,
         there={'/cam': ('sensor_msgs/msg/Image', 7)},
-        span_ns=(1, 2),
-        instants=(
-            Instant(0, 10**18, 10**18 + 1, 'lift', places, np.array([0.1, 0.2, 1 / 3])),
-            Instant(1, 10**18 + 5, 10**18 + 6, 'put', places),
-        ),
-        lost=('cut',),
         losses={'skew': 2},
         problems=(('unstamped', '/cam'),),
         source='twist',
         actions=numbers,
         valid=np.array([[True, False, True], [False, False, True]]),
     )
-    store = ReplayStore(tmp_path / 'bag')
-    assert store.recording(KEY) is None
-    store.put_recording(KEY, given)
-    found = store.recording(KEY)
+    assert load_recording(tmp_path, KEY) is None
+    save_recording(tmp_path, KEY, given)
+    found = load_recording(tmp_path, KEY)
     assert found.actions.tobytes() == numbers.tobytes()
     assert found.valid.tolist() == given.valid.tolist()
-    assert found.instants[0].position.tobytes() == given.instants[0].position.tobytes()
+    assert found.instants[0].position.tobytes() == instants[0].position.tobytes()
     assert found.instants[1].position is None
     assert [i.images for i in found.instants] == [places, places]
-    for name in ('path', 'topics', 'guessed', 'there', 'span_ns', 'lost', 'losses', 'problems'):
+    for name in ('topics', 'guessed', 'losses', 'source'):
         assert getattr(found, name) == getattr(given, name)
-    assert store.recording({**KEY, 'bag': []}) is None
-    (file,) = (tmp_path / 'bag').iterdir()
+    assert dumps(found) == dumps(given)
+    assert load_recording(tmp_path, {**KEY, 'bag': []}) is None
+    (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
-    for size in range(0, len(whole), 7):
+    for size in range(0, len(whole) - 1, 7):
         file.write_bytes(whole[:size])
-        assert store.recording(KEY) is None
-
-
-def test_without_an_instant_there_is_a_recording_too(tmp_path):
-    nothing = np.zeros((0, 8, 7)), np.zeros((0, 8), bool)
-    given = Recording('', {}, False, {}, (0, 0), (), (), {}, (), '', *nothing)
-    store = ReplayStore(tmp_path / 'bag')
-    store.put_recording(KEY, given)
-    found = store.recording(KEY)
-    assert (found.actions.shape, found.valid.shape) == ((0, 8, 7), (0, 8))
+        assert load_recording(tmp_path, KEY) is None
+    save_recording(tmp_path, KEY, sample.recording())
+    empty = load_recording(tmp_path, KEY)
+    assert (empty.actions.shape, empty.valid.shape) == ((0, 8, 7), (0, 8))

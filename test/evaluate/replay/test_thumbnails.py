@@ -11,10 +11,11 @@ pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
 import bag_writer as writer
 import formula_bag as recorded
+import replay_result as sample
 from formula_bag import MS, T0
 
 from vla_prune_ros.bags.reader import Bag, Place
-from vla_prune_ros.evaluate.replay.records import Instant, Recording, ReplayedQuery
+from vla_prune_ros.evaluate.replay.store import Instant, ReplayedQuery
 from vla_prune_ros.evaluate.replay.thumbnails import thumbnails
 from vla_prune_ros.model.images import prepare_image
 from vla_prune_ros.profiles import LIBERO
@@ -30,7 +31,7 @@ MASKS = RNG.random((3, COUNT, 2, 256)) < 0.5
 
 def recording(count=COUNT):
     """Queries every 100 ms, the second camera 12 ms behind the first."""
-    instants = tuple(
+    instants = [
         Instant(
             0,
             T0 + (ms + 12) * MS,
@@ -42,10 +43,8 @@ def recording(count=COUNT):
             },
         )
         for ms in TIMES[:count]
-    )
-    nothing = np.zeros((count, 8, 7)), np.zeros((count, 8), bool)
-    span = T0 - 500 * MS, T0 + 2000 * MS
-    return Recording('', {}, False, {}, span, instants, (), {}, (), '', *nothing)
+    ]
+    return sample.recording(instants, span_ns=(T0 - 500 * MS, T0 + 2000 * MS))
 
 
 PARAMS = SessionParams()

@@ -1,7 +1,4 @@
-"""Columns of a replay's results, declared at the field that holds the number.
-
-Console and page read them with :func:`columns_of`; ``report.json`` has the same fields as keys.
-"""
+"""Columns of a replay's results for page and console, declared at the field with the number."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -51,10 +48,8 @@ def plural(count: int, word: str) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the page and of the console.
-
-    :param meaning: one line; the columns of a group have the same.
-    :param cell: text of the field's value, which is not None.
+    """:param meaning: one line; the columns of a group have the same.
+    :param cell: text of the field's value, which is not None; in :func:`columns_of` of the result.
     :param name: which figure of the quantity; empty where there is one only.
     :param short: head on the console; empty where the console leaves the column out.
     :param group: the field's name with its unit; columns of a group stand side by side.
@@ -71,32 +66,27 @@ def shown(*columns: Column) -> Any:
     return field(metadata={'columns': columns})
 
 
-def parts(meaning: str, **shorts: str) -> Iterator[Column]:
-    """A column for each of these attributes of a value, with its head on the console."""
+def figures(meaning: str, **shorts: str) -> Iterator[Column]:
+    """A column for each of these figures of a distribution, with its head on the console."""
     for name, short in shorts.items():
-        yield Column(meaning, lambda value, name=name: number(getattr(value, name)), name, short)
+        yield Column(meaning, lambda value, name=name: number(value[name]), name, short)
 
 
 def columns_of(kind: type) -> tuple[Column, ...]:
-    """Columns of all fields of a result's type, in order; their cells take the result."""
-    return tuple(
-        replace(column, group=_head(f.name), cell=_from_field(f.name, column.cell))
-        for f in fields(kind)
-        for column in f.metadata.get('columns', ())
-    )
+    """Columns of all fields of a result's type, in order; a dash where the field is None."""
 
+    def column(name: str, declared: Column) -> Column:
+        def cell(result: Any) -> str:
+            value = getattr(result, name)
+            return NOTHING if value is None else declared.cell(value)
 
-def _from_field(name: str, cell: Callable[[Any], str]) -> Callable[[Any], str]:
-    def from_result(result: Any) -> str:
-        value = getattr(result, name)
-        return NOTHING if value is None else cell(value)
+        return replace(declared, group=_head(name), cell=cell)
 
-    return from_result
+    return tuple(column(f.name, c) for f in fields(kind) for c in f.metadata.get('columns', ()))
 
 
 def _head(name: str) -> str:
     """``'jerk_m_s3'`` -> ``'jerk, m/s³'``."""
-    for ending, unit in _UNITS.items():
-        if name.endswith(ending):
-            return f'{name.removesuffix(ending).replace("_", " ")}, {unit}'
-    return name.replace('_', ' ')
+    unit = next((unit for unit in _UNITS if name.endswith(unit)), '')
+    head = name.removesuffix(unit).replace('_', ' ')
+    return f'{head}, {_UNITS[unit]}' if unit else head

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..figures import MODE_COLOURS, figure_class
+from ..figures import MARKERS, MODE_COLOURS, OTHER_MODE, figure_class, handle, panels
 from .metrics import AXES, Comparison
 from .results import BagResult, Series
 
@@ -17,23 +17,28 @@ MOST_ERRORS = 120  # errors jump from query to query: what lasts is seen in medi
 
 # Distinct with every kind of colour vision, and from the colours of the modes.
 _PALETTE = ('#0072b2', '#e69f00', '#882255', '#56b4e9', '#332288', '#999933')
-_DENSE, _OTHER_MODE, _SPEED, _RECORDED = '#4d4d4d', '#e7298a', '#1d1f23', '#b8bcc4'
-_MARKERS = 'os^Dv<>Pp*hX'
+_DENSE, _SPEED, _RECORDED = '#4d4d4d', '#1d1f23', '#b8bcc4'
 _MODE_HEIGHTS = {'dense': 1.0, 'fine': 0.66, 'coarse': 0.33}
 _REFUSED = {'marker': 'x', 'markersize': 7, 'markeredgewidth': 1.8, 'linestyle': ''}
-_BIAS = {
-    'color': 'black',
-    'marker': 'D',
-    'markersize': 4.5,
-    'markeredgecolor': 'white',
-    'markeredgewidth': 0.7,
-    'linestyle': '',
-}
+_BIAS = {'color': 'black', 'marker': 'D', 'linestyle': '', 'markersize': 4.5}
+_BIAS |= {'markeredgecolor': 'white', 'markeredgewidth': 0.7}
 _LONGEST_NAME = 36
 _PAUSE = 4.0  # of the usual time between two queries
 _BARS = 0.8  # of the space of a group of bars
 _WIDTH, _DPI = 10.4, 120
-_TIME = 'time since the start of the bag, s'
+_STYLE = {
+    'axes.axisbelow': True,
+    'axes.grid': True,
+    'axes.labelsize': 9,
+    'axes.spines.right': False,
+    'axes.spines.top': False,
+    'grid.alpha': 0.25,
+    'grid.linewidth': 0.6,
+    'legend.fontsize': 8,
+    'legend.frameon': False,
+    'xtick.labelsize': 8,
+    'ytick.labelsize': 8,
+}
 
 
 @dataclass(frozen=True)
@@ -57,19 +62,17 @@ def bag_figures(bag: BagResult, methods: Sequence[str]) -> dict[str, str]:
     :raises VlaPruneError: matplotlib is not installed.
     """
     figure_class()
+    from matplotlib import rc_context
+
     drawn, found = pens(methods), {}
-    for name, draw in (
-        ('cost', cost_figure),
-        ('modes', modes_figure),
-        ('error', error_figure),
-        ('axes', axes_figure),
-        ('gripper', gripper_figure),
-    ):
-        if (figure := draw(bag, drawn)) is not None:
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format='png', dpi=_DPI)
-            coded = base64.b64encode(buffer.getvalue()).decode('ascii')
-            found[name] = f'data:image/png;base64,{coded}'
+    with rc_context(_STYLE):
+        for draw in (cost_figure, modes_figure, error_figure, axes_figure, gripper_figure):
+            if (figure := draw(bag, drawn)) is not None:
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format='png', dpi=_DPI)
+                coded = base64.b64encode(buffer.getvalue()).decode('ascii')
+                name = draw.__name__.removesuffix('_figure')
+                found[name] = f'data:image/png;base64,{coded}'
     return found
 
 
@@ -78,7 +81,7 @@ def pens(methods: Sequence[str]) -> dict[str, Pen]:
     others = [method for method in methods if method != 'dense']
     colours = {m: _PALETTE[i % len(_PALETTE)] for i, m in enumerate(others)} | {'dense': _DENSE}
     return {
-        method: Pen(plot_text(method), colours[method], _MARKERS[i % len(_MARKERS)])
+        method: Pen(plot_text(method), colours[method], MARKERS[i % len(MARKERS)])
         for i, method in enumerate(methods)
     }
 
@@ -93,8 +96,8 @@ def plot_text(name: str) -> str:
 def windows(t_s: Sequence[float], values: np.ndarray, most: int) -> np.ndarray:
     """float64 (4, N): times, medians, least and largest values of windows of a line.
 
-    Up to ``most`` points each has a window of its own, and a long pause one of NaN, so that no
-    line is drawn through it. Beyond, windows have equally many points; NaN: none is known.
+    Up to ``most`` points each has its own, and a long pause one of NaN, so that no line is drawn
+    through it; beyond, windows have equally many points.
     """
     times = np.asarray(t_s, np.float64)
     if len(times) <= most:
@@ -104,28 +107,24 @@ def windows(t_s: Sequence[float], values: np.ndarray, most: int) -> np.ndarray:
             times = np.insert(times, after, times[after - 1] + 0.5 * steps[after - 1])
             values = np.insert(values, after, np.nan)
         return np.stack([times, values, values, values])
-    ends = np.linspace(0, len(times), most // 2 + 1).round().astype(int)
-    out = np.full((4, len(ends) - 1), np.nan)
-    for i, part in enumerate(map(slice, ends[:-1], ends[1:])):
-        out[0, i] = times[part].mean()
-        some = values[part][np.isfinite(values[part])]
-        if len(some):
-            out[1:, i] = np.median(some), some.min(), some.max()
+    out = np.full((4, most // 2), np.nan)
+    parts = (np.array_split(of, most // 2) for of in (times, values))
+    for i, (part, found) in enumerate(zip(*parts, strict=True)):
+        out[0, i], found = part.mean(), found[np.isfinite(found)]
+        if len(found):
+            out[1:, i] = np.median(found), found.min(), found.max()
     return out
 
 
 def durations(t_s: Sequence[float]) -> np.ndarray:
-    """float64 (N,): a query lasts until the next one, at most three times as long as usual.
-
-    A pause stays empty.
-    """
+    """float64 (N,): a query lasts until the next one, before a pause as long as usual."""
     steps = np.diff(np.asarray(t_s, np.float64))
     usual = (float(np.median(steps)) if len(steps) else 0.0) or 1.0
     return np.append(np.where((steps > 0) & (steps <= 3 * usual), steps, usual), usual)
 
 
 def axis_limit(values: Iterable[np.ndarray]) -> float | None:
-    """Where to cut an axis that a few outliers would flatten; None where nothing sticks out."""
+    """Where to cut an axis that a few outliers would flatten; None where there are none."""
     every = np.concatenate([*values, np.empty(0)])
     every = every[np.isfinite(every)]
     if len(every) < 20:
@@ -164,18 +163,15 @@ def _over_time(
     if not there and not refused:
         return None
     names = list(there) or list(labels)[:1]
-    figure, axes = _panels(len(names), 1, 0.75 + 1.8 * len(names))
-    for axis, name in zip(axes[:, 0], names, strict=True):
+    figure, axes = _timed(len(names), 0.75 + 1.8 * len(names))
+    for axis, name in zip(axes, names, strict=True):
         _draw_lines(axis, there.get(name, {}), drawn, most)
-        axis.set_ylabel(labels[name], fontsize=9)
+        axis.set_ylabel(labels[name])
     if refused:
         for method, series in bag.series.items():
-            _mark_refusals(axes[0, 0], series, drawn[method].colour, height=0.0)
-    axes[-1, 0].set_xlabel(_TIME, fontsize=9)
+            _mark_refusals(axes[0], series, drawn[method].colour, height=0.0)
     used = {method for lines in there.values() for method in lines}
-    return _finish(
-        figure, drawn, used, [_handle('refused query', color='black', **_REFUSED)] * refused
-    )
+    return _finish(figure, drawn, used, refused=refused)
 
 
 def modes_figure(bag: BagResult, drawn: Pens) -> Any | None:
@@ -183,21 +179,17 @@ def modes_figure(bag: BagResult, drawn: Pens) -> Any | None:
     if not asked:
         return None
     heights = [3.0, *(1.0 for _ in asked)]
-    figure, axes = _panels(len(heights), 1, 2.0 + 0.52 * len(asked), height_ratios=heights)
-    _draw_speed(axes[0, 0], asked.values())
-    for axis, (method, series) in zip(axes[1:, 0], asked.items(), strict=True):
+    figure, (first, *lanes) = _timed(len(heights), 2.0 + 0.52 * len(asked), heights)
+    _draw_speed(first, asked.values())
+    for axis, (method, series) in zip(lanes, asked.items(), strict=True):
         _draw_modes(axis, series)
         _name_lane(axis, drawn[method].label)
-    axes[-1, 0].set_xlabel(_TIME, fontsize=9)
     there = {mode for series in asked.values() for mode in series.mode if mode}
     order = [*(m for m in _MODE_HEIGHTS if m in there), *sorted(there - set(_MODE_HEIGHTS))]
-    handles = [
-        _handle(mode, color=MODE_COLOURS.get(mode, _OTHER_MODE), marker='s', markersize=9, ls='')
-        for mode in order
-    ]
-    if any(any(series.refusal) for series in asked.values()):
-        handles.append(_handle('refused query', color='black', **_REFUSED))
-    return _finish(figure, drawn, (), handles)
+    style = {'marker': 's', 'markersize': 9, 'linestyle': ''}
+    modes = [handle(mode, color=MODE_COLOURS.get(mode, OTHER_MODE), **style) for mode in order]
+    refused = any(any(series.refusal) for series in asked.values())
+    return _finish(figure, drawn, (), modes, refused=refused)
 
 
 def gripper_figure(bag: BagResult, drawn: Pens) -> Any | None:
@@ -205,19 +197,17 @@ def gripper_figure(bag: BagResult, drawn: Pens) -> Any | None:
     if not asked:
         return None
     recorded = bag.recorded_series
-    figure, axes = _panels(len(asked), 1, 0.8 + 0.75 * len(asked))
-    for axis, (method, (t_s, gripper)) in zip(axes[:, 0], asked.items(), strict=True):
+    grey = {'color': _RECORDED, 'linewidth': 6}
+    figure, axes = _timed(len(asked), 0.8 + 0.75 * len(asked))
+    for axis, (method, (t_s, gripper)) in zip(axes, asked.items(), strict=True):
         if recorded is not None:
-            axis.step(recorded.t_s, _array(recorded.gripper), where='post', color=_RECORDED,
-                      linewidth=6, solid_capstyle='butt')  # fmt: skip
+            values = _array(recorded['gripper'])
+            axis.step(recorded['t_s'], values, where='post', solid_capstyle='butt', **grey)
         axis.step(t_s, gripper, where='post', color=drawn[method].colour, linewidth=1.3)
-        _dress(axis)
         _name_lane(axis, drawn[method].label)
         axis.set_yticks([0, 1], ['closed', 'open'])
         axis.set_ylim(-0.12, 1.12)
-    axes[-1, 0].set_xlabel(_TIME, fontsize=9)
-    extra = [] if recorded is None else [_handle('recorded', color=_RECORDED, linewidth=6)]
-    return _finish(figure, drawn, asked, extra)
+    return _finish(figure, drawn, asked, [handle('recorded', **grey)] if recorded else [])
 
 
 def _draw_lines(axis: Any, lines: Lines, drawn: Pens, most: int) -> None:
@@ -231,34 +221,27 @@ def _draw_lines(axis: Any, lines: Lines, drawn: Pens, most: int) -> None:
                   markersize=4, markevery=(place * every // len(lines), every))  # fmt: skip
     top = axis_limit(values for _, values in lines.values())
     if top is not None:
-        _draw_outliers(axis, lines, drawn, top)
+        farthest = (top, 0.0)
+        for method, (t_s, values) in lines.items():
+            above = [(value, t) for t, value in zip(t_s, values, strict=True) if value > top]
+            if above:
+                times, height = [t for _, t in above], [0.95 * top] * len(above)
+                axis.plot(times, height, '^', color=drawn[method].colour, markersize=6)
+            farthest = max([farthest, *above])
+        style = {'fontsize': 8, 'textcoords': 'offset points', 'xytext': (6, -4)}
+        axis.annotate(f'{farthest[0]:.0f}', (farthest[1], 0.95 * top), **style)
     highest = max((float(np.nanmax(values)) for _, values in lines.values()), default=1.0)
     axis.set_ylim(0, top or 1.05 * highest or 1.0)
-    _dress(axis)
-
-
-def _draw_outliers(axis: Any, lines: Lines, drawn: Pens, top: float) -> None:
-    farthest = (top, 0.0)
-    for method, (t_s, values) in lines.items():
-        above = [(value, t) for t, value in zip(t_s, values, strict=True) if value > top]
-        if above:
-            axis.plot([t for _, t in above], [0.95 * top] * len(above), '^',
-                      color=drawn[method].colour, markersize=6)  # fmt: skip
-            farthest = max(farthest, *above)
-    axis.annotate(f'{farthest[0]:.0f}', (farthest[1], 0.95 * top), fontsize=8,
-                  textcoords='offset points', xytext=(6, -4))  # fmt: skip
 
 
 def _draw_speed(axis: Any, every: Iterable[Series]) -> None:
     """The speed is that of the bag: the method that knew most of it shows it."""
     best = max(every, key=lambda series: int(np.isfinite(_array(series.speed_m_s)).sum()))
     values = _array(best.speed_m_s)
-    axis.set_ylabel('speed, m/s', fontsize=9)
+    axis.set_ylabel('speed, m/s')
     if np.isfinite(values).any():
-        lines, pen = {'speed': (best.t_s, values)}, Pen('', _SPEED, '')
-        _draw_lines(axis, lines, {'speed': pen}, MOST_POINTS)
+        _draw_lines(axis, {'': (best.t_s, values)}, {'': Pen('', _SPEED, '')}, MOST_POINTS)
     else:
-        _dress(axis)
         axis.set_yticks([])
         axis.text(0.5, 0.5, 'speed unknown', transform=axis.transAxes, ha='center', fontsize=9)
 
@@ -271,13 +254,12 @@ def _draw_modes(axis: Any, series: Series) -> None:
     for mode, spans in sorted(bars.items(), key=lambda item: -len(item[1])):  # rare ones on top
         # Without snapping and with a thin edge, queries narrower than a pixel are still seen.
         axis.broken_barh(spans, (0, _MODE_HEIGHTS.get(mode, 1.0)), linewidth=0.3, snap=False,
-                         color=MODE_COLOURS.get(mode, _OTHER_MODE))  # fmt: skip
+                         color=MODE_COLOURS.get(mode, OTHER_MODE))  # fmt: skip
     _mark_refusals(axis, series, 'black', height=0.5)
     axis.set_ylim(0, 1.08)
     axis.set_yticks([])
-    axis.tick_params(labelsize=8)
-    for side in ('top', 'right', 'left'):
-        axis.spines[side].set_visible(False)
+    axis.grid(False)
+    axis.spines['left'].set_visible(False)
 
 
 def _mark_refusals(axis: Any, series: Series, colour: str, height: float) -> None:
@@ -293,25 +275,23 @@ def _name_lane(axis: Any, label: str) -> None:
 
 
 def axes_figure(bag: BagResult, drawn: Pens) -> Any | None:
-    """Error, bias and sign agreement: a line of three panels per side that chunks are compared
-    with; None without any."""
+    """Error, bias and sign agreement: three panels per side that chunks are compared with."""
     every = {
-        'dense': {row.method: row.versus_dense for row in bag.rows if row.versus_dense},
-        'recorded': {row.method: row.versus_recorded for row in bag.rows if row.versus_recorded},
+        side: {r.method: found for r in bag.rows if (found := getattr(r, f'versus_{side}'))}
+        for side in ('dense', 'recorded')
     }
     shown = {side: rows for side, rows in every.items() if rows}
     if not shown:
         return None
-    figure, axes = _panels(
-        len(shown), 3, 0.5 + 2.1 * len(shown), sharex=False, width_ratios=(1, 1, 1.7)
-    )
+    size = _WIDTH, 0.5 + 2.1 * len(shown)
+    figure, axes = panels(len(shown), 3, size, gridspec_kw={'width_ratios': (1, 1, 1.7)})
     for line, (side, compared) in zip(axes, shown.items(), strict=True):
         rows = [(drawn[method], comparison) for method, comparison in compared.items()]
         _draw_errors(line[0], rows, AXES[:3], f'against {side}, mm')
         _draw_errors(line[1], rows, AXES[3:], f'against {side}, deg')
         _draw_signs(line[2], rows)
     used = {method for compared in shown.values() for method in compared}
-    return _finish(figure, drawn, used, [_handle('signed mean', **_BIAS)])
+    return _finish(figure, drawn, used, [handle('signed mean', **_BIAS)])
 
 
 def _draw_errors(
@@ -319,11 +299,10 @@ def _draw_errors(
 ) -> None:
     for place, (pen, comparison) in enumerate(rows):
         found = [comparison.axes[name] for name in names]
-        x = _draw_bars(axis, [f.mean_abs for f in found], pen, place, len(rows))
-        axis.plot(x, [f.bias for f in found], **_BIAS)
+        x = _draw_bars(axis, [f['mean_abs'] for f in found], pen, place, len(rows))
+        axis.plot(x, [f['bias'] for f in found], **_BIAS)
     axis.axhline(0, color='black', linewidth=0.8)
-    axis.set_ylabel(label, fontsize=9)
-    _name_groups(axis, names)
+    _name_groups(axis, names, label)
 
 
 def _draw_signs(axis: Any, rows: Sequence[tuple[Pen, Comparison]]) -> None:
@@ -334,8 +313,7 @@ def _draw_signs(axis: Any, rows: Sequence[tuple[Pen, Comparison]]) -> None:
             axis.text(still, 3, 'no motion', rotation=90, fontsize=6.5, ha='center', va='bottom')
     axis.axhline(50, color='black', linewidth=0.8, linestyle=':')
     axis.set_ylim(0, 100)
-    axis.set_ylabel('same sign, % of steps', fontsize=9)
-    _name_groups(axis, AXES)
+    _name_groups(axis, AXES, 'same sign, % of steps')
 
 
 def _draw_bars(axis: Any, heights: Sequence[float], pen: Pen, place: int, rows: int) -> np.ndarray:
@@ -344,46 +322,37 @@ def _draw_bars(axis: Any, heights: Sequence[float], pen: Pen, place: int, rows: 
     return x
 
 
-def _name_groups(axis: Any, names: Sequence[str]) -> None:
-    _dress(axis)
+def _name_groups(axis: Any, names: Sequence[str], label: str) -> None:
+    axis.set_ylabel(label)
     axis.set_xticks(range(len(names)), [name.removeprefix('delta_') for name in names])
     axis.set_xlim(-0.5, len(names) - 0.5)
     axis.grid(False, axis='x')
 
 
-def _panels(
-    rows: int, columns: int, height: float, sharex: str | bool = 'col', **ratios: Sequence[float]
-) -> tuple[Any, Any]:
-    figure = figure_class()(figsize=(_WIDTH, height))
-    return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex, gridspec_kw=ratios)
+def _timed(rows: int, height: float, ratios: Sequence[float] = ()) -> tuple[Any, Sequence[Any]]:
+    """Axes one below the other, over the time of the bag."""
+    more = {'height_ratios': ratios} if ratios else {}
+    figure, axes = panels(rows, 1, (_WIDTH, height), sharex=True, gridspec_kw=more)
+    axes[-1, 0].set_xlabel('time since the start of the bag, s')
+    return figure, axes[:, 0]
 
 
-def _dress(axis: Any) -> None:
-    axis.tick_params(labelsize=8)
-    axis.grid(alpha=0.25, linewidth=0.6)
-    axis.set_axisbelow(True)
-    for side in ('top', 'right'):
-        axis.spines[side].set_visible(False)
-
-
-def _handle(label: str, **style: Any) -> Any:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], label=label, **style)
-
-
-def _finish(figure: Any, drawn: Pens, methods: Iterable[str], more: Sequence[Any]) -> Any:
+def _finish(
+    figure: Any,
+    drawn: Pens,
+    methods: Iterable[str],
+    more: Sequence[Any] = (),
+    *,
+    refused: bool = False,
+) -> Any:
+    """With a legend of these methods and handles on top."""
     used = [pen for method, pen in drawn.items() if method in set(methods)]
-    handles = [
-        *(_handle(pen.label, color=pen.colour, marker=pen.marker, linewidth=2) for pen in used),
-        *more,
-    ]
-    longest = max((len(handle.get_label()) for handle in handles), default=1)
+    handles = [handle(p.label, color=p.colour, marker=p.marker, linewidth=2) for p in used]
+    handles += [*more, *[handle('refused query', color='black', **_REFUSED)] * refused]
+    longest = max((len(one.get_label()) for one in handles), default=1)
     columns = max(1, min(len(handles), int(_WIDTH / (0.45 + 0.075 * longest))))  # in the figure
-    lines = -(-len(handles) // columns)
     if handles:
-        figure.legend(handles=handles, loc='upper center', ncol=columns, fontsize=8,
-                      frameon=False)  # fmt: skip
-    top = (0.06 + 0.19 * lines) / figure.get_figheight()
+        figure.legend(handles=handles, loc='upper center', ncol=columns)
+    top = (0.06 + 0.19 * -(-len(handles) // columns)) / figure.get_figheight()
     figure.tight_layout(h_pad=0.5, rect=(0, 0, 1, 1 - top))
     return figure

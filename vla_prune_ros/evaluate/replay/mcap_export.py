@@ -1,7 +1,7 @@
 """What each method answered on a bag, as a bag that Foxglove, PlotJuggler and RViz open.
 
-Every message is logged at the time of receipt of its instant, so that both bags lie on one time
-axis, and carries the stamp of its query, which joins it to images and to other methods.
+Messages are logged at the time of receipt of their instant, with the stamp of the query: both bags
+lie on one time axis, and the stamp joins images and methods.
 """
 
 import re
@@ -14,11 +14,10 @@ import numpy as np
 
 from ...bags.writer import BagWriter, message_builder
 from ...records import ActionChunk
-from .records import Instant, Recording, ReplayedQuery
+from .store import Instant, Recording, ReplayedQuery
 
-ROOT = '/replay'
 RECORDED = 'recorded'
-"""Stands in the place of a method for what was done when the bag was recorded."""
+"""In the place of a method: what was done when the bag was recorded."""
 
 
 def write_predictions(
@@ -28,12 +27,9 @@ def write_predictions(
     dt_s: float,
     frame_id: str = 'base_link',
 ) -> int:
-    """Write the answers of all methods as one MCAP bag, in order of time.
-
-    docs/replay.md lists the topics; :func:`topic_names` names the methods in them.
+    """Write the answers of all methods as one MCAP bag; docs/replay.md lists the topics.
 
     :param path: folder of the bag; a bag that is there is replaced.
-    :param answers: method -> queries, by their numbers in the recording.
     :returns: number of messages; where it would be 0, no bag is made.
     :raises DataError: see :class:`~vla_prune_ros.bags.writer.BagWriter`.
     """
@@ -74,39 +70,36 @@ class _Messages:
         self, answers: Mapping[str, Sequence[ReplayedQuery]]
     ) -> Iterator[tuple[int, str, Any]]:
         """Time of receipt, topic and message."""
-        names = topic_names(answers)
+        names, recording = topic_names(answers), self._recording
         by_number = {m: {q.number: q for q in queries} for m, queries in answers.items()}
-        for number, instant in enumerate(self._recording.instants):
-            messages = self._recorded(number)
+        for number, instant in enumerate(recording.instants):
+            messages = {}
+            known = np.logical_and.accumulate(recording.valid[number]).sum()
+            if recording.source and known:
+                messages |= self._chunk(RECORDED, recording.actions[number][:known], instant)
             for method, queries in by_number.items():
                 if number in queries:
                     messages |= self._query(method, names[method], queries[number], instant)
             for topic, message in messages.items():
-                yield instant.receipt_ns, topic, message
-
-    def _recorded(self, number: int) -> dict[str, Any]:
-        known = np.logical_and.accumulate(self._recording.valid[number]).sum()
-        if not self._recording.source or not known:
-            return {}
-        actions = self._recording.actions[number][:known]
-        return self._chunk(RECORDED, actions, self._recording.instants[number])
+                yield instant.receipt_ns, f'/replay/{topic}', message
 
     def _query(
         self, method: str, name: str, query: ReplayedQuery, instant: Instant
     ) -> dict[str, Any]:
         build, record = self._build, query.record
         out = {} if query.actions is None else self._chunk(name, query.actions, instant)
+        refusal = {'refusal': query.refusal} if query.refusal else {}
         status = build.status(
             f'{method}: inference',
-            {**({'refusal': query.refusal} if query.refusal else {}), **record.flat()},
+            refusal | record.flat(),
             message=query.refusal or 'replayed',
             level=build.WARN if query.refusal else build.OK,
             hardware_id='replay',
         )
-        out[f'{ROOT}/{name}/inference'] = build.diagnostics([status], instant.stamp_ns)
+        out[f'{name}/inference'] = build.diagnostics([status], instant.stamp_ns)
         if record.mode:
-            out[f'{ROOT}/{name}/visual_tokens'] = build.number(record.visual_tokens)
-            out[f'{ROOT}/{name}/latency_ms'] = build.number(record.total_ms)
+            out[f'{name}/visual_tokens'] = build.number(record.visual_tokens)
+            out[f'{name}/latency_ms'] = build.number(record.total_ms)
         return out
 
     def _chunk(self, name: str, actions: np.ndarray, instant: Instant) -> dict[str, Any]:
@@ -114,9 +107,9 @@ class _Messages:
         chunk = ActionChunk(instant.stamp_ns, self._dt_s, actions[:, :6], actions[:, 6], frame_id)
         velocity = actions[0, :6] / self._dt_s
         out = {
-            f'{ROOT}/{name}/action_chunk': build.chunk(chunk),
-            f'{ROOT}/{name}/first_step': build.twist(velocity, instant.stamp_ns, frame_id),
+            f'{name}/action_chunk': build.chunk(chunk),
+            f'{name}/first_step': build.twist(velocity, instant.stamp_ns, frame_id),
         }
         if instant.position is not None:
-            out[f'{ROOT}/{name}/chunk_path'] = build.path(chunk, instant.position)
+            out[f'{name}/chunk_path'] = build.path(chunk, instant.position)
         return out

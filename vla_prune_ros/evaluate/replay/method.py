@@ -13,25 +13,19 @@ import numpy as np
 
 from ...bags.events import BAG_READER
 from ...bags.reader import Bag
-from ...errors import DataError, VlaPruneError
+from ...errors import DataError
 from ...records import ActionChunk
 from ...runtime.session import InferenceRequest, PolicySession
 from ..methods import Method, MethodPolicies
-from .records import ReplayedQuery
-from .scan import open_replay
-from .settings import ReplaySetting
-from .store import Answers, ReplayJob, ReplayOutcome, ReplayStore
+from .scan import ReplaySetting, open_replay
+from .store import JobWorker, ReplayedQuery, ReplayJob, ReplayOutcome
 
 if TYPE_CHECKING:
     from ...engine.policy import Policy
 
 
 class MethodReplay:
-    """A policy that hears bags.
-
-    :param policy: with the method; it is reset before each bag.
-    :raises ProfileError: a parameter is not usable.
-    """
+    """:raises ProfileError: a parameter is not usable."""
 
     def __init__(self, policy: 'Policy', setting: ReplaySetting) -> None:
         self._policy, self._setting = policy, setting
@@ -40,12 +34,10 @@ class MethodReplay:
     def answers(
         self, bag: Bag, before: Sequence[ReplayedQuery] = (), memory: bytes | None = None
     ) -> Iterator[ReplayedQuery]:
-        """The queries of a bag, in order.
-
-        Between two of them the policy remembers what :meth:`memory` stores.
+        """The queries of a bag, in order; the policy forgets what was before.
 
         :param before: answers that are known from an interrupted run; they are not given again.
-        :param memory: the policy's memory behind the last of them.
+        :param memory: of the policy behind the last of them.
         :raises DataError: the bag lacks a stream.
         """
         self._policy.reset()
@@ -65,9 +57,6 @@ class MethodReplay:
             else:
                 yield self._ask(session, event.request, number)
             number += 1
-
-    def memory(self) -> bytes:
-        return self._policy.memory()
 
     def _session(self) -> PolicySession:
         setting = self._setting
@@ -109,49 +98,34 @@ class MethodReplay:
 MEMORY_EVERY_S = 30.0  # so much work at most is done again where a run is interrupted
 
 
-class ReplayWorker:
-    def __init__(self, setting: ReplaySetting) -> None:
-        self._setting = setting
-        self._policies: MethodPolicies | None = None
+class ReplayWorker(JobWorker):
+    _policies: MethodPolicies | None = None
 
-    def run(self, job: ReplayJob) -> ReplayOutcome:
-        """Do a job with a method, or take what an earlier run has done of it."""
-        try:
-            return ReplayOutcome(job, answers=tuple(self._replay(job, job.method)))
-        except VlaPruneError as error:
-            return ReplayOutcome(job, wrong=(error.what, error.remedy))
+    def _outcome(self, job: ReplayJob) -> ReplayOutcome:
+        done = job.answers.done()
+        return ReplayOutcome(job, answers=self._replay(job) if done is None else done)
 
-    def close(self) -> None: ...
-
-    def _replay(self, job: ReplayJob, method: Method) -> Sequence[ReplayedQuery]:
-        answers = ReplayStore(job.folder).answers(job.key)
-        done = answers.done()
-        if done is not None:
-            return done
-        policy = self._policy(method)
-        before, memory = answers.so_far()
+    def _replay(self, job: ReplayJob) -> list[ReplayedQuery]:
+        policy, answers = self._policy(job.method), job.answers
+        queries, memory = answers.so_far()
         if memory is not None:
             try:
                 policy.restore(memory)
             except DataError:  # of other code: in a checkout, the version does not tell
-                before, memory = [], None
-        answers.begin(before)
-        replay = MethodReplay(policy, self._setting)
-        queries = list(before)
+                queries, memory = [], None
+        answers.begin(queries)
+        replay, before = MethodReplay(policy, self._setting), tuple(queries)
         saved = time.monotonic()
         with Bag(job.bag) as bag:
             for query in replay.answers(bag, before, memory):
                 queries.append(query)
                 answers.append(query)
                 if time.monotonic() - saved >= MEMORY_EVERY_S:
-                    self._remember(replay, answers, len(queries))
+                    with suppress(DataError):  # a method of the user's own: its bag begins anew
+                        answers.remember(len(queries), policy.memory())
                     saved = time.monotonic()
         answers.end()
         return queries
-
-    def _remember(self, replay: MethodReplay, answers: Answers, count: int) -> None:
-        with suppress(DataError):  # a method of the user's own: its bag begins anew, no more
-            answers.remember(count, replay.memory())
 
     def _policy(self, method: Method) -> 'Policy':
         import torch

@@ -1,10 +1,10 @@
 """How far two series of chunks are apart, and how smoothly chunks follow each other.
 
-A chunk is executed until the next one comes, so borders and openings of the gripper are those of
-the executed steps. Everything else is compared step by step over complete chunks.
+Borders and openings of the gripper are those of the steps that are executed before the next chunk
+comes; everything else is compared over complete chunks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -13,39 +13,17 @@ from scipy.spatial.transform import Rotation
 
 from ...profiles import DELTA_POSE_NAMES
 from ..statistics import percentiles
-from .columns import Column, number, parts, percent, shown, signed
+from .columns import Column, figures, number, percent, shown, signed
 
 AXES = DELTA_POSE_NAMES[:6]
 DEAD_BAND_MM, DEAD_BAND_DEG = 0.2, 0.1
 """A smaller step has no direction."""
 FLIP_WINDOW_NS = 1_000_000_000
 """Openings or closings further apart are not the same one."""
-
-
-@dataclass(frozen=True)
-class Percentiles:
-    p50: float
-    p95: float
-
-
-@dataclass(frozen=True)
-class Spread:
-    mean: float
-    p50: float
-    p95: float
-    max: float
-
-
-@dataclass(frozen=True)
-class AxisError:
-    mean_abs: float
-    bias: float
-
-
-@dataclass(frozen=True)
-class FlipOffset:
-    mean: float
-    p95: float
+Flip = tuple[int, bool]
+"""Stamp in ns, and True where the gripper opens."""
+Figures = dict[str, float]
+"""``mean``, ``p50``, ``p95`` and the like of a distribution."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +31,7 @@ class Flips:
     here: int
     there: int
     matched: int
-    offset_ms: FlipOffset | None
-
-
-_FLIPS = 'changes of the gripper: of the method, of the other, paired; time between paired ones'
+    offset_ms: Figures | None
 
 
 def _mean_sign(agreement: dict[str, float | None]) -> str:
@@ -64,8 +39,9 @@ def _mean_sign(agreement: dict[str, float | None]) -> str:
     return percent(sum(known) / len(known) if known else None)
 
 
-def _count_flips(flips: Flips) -> str:
-    return f'{flips.here}/{flips.there}/{flips.matched}'
+def _flips(text: Callable[[Flips], str], name: str, short: str = '') -> Column:
+    meaning = 'gripper changes of the method, of the other, paired; time between paired ones'
+    return Column(meaning, text, name, short)
 
 
 @dataclass(frozen=True)
@@ -73,20 +49,21 @@ class Comparison:
     """How far chunks are from those of another side, over the steps that both sides know.
 
     :param end_mm: of chunks that both sides know completely; None where there is none.
+    :param axes: axis -> ``mean_abs`` and ``bias`` in mm or degrees.
     :param sign_agreement: axis -> ratio, None where nothing moved.
     """
 
     steps: int = shown(Column('steps of chunks that were compared', str))
-    translation_mm: Spread = shown(
-        *parts('distance between translations of a step', mean='mm', p50='', p95='p95', max='')
+    translation_mm: Figures = shown(
+        *figures('distance between translations of a step', mean='mm', p50='', p95='p95', max='')
     )
-    rotation_deg: Spread = shown(
-        *parts('angle between rotations of a step', mean='deg', p50='', p95='', max='')
+    rotation_deg: Figures = shown(
+        *figures('angle between rotations of a step', mean='deg', p50='', p95='', max='')
     )
-    end_mm: Spread | None = shown(
-        *parts('distance between the ends of complete chunks', mean='end mm', p95='', max='')
+    end_mm: Figures | None = shown(
+        *figures('distance between the ends of complete chunks', mean='end mm', p95='', max='')
     )
-    axes: dict[str, AxisError]
+    axes: dict[str, Figures]
     sign_agreement: dict[str, float | None] = shown(
         Column('same direction, of steps where both move', _mean_sign, short='sign %')
     )
@@ -94,35 +71,35 @@ class Comparison:
         Column('steps on which both want the gripper open or closed', percent, short='grip %')
     )
     flips: Flips = shown(
-        Column(_FLIPS, _count_flips, 'here/there/paired', 'flips'),
-        Column(_FLIPS, lambda f: number(f.offset_ms and f.offset_ms.mean), 'mean, ms', 'apart ms'),
-        Column(_FLIPS, lambda f: number(f.offset_ms and f.offset_ms.p95), 'p95, ms'),
+        _flips(lambda f: f'{f.here}/{f.there}/{f.matched}', 'here/there/paired', 'flips'),
+        _flips(lambda f: number(f.offset_ms and f.offset_ms['mean']), 'mean, ms', 'apart ms'),
+        _flips(lambda f: number(f.offset_ms and f.offset_ms['p95']), 'p95, ms'),
     )
 
 
-def _error_cell(comparison: Comparison, axis: str) -> str:
-    found = comparison.axes[axis]
-    return f'{number(found.mean_abs)} ({signed(found.bias)})'
+def _axis_columns(
+    group: str, meaning: str, axes: Sequence[str], cell: Callable[[Comparison, str], str]
+) -> list[Column]:
+    return [
+        Column(meaning, partial(cell, axis=axis), axis.removeprefix('delta_'), group=group)
+        for axis in axes
+    ]
 
 
+def _error(comparison: Comparison, axis: str) -> str:
+    error = comparison.axes[axis]
+    return f'{number(error["mean_abs"])} ({signed(error["bias"])})'
+
+
+_ERROR = 'mean absolute difference and mean difference per step'
 AXIS_COLUMNS = (
-    *(
-        Column(
-            'mean absolute difference and mean difference per step',
-            partial(_error_cell, axis=axis),
-            axis.removeprefix('delta_'),
-            group=f'error (bias), {"deg" if axis in AXES[3:] else "mm"}',
-        )
-        for axis in AXES
-    ),
-    *(
-        Column(
-            'steps that move the same way, of those where both move',
-            lambda comparison, axis=axis: percent(comparison.sign_agreement[axis]),
-            axis.removeprefix('delta_'),
-            group='sign agreement, %',
-        )
-        for axis in AXES
+    *_axis_columns('error (bias), mm', _ERROR, AXES[:3], _error),
+    *_axis_columns('error (bias), deg', _ERROR, AXES[3:], _error),
+    *_axis_columns(
+        'sign agreement, %',
+        'steps that move the same way, of those where both move',
+        AXES,
+        lambda comparison, axis: percent(comparison.sign_agreement[axis]),
     ),
 )
 """Per axis of the base frame; cells take a comparison."""
@@ -133,19 +110,18 @@ class Borders:
     """:param jerk_m_s3: third difference of the position that spans a border, over the period."""
 
     borders: int = shown(Column('places where a chunk replaces another', str, short='borders'))
-    jump_mm: Percentiles | None = shown(
-        *parts('change of the step translation at borders', p50='border mm', p95='')
+    jump_mm: Figures | None = shown(
+        *figures('change of the step translation at borders', p50='border mm', p95='')
     )
-    inside_mm: Percentiles | None = shown(
-        *parts('change of the step translation inside chunks', p50='inside', p95='')
+    inside_mm: Figures | None = shown(
+        *figures('change of the step translation inside chunks', p50='inside', p95='')
     )
-    jerk_m_s3: Percentiles | None = shown(*parts('jerk at borders', p50='', p95=''))
+    jerk_m_s3: Figures | None = shown(*figures('jerk at borders', p50='', p95=''))
 
 
 @dataclass(frozen=True, eq=False)
 class Executed:
-    """Steps of one bag: int64 (n,) stamps and float64 (n, 7) m, rad, gripper.
-
+    """:param steps: float64 (n, 7): m, rad, gripper.
     :param run: int64 (n,): steps of one number follow each other without a gap.
     :param chunk: int64 (n,): the chunk that a step is of.
     """
@@ -155,8 +131,7 @@ class Executed:
     run: np.ndarray
     chunk: np.ndarray
 
-    def flips(self) -> list[tuple[int, bool]]:
-        """Stamp and direction (True: opens) of each step at which the gripper turns over."""
+    def flips(self) -> list[Flip]:
         is_open = self.steps[:, 6] >= 0.5
         turned = (is_open[1:] != is_open[:-1]) & (self.run[1:] == self.run[:-1])
         at = np.flatnonzero(turned) + 1
@@ -179,10 +154,8 @@ class ChunkSeries:
 
     @cached_property
     def executed(self) -> Executed:
-        """Steps of each chunk up to the stamp of the next, as ``chunk_executor`` takes them.
-
-        From the first unknown step of a chunk on nothing is executed.
-        """
+        """Steps of each chunk up to the stamp of the next, as ``chunk_executor`` takes them, or up
+        to the first that is unknown."""
         dt_ns, size = round(1e9 * self.dt_s), self.actions.shape[1]
         places: list[tuple[int, int, int, int]] = []
         run = 0
@@ -216,7 +189,7 @@ def compare(sides: Sequence[tuple[ChunkSeries, ChunkSeries]]) -> Comparison | No
         rotation_deg=_spread(rotation_apart_deg(here[:, 3:6], there[:, 3:6])),
         end_mm=_spread(1e3 * np.linalg.norm(ends, axis=1)) if len(ends) else None,
         axes={
-            name: AxisError(mean_abs=float(np.abs(a).mean()), bias=float(a.mean()))
+            name: {'mean_abs': float(np.abs(a).mean()), 'bias': float(a.mean())}
             for name, a in zip(AXES, apart.T, strict=True)
         },
         sign_agreement=sign_agreement(here, there),
@@ -246,7 +219,7 @@ def rotation_apart_deg(here: np.ndarray, there: np.ndarray) -> np.ndarray:
 
 
 def sign_agreement(here: np.ndarray, there: np.ndarray) -> dict[str, float | None]:
-    """Axis -> ratio of the steps that go the same way to those where both sides go."""
+    """Axis -> ratio of the steps that go the same way, of those where both sides move."""
     mine, other = in_mm_and_degrees(here), in_mm_and_degrees(there)
     band = np.array([DEAD_BAND_MM] * 3 + [DEAD_BAND_DEG] * 3)
     moving = (np.abs(mine) > band) & (np.abs(other) > band)
@@ -257,59 +230,51 @@ def sign_agreement(here: np.ndarray, there: np.ndarray) -> dict[str, float | Non
     }
 
 
-def borders(parts: Sequence[ChunkSeries]) -> Borders:
+def borders(bags: Sequence[ChunkSeries]) -> Borders:
     jumps, inside, jerks = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
-    for part in parts:
-        done = part.executed
+    for bag in bags:
+        done = bag.executed
         moved, run, chunk = done.steps[:, :3], done.run, done.chunk
         change = 1e3 * np.linalg.norm(np.diff(moved, axis=0), axis=1)
         follows, new = run[1:] == run[:-1], chunk[1:] != chunk[:-1]
         jumps.append(change[follows & new])
         inside.append(change[follows & ~new])
-        if len(moved) > 2:
-            third = np.linalg.norm(np.diff(moved, n=2, axis=0), axis=1) / part.dt_s**3
-            jerks.append(third[(run[2:] == run[:-2]) & (chunk[2:] != chunk[:-2])])
+        third = np.linalg.norm(np.diff(moved, n=2, axis=0), axis=1) / bag.dt_s**3
+        jerks.append(third[(run[2:] == run[:-2]) & (chunk[2:] != chunk[:-2])])
     return Borders(
         borders=sum(map(len, jumps)),
-        jump_mm=middle_and_tail(np.concatenate(jumps)),
-        inside_mm=middle_and_tail(np.concatenate(inside)),
-        jerk_m_s3=middle_and_tail(np.concatenate(jerks)),
+        jump_mm=percentiles(np.concatenate(jumps)),
+        inside_mm=percentiles(np.concatenate(inside)),
+        jerk_m_s3=percentiles(np.concatenate(jerks)),
     )
 
 
-def compare_flips(
-    pairs: Sequence[tuple[Sequence[tuple[int, bool]], Sequence[tuple[int, bool]]]],
-) -> Flips:
+def compare_flips(pairs: Sequence[tuple[Sequence[Flip], Sequence[Flip]]]) -> Flips:
     """The two nearest flips of a direction belong together, then the next nearest, up to 1 s."""
     late = [1e-6 * ns for here, there in pairs for ns in _matched_ns(here, there)]
     return Flips(
         here=sum(len(here) for here, _ in pairs),
         there=sum(len(there) for _, there in pairs),
         matched=len(late),
-        offset_ms=FlipOffset(float(np.mean(late)), **percentiles(late, (95,))) if late else None,
+        offset_ms={'mean': float(np.mean(late)), **percentiles(late, (95,))} if late else None,
     )
 
 
-def _matched_ns(here: Sequence[tuple[int, bool]], there: Sequence[tuple[int, bool]]) -> list[int]:
+def _matched_ns(here: Sequence[Flip], there: Sequence[Flip]) -> list[int]:
     candidates = sorted(
         (abs(a - b), i, j)
         for i, (a, opens) in enumerate(here)
         for j, (b, other) in enumerate(there)
         if opens == other and abs(a - b) <= FLIP_WINDOW_NS
     )
-    used_here, used_there, out = set(), set(), []
+    partner: dict[int, int] = {}
+    out = []
     for distance, i, j in candidates:
-        if i not in used_here and j not in used_there:
-            used_here.add(i)
-            used_there.add(j)
+        if i not in partner and j not in partner.values():
+            partner[i] = j
             out.append(distance)
     return out
 
 
-def middle_and_tail(values: Sequence[float] | np.ndarray) -> Percentiles | None:
-    found = percentiles(values)
-    return None if found is None else Percentiles(**found)
-
-
-def _spread(values: np.ndarray) -> Spread:
-    return Spread(mean=float(values.mean()), **percentiles(values), max=float(values.max()))
+def _spread(values: np.ndarray) -> Figures:
+    return {'mean': float(values.mean()), **percentiles(values), 'max': float(values.max())}

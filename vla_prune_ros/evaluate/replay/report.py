@@ -1,101 +1,118 @@
-"""The page of a replay: the rows that ``report.html.j2`` lays out, and the page itself."""
+"""A result on the console, and as the page that ``report.html.j2`` lays out."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from itertools import groupby
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import rich.table
 
 from ...errors import VlaPruneError
+from .. import tables
+from ..tables import NOTHING, rich_table
 from . import columns
-from .columns import Column, columns_of
+from .columns import Column, columns_of, counts, plural
 from .figures import MOST_ERRORS, MOST_POINTS, bag_figures, pens
 from .metrics import AXIS_COLUMNS, Borders, Comparison
-from .results import BagResult, MethodRow, Moment, ReplayResult
+from .results import BagResult, MethodRow, ReplayResult
 from .thumbnails import overlay_uri
+
+COST, ERROR, BORDERS = map(columns_of, (MethodRow, Comparison, Borders))
+
+# --- console ----------------------------------------------------------------------------------
+
+_MOST_PROBLEMS = 12
+_LEGEND = (
+    'mm, deg: mean per step, p95: of mm. end: of complete chunks. sign: same direction, of '
+    'steps where both move. flips: here/there/paired; apart: time between paired ones.',
+    'border, inside: median change of the step translation in mm, where a chunk replaces another '
+    'and inside chunks.',
+)
+
+
+def replay_tables(result: ReplayResult) -> list[rich.table.Table]:
+    """Cost and error over all bags, a row per method; then the bags, where there are several."""
+    label = ', UNTRAINED' if result.untrained else ''
+    asked = plural(sum(bag.queries for bag in result.bags), 'query')
+    title = f'replay of {plural(len(result.bags), "bag")}, {asked}{label}'
+    method = _named(method=attrgetter('method'))
+    compared = [
+        (row.method, side, comparison)
+        for row in result.rows
+        for side, comparison in (('dense', row.versus_dense), ('recorded', row.versus_recorded))
+        if comparison is not None
+    ]
+    error = [*_named(method=itemgetter(0), against=itemgetter(1)), *_short(ERROR, itemgetter(2))]
+    border = [*method, *_short(BORDERS, attrgetter('borders'))]
+    found = [
+        rich_table(title, [*method, *_short(COST)], result.rows),
+        rich_table('error of the chunks, per step', error, compared, itemgetter(0)),
+        rich_table('from step to step', border, result.rows),
+    ]
+    return [*found, _bag_table(result.bags)] if len(result.bags) > 1 else found
+
+
+def _bag_table(bags: Sequence[BagResult]) -> rich.table.Table:
+    cost = [c for c in COST if c.short in ('queries', 'refused', 'tokens', 'ms p50')]
+    (mm,) = (c for c in ERROR if c.short == 'mm')
+    shown = [
+        *_named(bag=itemgetter(0), method=lambda row: row[1].method),
+        *_short(cost, itemgetter(1)),
+        *_short([replace(mm, short='mm to dense')], lambda row: row[1].versus_dense),
+        *_short([replace(mm, short='to recorded')], lambda row: row[1].versus_recorded),
+    ]
+    rows = [(bag.name, row) for bag in bags for row in bag.rows]
+    return rich_table('bag by bag', shown, rows, itemgetter(0))
+
+
+def _named(**cells: Callable[[Any], str]) -> list[tables.Column]:
+    return [tables.Column(head, cell, is_name=True) for head, cell in cells.items()]
+
+
+def _short(
+    of: Sequence[Column], value: Callable[[Any], Any] = lambda row: row
+) -> list[tables.Column]:
+    """Columns of ``value`` of a row, dashes where that is None."""
+
+    def cell(column: Column, row: Any) -> str:
+        found = value(row)
+        return NOTHING if found is None else column.cell(found)
+
+    return [tables.Column(c.short, partial(cell, c)) for c in of if c.short]
+
+
+def replay_notes(result: ReplayResult) -> list[str]:
+    """What the figures mean, what was lost and what is wrong; one sentence each."""
+    notes = []
+    if result.untrained:
+        notes.append('UNTRAINED: random weights; errors and modes mean nothing here, times do.')
+    if any(row.queries for row in result.rows):
+        notes += _LEGEND
+    for bag in result.bags:
+        if bag.losses:
+            notes.append(f'{bag.name}: not used while pairing: {counts(bag.losses)}.')
+        for row in bag.rows:
+            if row.refused:
+                notes.append(f'{bag.name}, {row.method}: refused {counts(row.refusals)}.')
+    if result.problems:
+        notes.append(f'{plural(len(result.problems), "problem")}:')
+    notes += [f'  {p["bag"]}: {p["code"]}: {p["text"]}' for p in result.problems[:_MOST_PROBLEMS]]
+    rest = Counter(problem['code'] for problem in result.problems[_MOST_PROBLEMS:])
+    return [*notes, f'  and more: {counts(rest)}'] if rest else notes
+
+
+# --- page -------------------------------------------------------------------------------------
 
 # What HTML forbids in text: control characters, and halves of pairs from undecodable file names.
 _FORBIDDEN = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]')
-
-
-@dataclass(frozen=True)
-class Group:
-    """Columns that share a head; ``names`` is ``('',)`` where there is one only."""
-
-    name: str
-    meaning: str
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """:param rows: method -> cells.
-    :param empty: what to say where there are no rows; without it the table is left out.
-    """
-
-    title: str
-    groups: tuple[Group, ...]
-    rows: Mapping[str, tuple[str, ...]]
-    empty: str = ''
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A method beside dense; None where one of the two is unknown, and for dense itself."""
-
-    row: MethodRow
-    tokens_ratio: float | None
-    speedup: float | None
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """What a method kept: ``'fine, 64/256'``; no ``image`` where it gave no answer."""
-
-    method: str
-    image: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class ThumbnailRow:
-    t_s: float
-    camera: str
-    thumbnails: tuple[Thumbnail, ...]
-
-
-@dataclass(frozen=True)
-class BagSection:
-    """:param figures: name -> PNG as data URI; ``no_figures`` says why there are none."""
-
-    result: BagResult
-    begins: datetime | None
-    tables: tuple[Table, ...]
-    figures: Mapping[str, str]
-    no_figures: str
-    thumbnails: tuple[ThumbnailRow, ...]
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that the page shows.
-
-    :param settings: heading -> (path of keys, value) of each setting.
-    """
-
-    result: ReplayResult
-    colours: Mapping[str, str]
-    summaries: tuple[Summary, ...]
-    tables: tuple[Table, ...]
-    meanings: tuple[Group, ...]
-    bags: tuple[BagSection, ...]
-    made_by: tuple[tuple[str, str], ...]
-    settings: Mapping[str, tuple[tuple[str, str], ...]]
 
 
 def replay_html(result: ReplayResult) -> str:
@@ -112,119 +129,33 @@ def replay_html(result: ReplayResult) -> str:
     )
     for name in ('number', 'percent', 'plural', 'counts'):
         environment.filters[name] = getattr(columns, name)
+    environment.filters |= {
+        'groups': _groups,
+        'json': partial(json.dumps, ensure_ascii=False),
+        'overlay': overlay_uri,
+        'time': lambda ns: datetime.fromtimestamp(ns / 1e9, timezone.utc),
+    }
+    methods = [row.method for row in result.rows]
     page = environment.get_template('report.html.j2').render(
-        vars(build_report(result)), most_points=MOST_POINTS, most_errors=MOST_ERRORS
+        result=result,
+        colours={method: pen.colour for method, pen in pens(methods).items()},
+        columns={'cost': COST, 'error': ERROR, 'axes': AXIS_COLUMNS, 'borders': BORDERS},
+        bags=[(bag, *_figures(bag, methods)) for bag in result.bags],
+        most_points=MOST_POINTS,
+        most_errors=MOST_ERRORS,
     )
     return _FORBIDDEN.sub('\N{REPLACEMENT CHARACTER}', page)
 
 
-def build_report(result: ReplayResult) -> Report:
-    methods = [row.method for row in result.rows]
-    every = (*columns_of(MethodRow), *columns_of(Comparison), *AXIS_COLUMNS, *columns_of(Borders))
-    return Report(
-        result=result,
-        colours={method: pen.colour for method, pen in pens(methods).items()},
-        summaries=_summaries(result.rows),
-        tables=_tables(result.rows),
-        meanings=_groups(every),
-        bags=tuple(_bag(bag, methods, alone=len(result.bags) == 1) for bag in result.bags),
-        made_by=(
-            ('command', _plain(result.command)),
-            ('checkpoint', _plain(result.checkpoint)),
-            *((f'checkpoint of {m}', _plain(card)) for m, card in result.checkpoints.items()),
-        ),
-        settings={
-            'Settings': tuple(_leaves(result.settings)),
-            'Machine': tuple(_leaves(result.machine)),
-            'Versions': tuple(_leaves(result.versions)),
-        },
-    )
+def _groups(of: Sequence[Column]) -> list[tuple[str, str, list[str]]]:
+    """Head, meaning and names of the columns that share a head; ``['']`` for a single column."""
+    by_head = groupby(of, lambda column: (column.group, column.meaning))
+    return [(head, meaning, [c.name for c in some]) for (head, meaning), some in by_head]
 
 
-def _summaries(rows: Sequence[MethodRow]) -> tuple[Summary, ...]:
-    ran = [row for row in rows if row.queries]
-    dense = next((row for row in ran if row.method == 'dense'), None)
-    out = []
-    for row in ran:
-        ratio = speedup = None
-        if dense is not None and row is not dense:
-            if row.visual_tokens is not None and dense.visual_tokens:
-                ratio = row.visual_tokens / dense.visual_tokens
-            if row.latency_ms and dense.latency_ms:
-                speedup = dense.latency_ms.p50 / row.latency_ms.p50
-        out.append(Summary(row=row, tokens_ratio=ratio, speedup=speedup))
-    return tuple(out)
-
-
-def _groups(of: Sequence[Column]) -> tuple[Group, ...]:
-    return tuple(
-        Group(name=name, meaning=meaning, names=tuple(column.name for column in some))
-        for (name, meaning), some in groupby(of, lambda column: (column.group, column.meaning))
-    )
-
-
-def _tables(rows: Sequence[MethodRow]) -> tuple[Table, ...]:
-    if not rows:
-        return ()
-
-    def table(title: str, of: Sequence[Column], values: list[Any], empty: str = '') -> Table:
-        cells = {
-            row.method: tuple(column.cell(value) for column in of)
-            for row, value in zip(rows, values, strict=True)
-            if value is not None
-        }
-        return Table(title=title, groups=_groups(of), rows=cells, empty=empty)
-
-    cost, error, smooth = map(columns_of, (MethodRow, Comparison, Borders))
-    dense, recorded = [r.versus_dense for r in rows], [r.versus_recorded for r in rows]
-    no_dense, none = 'Nothing was compared with dense.', 'No recorded actions to compare with.'
-    return (
-        table('Cost', cost, list(rows)),
-        table('Against dense', error, dense, no_dense),
-        table('Against dense, per axis', AXIS_COLUMNS, dense),
-        table('Against the recorded actions', error, recorded, none),
-        table('Against the recorded actions, per axis', AXIS_COLUMNS, recorded),
-        table('Chunk borders', smooth, [row.borders for row in rows]),
-    )
-
-
-def _bag(bag: BagResult, methods: Sequence[str], alone: bool) -> BagSection:
-    """:param alone: the tables of the only bag stand in the page already."""
-    figures, missing = {}, ''
+def _figures(bag: BagResult, methods: Sequence[str]) -> tuple[Mapping[str, str], str]:
+    """Name -> PNG as data URI, and why there are none."""
     try:
-        figures = bag_figures(bag, methods)
+        return bag_figures(bag, methods), ''
     except VlaPruneError as error:
-        missing = str(error)
-    return BagSection(
-        result=bag,
-        begins=datetime.fromtimestamp(bag.start_ns / 1e9, timezone.utc) if bag.start_ns else None,
-        tables=() if alone else _tables(bag.rows),
-        figures=figures,
-        no_figures=missing,
-        thumbnails=tuple(_thumbnails(moment, methods) for moment in bag.strip),
-    )
-
-
-def _thumbnails(moment: Moment, methods: Sequence[str]) -> ThumbnailRow:
-    def thumbnail(method: str) -> Thumbnail:
-        kept = moment.kept.get(method, '')
-        if not kept:
-            return Thumbnail(method, image='', caption='')
-        caption = f'{moment.mode[method]}, {kept.count("1")}/{len(kept)}'
-        return Thumbnail(method, image=overlay_uri(moment.image, kept), caption=caption)
-
-    return ThumbnailRow(moment.t_s, moment.camera, tuple(map(thumbnail, methods)))
-
-
-def _leaves(of: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:
-    for name, value in of.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f'{prefix}{name} ')
-        else:
-            yield f'{prefix}{name}', _plain(value)
-
-
-def _plain(value: Any) -> str:
-    if value is None or value == '':
-        return '-'
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return {}, str(error)

@@ -1,7 +1,4 @@
-"""The result of ``vla-prune replay``: what report.json, the page and the console show.
-
-The fields are the keys of report.json, which docs/replay.md lists.
-"""
+"""The result of ``vla-prune replay``; the fields are the keys of report.json in docs/replay.md."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,43 +8,22 @@ from typing import Any
 
 import numpy as np
 
+from ..statistics import percentiles
 from ..tables import NOTHING
-from .columns import Column, counts, parts, shown
-from .metrics import (
-    Borders,
-    ChunkSeries,
-    Comparison,
-    Percentiles,
-    borders,
-    compare,
-    middle_and_tail,
-    step_error_mm,
-)
-from .records import Recording, ReplayedQuery
+from .columns import Column, counts, figures, shown
+from .metrics import Borders, ChunkSeries, Comparison, Figures, borders, compare, step_error_mm
+from .store import Instant, Recording, ReplayedQuery
 
-_MODES = 'dense/coarse/fine'
+_MODES = 'dense/coarse/fine %'
 
 
 def _mode_percentages(modes: Mapping[str, int]) -> str:
-    total, named = sum(modes.values()), _MODES.split('/')
+    total, named = sum(modes.values()), ('dense', 'coarse', 'fine')
     if not total:
         return NOTHING
     text = '/'.join(f'{100 * modes.get(mode, 0) / total:.0f}' for mode in named)
     others = {mode: count for mode, count in modes.items() if mode not in named}
     return f'{text}, {counts(others)}' if others else text
-
-
-@dataclass(frozen=True)
-class Problem:
-    code: str
-    text: str
-
-
-@dataclass(frozen=True)
-class BagProblem:
-    bag: str
-    code: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -62,13 +38,11 @@ class MethodRow:
         Column('tokens of all cameras that reach the last layer, mean', short='tokens')
     )
     modes: dict[str, int] = shown(
-        Column(
-            'queries in each mode of the method', _mode_percentages, f'{_MODES} %', f'{_MODES} %'
-        )
+        Column('queries in each mode of the method', _mode_percentages, _MODES, _MODES)
     )
-    latency_ms: Percentiles | None = shown(*parts('time of a query', p50='ms p50', p95='p95'))
-    refresh_ms: Percentiles | None = shown(
-        *parts('dense pass after a query, not in the latency', p50='refresh', p95='')
+    latency_ms: Figures | None = shown(*figures('time of a query', p50='ms p50', p95='p95'))
+    refresh_ms: Figures | None = shown(
+        *figures('dense pass after a query, not in the latency', p50='refresh', p95='')
     )
     versus_dense: Comparison | None
     versus_recorded: Comparison | None
@@ -95,12 +69,6 @@ class Series:
 
 
 @dataclass(frozen=True)
-class RecordedSeries:
-    t_s: list[float]
-    gripper: list[float | None]
-
-
-@dataclass(frozen=True)
 class Moment:
     """What the model saw of one camera at one query: JPEG of 224 x 224 as data URI.
 
@@ -115,28 +83,24 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class TopicCount:
-    type: str
-    count: int
-
-
-@dataclass(frozen=True)
 class BagResult:
     """One bag; the defaults are those of a bag that could not be read.
 
-    :param topics: stream -> topic; ``there``: topic -> what the bag has of it.
+    :param problems: ``code`` and ``text``.
+    :param there: topic -> ``type`` and ``count`` of messages; ``topics``: stream -> topic.
     :param losses: reason -> messages and pairs that were not used.
-    :param recorded: stream of the recorded actions; empty where there are none.
+    :param recorded: stream of the recorded actions, empty where there are none;
+        ``recorded_series``: ``t_s`` and ``gripper`` of it.
     """
 
     name: str
     path: str
-    problems: tuple[Problem, ...]
+    problems: tuple[dict[str, str], ...]
     rows: tuple[MethodRow, ...] = ()
     strip: tuple[Moment, ...] = ()
     duration_s: float | None = None
     start_ns: int | None = None
-    there: dict[str, TopicCount] = field(default_factory=dict)
+    there: dict[str, dict[str, Any]] = field(default_factory=dict)
     topics: dict[str, str] = field(default_factory=dict)
     guessed: bool = False
     instructions: tuple[str, ...] = ()
@@ -145,7 +109,7 @@ class BagResult:
     losses: dict[str, int] = field(default_factory=dict)
     recorded: str = ''
     series: dict[str, Series] = field(default_factory=dict)
-    recorded_series: RecordedSeries | None = None
+    recorded_series: dict[str, list[float | None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +124,7 @@ class ReplayResult:
     versions: dict[str, str]
     rows: tuple[MethodRow, ...]
     bags: tuple[BagResult, ...]
-    problems: tuple[BagProblem, ...]
+    problems: tuple[dict[str, str], ...]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -168,20 +132,24 @@ class ReplayResult:
 
 @dataclass(frozen=True, eq=False)
 class BagAnswers:
-    """:param recording: None where the bag gave nothing; ``problems`` say why.
+    """:param recording: None where the bag gave nothing.
     :param answers: method -> one answer per instant.
-    :param problems: beyond those of the recording.
+    :param problems: (code, one line), beyond those of the recording.
     """
 
     name: str
     path: Path
     recording: Recording | None
     answers: Mapping[str, Sequence[ReplayedQuery]]
-    problems: tuple[Problem, ...] = ()
+    problems: Sequence[tuple[str, str]] = ()
     moments: tuple[Moment, ...] = ()
 
 
 class ResultBuilder:
+    """:param dense: method that the others are compared with; empty where it was not replayed.
+    :param chunk: steps of a chunk, ``dt_s`` apart.
+    """
+
     def __init__(
         self,
         bags: Sequence[BagAnswers],
@@ -191,19 +159,20 @@ class ResultBuilder:
         dt_s: float,
         chunk: int,
     ) -> None:
-        self._bags = tuple(bags)
-        self._methods, self._dense = tuple(methods), dense
-        self._dt_s, self._chunk = dt_s, chunk
-        self._chunks = {
-            (bag.name, method): self._series_of(queries)
-            for bag in bags
-            for method, queries in bag.answers.items()
-        }
-        self._recorded = {
-            bag.name: self._recorded_of(bag.recording)
-            for bag in bags
-            if bag.recording is not None and bag.recording.source
-        }
+        self._bags, self._methods = bags, methods
+        # Bag and method -> its chunks, those of dense, and what was done.
+        self._sides: dict[
+            tuple[str, str], tuple[ChunkSeries, ChunkSeries | None, ChunkSeries | None]
+        ] = {}
+        for bag in bags:
+            recorded = None
+            if bag.recording is not None and bag.recording.source:
+                instants, done = bag.recording.instants, bag.recording.actions
+                recorded = _series(instants, done, bag.recording.valid, dt_s)
+            every = {m: _chunks(queries, chunk, dt_s) for m, queries in bag.answers.items()}
+            for method, own in every.items():
+                other = None if method == dense else every.get(dense)
+                self._sides[bag.name, method] = own, other, recorded
 
     def rows(self) -> tuple[MethodRow, ...]:
         in_order = sorted(self._bags, key=lambda b: b.name)  # sums do not depend on who came first
@@ -212,39 +181,11 @@ class ResultBuilder:
     def bags(self) -> tuple[BagResult, ...]:
         return tuple(map(self._bag, self._bags))
 
-    def _series_of(self, queries: Sequence[ReplayedQuery]) -> ChunkSeries:
-        actions = np.zeros((len(queries), self._chunk, 7))
-        known = np.zeros((len(queries), self._chunk), bool)
-        for i, query in enumerate(queries):
-            if query.actions is not None:
-                actions[i], known[i] = query.actions, True
-        return ChunkSeries(
-            stamps_ns=[q.stamp_ns for q in queries],
-            epochs=[q.epoch for q in queries],
-            actions=actions,
-            known=known,
-            dt_s=self._dt_s,
-        )
-
-    def _recorded_of(self, recording: Recording) -> ChunkSeries:
-        """What was done, taken as if each instant's steps had been a chunk."""
-        return ChunkSeries(
-            stamps_ns=[i.stamp_ns for i in recording.instants],
-            epochs=[i.epoch for i in recording.instants],
-            actions=recording.actions,
-            known=recording.valid,
-            dt_s=self._dt_s,
-        )
-
-    def _other(self, bag: str, method: str) -> ChunkSeries | None:
-        return None if method == self._dense else self._chunks.get((bag, self._dense))
-
     def _row(self, method: str, bags: Sequence[BagAnswers]) -> MethodRow:
         queries = [q for bag in bags for q in bag.answers[method]]
         ran = [q.record for q in queries if q.record.mode]
         refusals = Counter(q.refusal.partition(':')[0] for q in queries if q.refusal)
-        mine = {bag.name: self._chunks[bag.name, method] for bag in bags}
-        dense = {name: self._other(name, method) for name in mine}
+        sides = [self._sides[bag.name, method] for bag in bags]
         return MethodRow(
             method=method,
             queries=len(queries),
@@ -252,30 +193,32 @@ class ResultBuilder:
             refusals=dict(refusals),
             visual_tokens=float(np.mean([q.visual_tokens for q in ran])) if ran else None,
             modes=dict(Counter(q.mode for q in ran)),
-            latency_ms=middle_and_tail([q.total_ms for q in ran]),
-            refresh_ms=middle_and_tail([q.refresh_ms for q in ran if q.refresh_ms is not None]),
-            versus_dense=compare([(mine[n], other) for n, other in dense.items() if other]),
-            versus_recorded=compare(
-                [(mine[n], self._recorded[n]) for n in mine if n in self._recorded]
-            ),
-            borders=borders(list(mine.values())),
+            latency_ms=percentiles([q.total_ms for q in ran]),
+            refresh_ms=percentiles([q.refresh_ms for q in ran if q.refresh_ms is not None]),
+            versus_dense=compare([(own, dense) for own, dense, _ in sides if dense]),
+            versus_recorded=compare([(own, done) for own, _, done in sides if done]),
+            borders=borders([own for own, *_ in sides]),
         )
 
     def _bag(self, bag: BagAnswers) -> BagResult:
-        found = bag.recording
+        found, name, path = bag.recording, bag.name, str(bag.path)
+        pairs = (*(() if found is None else found.problems), *bag.problems)
+        problems = tuple({'code': code, 'text': text} for code, text in pairs)
         if found is None:
-            return BagResult(name=bag.name, path=str(bag.path), problems=bag.problems)
+            return BagResult(name=name, path=path, problems=problems)
         start, stop = found.span_ns
-        seconds = [1e-9 * (i.receipt_ns - start) for i in found.instants]
+        t_s = [1e-9 * (i.receipt_ns - start) for i in found.instants]
+        first = zip(found.actions[:, 0, 6], found.valid[:, 0], strict=True)
+        gripper = [float(value) if known else None for value, known in first]
         return BagResult(
-            name=bag.name,
-            path=str(bag.path),
-            problems=(*(Problem(code, text) for code, text in found.problems), *bag.problems),
+            name=name,
+            path=path,
+            problems=problems,
             rows=tuple(self._row(m, [bag]) for m in self._methods if m in bag.answers),
             strip=bag.moments,
             duration_s=1e-9 * (stop - start),
             start_ns=start,
-            there={name: TopicCount(type_, count) for name, (type_, count) in found.there.items()},
+            there={topic: {'type': t, 'count': n} for topic, (t, n) in found.there.items()},
             topics=dict(found.topics),
             guessed=found.guessed,
             instructions=tuple(dict.fromkeys(i.instruction for i in found.instants)),
@@ -283,31 +226,38 @@ class ResultBuilder:
             epochs=len({i.epoch for i in found.instants}),
             losses=dict(found.losses),
             recorded=found.source,
-            series={m: self._series(bag, m, seconds) for m in bag.answers},
-            recorded_series=_recorded_series(found, seconds) if found.source else None,
+            series={m: self._series(bag, m, t_s) for m in bag.answers},
+            recorded_series={'t_s': t_s, 'gripper': gripper} if found.source else None,
         )
 
-    def _series(self, bag: BagAnswers, method: str, seconds: Sequence[float]) -> Series:
-        queries, chunks = bag.answers[method], self._chunks[bag.name, method]
-
-        def error_mm(other: ChunkSeries | None) -> list[float | None]:
-            return [None] * len(queries) if other is None else step_error_mm(chunks, other)
-
+    def _series(self, bag: BagAnswers, method: str, t_s: list[float]) -> Series:
+        queries = bag.answers[method]
+        records = [q.record for q in queries]
+        own, dense, recorded = self._sides[bag.name, method]
+        unknown = [None] * len(queries)
         return Series(
-            t_s=list(seconds),
-            latency_ms=[q.record.total_ms for q in queries],
-            visual_tokens=[q.record.visual_tokens for q in queries],
-            mode=[q.record.mode for q in queries],
-            speed_m_s=[q.record.motion_m_s for q in queries],
-            dense_mm=error_mm(self._other(bag.name, method)),
-            recorded_mm=error_mm(self._recorded.get(bag.name)),
+            t_s=t_s,
+            latency_ms=[r.total_ms for r in records],
+            visual_tokens=[r.visual_tokens for r in records],
+            mode=[r.mode for r in records],
+            speed_m_s=[r.motion_m_s for r in records],
+            dense_mm=step_error_mm(own, dense) if dense else unknown,
+            recorded_mm=step_error_mm(own, recorded) if recorded else unknown,
             gripper=[None if q.actions is None else float(q.actions[0, 6]) for q in queries],
             refusal=[q.refusal for q in queries],
         )
 
 
-def _recorded_series(found: Recording, seconds: Sequence[float]) -> RecordedSeries:
-    first = zip(found.actions[:, 0, 6], found.valid[:, 0], strict=True)
-    return RecordedSeries(
-        t_s=list(seconds), gripper=[float(g) if known else None for g, known in first]
-    )
+def _series(
+    at: Sequence[Instant | ReplayedQuery], actions: np.ndarray, known: np.ndarray, dt_s: float
+) -> ChunkSeries:
+    stamps_ns, epochs = [one.stamp_ns for one in at], [one.epoch for one in at]
+    return ChunkSeries(stamps_ns, epochs, actions=actions, known=known, dt_s=dt_s)
+
+
+def _chunks(queries: Sequence[ReplayedQuery], chunk: int, dt_s: float) -> ChunkSeries:
+    actions = np.zeros((len(queries), chunk, 7))
+    known = np.array([q.actions is not None for q in queries], bool)
+    for i in np.flatnonzero(known):
+        actions[i] = queries[i].actions
+    return _series(queries, actions, np.repeat(known[:, None], chunk, axis=1), dt_s)

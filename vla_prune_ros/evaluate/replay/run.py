@@ -1,25 +1,99 @@
 """``vla-prune replay``: methods on bags, spread over processes or machines, resumable."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any
+
+from rich.console import Console
 
 from ...bags.events import BAG_READER
 from ...bags.reader import Bag, find_bags
 from ...errors import DataError, ProfileError, VlaPruneError
+from ...runtime.progress import Progress
 from ...runtime.session import Observer
 from ..machine import checkpoint_card, installed, machine, versions
 from ..methods import Method, parse_methods
 from ..pool import run_jobs
+from . import store
+from .columns import plural
 from .method import ReplayWorker
-from .records import Recording, ReplayedQuery
-from .results import BagAnswers, BagProblem, Problem, ReplayResult, ResultBuilder
-from .settings import ReplaySetting
-from .store import ReplayJob, ReplayOutcome, ReplayStore, ScanWorker, bag_key, bag_name, method_key
+from .results import BagAnswers, ReplayResult, ResultBuilder
+from .scan import ReplaySetting, ScanWorker
+from .store import Answers, Recording, ReplayedQuery, ReplayJob, ReplayOutcome
 from .thumbnails import thumbnails
+
+_EVERY_S = 1.0
+
+
+class ReplayProgress:
+    """Shows what is done while the ``with`` block runs: the answers that workers, perhaps on other
+    machines, have written down."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(console)
+        self._running: dict[str, tuple[int, Answers]] | None = None  # None: bags are being read
+        self._scanned, self._done, self._guess = 0, 0, ''
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> 'ReplayProgress':
+        self._progress.__enter__()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._over.set()
+        self._thread.join()
+        self._count()
+        self._progress.__exit__(*error)
+
+    def reading(self, bags: int) -> None:
+        self._progress.stage(f'reading {plural(bags, "bag")}', bags)
+
+    def scanned(self, name: str, recording: Recording | None, problem: str) -> None:
+        say = self._progress.say
+        self._scanned += 1
+        self._progress.at(self._scanned)
+        if recording is None:
+            say(f'{name}: {problem}')
+            return
+        seconds = 1e-9 * (recording.span_ns[1] - recording.span_ns[0])
+        say(f'{name}: {seconds:.1f} s, {plural(len(recording.instants), "query")}')
+        named = ', '.join(f'{stream} = {topic}' for stream, topic in recording.topics.items())
+        if recording.guessed and named != self._guess:
+            self._guess = named
+            say(f'  topics, guessed by type and name: {named}')
+
+    def begin(self, jobs: Sequence[tuple[ReplayJob, int]]) -> None:
+        """:param jobs: methods that run on bags, each with so many queries."""
+        with self._lock:
+            self._running = {_name(job): (queries, job.answers) for job, queries in jobs}
+            self._progress.stage('queries', sum(queries for _, queries in jobs))
+
+    def ended(self, job: ReplayJob) -> None:
+        with self._lock:
+            self._done += self._running.pop(_name(job))[0]
+
+    def _follow(self) -> None:
+        while not self._over.wait(_EVERY_S):
+            self._count()
+
+    def _count(self) -> None:
+        with self._lock:
+            if self._running is None:
+                return
+            jobs = self._running.items()
+            counts = {n: (min(queries, a.count()), queries) for n, (queries, a) in jobs}
+            text = ', '.join(f'{n} {count}/{all_}' for n, (count, all_) in counts.items() if count)
+            self._progress.at(self._done + sum(count for count, _ in counts.values()), text)
+
+
+def _name(job: ReplayJob) -> str:
+    return f'{job.folder.name} {job.method.name}'
 
 
 def check_replay(setting: ReplaySetting, methods: Iterable[Method]) -> None:
@@ -66,24 +140,13 @@ class ReplayOptions:
     command: str = ''
 
 
-class Watch(Protocol):
-    def reading(self, bags: int) -> None: ...
-
-    def scanned(self, name: str, recording: Recording | None, problem: str) -> None: ...
-
-    def begin(self, jobs: Sequence[tuple[ReplayJob, int]]) -> None:
-        """:param jobs: methods that run on bags, each with so many queries."""
-
-    def ended(self, job: ReplayJob) -> None: ...
-
-
 @dataclass(frozen=True, eq=False)
 class ReplayRun:
     result: ReplayResult
     bags: tuple[BagAnswers, ...]
 
 
-def run_replay(options: ReplayOptions, watch: Watch) -> ReplayRun:
+def run_replay(options: ReplayOptions, watch: ReplayProgress) -> ReplayRun:
     """Replay what the folder does not hold yet, and give the result of all.
 
     A bag that cannot be read is a problem in the result; the others are replayed.
@@ -91,9 +154,8 @@ def run_replay(options: ReplayOptions, watch: Watch) -> ReplayRun:
     :raises VlaPruneError: an option, a method or the checkpoint is not usable.
     :raises OSError: the folder for results cannot be written.
     """
-    setting = options.setting
     methods = parse_methods(options.methods, options.checkpoint)
-    check_replay(setting, methods)
+    check_replay(options.setting, methods)
     names = {'rosbags': installed(('rosbags',)).get('rosbags', ''), **versions()}
     paths = list(dict.fromkeys(p for given in options.bags for p in find_bags(given)))
     if not paths:
@@ -102,84 +164,84 @@ def run_replay(options: ReplayOptions, watch: Watch) -> ReplayRun:
         )
     options.out.mkdir(parents=True, exist_ok=True)
     watch.reading(len(paths))
-    scans = {o.job.bag: o for o in _scan(options, paths, names, watch)}
-    jobs = [
-        ReplayJob(path, scans[path].job.folder, method_key(scans[path].job.key, method), method)
-        for path in paths
-        if (found := scans[path].recording) is not None and found.instants
-        for method in methods
-    ]
-    watch.begin([(job, len(scans[job.bag].recording.instants)) for job in jobs])
-    answers: dict[tuple[Path, str], tuple[ReplayedQuery, ...]] = {}
-    running = run_jobs(ReplayWorker, jobs, setting, options.workers, options.ray)
-    with closing(running) as outcomes:
-        for outcome in outcomes:
-            if outcome.answers is None:
-                raise VlaPruneError(*(outcome.wrong or ('a job gave nothing', 'run it again')))
-            stored = ReplayStore(outcome.job.folder).answers(outcome.job.key)
-            if stored.done() is None:  # it ran on another machine
-                stored.begin(outcome.answers)
-                stored.end()
-            answers[outcome.job.bag, outcome.job.method.name] = outcome.answers
-            watch.ended(outcome.job)
-    bags = tuple(_with_thumbnails(_bag(scans[p], methods, answers), setting) for p in paths)
+    scans = _scan(options, paths, names, watch)
+    answers = _replay(options, [scans[path] for path in paths], methods, watch)
+    bags = tuple(_bag(scans[path], answers[path], options.setting) for path in paths)
     return ReplayRun(_result(options, methods, bags, names), bags)
 
 
 def _scan(
-    options: ReplayOptions, paths: Iterable[Path], names: dict[str, str], watch: Watch
-) -> Iterator[ReplayOutcome]:
-    jobs, gone = [], []
+    options: ReplayOptions, paths: Sequence[Path], names: dict[str, str], watch: ReplayProgress
+) -> dict[Path, ReplayOutcome]:
+    jobs, missing = [], []
     for path in paths:
-        folder = options.out / 'bags' / bag_name(path)
+        folder = options.out / 'bags' / store.bag_name(path)
         try:
-            jobs.append(ReplayJob(path, folder, bag_key(path, options.setting, names)))
+            jobs.append(ReplayJob(path, folder, store.bag_key(path, options.setting, names)))
         except OSError as error:
             wrong = f'bag {path} cannot be read ({error.strerror})', 'check the path'
-            gone.append(ReplayOutcome(ReplayJob(path, folder, {}), wrong=wrong))
+            missing.append(ReplayOutcome(ReplayJob(path, folder, {}), wrong=wrong))
+    found = {}
     running = run_jobs(ScanWorker, jobs, options.setting, options.workers, options.ray)
     with closing(running) as outcomes:
-        for outcome in chain(gone, outcomes):
-            if outcome.recording is not None:  # where it was read on another machine
-                ReplayStore(outcome.job.folder).put_recording(outcome.job.key, outcome.recording)
-            problem = '; '.join(outcome.wrong or ())
-            watch.scanned(outcome.job.folder.name, outcome.recording, problem)
-            yield outcome
+        for outcome in chain(missing, outcomes):
+            job, recording = outcome.job, outcome.recording
+            if recording is not None:  # where it was read on another machine
+                store.save_recording(job.folder, job.key, recording)
+            watch.scanned(job.folder.name, recording, '; '.join(outcome.wrong or ()))
+            found[job.bag] = outcome
+    return found
+
+
+def _replay(
+    options: ReplayOptions,
+    scans: Sequence[ReplayOutcome],
+    methods: Sequence[Method],
+    watch: ReplayProgress,
+) -> dict[Path, dict[str, Sequence[ReplayedQuery]]]:
+    """Bag -> method, in the order in which they were named -> answers."""
+    queries = {
+        scan.job.bag: len(scan.recording.instants) for scan in scans if scan.recording is not None
+    }
+    bags = [scan.job for scan in scans if queries.get(scan.job.bag)]
+    jobs = [bag.of(method) for bag in bags for method in methods]
+    watch.begin([(job, queries[job.bag]) for job in jobs])
+    found = {scan.job.bag: {} for scan in scans}
+    for job in jobs:
+        found[job.bag][job.method.name] = ()
+    running = run_jobs(ReplayWorker, jobs, options.setting, options.workers, options.ray)
+    with closing(running) as outcomes:
+        for outcome in outcomes:
+            job = outcome.job
+            if outcome.wrong is not None:
+                raise VlaPruneError(*outcome.wrong)
+            if job.answers.done() is None:  # it ran on another machine
+                job.answers.begin(outcome.answers)
+                job.answers.end()
+            found[job.bag][job.method.name] = outcome.answers
+            watch.ended(job)
+    return found
 
 
 def _bag(
-    scanned: ReplayOutcome,
-    methods: Sequence[Method],
-    answers: dict[tuple[Path, str], tuple[ReplayedQuery, ...]],
+    scanned: ReplayOutcome, answers: Mapping[str, Sequence[ReplayedQuery]], setting: ReplaySetting
 ) -> BagAnswers:
-    path = scanned.job.bag
-    mine = {m.name: answers[path, m.name] for m in methods if (path, m.name) in answers}
-    problems = [Problem('unread', '; '.join(scanned.wrong))] if scanned.wrong else []
-    for name, queries in mine.items():
+    path, recording = scanned.job.bag, scanned.recording
+    problems = [('unread', '; '.join(scanned.wrong))] if scanned.wrong else []
+    for name, queries in answers.items():
         refused = [q.refusal for q in queries if q.refusal]
         if refused:
             text = f'{name}: {len(refused)} of {len(queries)} queries were refused: {refused[0]}'
-            problems.append(Problem('refused', text))
-    return BagAnswers(
-        name=scanned.job.folder.name,
-        path=path,
-        recording=scanned.recording,
-        answers=mine,
-        problems=tuple(problems),
-    )
-
-
-def _with_thumbnails(bag: BagAnswers, setting: ReplaySetting) -> BagAnswers:
-    if bag.recording is None or not bag.answers:
-        return bag
-    profile = setting.load_profile()
-    try:
-        with Bag(bag.path) as opened:
-            moments = thumbnails(opened, bag.recording, bag.answers, profile, setting.robot)
-    except DataError as error:  # it is on another machine
-        missing = Problem('unread', f'no images of it: {error}')
-        return replace(bag, problems=(*bag.problems, missing))
-    return replace(bag, moments=moments)
+            problems.append(('refused', text))
+    moments = ()
+    if answers:
+        try:
+            with Bag(path) as bag:
+                profile, robot = setting.load_profile(), setting.robot
+                moments = thumbnails(bag, recording, answers, profile, robot)
+        except DataError as error:  # it is on another machine
+            problems.append(('unread', f'no images of it: {error}'))
+    return BagAnswers(scanned.job.folder.name, path, recording, answers, problems, moments)
 
 
 def _result(
@@ -189,25 +251,23 @@ def _result(
     names: dict[str, str],
 ) -> ReplayResult:
     setting, profile = options.setting, options.setting.load_profile()
-    dense = next((m.name for m in methods if m.pruning == 'dense'), '')
     builder = ResultBuilder(
         bags,
         methods=[m.name for m in methods],
-        dense=dense,
+        dense=next((m.name for m in methods if m.pruning == 'dense'), ''),
         dt_s=profile.control_period_s,
         chunk=profile.chunk,
     )
     described = builder.bags()
-    problems = tuple(BagProblem(b.name, p.code, p.text) for b in described for p in b.problems)
-    cards = {
-        str(f): checkpoint_card(f) for f in {options.checkpoint, *(m.folder for m in methods)}
-    }
+    problems = tuple({'bag': b.name, **problem} for b in described for problem in b.problems)
+    folders = {options.checkpoint, *(m.folder for m in methods)}
+    cards = {folder: checkpoint_card(folder) for folder in folders}
     return ReplayResult(
         ok=not problems,
         command=options.command,
         untrained=any(card['untrained'] for card in cards.values()),
-        checkpoint=cards[str(options.checkpoint)]['folder'],
-        checkpoints={m.name: cards[str(m.folder)] for m in methods},
+        checkpoint=cards[options.checkpoint]['folder'],
+        checkpoints={m.name: cards[m.folder] for m in methods},
         settings={
             **asdict(setting),
             'chunk': profile.chunk,

@@ -14,8 +14,8 @@ from ...profiles import Profile
 from ...runtime.overlay import draw_overlay
 from ...runtime.params import SessionParams
 from ...runtime.session import Observer
-from .records import Recording, ReplayedQuery
 from .results import Moment
+from .store import Recording, ReplayedQuery
 
 MOMENTS = 8
 _PREFIX = 'data:image/jpeg;base64,'
@@ -33,8 +33,8 @@ def thumbnails(
 
     Images that cannot be read are left out.
     """
-    count = min((len(queries) for queries in answers.values()), default=0)
-    usable = [n for n in range(count) if all(q[n].record.mode for q in answers.values())]
+    every = enumerate(zip(*answers.values(), strict=False))
+    usable = [n for n, queries in every if all(q.record.mode for q in queries)]
     places = np.linspace(0, len(usable) - 1, min(moments, len(usable))).round().astype(int)
     observer, out = Observer(profile, params, BAG_READER), []
     for number in (usable[i] for i in places):
