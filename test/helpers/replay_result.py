@@ -14,11 +14,26 @@ from vla_prune_ros.evaluate.replay.results import (
     ReplayResult,
     Series,
 )
-from vla_prune_ros.evaluate.replay.store import Recording
+from vla_prune_ros.evaluate.replay.store import Instant, Recording, ReplayedQuery
+from vla_prune_ros.records import InferenceRecord
 
 AXES = ('delta_x', 'delta_y', 'delta_z', 'delta_rx', 'delta_ry', 'delta_rz')
 METHODS = ('dense', 'specprune')
+T0, MS = 1_700_000_000_000_000_000, 10**6
 GREY = 200
+
+
+def instant(i=0, **changes):
+    """Queries come every 200 ms, received 8 ms after their stamps."""
+    stamp_ns = T0 + 200 * MS * i
+    return replace(Instant(0, stamp_ns, stamp_ns + 8 * MS, 'lift', {}), **changes)
+
+
+def query(i, actions=None, *, refusal='', kept=None, **record):
+    """The answer at that instant, with these values of the record."""
+    record = InferenceRecord(**record)
+    stamp_ns = T0 + 200 * MS * i
+    return ReplayedQuery(i, 0, stamp_ns, actions, refusal, kept=kept or {}, record=record)
 
 
 def recording(instants=(), **changes):

@@ -21,34 +21,15 @@ K = 8
 MM, DEG = 1e-3, math.pi / 180
 
 
-class Chunks:
-    """Two sides of one bag."""
-
-    def __init__(self, here, there, valid):
-        self.here, self.there, self.valid = here, there, valid
-
-    def sides(self):
-        """A step that is not to be compared is unknown on the first side or on the second."""
-        stamps = [200_000_000 * i for i in range(len(self.here))]
-        even = np.arange(self.valid.shape[1]) % 2 == 0
-        return tuple(
-            ChunkSeries(
-                stamps_ns=stamps, epochs=[0] * len(stamps), actions=a, known=known, dt_s=0.05
-            )
-            for a, known in (
-                (self.here, self.valid | even),
-                (self.there, self.valid | ~even),
-            )
-        )
-
-
-def compare(*parts):
-    found = metrics.compare([part.sides() for part in parts])
-    return None if found is None else asdict(found)
-
-
-def step_error_mm(chunks):
-    return metrics.step_error_mm(*chunks.sides())
+def sides(here, there, valid):
+    """Two sides of one bag; a step that is not to be compared is unknown on the first side or on
+    the second."""
+    stamps = [200_000_000 * i for i in range(len(here))]
+    even = np.arange(valid.shape[1]) % 2 == 0
+    return tuple(
+        ChunkSeries(stamps, [0] * len(stamps), actions=actions, known=known, dt_s=0.05)
+        for actions, known in ((here, valid | even), (there, valid | ~even))
+    )
 
 
 def steps(*rows):
@@ -159,14 +140,14 @@ def bags(draw):
     out = []
     for _ in range(draw(st.integers(1, 3))):
         count = draw(st.integers(0, 4))
-        sides = [
+        both = [
             np.array(draw(st.lists(step, min_size=3 * count, max_size=3 * count)), float).reshape(
                 count, 3, 7
             )
             for _ in range(2)
         ]
         known = draw(st.lists(st.booleans(), min_size=3 * count, max_size=3 * count))
-        out.append(Chunks(*sides, np.array(known, bool).reshape(count, 3)))
+        out.append((*both, np.array(known, bool).reshape(count, 3)))
     return out
 
 
@@ -174,14 +155,14 @@ def bags(draw):
 @given(bags())
 def test_all_figures_are_those_of_a_loop_over_the_steps_of_all_bags(parts):
     everything = [
-        [chunk for part in parts for chunk in getattr(part, side).tolist()]
-        for side in ('here', 'there', 'valid')
+        [chunk for side in of for chunk in side.tolist()] for of in zip(*parts, strict=True)
     ]
     expected = twin(*everything)
-    found = compare(*parts)
+    found = metrics.compare([sides(*part) for part in parts])
     if expected is None:
         assert found is None
     else:
+        found = asdict(found)
         found.pop('flips')  # test_execution.py
         same(found, expected)
 
@@ -239,8 +220,9 @@ def test_signs_count_where_both_sides_move():
 
 def test_the_error_of_a_chunk_is_the_mean_of_its_known_steps():
     """1, 2, ... 8 mm: all of them 4.5, the first two 1.5; rotation and gripper do not count."""
-    chunks = Chunks(np.ones((3, K, 7)), np.zeros((3, K, 7)), np.zeros((3, K), bool))
-    chunks.here[..., :3] = 0
-    chunks.here[..., 1] = -np.arange(1, 9) * MM
-    chunks.valid[0], chunks.valid[1, :2] = True, True
-    assert step_error_mm(chunks) == [pytest.approx(4.5), pytest.approx(1.5), None]
+    here, valid = np.ones((3, K, 7)), np.zeros((3, K), bool)
+    here[..., :3] = 0
+    here[..., 1] = -np.arange(1, 9) * MM
+    valid[0], valid[1, :2] = True, True
+    found = metrics.step_error_mm(*sides(here, np.zeros((3, K, 7)), valid))
+    assert found == [pytest.approx(4.5), pytest.approx(1.5), None]

@@ -1,8 +1,6 @@
 """Predictions as a bag. Expected values are those of the records that went in, worked out by hand
 where a message holds something else; they come back through two readers."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -14,48 +12,27 @@ from rosbags.highlevel import AnyReader
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.errors import DataError
 from vla_prune_ros.evaluate.replay.mcap_export import topic_names, write_predictions
-from vla_prune_ros.evaluate.replay.store import Instant, ReplayedQuery
-from vla_prune_ros.records import InferenceRecord
 from vla_prune_ros.runtime.messages import read_chunk, read_twist
 
-T0 = 1_700_000_000_000_000_000
-MS = 1_000_000
+T0, MS = sample.T0, sample.MS
 DT = 0.05
 K = 8
 RNG = np.random.default_rng(3)
 
 
-def instant(i, position=True):
-    """Every 200 ms, received 8 ms after its stamp."""
-    stamp = T0 + 200 * MS * i
-    at = np.array([0.1 * i, 0.2, 0.3]) if position else None
-    return Instant(1, stamp, stamp + 8 * MS, 'pick up the cube', {}, at)
-
-
 def query(i, tokens=(100, 28), **more):
     """Each is another one, by its number; so many tokens of each camera."""
-    kept = {c: np.arange(256) < n for c, n in zip(('primary', 'wrist'), tokens, strict=True)}
-    record = InferenceRecord(
-        mode='fine',
-        visual_tokens=sum(tokens),
-        total_ms=10.0 + i,
-        stages_ms={'vision': 1.5},
-        kept=dict(zip(('primary', 'wrist'), tokens, strict=True)),
-        steps=K,
-    )
+    kept = dict(zip(('primary', 'wrist'), tokens, strict=True))
+    masks = {camera: np.arange(256) < n for camera, n in kept.items()}
+    record = {'mode': 'fine', 'visual_tokens': sum(tokens), 'total_ms': 10.0 + i, **more}
     actions = RNG.normal(size=(K, 7)) * 0.01
-    stamp_ns = T0 + 200 * MS * i
-    return ReplayedQuery(i, 1, stamp_ns, actions, kept=kept, record=replace(record, **more))
+    return sample.query(i, actions, kept=masks, steps=K, stages_ms={'vision': 1.5}, **record)
 
 
-def refused(i):
-    return ReplayedQuery(i, 1, T0 + 200 * MS * i, None, 'size: 0 x 0 pixels')
-
-
-def recording(count, valid=None, source='twist', positions=True):
+def recording(count, valid=None, source='twist'):
     actions = RNG.normal(size=(count, K, 7)) * 0.01
     known = np.ones((count, K), bool) if valid is None else np.asarray(valid)
-    instants = [instant(i, positions) for i in range(count)]
+    instants = [sample.instant(i, position=np.array([0.1 * i, 0.2, 0.3])) for i in range(count)]
     return sample.recording(instants, source=source, actions=actions, valid=known)
 
 
@@ -132,7 +109,7 @@ def test_a_path_begins_where_the_arm_was(tmp_path):
 
 
 def test_a_refused_query_has_a_record_and_nothing_else(tmp_path):
-    answers = {'dense': [query(0), refused(1), query(2)]}
+    answers = {'dense': [query(0), sample.query(1, refusal='size: 0 x 0 pixels'), query(2)]}
     write_predictions(tmp_path / 'p', recording(3, source=''), answers, DT)
     found = read(tmp_path / 'p')
     counts = {topic.rsplit('/', 1)[1]: len(rows) for topic, rows in found.items()}

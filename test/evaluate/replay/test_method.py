@@ -160,7 +160,7 @@ def check(found, wanted):
 
 @pytest.mark.parametrize(
     ('method', 'period'),
-    [('dense', 100), ('specprune', 100), ('specprune', 200), ('vla_adp', 200)],
+    [('dense', 100), ('specprune', 100), ('vla_adp', 200)],
 )
 def test_answers_are_those_of_a_policy_that_lives_the_bag(checkpoint, path, method, period):
     wanted = expected(load_policy(checkpoint, pruning=method), period)
@@ -191,7 +191,6 @@ def test_without_refreshes_specprune_decides_otherwise(checkpoint, path):
 @pytest.mark.parametrize(
     ('limit', 'columns', 'kind', 'speed_scale'),
     [
-        ('max_step_m', slice(0, 3), 'translation', 1.0),
         ('max_step_m', slice(0, 3), 'translation', 0.25),
         ('max_step_rad', slice(3, 6), 'rotation', 1.0),
     ],
@@ -220,23 +219,14 @@ def test_the_guard_scales_a_little_and_refuses_what_is_far(
 # --- going on from where it was ---------------------------------------------------------------
 
 
-def untimed(record):
-    times = ('total_ms', 'stages_ms', 'node_ms', 'refresh_ms')
-    values = {name: value for name, value in record.to_json().items() if name not in times}
-    return values, record.refresh_ms is None
-
-
 def bits(query):
     """Everything but times."""
-    return (
-        query.number,
-        query.epoch,
-        query.stamp_ns,
-        None if query.actions is None else query.actions.tobytes(),
-        query.refusal,
-        {camera: mask.tolist() for camera, mask in query.kept.items()},
-        untimed(query.record),
-    )
+    times = ('total_ms', 'stages_ms', 'node_ms', 'refresh_ms')
+    record = {name: value for name, value in vars(query.record).items() if name not in times}
+    actions = None if query.actions is None else query.actions.tobytes()
+    kept = {camera: mask.tolist() for camera, mask in query.kept.items()}
+    at = query.number, query.epoch, query.stamp_ns
+    return at, actions, query.refusal, kept, record, query.record.refresh_ms is None
 
 
 def stored(queries):
@@ -263,7 +253,7 @@ def test_an_interrupted_replay_goes_on_to_the_last_bit(checkpoint, tmp_path, sou
     assert {q.record.mode for q in whole} == {'', 'dense', 'coarse', 'fine'}
     assert any(q.record.motion_m_s is None for q in whole) == (source == 'actions')
     policy = load_policy(checkpoint, pruning='specprune')
-    for cut in (1, 2, 9, 15, 16, 17, 23):
+    for cut in (1, 9, 15, 16, 23):
         with Bag(path) as bag:
             first = MethodReplay(policy, setting)
             running = first.answers(bag)
@@ -294,10 +284,8 @@ def test_going_on_shows_a_policy_only_what_comes(tmp_path, script_policy):
 
 
 def test_a_policy_forgets_one_bag_before_the_next(checkpoint, path):
-    policy = load_policy(checkpoint, pruning='specprune')
-    setting = replace(PLAIN, period_s=0.1)
+    replay = MethodReplay(load_policy(checkpoint, pruning='specprune'), PLAIN)
     with Bag(path) as bag:
-        replay = MethodReplay(policy, setting)
         first = list(map(bits, replay.answers(bag)))
         assert list(map(bits, replay.answers(bag))) == first
 
@@ -418,7 +406,7 @@ def test_a_chunk_that_was_refused_moves_nothing(tmp_path, script_policy):
     assert told == [None, 0.9, None, None, None, None]
 
 
-@pytest.mark.parametrize('period_s', [None, 0.0, 0.7, 3.0])
+@pytest.mark.parametrize('period_s', [None, 0.0, 3.0])
 def test_queries_are_those_of_the_pass_without_a_policy(tmp_path, script_policy, period_s):
     """Images and state pause for two seconds, the commands go on: no jump of time for either.
     Then everything pauses, a task comes, and stamps jump back."""
