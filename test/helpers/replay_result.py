@@ -31,9 +31,10 @@ def instant(i=0, **changes):
 
 def query(i, actions=None, *, refusal='', kept=None, **record):
     """The answer at that instant, with these values of the record."""
-    record = InferenceRecord(**record)
-    stamp_ns = T0 + 200 * MS * i
-    return ReplayedQuery(i, 0, stamp_ns, actions, refusal, kept=kept or {}, record=record)
+    kept = kept or {}
+    counts = {camera: int(mask.sum()) for camera, mask in kept.items()}
+    record = InferenceRecord(kept=counts, **record)
+    return ReplayedQuery(i, 0, T0 + 200 * MS * i, actions, refusal, kept, record)
 
 
 def recording(instants=(), **changes):
