@@ -1,8 +1,6 @@
 """Token-pruned OpenVLA-OFT for ROS 2: camera frames in, timed and checked action chunks out.
-
 ``load_policy`` is imported on first use, so that processes which never run the model do not load
-torch.
-"""
+torch."""
 
 from typing import TYPE_CHECKING, Any
 

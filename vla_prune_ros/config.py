@@ -1,9 +1,5 @@
-"""Options as frozen dataclasses: one field is the declaration, the check and the documentation.
-
-Node parameters, a pruner's options, training files and commands are such records. A field made
-by :func:`option` carries its description, range and choices; the checks here hold every value
-against them, wherever it came from: a mapping, a YAML file, ROS parameters or the command line.
-"""
+"""Options as frozen dataclasses: one field is the declaration, the check and the documentation of
+a node's parameter, a pruner's option, a line of a training file or a flag of a command."""
 
 import argparse
 import difflib
@@ -41,12 +37,10 @@ def option(
 
     :param doc: one sentence with the unit.
     :param low: lowest allowed number, or :class:`Above` it; of each item, for tuples.
-    :param high: highest allowed number.
     :param live: for a node: may be set while it runs.
     :param flags: for a command: what ``add_argument`` takes beyond what follows from the field;
-        ``'flag'`` is another name than the field's, ``'positional': True`` makes it one,
-        ``'group'`` is the heading that it stands under, and of those that are ``'exclusive'``
-        one may be given.
+        ``'flag'`` is its name, ``'positional'`` makes it one, ``'group'`` is its heading, and of
+        those that are ``'exclusive'`` one may be given.
     """
     metadata = dict(doc=doc, low=low, high=high, choices=choices, live=live, flags=flags or {})
     if isinstance(default, (tuple, Mapping)):
@@ -55,12 +49,12 @@ def option(
 
 
 def is_int(value: Any) -> bool:
-    """True for whole numbers, numpy's too; not for booleans."""
+    """Of numpy too; not for booleans."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """True for real numbers, numpy's too; not for booleans."""
+    """Of numpy too; not for booleans."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -80,12 +74,8 @@ def describe_type(hint: Any) -> str:
 
 
 def convert(value: Any, hint: Any, where: str = '', error: Refusal = ProfileError) -> Any:
-    """``value`` as the annotation has it: lists become tuples, whole numbers floats where floats
-    are wanted, text a path, mappings a nested record.
-
-    :raises TypeError: it is not of that type. YAML is untyped: without this, ``cameras: wrist``
-        would be five cameras of one letter.
-    """
+    """``value`` as the annotation has it: lists become tuples, whole numbers floats, text a path,
+    mappings a nested record. :raises TypeError: it is of another type."""
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -117,12 +107,10 @@ def convert(value: Any, hint: Any, where: str = '', error: Refusal = ProfileErro
         return {convert(k, args[0]): convert(v, args[1], where, error) for k, v in value.items()}
     elif hint in (Mapping, dict):
         good = isinstance(value, Mapping)
-    else:
-        good = (
-            value is None
-            if hint is NoneType
-            else type(value) is hint or (is_dataclass(hint) and isinstance(value, hint))
-        )
+    elif is_dataclass(hint):
+        good = isinstance(value, hint)
+    else:  # NoneType is the type of None
+        good = type(value) is hint
     if not good:
         raise TypeError
     return value
@@ -158,12 +146,9 @@ def nearest(name: str, known: Any) -> str:
 def check_values(
     record: type, values: Mapping[str, Any], where: str, error: Refusal = ProfileError
 ) -> dict[str, Any]:
-    """The values as the fields have them.
-
-    :param where: names the thing that they are options of, for a refusal.
+    """The values as the fields have them; ``where`` names what they are options of.
     :raises VlaPruneError: of class ``error``; a name is unknown, or a value is of another type or
-        out of range.
-    """
+        out of range."""
     known = {f.name: f for f in fields(record) if f.init}
     hints = get_type_hints(record)
     out = {}
@@ -185,15 +170,10 @@ def check_values(
 
 
 def from_mapping(
-    record: type[Record],
-    values: Mapping[str, Any],
-    where: str,
-    error: Refusal = ProfileError,
+    record: type[Record], values: Mapping[str, Any], where: str, error: Refusal = ProfileError
 ) -> Record:
     """A record of these values, the others at their defaults.
-
-    :raises VlaPruneError: see :func:`check_values`; or a value without a default is missing.
-    """
+    :raises VlaPruneError: see :func:`check_values`; or a value without a default is missing."""
     checked = check_values(record, values, where, error)
     for f in fields(record):
         missing = f.default is MISSING and f.default_factory is MISSING
@@ -203,11 +183,8 @@ def from_mapping(
 
 
 def load_yaml(path: str | Path, what: str, error: Refusal = ProfileError) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
-
-    :param what: names it for a refusal, for example ``'profile file'``.
-    :raises VlaPruneError: of class ``error``; it cannot be read, or holds something else.
-    """
+    """A YAML file that holds a mapping; ``what`` names it, for example ``'profile file'``.
+    :raises VlaPruneError: of class ``error``; it cannot be read, or holds something else."""
     try:
         data = yaml.safe_load(Path(path).expanduser().read_text(encoding='utf-8'))
     except (OSError, ValueError, RuntimeError, yaml.YAMLError) as problem:
@@ -216,9 +193,8 @@ def load_yaml(path: str | Path, what: str, error: Refusal = ProfileError) -> dic
             'check the path and that it is YAML',
         ) from None
     if not isinstance(data, dict):
-        raise error(
-            f'{what} {path} is not a mapping of names to values', 'write name: value lines'
-        )
+        problem = f'{what} {path} is not a mapping of names to values'
+        raise error(problem, 'write name: value lines')
     return data
 
 
@@ -226,54 +202,47 @@ def load_yaml(path: str | Path, what: str, error: Refusal = ProfileError) -> dic
 
 
 def add_arguments(parser: Any, record: type) -> None:
-    """Declare the fields of ``record`` that :func:`option` made as options of an argparse parser.
-
-    ``max_steps`` becomes ``--max-steps``; a switch that is off becomes ``--name``, one that is on
-    ``--no-name``; a tuple takes several words.
-    """
-    hints = get_type_hints(record)
-    groups: dict[str, Any] = {}
+    """``max_steps`` becomes ``--max-steps``; a switch that is on becomes ``--no-name``; a tuple
+    takes several words."""
+    hints, groups = get_type_hints(record), {'': parser}
     for f in fields(record):
         if 'doc' not in f.metadata:
             continue
-        meta, more = f.metadata, dict(f.metadata.get('flags', {}))
+        meta, more = f.metadata, dict(f.metadata['flags'])
         default = f.default_factory() if f.default_factory is not MISSING else f.default
         hint = hints[f.name]
         if get_origin(hint) in (Union, UnionType):
             hint = next(a for a in get_args(hint) if a is not NoneType)
-        several = get_origin(hint) is tuple
-        item = get_args(hint)[0] if several else hint
-        given: dict[str, Any] = {'help': meta.get('doc') or None, 'dest': f.name}
-        word = more.pop('flag', None)
-        positional = more.pop('positional', False)
-        group = more.pop('group', '')
-        if more.pop('exclusive', False):
+        several, dashed = get_origin(hint) is tuple, f.name.replace('_', '-')
+        flag, positional = more.pop('flag', ''), more.pop('positional', False)
+        group, exclusive = more.pop('group', ''), more.pop('exclusive', False)
+        if exclusive:
             group = group or 'exclusive'
             groups[group] = groups.get(group) or parser.add_mutually_exclusive_group()
         elif group:
             groups[group] = groups.get(group) or parser.add_argument_group(group)
-        target = groups.get(group, parser)
+        given: dict[str, Any] = {'help': meta['doc'] or None}
         if hint is bool:
             given |= {'action': 'store_false' if default else 'store_true', 'default': default}
-            word = word or ('--no-' if default else '--') + f.name.replace('_', '-')
+            flag = flag or ('--no-' if default else '--') + dashed
         else:
-            given |= {'type': _argument(f, item), 'default': default}
-            if default is MISSING:
-                del given['default']
-                given |= {} if positional else {'required': True}
+            given['type'] = _argument(f, get_args(hint)[0] if several else hint)
+            if default is not MISSING:
+                given['default'] = default
+            elif not positional:
+                given['required'] = True
             if several:
                 given['nargs'] = '+'
-            if meta.get('choices'):
+            if meta['choices']:
                 given['choices'] = meta['choices']
-            word = word or '--' + f.name.replace('_', '-')
+            flag = flag or '--' + dashed
         given |= more
         if positional:
-            del given['dest']
             if 'default' in given and 'nargs' not in more:
                 given['nargs'] = '*' if several else '?'
-            target.add_argument(f.name, **given)
+            groups[group].add_argument(f.name, **given)
         else:
-            target.add_argument(word, **given)
+            groups[group].add_argument(flag, dest=f.name, **given)
 
 
 def _argument(f: Field, kind: type) -> Any:
@@ -291,10 +260,8 @@ def _argument(f: Field, kind: type) -> Any:
 
 
 def from_arguments(record: type[Record], options: Any, **more: Any) -> Record:
-    """The record of what was given on the command line, or of a command that was made of it.
-
-    :param more: values of fields that are not options.
-    """
+    """The record of what was given on the command line, or of a command that was made of it;
+    ``more``: values of fields that are not options."""
     names = [f.name for f in fields(record) if f.init and hasattr(options, f.name)]
     values = {n: getattr(options, n) for n in names}
     return record(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()} | more)

@@ -2,15 +2,10 @@
 
 
 class VlaPruneError(Exception):
-    """Base of all errors this package raises on purpose.
-
-    :param what: the thing that is wrong, named (a path, a key, a topic).
-    :param remedy: what the user can do about it.
-    """
+    """Base of all errors this package raises on purpose."""
 
     def __init__(self, what: str, remedy: str) -> None:
-        self.what = what
-        self.remedy = remedy
+        self.what, self.remedy = what, remedy
         super().__init__(f'{what}; {remedy}')
 
 
@@ -26,23 +21,17 @@ class DataError(VlaPruneError):
     """A recording or a data set is missing, broken, or does not fit the profile."""
 
 
-class InputRefused(VlaPruneError):
-    """One message or observation is not usable; the stream goes on.
-
-    ``reason`` is the short constant under which diagnostics count it, for example ``encoding``.
-    """
+class _Refused(VlaPruneError):
+    """:param reason: short constant under which diagnostics count it, for example ``encoding``."""
 
     def __init__(self, reason: str, what: str, remedy: str) -> None:
         self.reason = reason
         super().__init__(what, remedy)
 
 
-class ActionRefused(VlaPruneError):
-    """The policy's output must not reach a robot (not finite, or beyond a limit).
+class InputRefused(_Refused):
+    """One message or observation is not usable; the stream goes on."""
 
-    ``reason`` is the short constant under which diagnostics count it, for example ``non_finite``.
-    """
 
-    def __init__(self, reason: str, what: str, remedy: str) -> None:
-        self.reason = reason
-        super().__init__(what, remedy)
+class ActionRefused(_Refused):
+    """The policy's output must not reach a robot (not finite, or beyond a limit)."""

@@ -1,12 +1,8 @@
-"""Robot profiles: the constants that a checkpoint was trained with, chosen explicitly.
-
-The published code picks these by searching the whole command line for the words libero, aloha and
-bridge; here a profile is named, or read from a YAML file that a user writes for his own robot.
+"""Robot profiles: the constants that a checkpoint was trained with, named or from a YAML file.
 Values: OpenVLA-OFT's platform constants (``prismatic/vla/constants.py``), robosuite's OSC_POSE
-scaling (``osc_pose.json``: 0.05 m and 0.5 rad per unit and step).
-"""
+scaling (``osc_pose.json``: 0.05 m and 0.5 rad per unit and step)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -105,12 +101,7 @@ ALOHA = Profile(
         f'{side}_{joint}'
         for side in ('left', 'right')
         for joint in (
-            'waist',
-            'shoulder',
-            'elbow',
-            'forearm_roll',
-            'wrist_angle',
-            'wrist_rotate',
+            *('waist', 'shoulder', 'elbow', 'forearm_roll', 'wrist_angle', 'wrist_rotate'),
             'gripper',
         )
     ),
@@ -120,30 +111,23 @@ ALOHA = Profile(
 )
 
 # BridgeData V2: deltas are already metres and radians, at 5 Hz.
-BRIDGE = Profile(
+BRIDGE = replace(
+    LIBERO,
     name='bridge',
     cameras=('primary',),
     chunk=5,
-    action_dim=7,
     proprio_dim=7,
-    normalization='bounds_q99',
     control_period_s=0.2,
-    action_kind='delta_pose',
-    action_names=DELTA_POSE_NAMES,
     action_scale=(1.0,) * 7,
-    proprio_kind='pose_gripper',
 )
 
 PROFILES: Mapping[str, Profile] = {p.name: p for p in (LIBERO, ALOHA, BRIDGE)}
 
 
 def load_profile(profile: 'str | Path | Profile') -> Profile:
-    """A profile by name, from a YAML file, or as it is.
-
-    The YAML names a ``base`` profile and the fields that differ; see docs/bring-your-own-robot.md.
-
-    :raises ProfileError: unknown name, unreadable file, unknown field or bad value.
-    """
+    """A profile by name, as it is, or from a YAML file that names a ``base`` profile and the
+    fields that differ; see docs/bring-your-own-robot.md.
+    :raises ProfileError: unknown name, unreadable file, unknown field or bad value."""
     if isinstance(profile, Profile):
         return profile
     if str(profile) in PROFILES:
@@ -159,22 +143,3 @@ def load_profile(profile: 'str | Path | Profile') -> Profile:
     if not isinstance(base, str) or base not in PROFILES:
         raise ProfileError(f'{where}: base is {base!r}', f'use one of {sorted(PROFILES)}')
     return replace(PROFILES[base], **{'name': path.stem, **check_values(Profile, data, where)})
-
-
-def validate_profile(
-    profile: Profile, rotate_180: Sequence[str], pose_offset_m: Sequence[float]
-) -> None:
-    """Parameters of the same names, of the node and of a replay.
-
-    :raises ProfileError: a camera that the profile does not have, or no three numbers.
-    """
-    unknown = sorted(set(rotate_180) - set(profile.cameras))
-    if unknown:
-        raise ProfileError(
-            f'rotate_180 names camera {", ".join(map(repr, unknown))}',
-            f'use names of {list(profile.cameras)}',
-        )
-    if len(pose_offset_m) != 3:
-        raise ProfileError(
-            f'pose_offset_m has {len(pose_offset_m)} numbers', 'give x, y and z in m'
-        )

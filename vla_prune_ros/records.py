@@ -1,8 +1,5 @@
-"""The frozen records that cross walls between the parts of this package.
-
-They hold numpy arrays and plain values only, so that ``chunk_executor`` and tools that never run
-the model can import them without torch. Stamps are integer nanoseconds of the ROS clock.
-"""
+"""The frozen records between the parts of this package, of numpy arrays and plain values only:
+``chunk_executor`` imports them without torch. Stamps are nanoseconds of the ROS clock."""
 
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -13,69 +10,44 @@ import numpy as np
 
 @dataclass(frozen=True)
 class MotionHint:
-    """How the end effector moves right now; feeds action-aware pruning.
+    """How the end effector moves right now; feeds action-aware pruning."""
 
-    :param linear_m_s: speed of the end effector in m/s, >= 0.
-    :param angular_rad_s: angular speed in rad/s, >= 0.
-    :param vertical_m_s: velocity along the base frame's z in m/s, negative while descending.
-    :param source: what it was computed from, for example ``'pose'`` or ``'joint_velocities'``.
-    """
-
-    linear_m_s: float
-    angular_rad_s: float
-    vertical_m_s: float
-    source: str
+    linear_m_s: float  # speed, >= 0
+    angular_rad_s: float  # speed, >= 0
+    vertical_m_s: float  # along the base frame's z, negative while descending
+    source: str  # what it was computed from, for example 'pose' or 'joint_velocities'
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the policy sees at one instant.
+    """What the policy sees at one instant."""
 
-    :param images: camera name -> uint8 (H, W, 3) RGB, upright as the profile expects it.
-    :param proprio: float64 (P,), un-normalised, in the checkpoint's units; None where the
-        checkpoint takes no proprioception.
-    :param instruction: the task in plain words, for example ``'pick up the red cube'``.
-    :param stamp_ns: stamp of the newest image.
-    """
-
-    images: Mapping[str, np.ndarray]
-    proprio: np.ndarray | None
+    images: Mapping[str, np.ndarray]  # camera -> uint8 (H, W, 3) RGB, as the profile expects it
+    proprio: np.ndarray | None  # float64 (P,), un-normalised, in the checkpoint's units
     instruction: str
-    stamp_ns: int = 0
+    stamp_ns: int = 0  # of the newest image
 
 
 @dataclass(frozen=True)
 class Inference:
-    """What one query of the policy returns.
+    """What one query of the policy returns."""
 
-    :param actions: float64 (K, D), un-normalised, the checkpoint's own units.
-    :param normalized: float32 (K, D), the head's output.
-    :param kept: camera -> bool (patches,), visual tokens that reached the last layer.
-    :param kept_by_site: site name (``before_L0``, ``after_L3``) -> camera -> bool (patches,).
-    :param mode: ``'dense'``, ``'coarse'`` or ``'fine'``.
-    :param timings_ms: stage -> milliseconds, ``total`` included.
-    :param model_images: camera -> uint8 (224, 224, 3), exactly what the towers saw.
-    :param prompt: the text that was tokenised.
-    :param stamp_ns: the observation's stamp.
-    :param pruning: what the pruner decided and why, as plain values for reports, for example
-        ``reason``, ``motion`` or ``changed_primary``; empty where it says nothing.
-    """
-
-    actions: np.ndarray
-    normalized: np.ndarray
-    kept: Mapping[str, np.ndarray]
-    kept_by_site: Mapping[str, Mapping[str, np.ndarray]]
-    mode: str
-    timings_ms: Mapping[str, float]
-    model_images: Mapping[str, np.ndarray] = field(repr=False)
+    actions: np.ndarray  # float64 (K, D), un-normalised, the checkpoint's own units
+    normalized: np.ndarray  # float32 (K, D), the head's output
+    kept: Mapping[str, np.ndarray]  # camera -> bool (patches,), tokens that reached the last layer
+    kept_by_site: Mapping[str, Mapping[str, np.ndarray]]  # site (``after_L3``) -> the same
+    mode: str  # 'dense', 'coarse' or 'fine'
+    timings_ms: Mapping[str, float]  # by stage, ``total`` included
+    model_images: Mapping[str, np.ndarray] = field(repr=False)  # uint8 (224, 224, 3), as encoded
     prompt: str = ''
     stamp_ns: int = 0
+    # What the pruner decided and why, for reports, for example ``reason`` or ``motion``.
     pruning: Mapping[str, float | int | str] = field(default_factory=dict)
 
     @property
     def visual_tokens(self) -> int:
-        """Number of visual tokens that reached the last layer, all cameras together."""
-        return int(sum(int(mask.sum()) for mask in self.kept.values()))
+        """That reached the last layer, all cameras together."""
+        return sum(int(mask.sum()) for mask in self.kept.values())
 
 
 @dataclass(frozen=True)
@@ -84,18 +56,14 @@ class ActionChunk:
 
     Step ``i`` is to be complete at ``stamp_ns + (i + 1) * dt_s``.
 
-    :param stamp_ns: stamp of the newest image it was computed from.
-    :param dt_s: control period in seconds.
     :param deltas: float64 (K, 6): translation in m and rotation vector in rad of each step, in the
         base frame, rotation left-multiplied (REP-103 axes).
-    :param gripper: float64 (K,): 0 closed ... 1 open.
-    :param frame_id: the frame the deltas are expressed in.
     """
 
-    stamp_ns: int
+    stamp_ns: int  # of the newest image it was computed from
     dt_s: float
     deltas: np.ndarray
-    gripper: np.ndarray
+    gripper: np.ndarray  # float64 (K,): 0 closed ... 1 open
     frame_id: str = ''
 
     def __len__(self) -> int:
@@ -111,9 +79,8 @@ def reported(
     """A value of an inference record.
 
     :param unit: ``ms``, ``m/s``, ``1`` for a count, ``word`` and the like.
-    :param key: its key in ``~/inference``; the field's name by default. Of a mapping it holds
-        ``<name>`` in place of the key of each item.
-    :param items: of a mapping: key of an item -> what it means; ``doc`` is then unused.
+    :param key: in ``~/inference``; the field's name by default. For a mapping ``<name>`` stands
+        for the key of each item, and ``items`` says what those mean.
     """
     metadata = {'unit': unit, 'doc': doc, 'key': key, 'items': items or {}}
     if isinstance(default, Mapping):
@@ -123,11 +90,8 @@ def reported(
 
 @dataclass(frozen=True, kw_only=True)
 class QueryRecord:
-    """What is reported of every query, wherever it ran; a field's default says that it is unknown.
-
-    A number that is added here, and filled in by :meth:`.runtime.session.PolicySession.infer`, is
-    in ``~/inference``, in the files of ``replay`` and ``evaluate`` and in docs/interface.md.
-    """
+    """What is reported of every query, wherever it ran, in ``~/inference``, in the files of
+    ``replay`` and ``evaluate`` and in docs/interface.md; a default means unknown."""
 
     mode: str = reported('', 'word', '`dense`, `coarse` or `fine`.')
     visual_tokens: int | None = reported(
@@ -160,15 +124,12 @@ class QueryRecord:
     )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values under the names of the fields."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
 
     @classmethod
     def from_json(cls: type[Record], values: Mapping[str, Any]) -> Record:
-        """Inverse of :meth:`to_json`.
-
-        :raises TypeError: a field is unknown.
-        """
+        """:raises TypeError: a field is unknown."""
         return cls(**values)
 
     def flat(self) -> dict[str, Any]:
@@ -184,7 +145,7 @@ class QueryRecord:
 
     @classmethod
     def keys(cls) -> dict[str, tuple[str, str]]:
-        """Key of ``~/inference`` -> unit and meaning, for the documentation."""
+        """Key of ``~/inference`` -> unit and meaning."""
         out: dict[str, tuple[str, str]] = {}
         for f in fields(cls):
             unit, doc, items = (f.metadata[k] for k in ('unit', 'doc', 'items'))
@@ -256,23 +217,13 @@ def _item_key(f: Field, name: str) -> str:
     return before + name + after.partition('>')[2]
 
 
-def _plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value
-
-
 @dataclass
 class MethodRun:
-    """Raw material of one table column.
+    """Raw material of one table column."""
 
-    :param method: pruning method as the user wrote it.
-    :param records: values of ``~/inference``, one mapping per query.
-    :param chunks: chunks received.
-    :param moved_m: path length of the end effector over all episodes, m.
-    """
-
-    method: str
-    records: list[dict[str, str]] = field(default_factory=list)
+    method: str  # as the user wrote it
+    records: list[dict[str, str]] = field(default_factory=list)  # of ``~/inference``, by query
     chunks: int = 0
     episodes: int = 0
     successes: int = 0
-    moved_m: float = 0.0
+    moved_m: float = 0.0  # path of the end effector over all episodes

@@ -14,20 +14,27 @@ from hypothesis import strategies as st
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-import bag_writer as writer
+from bag_writer import (
+    MS,
+    STORE,
+    T0,
+    image_message,
+    joints_message,
+    pose_message,
+    text_message,
+    trajectory_message,
+    twist_message,
+    write,
+    write_ros1,
+)
 from rosbags.rosbag2 import Writer
 from rosbags.rosbag2.enums import StoragePlugin
-from rosbags.typesys import Stores, get_typestore
 
 from vla_prune_ros.bags.reader import Bag, find_bags, type_store
 from vla_prune_ros.errors import DataError, InputRefused
 from vla_prune_ros.runtime.messages import read_chunk, read_image, read_pose, read_text
 
-STORE, TYPES, T0, MS = writer.STORE, writer.TYPES, writer.T0, writer.MS
-write, header, text_message = writer.write, writer.header, writer.text_message
-pose_message, joints_message = writer.pose_message, writer.joints_message
-image_message, twist_message = writer.image_message, writer.twist_message
-trajectory_message = writer.trajectory_message
+POSE = 'geometry_msgs/msg/PoseStamped'
 STORAGES = ('sqlite3', 'mcap')
 ENDING = {'sqlite3': '.db3', 'mcap': '.mcap'}
 
@@ -88,13 +95,7 @@ def test_every_kind_of_message_comes_back(tmp_path, storage):
 
 @pytest.mark.parametrize(
     ('storage', 'compression'),
-    [
-        ('sqlite3', 'FILE'),
-        ('sqlite3', 'MESSAGE'),
-        ('mcap', 'FILE'),
-        ('mcap', 'MESSAGE'),
-        ('mcap', 'STORAGE'),
-    ],
+    [(s, c) for s in STORAGES for c in ('FILE', 'MESSAGE')] + [('mcap', 'STORAGE')],
 )
 def test_compressed_bags_read_the_same(tmp_path, storage, compression):
     path = write(tmp_path / 'bag', poses(30), storage, compression)
@@ -103,19 +104,11 @@ def test_compressed_bags_read_the_same(tmp_path, storage, compression):
         assert bag.lost == []
 
 
-def test_a_window_and_random_access(tmp_path, storage):
-    path = write(tmp_path / 'bag', poses(100), storage)
+def test_a_window_and_random_access_while_another_reading_goes_on(tmp_path, storage):
+    path = write(tmp_path / 'bag', poses(50), storage)
     with Bag(path) as bag:
         window = {'start_ns': T0 + 200 * MS, 'stop_ns': T0 + 240 * MS}
         assert xs(bag, **window) == [20, 21, 22, 23]
-        places = [m.place for m in bag.messages(['/pose'])]
-        for number in (99, 0, 57):
-            assert bag.read(places[number]).read(read_pose)[0][0] == number
-
-
-def test_two_readings_at_once_do_not_meet(tmp_path, storage):
-    path = write(tmp_path / 'bag', poses(50), storage)
-    with Bag(path) as bag:
         places = [m.place for m in bag.messages(['/pose'])]
         for number, message in enumerate(bag.messages(['/pose'])):
             assert bag.read(places[49 - number]).read(read_pose)[0][0] == 49 - number
@@ -139,13 +132,9 @@ def test_the_order_in_the_file_does_not_matter(tmp_path_factory, rows, seed, sto
     """The order is that of receipt, stamp and topic, whatever the file's."""
     folder = tmp_path_factory.mktemp('order')
     shuffled = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
-    path = write(
-        folder / 'bag',
-        [(f'/{t}', T0 + r, pose_message(T0 + s, (s, 0, 0))) for t, r, s in shuffled],
-        storage,
-    )
-    with Bag(path) as bag:
-        found = list(bag.messages([f'/{t}' for t in {t for t, _, _ in rows}]))
+    written = [(f'/{t}', T0 + r, pose_message(T0 + s, (s, 0, 0))) for t, r, s in shuffled]
+    with Bag(write(folder / 'bag', written, storage)) as bag:
+        found = list(bag.messages({topic for topic, _, _ in written}))
         read_again = [bag.read(m.place) for m in found]
     expected = [
         (T0 + r, T0 + s, f'/{t}') for t, r, s in sorted(rows, key=lambda x: (x[1], x[2], x[0]))
@@ -167,10 +156,9 @@ def test_a_missing_topic_is_named_with_those_there_are(tmp_path, storage):
     with Bag(path) as bag:
         with pytest.raises(DataError) as caught:
             next(bag.messages(['/camera']))
-        assert "'/camera'" in str(caught.value)
-        assert '/pose (geometry_msgs/msg/PoseStamped)' in str(caught.value)
-        assert '/task (std_msgs/msg/String)' in str(caught.value)
         assert '\n' not in str(caught.value)
+        for part in ("'/camera'", f'/pose ({POSE})', '/task (std_msgs/msg/String)'):
+            assert part in str(caught.value)
 
 
 def test_an_empty_bag_opens_and_says_so(tmp_path, storage):
@@ -187,10 +175,9 @@ def test_types_of_other_packages_are_ignored(tmp_path, storage):
         odd = out.add_connection(
             '/odd', 'our_msgs/msg/Odd', msgdef='gibberish % here', rihs01='RIHS01_' + '0' * 64
         )
-        good = out.add_connection('/pose', 'geometry_msgs/msg/PoseStamped', typestore=STORE)
+        good = out.add_connection('/pose', POSE, typestore=STORE)
         out.write(odd, T0, b'\x00\x01\x00\x00rubbish')
-        raw = STORE.serialize_cdr(pose_message(T0), 'geometry_msgs/msg/PoseStamped')
-        out.write(good, T0, raw)
+        out.write(good, T0, STORE.serialize_cdr(pose_message(T0), POSE))
     with Bag(tmp_path / 'bag') as bag:
         assert bag.topics['/odd'] == ('our_msgs/msg/Odd', 1)
         assert xs(bag) == [0]
@@ -267,14 +254,9 @@ def test_a_damaged_chunk_costs_itself_alone(tmp_path):
 
 
 def test_a_damaged_message_is_left_out(tmp_path, storage):
-    plugin = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}[storage]
-    with Writer(tmp_path / 'bag', version=9, storage_plugin=plugin) as out:
-        topic = out.add_connection('/pose', 'geometry_msgs/msg/PoseStamped', typestore=STORE)
-        raw = bytes(STORE.serialize_cdr(pose_message(T0 + 1), 'geometry_msgs/msg/PoseStamped'))
-        out.write(topic, T0, raw[:6])
-        out.write(topic, T0 + 1, raw)
-        out.write(topic, T0 + 2, raw[:40])
-    with Bag(tmp_path / 'bag') as bag:
+    raw = bytes(STORE.serialize_cdr(pose_message(T0 + 1), POSE))
+    rows = [('/pose', T0 + i, (POSE, raw[:end])) for i, end in enumerate((6, None, 40))]
+    with Bag(write(tmp_path / 'bag', rows, storage)) as bag:
         good, short = bag.messages(['/pose'])
         assert len(bag.lost) == 1 and str(T0) in bag.lost[0]
         good.read(read_pose)
@@ -305,13 +287,13 @@ def unindexed(path, rows):
     def text(words):
         return len(words).to_bytes(4, 'little') + words.encode()
 
-    kind, magic = 'geometry_msgs/msg/PoseStamped', b'\x89MCAP0\r\n'
+    magic = b'\x89MCAP0\r\n'
     data = magic + record(1, text('ros2') + text('by hand'))
-    data += record(3, (1).to_bytes(2, 'little') + text(kind) + text('ros2msg') + text(''))
+    data += record(3, (1).to_bytes(2, 'little') + text(POSE) + text('ros2msg') + text(''))
     data += record(4, b'\x00\x00\x01\x00' + text('/pose') + text('cdr') + text(''))
     for receipt_ns, message in rows:
         times = receipt_ns.to_bytes(8, 'little') * 2
-        body = bytes(STORE.serialize_cdr(message, kind))
+        body = bytes(STORE.serialize_cdr(message, POSE))
         data += record(5, b'\x00\x00' + bytes(4) + times + body)
     path.write_bytes(data + record(15, bytes(4)) + record(2, bytes(20)) + magic)
     return path
@@ -339,10 +321,9 @@ def test_an_old_sqlite_bag_has_no_definitions(tmp_path):
             'CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, '
             'timestamp INTEGER NOT NULL, data BLOB NOT NULL)'
         )
-        kind = 'geometry_msgs/msg/PoseStamped'
-        db.execute('INSERT INTO topics VALUES (1, ?, ?, ?, ?)', ('/pose', kind, 'cdr', ''))
+        db.execute('INSERT INTO topics VALUES (1, ?, ?, ?, ?)', ('/pose', POSE, 'cdr', ''))
         for i in range(5):
-            raw = bytes(STORE.serialize_cdr(pose_message(T0 + i, (i, 0, 0)), kind))
+            raw = bytes(STORE.serialize_cdr(pose_message(T0 + i, (i, 0, 0)), POSE))
             db.execute('INSERT INTO messages VALUES (?, 1, ?, ?)', (i + 1, T0 + i, raw))
     db.close()
     with Bag(path) as bag:
@@ -350,22 +331,8 @@ def test_an_old_sqlite_bag_has_no_definitions(tmp_path):
 
 
 def test_a_bag_of_ros_1(tmp_path):
-    from rosbags.rosbag1 import Writer as Writer1
-
-    store = get_typestore(Stores.ROS1_NOETIC)
-    kind = 'geometry_msgs/msg/PoseStamped'
-    types = store.types
-    with Writer1(tmp_path / 'old.bag') as out:
-        topic = out.add_connection('/pose', kind, typestore=store)
-        for i in range(5):
-            message = pose_message(T0 + i, (i, 0, 0))
-            stamp = types['builtin_interfaces/msg/Time'](sec=T0 // 10**9, nanosec=i)
-            message = types[kind](
-                header=types['std_msgs/msg/Header'](seq=i + 5, stamp=stamp, frame_id='base'),
-                pose=message.pose,
-            )
-            out.write(topic, T0 + 100 + i, store.serialize_ros1(message, kind))
-    with Bag(tmp_path / 'old.bag') as bag:
+    rows = [('/pose', T0 + 100 + i, pose_message(T0 + i, (i, 0, 0))) for i in range(5)]
+    with Bag(write_ros1(tmp_path / 'old.bag', rows)) as bag:
         assert [m.stamp_ns for m in bag.messages(['/pose'])] == [T0 + i for i in range(5)]
         assert xs(bag) == [0, 1, 2, 3, 4]
 

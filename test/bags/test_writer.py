@@ -7,22 +7,49 @@ import yaml
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
 from rosbags.highlevel import AnyReader
-from sample_messages import (
-    CHUNK,
-    MESSAGES,
-    NAMES,
-    PIXELS,
-    PLAIN,
-    POSITION,
-    QUAT,
-    SPEEDS,
-    STAMP,
-    write,
-)
 
 from vla_prune_ros.bags.reader import Bag
-from vla_prune_ros.bags.writer import BagWriter
+from vla_prune_ros.bags.writer import BagWriter, message_builder
 from vla_prune_ros.errors import DataError
+from vla_prune_ros.records import ActionChunk
+
+BUILD = message_builder()
+STAMP = 1_700_000_000_123_456_789
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)
+SMOOTH = np.tile(np.arange(32, dtype=np.uint8)[:, None, None] * 8, (1, 48, 3))
+DELTAS, GRIPPER = RNG.normal(size=(8, 6)) * 0.01, RNG.uniform(size=8)
+CHUNK = ActionChunk(STAMP, 0.05, DELTAS, GRIPPER, 'base_link')
+POSITION, QUAT = RNG.normal(size=3), np.array([0.5, -0.5, 0.5, 0.5])
+NAMES, JOINTS, SPEEDS = ['a', 'b'], np.array([0.1, -0.2]), np.array([1.5, 0.0])
+TWIST = RNG.normal(size=6)
+PLAIN = {'visual_tokens': 128, 'policy_total_ms': 12.34567, 'mode': 'fine', 'armed': True}
+
+
+def status(build):
+    return build.status('n', PLAIN, message='late', level=build.WARN, hardware_id='hw')
+
+
+MESSAGES = {
+    '/image': BUILD.image(PIXELS, STAMP, 'optical'),
+    '/jpeg': BUILD.compressed_image(SMOOTH, STAMP, 'optical'),
+    '/pose': BUILD.pose(POSITION, QUAT, STAMP, 'world'),
+    '/joints': BUILD.joints(NAMES, JOINTS, SPEEDS, STAMP),
+    '/task': BUILD.text('pick up the cube'),
+    '/twist': BUILD.twist(TWIST, STAMP, 'world'),
+    '/gripper': BUILD.gripper(0.25, STAMP, 'finger', 0.3),
+    '/chunk': BUILD.chunk(CHUNK),
+    '/path': BUILD.path(CHUNK, POSITION),
+    '/inference': BUILD.diagnostics([status(BUILD)], STAMP),
+    '/number': BUILD.number(2.5),
+}
+
+
+def write(path, storage='mcap', topics=MESSAGES, **options):
+    with BagWriter(path, storage, **options) as writer:
+        for i, topic in enumerate(topics):
+            writer.write(topic, STAMP + i, MESSAGES[topic])
+    return path
 
 
 @pytest.fixture(params=['mcap', 'sqlite3'])
@@ -55,14 +82,13 @@ def test_a_node_reads_the_bytes_as_what_it_would_have_sent(bag):
 
     from vla_prune_ros.nodes.messages import build
 
-    status = build.status('n', PLAIN, message='late', level=build.WARN, hardware_id='hw')
     sent = {
         '/image': build.image(PIXELS, STAMP, 'optical'),
         '/pose': build.pose(POSITION, QUAT, STAMP, 'world'),
         '/gripper': build.gripper(0.25, STAMP, 'finger', 0.3),
         '/chunk': build.chunk(CHUNK),
         '/path': build.path(CHUNK, POSITION),
-        '/inference': build.diagnostics([status], STAMP),
+        '/inference': build.diagnostics([status(build)], STAMP),
     }
     with AnyReader([bag]) as reader:
         raws = {c.topic: bytes(raw) for c, _, raw in reader.messages()}
@@ -132,7 +158,7 @@ def test_after_an_error_there_is_nothing_or_what_was_there(tmp_path, storage):
     def fail(**options):
         with pytest.raises(ZeroDivisionError), BagWriter(path, storage, **options) as writer:
             for _ in range(2000):  # more than a chunk of MCAP
-                writer.write('/path', STAMP, MESSAGES['/path']())
+                writer.write('/path', STAMP, MESSAGES['/path'])
             raise ZeroDivisionError
 
     path = tmp_path / 'bag'
@@ -149,7 +175,7 @@ def test_after_an_error_there_is_nothing_or_what_was_there(tmp_path, storage):
 def test_a_path_that_came_meanwhile_is_not_overwritten(tmp_path):
     path = tmp_path / 'bag'
     with pytest.raises(DataError, match='exists'), BagWriter(path) as writer:
-        writer.write('/task', STAMP, MESSAGES['/task']())
+        writer.write('/task', STAMP, MESSAGES['/task'])
         path.mkdir()
         (path / 'thesis.txt').touch()
     assert left(tmp_path) == ['bag', 'thesis.txt']
@@ -163,24 +189,19 @@ def test_a_bag_without_messages_is_not_made(tmp_path, storage):
 
 
 def test_a_topic_has_one_type(tmp_path):
-    with (
-        pytest.raises(DataError, match="'/x'.*String.*Float64"),
-        BagWriter(tmp_path / 'bag') as writer,
-    ):
-        writer.write('/x', STAMP, MESSAGES['/task']())
-        writer.write('/x', STAMP, MESSAGES['/number']())
+    error = pytest.raises(DataError, match="'/x'.*String.*Float64")
+    with error, BagWriter(tmp_path / 'bag') as writer:
+        writer.write('/x', STAMP, MESSAGES['/task'])
+        writer.write('/x', STAMP, MESSAGES['/number'])
     assert left(tmp_path) == []
 
 
-def test_an_unknown_storage_is_named(tmp_path):
+def test_the_writer_counts_what_it_wrote(tmp_path):
     with pytest.raises(DataError, match="'parquet'.*mcap, sqlite3"):
         write(tmp_path / 'bag', 'parquet')
-
-
-def test_the_writer_counts_what_it_wrote(tmp_path):
     with BagWriter(tmp_path / 'bag') as writer:
         for receipt in (STAMP + 5, STAMP, STAMP + 9):
-            writer.write('/task', receipt, MESSAGES['/task']())
+            writer.write('/task', receipt, MESSAGES['/task'])
     assert {name: tuple(topic) for name, topic in writer.topics.items()} == {
         '/task': ('std_msgs/msg/String', 3)
     }

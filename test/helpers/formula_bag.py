@@ -8,8 +8,6 @@ import math
 
 import bag_writer as writer
 import numpy as np
-from rosbags.rosbag1 import Writer as Writer1
-from rosbags.typesys import Stores, get_typestore
 
 T0, MS = writer.T0, writer.MS
 FINGERS = ('panda_finger_joint1', 'panda_finger_joint2')
@@ -30,16 +28,15 @@ def pixels(camera, ms, side=16):
     return out.astype(np.uint8)
 
 
+def _rows(topic, times, delay, content, kind):
+    """Messages that are received so many milliseconds after their stamps."""
+    make = getattr(writer, f'{kind}_message')
+    return [(topic, T0 + (ms + delay) * MS, make(T0 + ms * MS, *content(ms))) for ms in times]
+
+
 def images(camera, times, delay=8, side=16):
     """On ``/<camera>``."""
-    return [
-        (
-            f'/{camera}',
-            T0 + (ms + delay) * MS,
-            writer.image_message(T0 + ms * MS, pixels(camera, ms, side)),
-        )
-        for ms in times
-    ]
+    return _rows(f'/{camera}', times, delay, lambda ms: (pixels(camera, ms, side),), 'image')
 
 
 def position(ms):
@@ -56,49 +53,30 @@ def quaternion(ms):
 
 
 def poses(times, topic='/ee_pose', delay=1, place=position, turned=quaternion):
-    """Of a formula."""
-    return [
-        (
-            topic,
-            T0 + (ms + delay) * MS,
-            writer.pose_message(T0 + ms * MS, place(ms), turned(ms)),
-        )
-        for ms in times
-    ]
+    return _rows(topic, times, delay, lambda ms: (place(ms), turned(ms)), 'pose')
 
 
 def fingers(times, opening=lambda ms: 1.0, delay=1):
     """Both fingers on ``/joint_states``, 0.04 m when open; the second counts negative."""
-    return [
-        (
-            '/joint_states',
-            T0 + (ms + delay) * MS,
-            writer.joints_message(
-                T0 + ms * MS, FINGERS, (0.04 * opening(ms), -0.04 * opening(ms))
-            ),
-        )
-        for ms in times
-    ]
+
+    def content(ms):
+        return FINGERS, (0.04 * opening(ms), -0.04 * opening(ms))
+
+    return _rows('/joint_states', times, delay, content, 'joints')
 
 
 def twists(times, delay=1, numbers=(*VELOCITY, *TURN)):
     """Commanded speeds on ``/twist``."""
-    return [
-        ('/twist', T0 + (ms + delay) * MS, writer.twist_message(T0 + ms * MS, numbers))
-        for ms in times
-    ]
+    return _rows('/twist', times, delay, lambda ms: (numbers,), 'twist')
 
 
 def grips(commands, delay=1):
     """Gripper commands: milliseconds -> position."""
-    return [
-        (
-            '/gripper',
-            T0 + (ms + delay) * MS,
-            writer.trajectory_message(T0 + ms * MS, ['gripper'], [[value]], 300 * MS),
-        )
-        for ms, value in commands.items()
-    ]
+
+    def content(ms):
+        return ['gripper'], [[commands[ms]]], 300 * MS
+
+    return _rows('/gripper', commands, delay, content, 'trajectory')
 
 
 def task(ms, text=TASK):
@@ -131,14 +109,4 @@ def write(path, rows, storage='mcap'):
     ordered = sorted(rows, key=lambda row: row[1])
     if storage != 'ros1':
         return writer.write(path, ordered, storage)
-    path = path.with_suffix('.bag')
-    store = get_typestore(Stores.ROS1_NOETIC)
-    with Writer1(path) as out:
-        connections = {}
-        for topic, receipt_ns, message in ordered:
-            kind = message.__msgtype__
-            if topic not in connections:
-                connections[topic] = out.add_connection(topic, kind, typestore=store)
-            raw = writer.STORE.cdr_to_ros1(writer.STORE.serialize_cdr(message, kind), kind)
-            out.write(connections[topic], receipt_ns, raw)
-    return path
+    return writer.write_ros1(path.with_suffix('.bag'), ordered)

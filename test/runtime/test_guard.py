@@ -1,4 +1,5 @@
-"""The guard against its contract: refuse, scale a little, or pass unchanged.
+"""The guard against its contract: refuse, scale a little, or pass unchanged; pose targets against
+homogeneous matrices, multiplied out.
 
 Expected numbers are the limits themselves and exact binary fractions at the boundaries.
 """
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.linalg import expm
+from scipy.spatial.transform import Rotation
 
 from vla_prune_ros.errors import ActionRefused, ProfileError
 from vla_prune_ros.profiles import DELTA_POSE_NAMES
-from vla_prune_ros.runtime.guard import Guard, Limits
+from vla_prune_ros.runtime.guard import Guard, Limits, PoseTarget
 
 LIMITS = Limits(max_step_m=0.0625, max_step_rad=0.5)  # binary fractions: boundaries are exact
 
@@ -121,10 +124,10 @@ class TestBoundaries:
         deltas, _, report = Guard(slow).check(chunk({0: 0.25, 6: 1.0}), DELTA_POSE_NAMES)
         assert deltas[0, 0] == 0.0625 and report.scaled_translation == 0
 
-    def test_gripper_is_clipped_and_counted(self) -> None:
+    def test_gripper_is_clipped(self) -> None:
         actions = chunk({6: -0.1}, {6: 0.0}, {6: 0.5}, {6: 1.0}, {6: 1.2})
-        _, gripper, report = Guard(LIMITS).check(actions, DELTA_POSE_NAMES)
-        assert gripper.tolist() == [0, 0, 0.5, 1, 1] and report.clipped_gripper == 2
+        _, gripper, _ = Guard(LIMITS).check(actions, DELTA_POSE_NAMES)
+        assert gripper.tolist() == [0, 0, 0.5, 1, 1]
 
     def test_a_sudden_change_between_steps(self) -> None:
         jerky = dataclasses.replace(LIMITS, max_jerk_m=0.03125)
@@ -133,20 +136,17 @@ class TestBoundaries:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
     @pytest.mark.parametrize('column', range(7))
+    @pytest.mark.parametrize('bad', [np.nan, -np.inf])
     def test_one_bad_number_refuses_the_chunk_by_name(self, bad: float, column: int) -> None:
         with pytest.raises(ActionRefused, match=f'step 1 {DELTA_POSE_NAMES[column]}') as caught:
             Guard(LIMITS).check(chunk({}, {column: bad}, {}), DELTA_POSE_NAMES)
         assert caught.value.reason == 'non_finite'
 
-    @pytest.mark.parametrize('shape', [(7,), (0, 7), (8, 6), (8, 14), (1, 8, 7)])
-    def test_shapes(self, shape: tuple[int, ...]) -> None:
-        assert reason(np.zeros(shape)) == 'shape'
-
-    def test_what_is_not_numbers(self) -> None:
-        assert reason(None) == 'shape'
-        assert reason([[0.0] * 7, [0.0]]) == 'shape'
+    def test_shapes_and_what_is_not_numbers(self) -> None:
+        shapes = map(np.zeros, [(7,), (0, 7), (8, 6), (8, 14), (1, 8, 7)])
+        for actions in (*shapes, None, [[0.0] * 7, [0.0]]):
+            assert reason(actions) == 'shape'
 
     def test_huge_values(self) -> None:
         """Their squares overflow."""
@@ -167,8 +167,99 @@ class TestLimits:
         with pytest.raises(ProfileError, match=name):
             Limits(**{'max_step_m': 0.1, 'max_step_rad': 0.1, name: value})
 
-    def test_inverted(self) -> None:
-        with pytest.raises(ProfileError, match='scale_tolerance'):
-            Limits(0.1, 0.1, scale_tolerance=0.99)
-        with pytest.raises(ProfileError, match='speed_scale'):
-            Limits(0.1, 0.1, speed_scale=1.01)
+    @pytest.mark.parametrize(('name', 'value'), [('scale_tolerance', 0.99), ('speed_scale', 1.01)])
+    def test_inverted(self, name: str, value: float) -> None:
+        with pytest.raises(ProfileError, match=name):
+            Limits(0.1, 0.1, **{name: value})
+
+
+# --- pose targets --------------------------------------------------------------------------------
+
+HALF_S = 500_000_000
+IDENTITY = np.array([0.0, 0.0, 0.0, 1.0])
+STEP = np.array([0.1, 0, 0, 0, 0, 0])
+STEPS = st.lists(st.lists(st.floats(-0.5, 0.5), min_size=6, max_size=6), min_size=1, max_size=6)
+
+
+def cross_matrix(v):
+    return np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
+
+
+def target_at(x):
+    target = PoseTarget(0.5)
+    target.measured(np.array([x, 0, 0]), IDENTITY, 0)
+    target.anchor_next()
+    return target
+
+
+@given(STEPS, st.integers(0, 2**32 - 1))
+def test_steps_add_up_from_the_measured_pose(steps, seed):
+    """Translations add; the exponential of each rotation vector multiplies from the left."""
+    random = np.random.default_rng(seed)
+    position, start = random.normal(size=3), Rotation.random(random_state=seed % 2**31)
+    target = PoseTarget(0.5)
+    target.measured(position, start.as_quat(), 0)
+    target.anchor_next()
+    matrix = start.as_matrix()
+    for step in np.array(steps):
+        assert target.advance(step, HALF_S)
+        position = position + step[:3]
+        matrix = expm(cross_matrix(step[3:])) @ matrix
+    np.testing.assert_allclose(target.pose[0], position, atol=1e-12)
+    np.testing.assert_allclose(Rotation.from_quat(target.pose[1]).as_matrix(), matrix, atol=1e-9)
+
+
+def test_inside_a_chunk_the_arm_may_go_stale_and_is_not_measured_again():
+    target = target_at(0.0)
+    assert target.advance(STEP, 0)
+    target.measured(np.array([9.0, 9.0, 9.0]), IDENTITY, 0)
+    assert target.advance(STEP, 10 * HALF_S)
+    np.testing.assert_allclose(target.pose[0], [0.2, 0, 0])
+
+
+def test_each_chunk_starts_where_the_arm_is():
+    target = target_at(0.0)
+    assert target.advance(STEP, 0)
+    target.measured(np.array([5.0, 0, 0]), IDENTITY, 0)
+    target.anchor_next()
+    assert target.advance(STEP, 0)
+    np.testing.assert_allclose(target.pose[0], [5.1, 0, 0])
+
+
+def test_a_chunk_cannot_start_from_nowhere_or_from_the_past():
+    nowhere, target = PoseTarget(0.5), target_at(0.0)
+    assert not nowhere.advance(STEP, 0) and not nowhere.hold(0) and nowhere.pose is None
+    assert not target.advance(STEP, HALF_S + 1) and target.pose is None
+    assert target.advance(STEP, HALF_S)
+
+
+def test_holding_is_where_the_arm_is_measured_and_ends_the_chunk():
+    target = target_at(1.0)
+    target.advance(STEP, 0)
+    assert target.hold(0)
+    np.testing.assert_array_equal(target.pose[0], [1, 0, 0])
+    target.measured(np.full(3, 2.0), IDENTITY, 0)
+    assert target.advance(STEP, 0)  # a new start, not a continuation
+    np.testing.assert_allclose(target.pose[0], [2.1, 2, 2])
+
+
+@pytest.mark.parametrize(
+    ('position', 'quaternion'),
+    [
+        ([np.nan, 0, 0], [0, 0, 0, 1]),
+        ([0, np.inf, 0], [0, 0, 0, 1]),
+        ([0, 0, 0], [0, 0, 0, 0]),
+        ([0, 0, 0], [np.nan, 0, 0, 1]),
+    ],
+)
+def test_a_pose_that_is_none_is_not_taken_in(position, quaternion):
+    target = PoseTarget(0.5)
+    target.measured(np.array(position, float), np.array(quaternion, float), 0)
+    assert not target.hold(0)
+
+
+def test_a_quaternion_of_another_length_is_normalised():
+    target = PoseTarget(0.5)
+    target.measured(np.zeros(3), np.array([0.0, 0.0, 3.0, 4.0]), 0)
+    target.hold(0)
+    np.testing.assert_allclose(target.pose[1], [0, 0, 0.6, 0.8])

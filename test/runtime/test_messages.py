@@ -77,54 +77,40 @@ def a_chunk():
     return ActionChunk(5 * 10**9, 0.05, np.full((3, 6), 0.01), np.ones(3), 'base')
 
 
-def retimed(*times_ns):
-    def spoil(build, m):
-        for point, time_ns in zip(m.points, times_ns, strict=True):
-            point.time_from_start = build.duration(time_ns)
-
-    return spoil
-
-
-def renamed(*names):
-    def spoil(build, m):
-        m.joint_names = list(names)
-
-    return spoil
-
-
-def positions(values):
-    def spoil(build, m):
-        m.points[1].positions = values
-
-    return spoil
-
-
-SPOILED = {
-    'other joints': (renamed(*(f'panda_joint{i}' for i in range(7))), 'joint_names', 'panda_'),
-    'swapped': (renamed(NAMES[1], NAMES[0], *NAMES[2:]), 'joint_names', "'delta_y', 'delta_x'"),
-    'no points': (lambda build, m: m.points.clear(), 'points', '0 points'),
-    'short point': (positions([0.0] * 6), 'points', '[6, 7]'),
-    'uneven': (retimed(50_000_000, 100_000_000, 170_000_000), 'times', ''),
-    'backwards': (retimed(50_000_000, 40_000_000, 150_000_000), 'times', ''),
-    'no times': (retimed(0, 0, 0), 'times', ''),
-    'nan': (positions([np.nan] * 7), 'non_finite', 'nan'),
-}
-
-
-@pytest.mark.parametrize(('spoil', 'reason', 'what'), SPOILED.values(), ids=SPOILED)
-def test_what_is_no_chunk_is_refused(build, spoil, reason, what):
+def changed(build, names=NAMES, positions=None, times_ns=(), points=3):
     message = build.chunk(a_chunk())
-    read_chunk(message)
-    spoil(build, message)
+    message.joint_names = list(names)
+    if positions is not None:
+        message.points[1].positions = positions
+    for point, time_ns in zip(message.points, times_ns, strict=False):
+        point.time_from_start = build.duration(time_ns)
+    del message.points[points:]
+    return message
+
+
+@pytest.mark.parametrize(
+    ('changes', 'reason', 'what'),
+    [
+        ({'names': [f'panda_joint{i}' for i in range(7)]}, 'joint_names', 'panda_'),
+        ({'names': [*NAMES[1::-1], *NAMES[2:]]}, 'joint_names', "'delta_y', 'delta_x'"),
+        ({'points': 0}, 'points', '0 points'),
+        ({'positions': [0.0] * 6}, 'points', '[6, 7]'),
+        ({'times_ns': (50_000_000, 100_000_000, 170_000_000)}, 'times', ''),
+        ({'times_ns': (50_000_000, 40_000_000, 150_000_000)}, 'times', ''),
+        ({'times_ns': (0, 0, 0)}, 'times', ''),
+        ({'positions': [np.nan] * 7}, 'non_finite', 'nan'),
+    ],
+)
+def test_what_is_no_chunk_is_refused(build, changes, reason, what):
+    read_chunk(changed(build))
     with pytest.raises(InputRefused) as refusal:
-        read_chunk(message)
+        read_chunk(changed(build, **changes))
     assert refusal.value.reason == reason and what in refusal.value.what
 
 
 def test_rounding_of_times_is_no_reason_to_refuse(build):
     """30 Hz written as 33333333, 66666667, 100000000 ns, as other software rounds it."""
-    message = build.chunk(a_chunk())
-    retimed(33333333, 66666667, 100000000)(build, message)
+    message = changed(build, times_ns=(33333333, 66666667, 100000000))
     assert read_chunk(message).dt_s == pytest.approx(1 / 30, abs=1e-8)
 
 
@@ -145,10 +131,9 @@ def test_a_jpeg_keeps_its_colours(build):
     assert abs(back.astype(int) - red).max() <= 6
 
 
-@RELAXED
-@given(st.integers(0, 2**31 * 10**9 - 1))
-def test_stamps_are_whole_nanoseconds(build, value):
-    assert to_ns(build.time(value)) == to_ns(build.duration(value)) == value
+def test_stamps_are_whole_nanoseconds(build):
+    for value in (0, 1, 999_999_999, 10**9, 1_700_000_000_123_456_789, 2**31 * 10**9 - 1):
+        assert to_ns(build.time(value)) == to_ns(build.duration(value)) == value
 
 
 def test_path_adds_the_translations_to_where_the_arm_is(build):
@@ -215,30 +200,21 @@ class FakeBridge:
         return np.full((message.height, message.width, 3), 9, np.uint8)
 
 
-@pytest.fixture
-def cv_bridge(monkeypatch):
-    """A stand-in for the package of a distribution."""
-    module = ModuleType('cv_bridge')
-    module.CvBridge = FakeBridge
-    module.__spec__ = ModuleSpec('cv_bridge', None)
-    monkeypatch.setitem(sys.modules, 'cv_bridge', module)
-
-
 def encoded(build, encoding):
     message = build.image(np.zeros((2, 2, 3), np.uint8), 5)
     message.encoding = encoding
     return message
 
 
-def test_cv_bridge_is_asked_only_for_what_is_unknown_here(build, cv_bridge):
+def test_cv_bridge_is_asked_only_for_what_is_unknown_here(build, monkeypatch):
+    """And the refusal stays where it cannot help either."""
+    module = ModuleType('cv_bridge')
+    module.CvBridge, module.__spec__ = FakeBridge, ModuleSpec('cv_bridge', None)
+    monkeypatch.setitem(sys.modules, 'cv_bridge', module)
     assert (read_image(encoded(build, '8UC3')) == 9).all()
     assert not read_image(encoded(build, 'rgb8')).any()
-
-
-def test_the_refusal_stays_where_cv_bridge_cannot_help_either(build, cv_bridge):
-    with pytest.raises(InputRefused, match='8UC7'):
-        read_image(encoded(build, '8UC7'))
     broken = encoded(build, 'rgb8')
     broken.data = broken.data[:5]
-    with pytest.raises(InputRefused, match='5 bytes'):
-        read_image(broken)
+    for message, what in ((encoded(build, '8UC7'), '8UC7'), (broken, '5 bytes')):
+        with pytest.raises(InputRefused, match=what):
+            read_image(message)

@@ -5,6 +5,7 @@ camera and within the slop, with a usable state sample, the one with the newest 
 """
 
 import itertools
+import weakref
 from dataclasses import dataclass, field
 
 import pytest
@@ -110,15 +111,10 @@ class Twin:
         return max(before) if before else min(after, default=None)
 
 
+PASSED_MS = st.integers(0, 60)
+OFFSETS_MS = st.one_of(st.integers(-40, 20), st.integers(-400, 100))
 scripts = st.lists(
-    st.tuples(
-        st.integers(0, 60),
-        st.integers(0, 60),  # ROS and monotonic milliseconds that pass
-        st.integers(0, 4),
-        st.one_of(st.integers(-40, 20), st.integers(-400, 100)),
-        st.booleans(),
-    ),
-    max_size=80,
+    st.tuples(PASSED_MS, PASSED_MS, st.integers(0, 4), OFFSETS_MS, st.booleans()), max_size=80
 )
 
 
@@ -140,37 +136,16 @@ def test_against_the_twin(script: list, cameras: int, streams: int) -> None:
             wanted, got = twin.take(clocked.now, clocked.mono), clocked.take()
             assert isinstance(got, NotReady) if wanted is None else got.items == wanted
             if isinstance(got, Pair):
-                check_pair(got, clocked, twin)
+                check_pair(got, clocked, twin.cameras)
 
 
-def check_pair(pair: Pair, clocked: Clocked, twin: Twin) -> None:
+def check_pair(pair: Pair, clocked: Clocked, cameras: tuple[str, ...]) -> None:
     """What a pair says of itself, from the stamps it was made of."""
-    images = [pair.items[name] for name in twin.cameras]
+    images = [pair.items[name] for name in cameras]
     assert pair.stamp_ns == (START_MS + max(images)) * MS
     assert pair.skew_s == pytest.approx((max(images) - min(images)) / 1e3)
     for name, stamp in pair.items.items():
-        assert pair.stamps[name] == (START_MS + stamp) * MS
         assert pair.ages_s[name] == pytest.approx((clocked.now - stamp) / 1e3)
-        receipt = clocked.mono - twin.heard[name][stamp]
-        assert pair.receipt_ages_s[name] == pytest.approx(receipt / 1e3)
-
-
-@settings(deadline=None)
-@given(scripts)
-def test_every_pair_is_newer_than_the_one_before(script: list) -> None:
-    clocked, last = Clocked(pairing()), -1
-    names = clocked.pairs.cameras + clocked.pairs.streams
-    for ros, mono, which, offset, _ in script:
-        clocked.advance(ros, mono)
-        try:
-            if clocked.push(names[which % 3], clocked.now + offset):
-                last = -1
-        except InputRefused:
-            continue
-        got = clocked.take()
-        if isinstance(got, Pair):
-            assert got.stamp_ns > last
-            last = got.stamp_ns
 
 
 @pytest.mark.parametrize('strict', [False, True])
@@ -213,23 +188,20 @@ class TestTime:
                 clocked.advance(stamp - clocked.now, max(0, stamp - clocked.now))
                 clocked.push(name, stamp)
                 got = clocked.take()
-                stamps += [got.stamps] if isinstance(got, Pair) else []
+                stamps += [got.items] if isinstance(got, Pair) else []
             loops.append(stamps)
         assert loops[0] == loops[1] == loops[2] == loops[3]
         assert len({s['wrist'] for s in loops[0]}) >= 299
         assert clocked.pairs.losses == {'time_jump': 3}
 
     def test_a_jump_back_without_the_clock_is_a_reset_not_starvation(self) -> None:
-        """Stamps restart while the ROS clock stays: stale, with the mend."""
+        """Stamps restart while the ROS clock stays: stale, with the remedy."""
         clocked = Clocked(pairing())
         clocked.push_all()
         assert isinstance(clocked.take(), Pair)
         clocked.advance(50)
-        assert [clocked.push(name, -3_600_000) for name in ('primary', 'wrist', 'pose')] == [
-            True,
-            False,
-            False,
-        ]
+        names = ('primary', 'wrist', 'pose')
+        assert [clocked.push(name, -3_600_000) for name in names] == [True, False, False]
         wait = clocked.take()
         assert wait.reason == 'stale:primary' and 'use_sim_time' in wait.detail
 
@@ -287,19 +259,17 @@ class TestFaults:
         assert reasons[21:28] == ['skew'] * 7 and reasons[29:40] == ['stale:wrist'] * 11
         assert reasons[40:] == ['pair'] * 20
 
-    def test_an_old_header_in_a_fresh_message(self) -> None:
-        """A network that delays by more than the limit."""
+    @pytest.mark.parametrize(
+        'stamp, silent, what',
+        [(-AGE - 1, 0, 'header stamp is 0.301 s old'), (0, AGE + 1, 'no message for 0.301 s')],
+    )
+    def test_an_old_header_or_an_old_receipt(self, stamp: int, silent: int, what: str) -> None:
+        """A network that delays by more than the limit; a source that went silent."""
         clocked = Clocked(pairing())
-        clocked.push_all(-AGE - 1)
+        clocked.push_all(stamp)
+        clocked.advance(0, silent)
         wait = clocked.take()
-        assert wait.reason == 'stale:primary' and 'header stamp is 0.301 s old' in wait.detail
-
-    def test_a_fresh_header_received_long_ago(self) -> None:
-        clocked = Clocked(pairing())
-        clocked.push_all()
-        clocked.advance(0, AGE + 1)
-        wait = clocked.take()
-        assert wait.reason == 'stale:primary' and 'no message for 0.301 s' in wait.detail
+        assert wait.reason == 'stale:primary' and what in wait.detail
 
     @pytest.mark.parametrize('by, works', [(SLOP, True), (SLOP + 1, False)])
     def test_skewed_cameras(self, by: int, works: bool) -> None:
@@ -376,17 +346,24 @@ class TestFaults:
             Clocked(pairing()).push('lidar')
 
 
+class Item:
+    """Of which weak references are possible."""
+
+
 class TestMemory:
     def test_images_are_bounded_by_depth_and_all_by_age(self) -> None:
-        clocked = Clocked(pairing(max_age_s=10.0, depth=5))
-        for _ in range(50):
-            clocked.advance(1)
-            clocked.push_all()
-        held = {name: len(buffer) for name, buffer in clocked.pairs._buffers.items()}
-        assert held == {'primary': 5, 'wrist': 5, 'pose': 50}
-        clocked.advance(20_000)
-        clocked.push_all()
-        assert all(len(buffer) == 1 for buffer in clocked.pairs._buffers.values())
+        clocked, items = Clocked(pairing(max_age_s=10.0, depth=5)), weakref.WeakSet()
+        names, clock = clocked.pairs.cameras + clocked.pairs.streams, START_MS * MS
+        for i in range(50):
+            for name in names:
+                item = Item()
+                items.add(item)
+                clocked.pairs.push(name, clock + i, 0, item, clock + i)
+        del item
+        assert len(items) == 5 + 5 + 50
+        for name in names:
+            clocked.pairs.push(name, clock + 20_000 * MS, 0, None, clock + 20_000 * MS)
+        assert not items
 
     def test_nothing_that_may_still_be_fresh_is_dropped(self) -> None:
         """The newest stamp may run ahead of the clock, and must not age what is behind it."""
@@ -411,11 +388,8 @@ class TestMemory:
         ((), ('pose',), {}),
         (('a', 'a'), (), {}),
         (('a',), ('a',), {}),
-        (('a',), (), {'slop_s': -1.0}),
         (('a',), (), {'slop_s': float('nan')}),
         (('a',), (), {'max_age_s': 0.0}),
-        (('a',), (), {'max_age_s': float('inf')}),
-        (('a',), (), {'future_s': -0.1}),
         (('a',), (), {'depth': 0}),
     ],
 )

@@ -56,7 +56,7 @@ def test_the_file_of_the_simulator():
         ee_link='panda_hand',
         max_step_m=0.09,
     )
-    assert (robot.rotate_180, robot.replan_period_s) == (('primary', 'wrist'), 0.2)
+    assert robot.replan_period_s == 0.2
     limits = robot.limits()
     assert (limits.max_step_m, limits.max_step_rad, limits.speed_scale) == (0.09, 0.35, 1.0)
     robot.check(LIBERO)
@@ -88,30 +88,9 @@ def test_lists_lose_the_empty_word_that_ros_needs(tmp_path):
     assert {type(sign) for sign in robot.gripper_signs} == {float}
 
 
-def test_whole_numbers_are_numbers_but_not_the_other_way_round(tmp_path):
-    robot = parameters(tmp_path, 'max_step_m: 1, frozen_frames: 3')
-    assert (robot.max_step_m, robot.frozen_frames) == (1.0, 3)
-    assert type(robot.max_step_m) is float and type(robot.frozen_frames) is int
-
-
-@pytest.mark.parametrize(
-    ('value', 'words'),
-    [
-        ('max_step_m: far', "max_step_m is 'far'"),
-        ('max_step_m: true', 'max_step_m is True'),
-        ('max_step_m: [0.1]', r'max_step_m is \[0.1\]'),
-        ('max_step_m:', 'max_step_m is None'),
-        ('frozen_frames: 1.5', 'frozen_frames is 1.5'),
-        ('frozen_frames: true', 'frozen_frames is True'),
-        ('frame_id: 3', 'frame_id is 3'),
-        ('rotate_180: wrist', "rotate_180 is 'wrist'"),
-        ('rotate_180: [1]', r'rotate_180 is \[1\]'),
-        ('gripper_signs: [a, b]', r"gripper_signs is \['a', 'b'\]"),
-        ('pose_offset_m: [0, 0, true]', r'pose_offset_m is .*'),
-    ],
-)
-def test_a_value_of_another_type_is_refused(tmp_path, value, words):
-    with pytest.raises(ProfileError, match=words) as caught:
+@pytest.mark.parametrize('value', ['max_step_m: far', 'frozen_frames: 1.5', 'rotate_180: wrist'])
+def test_a_value_of_another_type_is_refused(tmp_path, value):
+    with pytest.raises(ProfileError, match=value.partition(':')[0]) as caught:
         parameters(tmp_path, value)
     assert 'robot.yaml' in str(caught.value) and '\n' not in str(caught.value)
 
@@ -130,20 +109,6 @@ def test_a_value_of_another_type_is_refused(tmp_path, value, words):
 def test_a_file_without_the_node_is_refused(tmp_path, text):
     with pytest.raises(ProfileError, match='has no parameters of vla_policy'):
         loaded(tmp_path, text)
-
-
-def test_a_file_that_cannot_be_read_is_refused(tmp_path):
-    with pytest.raises(ProfileError, match='nothing.yaml cannot be read'):
-        load_params(tmp_path / 'nothing.yaml')
-    with pytest.raises(ProfileError, match='robot.yaml cannot be read') as caught:
-        loaded(tmp_path, 'vla_policy: [')
-    assert '\n' not in str(caught.value)
-    for text in ('', 'words', '- vla_policy'):
-        with pytest.raises(ProfileError, match='robot.yaml'):
-            loaded(tmp_path, text)
-    (tmp_path / 'robot.yaml').write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(ProfileError, match='cannot be read'):
-        load_params(tmp_path / 'robot.yaml')
 
 
 words = st.text(st.characters(codec='utf-8', categories=('L', 'N', 'P', 'Zs')), max_size=8)
@@ -192,12 +157,13 @@ def test_a_saved_robot_is_a_parameter_file(tmp_path):
 def test_what_the_node_would_refuse_is_refused():
     robot = SessionParams(rotate_180=('wrist',))
     robot.check(LIBERO)
-    with pytest.raises(ProfileError, match="rotate_180 names camera 'wrist'"):
+    with pytest.raises(ProfileError, match="rotate_180 names camera 'wrist'.*'primary'"):
         robot.check(BRIDGE)
     for change in (
         {'gripper_joints': ()},
         {'gripper_signs': (1.0, 2.0)},
         {'pose_offset_m': (0.0,)},
+        {'pose_offset_m': ()},
         {'stepping': 'slow'},
         {'max_step_rad': float('nan')},
         {'speed_scale': 1.5},
@@ -214,11 +180,3 @@ def test_the_motion_source_is_the_one_that_is_named():
     assert speed.at(10).linear_m_s == pytest.approx(0.4 * 0.5)
     with pytest.raises(ProfileError, match='needs a URDF'):
         SessionParams(motion_source='joint_velocities').motion()
-    with pytest.raises(ProfileError, match='unknown'):
-        SessionParams(motion_source='guess').motion()
-
-
-def test_limits_are_those_of_the_parameters():
-    limits = SessionParams(max_step_m=0.5, max_step_rad=0.25, speed_scale=0.75).limits()
-    assert (limits.max_step_m, limits.max_step_rad, limits.speed_scale) == (0.5, 0.25, 0.75)
-    assert limits.max_jerk_m is None

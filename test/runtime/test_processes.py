@@ -79,9 +79,11 @@ def test_output_goes_to_a_log_of_its_own_and_leaving_ends_all(tmp_path, env):
 
 
 def test_an_error_in_the_block_ends_all(tmp_path, env):
+    """Children lead sessions of their own, so Ctrl-C in the terminal reaches the parent alone."""
     with pytest.raises(KeyboardInterrupt), Processes(tmp_path, env) as group:
         group.start('a', 'sleeper')
         children = pids(group)
+        assert os.getsid(children[0]) == children[0] != os.getsid(0)
         raise KeyboardInterrupt
     assert not any(map(running, children))
 
@@ -115,26 +117,19 @@ def test_a_second_ctrl_c_does_not_wait_for_the_grace(tmp_path, env, monkeypatch,
     assert not any(map(running, children))
 
 
-def test_a_child_that_ended_is_named_with_its_last_line(tmp_path, env):
-    with Processes(tmp_path, env) as group:
-        group.start('good', 'sleeper')
-        group.start('bad', 'fails')
-        until(lambda: group._children['bad'].poll() is not None)
-        with pytest.raises(VlaPruneError) as error:
-            group.check()
-    assert str(error.value) == (
-        'process bad ended with code 3: error: no such robot; plug it in; '
-        f'see {tmp_path / "bad.log"}'
-    )
-
-
-def test_a_silent_end_is_named_too(tmp_path, env):
+@pytest.mark.parametrize(
+    ('name', 'last'),
+    [('fails', 'code 3: error: no such robot; plug it in; '), ('silent', 'code 0: ')],
+)
+def test_a_child_that_ended_is_named_with_its_last_line(tmp_path, env, name, last):
     (tmp_path / 'silent.py').write_text('')
     with Processes(tmp_path, env) as group:
-        group.start('silent', 'silent')
-        until(lambda: group._children['silent'].poll() is not None)
-        with pytest.raises(VlaPruneError, match='process silent ended with code 0'):
+        group.start('good', 'sleeper')
+        group.start(name, name)
+        until(lambda: group._children[name].poll() is not None)
+        with pytest.raises(VlaPruneError, match=f'process {name} ended with {last}') as error:
             group.check()
+    assert str(tmp_path / f'{name}.log') in error.value.remedy
 
 
 PARENT = """
@@ -163,11 +158,3 @@ def test_children_do_not_outlive_their_parent(tmp_path, env, number):
         parent.send_signal(number)
         until(lambda: not running(child))
         parent.wait(20.0)
-
-
-def test_ctrl_c_in_the_terminal_reaches_the_parent_alone(tmp_path, env):
-    """Children lead sessions of their own, so the terminal does not signal them."""
-    with Processes(tmp_path, env) as group:
-        group.start('a', 'sleeper')
-        (child,) = pids(group)
-        assert os.getsid(child) == child != os.getsid(0)

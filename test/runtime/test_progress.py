@@ -26,13 +26,25 @@ def test_a_line_when_a_stage_begins_and_after_every_period(clock):
     progress.stage('recording', 4)
     for done, clock[0] in enumerate((100.0, 101.0, 129.9, 130.0)):
         progress.at(done, f'[{clock[0]:g}]')
+    for done, clock[0] in ((4, 131.0), (4, 132.0)):
+        progress.at(done, f'[{clock[0]:g}]')
     progress.stage('training', 5)
     progress.at(1)
+    progress.stage('measuring')
     assert progress.console.file.getvalue().splitlines() == [
         'recording 0/4  [100]',
         'recording 3/4  [130]',
+        'recording 4/4  [132]',
         'training 1/5',
     ]
+
+
+def test_the_last_count_is_printed_however_quick_it_came(clock):
+    with Progress(log()) as progress:
+        progress.stage('recording', 3)
+        for done in range(4):
+            progress.at(done)
+    assert progress.console.file.getvalue().splitlines() == ['recording 0/3', 'recording 3/3']
 
 
 def test_stages_that_are_complete_or_not_logged_are_left_out(clock):

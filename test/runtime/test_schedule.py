@@ -128,10 +128,6 @@ class TestAgainstTwin:
 
 
 class TestCases:
-    def test_nothing_before_the_first_chunk(self) -> None:
-        got = due(ChunkSchedule(1.0), 0)
-        assert (got.reason, got.step, got.gripper, got.dt_s) == ('empty', None, None, 0.0)
-
     def test_a_step_begins_and_ends_at_its_time(self) -> None:
         """Exact to the nanosecond: begun at stamp + i dt, over at stamp + (i + 1) dt."""
         schedule = ChunkSchedule(1.0)
@@ -244,16 +240,8 @@ class TestGripperLatch:
 
     def test_chatter_around_the_middle_changes_nothing(self) -> None:
         latch = GripperLatch()
-        assert [latch.update(v) for v in (0.5, 0.9, 0.45, 0.55, 0.4, np.nan, 0.39, 0.6)] == [
-            None,
-            1,
-            1,
-            1,
-            1,
-            1,
-            0,
-            0,
-        ]
+        values = (0.5, 0.9, 0.45, 0.55, 0.4, np.nan, 0.39, 0.6)
+        assert [latch.update(v) for v in values] == [None, 1, 1, 1, 1, 1, 0, 0]
         latch.reset()
         assert latch.update(0.5) is None
 

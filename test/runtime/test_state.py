@@ -1,8 +1,5 @@
-"""Robot state to proprioception and motion.
-
-Expected numbers: the golden observation of the published code, rotation matrices built by
-Rodrigues' formula (independent of any quaternion), and uniform motion with known speed.
-"""
+"""Robot state to proprioception, against the golden observation of the published code and rotation
+matrices built by Rodrigues' formula (independent of any quaternion)."""
 
 from pathlib import Path
 
@@ -13,13 +10,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from vla_prune_ros.errors import InputRefused, ProfileError
-from vla_prune_ros.runtime.state import (
-    GripperJoints,
-    MotionEstimator,
-    joints_proprio,
-    pose_gripper_proprio,
-    resolve_axis_angle,
-)
+from vla_prune_ros.runtime.state import GripperJoints, pose_gripper_proprio, resolve_axis_angle
 
 MICRO = Path(__file__).parents[1] / 'data' / 'micro'
 LIBERO_MEAN = np.array([3.0, -0.1, 0.0])
@@ -66,18 +57,18 @@ class TestGripperJoints:
         got = self.fingers.pick(order, [where[name] for name in order])
         assert got.tolist() == [0.01, -0.03]
 
-    def test_a_missing_joint_is_named_with_those_there_are(self) -> None:
-        error = refusal(self.fingers.pick, ['elbow', 'finger_1'], [0.0, 0.0])
-        assert error.reason == 'missing_joint'
-        assert "'finger_2'" in error.what and 'elbow, finger_1' in error.remedy
-
-    @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
-    def test_a_finger_that_is_not_finite(self, bad: float) -> None:
-        error = refusal(self.fingers.pick, ['finger_1', 'finger_2'], [0.0, bad])
-        assert error.reason == 'non_finite' and 'finger_2' in error.what
-
-    def test_names_without_positions(self) -> None:
-        assert refusal(self.fingers.pick, ['finger_1', 'finger_2'], [0.0]).reason == 'length'
+    @pytest.mark.parametrize(
+        'names, positions, reason, what',
+        [
+            (['elbow', 'finger_1'], [0.0, 0.0], 'missing_joint', "'finger_2'"),
+            (['finger_1', 'finger_2'], [0.0, np.nan], 'non_finite', 'finger_2'),
+            (['finger_1', 'finger_2'], [-np.inf, 0.0], 'non_finite', 'finger_1'),
+            (['finger_1', 'finger_2'], [0.0], 'length', '1 positions'),
+        ],
+    )
+    def test_refusals(self, names: list, positions: list, reason: str, what: str) -> None:
+        error = refusal(self.fingers.pick, names, positions)
+        assert error.reason == reason and what in error.what
 
     @pytest.mark.parametrize(
         'names, signs',
@@ -86,10 +77,6 @@ class TestGripperJoints:
     def test_bad_configuration(self, names: tuple, signs: tuple) -> None:
         with pytest.raises(ProfileError):
             GripperJoints(names, signs)
-
-
-def test_joints_come_in_the_wanted_order() -> None:
-    assert joints_proprio(['b', 'a', 'c'], [2, 1, 3], ['a', 'b']).tolist() == [1, 2]
 
 
 class TestResolveAxisAngle:
@@ -145,80 +132,12 @@ class TestPoseGripperProprio:
         golden = load_file(MICRO / 'observation.safetensors')
         state, quat = golden['state'], golden['raw.robot0_eef_quat']
         for sign in (1, -1):
-            got = pose_gripper_proprio(
-                golden['raw.robot0_eef_pos'],
-                sign * quat,
-                golden['raw.robot0_gripper_qpos'],
-                state[3:6] + 0.1,
-            )
+            position, fingers = golden['raw.robot0_eef_pos'], golden['raw.robot0_gripper_qpos']
+            got = pose_gripper_proprio(position, sign * quat, fingers, state[3:6] + 0.1)
             assert got.dtype == np.float64
             np.testing.assert_array_equal(got, state)
 
     def test_a_position_that_is_not_finite(self) -> None:
-        error = refusal(
-            pose_gripper_proprio, (0, 0, np.nan), (0, 0, 0, 1), np.zeros(2), np.zeros(3)
-        )
+        arguments = (0, 0, np.nan), (0, 0, 0, 1), np.zeros(2), np.zeros(3)
+        error = refusal(pose_gripper_proprio, *arguments)
         assert error.reason == 'non_finite' and ' z ' in error.what
-
-
-class TestMotionEstimator:
-    @settings(deadline=None)
-    @given(st.tuples(*[st.floats(-2, 2)] * 3), st.floats(0, 3), st.integers(1, 500), st.booleans())
-    def test_uniform_motion(self, velocity: tuple, rate: float, dt_ms: int, flip: bool) -> None:
-        """A constant velocity in m/s and a rotation about z in rad/s, less than half a turn."""
-        dt = dt_ms / 1000
-        turned = np.array([0, 0, np.sin(rate * dt / 2), np.cos(rate * dt / 2)])
-        motion = MotionEstimator()
-        assert motion.update(10**9, (0, 0, 0), (0, 0, 0, 1)) is None
-        hint = motion.update(
-            10**9 + dt_ms * 10**6, np.multiply(velocity, dt), -turned if flip else turned
-        )
-        assert hint is not None and hint.source == 'pose'
-        assert hint.linear_m_s == pytest.approx(np.linalg.norm(velocity), abs=1e-9)
-        assert hint.angular_rad_s == pytest.approx(rate, abs=1e-9)
-        assert hint.vertical_m_s == pytest.approx(velocity[2], abs=1e-9)
-
-    @pytest.mark.parametrize('step_ns', [0, -1, -(10**9), 500_000_001, 10**12])
-    def test_a_step_in_time_gives_none_and_starts_anew(self, step_ns: int) -> None:
-        motion = MotionEstimator()
-        motion.update(10**13, (0, 0, 0), (0, 0, 0, 1))
-        assert motion.update(10**13 + step_ns, (1, 0, 0), (0, 0, 0, 1)) is None
-        hint = motion.update(10**13 + step_ns + 10**8, (1, 0, 0), (0, 0, 0, 1))
-        assert hint is not None and hint.linear_m_s == 0
-
-    @settings(deadline=None)
-    @given(st.lists(st.integers(1, 120), min_size=1, max_size=30))
-    def test_the_difference_is_to_the_newest_pose_50_ms_older(self, gaps_ms: list) -> None:
-        """x grows with the square of time: the mean speed tells which pose was taken."""
-        motion, times = MotionEstimator(), [0.0]
-        motion.update(0, (0, 0, 0), (0, 0, 0, 1))
-        for gap in gaps_ms:
-            times.append(times[-1] + gap / 1000)
-            now = times[-1]
-            hint = motion.update(round(now * 1e9), (now**2, 0, 0), (0, 0, 0, 1))
-            old = [t for t in times[:-1] if now - t >= 0.05 - 1e-9]
-            since = max(old) if old else times[0]
-            assert hint is not None
-            assert hint.linear_m_s == pytest.approx(now + since, abs=1e-6)
-
-    def test_noise_of_a_fast_pose_source_does_not_look_like_motion(self) -> None:
-        """0.1 mm at 1 kHz, at rest: single differences show 0.1 m/s and more."""
-        noise = np.random.default_rng(0).normal(0, 1e-4, (500, 3))
-        motion = MotionEstimator()
-        hints = [motion.update(n * 10**6, x, (0, 0, 0, 1)) for n, x in enumerate(noise)]
-        assert max(h.linear_m_s for h in hints[60:] if h is not None) < 0.02
-
-    def test_reset_forgets(self) -> None:
-        motion = MotionEstimator()
-        motion.update(10**9, (0, 0, 0), (0, 0, 0, 1))
-        motion.reset()
-        assert motion.update(10**9 + 1000, (0, 0, 0), (0, 0, 0, 1)) is None
-
-    def test_bad_poses_are_refused_and_the_last_good_one_stays(self) -> None:
-        motion = MotionEstimator()
-        motion.update(10**9, (0, 0, 0), (0, 0, 0, 1))
-        bad = (((np.inf, 0, 0), (0, 0, 0, 1)), ((0, 0, 0), (0, 0, 0, 0)))
-        reasons = [refusal(motion.update, 10**9 + 1, *pose).reason for pose in bad]
-        assert reasons == ['non_finite', 'quaternion']
-        hint = motion.update(10**9 + 10**8, (0, 0, -0.01), (0, 0, 0, 1))
-        assert hint is not None and hint.vertical_m_s == pytest.approx(-0.1)

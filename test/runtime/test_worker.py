@@ -5,7 +5,6 @@
 
 import itertools
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -17,175 +16,189 @@ from vla_prune_ros.runtime.worker import InferenceWorker
 LONG = 30
 
 
-class Harness:
-    """A worker whose job ``('hold', key)`` waits for ``gates[key]``; others return themselves."""
+class Rig:
+    """A worker whose callbacks write down what they do, in :attr:`log`.
 
-    def __init__(self) -> None:
-        self.started = {key: threading.Event() for key in range(8)}
-        self.gates = {key: threading.Event() for key in range(8)}
-        self.ran: list = []
-        self.results: list = []
-        self.errors: list[BaseException] = []
-        self.seen = threading.Condition()
+    Jobs and parts return themselves; one that is ``held`` waits for :meth:`go`, and an exception
+    is raised. Spare work goes on until it may not proceed, or until it is let go.
+    """
+
+    def __init__(
+        self,
+        held: tuple[str, ...] = (),
+        on_result: Callable[[object], None] = lambda result: None,
+        patience_s: float = 0.0,
+    ) -> None:
+        self.log: list[str] = []
+        self.errors: list[str] = []
+        self.threads: set[threading.Thread] = set()
         self.now = 0.0
-        self.worker = InferenceWorker(self.run, self.take, self.fail, lambda: self.now)
+        self.gates = {name: threading.Event() for name in (*held, 'spare')}
+        self.asked = threading.Event()
+        self.on_result = on_result
+        self.spare, self.spare_error = self.work, None
+        self._changed = threading.Condition()
+        self.worker = InferenceWorker(
+            self.run,
+            self.take,
+            self.fail,
+            lambda: self.now,
+            spare=lambda proceed: self.spare(proceed),
+            ahead=self.ahead,
+            patience_s=patience_s,
+        )
+
+    def note(self, entry: str) -> None:
+        with self._changed:
+            self.threads.add(threading.current_thread())
+            self.log.append(entry)
+            self._changed.notify_all()
 
     def run(self, job: object) -> object:
-        self.ran.append(job)
+        self.note(f'run {job}')
+        if job in self.gates:
+            assert self.gates[job].wait(LONG)
         if isinstance(job, BaseException):
             raise job
-        if isinstance(job, tuple) and job[0] == 'hold':
-            self.started[job[1]].set()
-            assert self.gates[job[1]].wait(LONG)
         return job
 
+    def ahead(self, part: object) -> None:
+        self.note(f'part {part}')
+        if part in self.gates:
+            assert self.gates[part].wait(LONG)
+        if isinstance(part, BaseException):
+            raise part
+
     def take(self, result: object) -> None:
-        with self.seen:
-            self.results.append(result)
-            self.seen.notify_all()
+        self.note(f'result {result}')
+        self.on_result(result)
 
     def fail(self, error: BaseException) -> None:
-        with self.seen:
-            self.errors.append(error)
-            self.seen.notify_all()
+        self.errors.append(repr(error))
+        self.note('error')
 
-    def hold(self, key: int) -> None:
-        """Submit a job and return when it runs."""
-        self.worker.submit(('hold', key))
-        assert self.started[key].wait(LONG)
+    def work(self, proceed: Callable[[], bool]) -> None:
+        self.note('spare')
+        if self.spare_error is not None:
+            raise self.spare_error
+        while proceed() and not self.gates['spare'].wait(0.001):
+            self.asked.set()
+        self.note('done' if self.gates['spare'].is_set() else 'given up')
 
-    def drain(self) -> None:
-        """Return when a job submitted now has been delivered."""
-        marker = object()
-        self.worker.submit(marker)
-        with self.seen:
-            assert self.seen.wait_for(lambda: marker in self.results, LONG)
-            self.results.remove(marker)
+    def go(self, *names: str) -> None:
+        for name in names:
+            self.gates[name].set()
 
-    def wait_error(self) -> None:
-        with self.seen:
-            assert self.seen.wait_for(lambda: self.errors, LONG)
+    def until(self, entry: str, count: int = 1) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.log.count(entry) >= count, LONG)
+
+    def submit(self, job: object, until: str = '') -> None:
+        """And wait, for the job's beginning where nothing else is named."""
+        assert self.worker.submit(job)
+        self.until(until or f'run {job}')
+
+    def end(self) -> list[str]:
+        self.go(*self.gates)
+        assert self.worker.close(LONG)
+        return self.log
 
 
 @pytest.fixture
-def harness() -> Iterator[Harness]:
-    made = Harness()
-    yield made
-    for gate in made.gates.values():
-        gate.set()
-    assert made.worker.close(LONG)
+def rig() -> Iterator[Callable[..., Rig]]:
+    made: list[Rig] = []
+    yield lambda *held, **options: made.append(Rig(held, **options)) or made[-1]
+    for one in made:
+        one.end()
 
 
-def test_runs_in_one_daemon_thread_of_its_own() -> None:
-    threads: set[threading.Thread] = set()
-    done = threading.Event()
-
-    def run(job: int) -> int:
-        threads.add(threading.current_thread())
-        return job
-
-    def take(result: int) -> None:
-        threads.add(threading.current_thread())
-        (done if result == 1 else first).set()
-
-    first = threading.Event()
-    worker = InferenceWorker(run, take, lambda error: None)
-    for job, event in ((0, first), (1, done)):
-        worker.submit(job)
-        assert event.wait(LONG)
-    assert len(threads) == 1 and threading.main_thread() not in threads
-    assert threads.pop().daemon
-    assert worker.close(LONG)
+def test_runs_in_one_daemon_thread_of_its_own(rig) -> None:
+    one = rig()
+    one.go('spare')
+    one.submit('a', 'done')
+    one.submit('b', 'result b')
+    one.until('done', 2)
+    each = ('run {}', 'result {}', 'spare', 'done')
+    assert one.end() == [entry.format(job) for job in 'ab' for entry in each]
+    (thread,) = one.threads
+    assert thread.daemon and thread is not threading.main_thread()
 
 
-def test_the_latest_job_wins_and_submit_returns_while_one_hangs(harness: Harness) -> None:
-    harness.hold(0)
+def test_the_latest_job_wins_and_submit_returns_while_one_hangs(rig) -> None:
+    one = rig('hangs')
+    one.submit('hangs')
     for job in ('a', 'b', 'c'):
-        assert harness.worker.submit(job)  # would deadlock here if it waited for the running job
-    assert harness.worker.replaced == 2
-    harness.gates[0].set()
-    with harness.seen:
-        assert harness.seen.wait_for(lambda: 'c' in harness.results, LONG)
-    assert harness.ran == [('hold', 0), 'c']
+        assert one.worker.submit(job)  # would deadlock here if it waited for the running job
+    assert one.worker.replaced == 2
+    one.go('hangs')
+    one.until('result c')
+    assert 'run a' not in one.log and 'run b' not in one.log
 
 
-def test_invalidate_discards_the_running_and_the_queued(harness: Harness) -> None:
-    harness.hold(0)
-    harness.worker.submit('queued')
-    harness.worker.invalidate()
-    harness.gates[0].set()
-    harness.drain()
-    assert harness.results == [] and 'queued' not in harness.ran
-    assert harness.worker.discarded == 2 and harness.worker.replaced == 0
+def test_invalidate_discards_the_running_and_the_queued(rig) -> None:
+    one = rig('running')
+    one.submit('running')
+    one.worker.submit('queued')
+    one.worker.invalidate()
+    one.worker.submit('new')
+    one.go('running')
+    one.until('result new')
+    assert one.log[:3] == ['run running', 'run new', 'result new']  # and no spare work
+    assert (one.worker.discarded, one.worker.replaced) == (2, 0)
 
 
-def test_a_job_after_invalidate_counts(harness: Harness) -> None:
-    harness.hold(0)
-    harness.worker.invalidate()
-    harness.worker.submit('new')
-    harness.gates[0].set()
-    with harness.seen:
-        assert harness.seen.wait_for(lambda: harness.results, LONG)
-    assert harness.results == ['new']
-
-
-def test_invalidate_waits_for_a_delivery_that_has_begun() -> None:
+def test_invalidate_waits_for_a_delivery_that_has_begun(rig) -> None:
     """When it returns, no earlier result can still be on its way out."""
-    entered, go, order = threading.Event(), threading.Event(), []
-
-    def take(result: str) -> None:
-        entered.set()
-        assert go.wait(LONG)
-        order.append('delivered')
-
-    worker = InferenceWorker(lambda job: job, take, lambda error: None)
-    worker.submit('x')
-    assert entered.wait(LONG)
-    stopper = threading.Thread(target=lambda: (worker.invalidate(), order.append('invalidated')))
+    gate = threading.Event()
+    one = rig(on_result=lambda result: (gate.wait(LONG), one.note('delivered')))
+    one.submit('x', 'result x')
+    stopper = threading.Thread(target=lambda: (one.worker.invalidate(), one.note('invalidated')))
     stopper.start()
     stopper.join(0.05)  # long enough for an invalidate that does not wait to overtake
-    go.set()
+    gate.set()
     stopper.join(LONG)
-    assert order == ['delivered', 'invalidated'] and worker.close(LONG)
+    assert one.log.index('delivered') < one.log.index('invalidated')
 
 
-def test_invalidate_from_on_result_does_not_deadlock() -> None:
-    done = threading.Event()
-    worker = InferenceWorker(
-        lambda job: job, lambda result: (worker.invalidate(), done.set()), lambda error: None
-    )
-    worker.submit('x')
-    assert done.wait(LONG) and worker.close(LONG)
+@pytest.mark.parametrize('end', ['invalidate', 'close'])
+def test_to_end_from_on_result_does_not_deadlock(rig, end: str) -> None:
+    def take(result: object) -> None:
+        one.note(str(one.worker.invalidate() if end == 'invalidate' else one.worker.close(LONG)))
+
+    one = rig(on_result=take)
+    one.submit('x', {'invalidate': 'None', 'close': 'False'}[end])
 
 
 @pytest.mark.parametrize(
     'error', [ValueError('bad'), MemoryError(), SystemExit(3), KeyboardInterrupt()]
 )
-def test_an_exception_is_reported_and_the_thread_lives_on(
-    harness: Harness, error: BaseException
-) -> None:
-    harness.worker.submit(error)
-    harness.wait_error()
-    harness.drain()
-    assert harness.errors == [error]
+def test_an_exception_is_reported_and_the_thread_lives_on(rig, error: BaseException) -> None:
+    """Of a job, of a part that was offered, and of spare work."""
+    one = rig()
+    one.submit(error, 'error')
+    one.worker.offer(error)
+    one.until('error', 2)
+    one.spare_error = error
+    one.submit('next', 'result next')
+    one.until('error', 3)
+    assert one.errors == [repr(error)] * 3
 
 
-def test_an_exception_of_a_discarded_job_is_reported(harness: Harness) -> None:
+def test_an_exception_of_a_discarded_job_is_reported() -> None:
     """A broken device matters whoever asked."""
-    running, go = threading.Event(), threading.Event()
+    running, gate, errors = threading.Event(), threading.Event(), []
 
     def run(job: object) -> None:
         running.set()
-        assert go.wait(LONG)
+        assert gate.wait(LONG)
         raise RuntimeError('device lost')
 
-    worker = InferenceWorker(run, harness.take, harness.fail)
+    worker = InferenceWorker(run, lambda result: None, errors.append)
     worker.submit('x')
     assert running.wait(LONG)
     worker.invalidate()
-    go.set()
-    harness.wait_error()
-    assert str(harness.errors[0]) == 'device lost' and worker.close(LONG)
+    gate.set()
+    assert worker.close(LONG) and [str(error) for error in errors] == ['device lost']
 
 
 def test_broken_handlers_do_not_kill_the_thread() -> None:
@@ -201,35 +214,23 @@ def test_broken_handlers_do_not_kill_the_thread() -> None:
     assert worker.close(LONG)
 
 
-def test_busy_and_idle(harness: Harness) -> None:
-    assert harness.worker.idle and harness.worker.busy_s() == 0
-    harness.now = 5.0
-    harness.hold(0)
-    harness.now = 12.5
-    assert harness.worker.busy_s() == 7.5 and not harness.worker.idle
-    harness.gates[0].set()
-    assert harness.worker.close(LONG)
-    assert harness.worker.busy_s() == 0 and harness.worker.idle
+def test_busy(rig) -> None:
+    one = rig('a')
+    assert one.worker.busy_s() == 0
+    one.now = 5.0
+    one.submit('a')
+    one.now = 12.5
+    assert one.worker.busy_s() == 7.5
+    one.end()
+    assert one.worker.busy_s() == 0
 
 
-def test_close_during_a_hanging_job_returns_and_silences_it(harness: Harness) -> None:
-    harness.hold(0)
-    harness.worker.submit('queued')
-    assert harness.worker.close(0) is False
-    assert harness.worker.submit('late') is False
-    harness.gates[0].set()
-    assert harness.worker.close(LONG) is True
-    assert harness.results == [] and harness.ran == [('hold', 0)]
-
-
-def test_close_from_on_result_does_not_deadlock() -> None:
-    answers: list[bool] = []
-    worker = InferenceWorker(
-        lambda job: job, lambda result: answers.append(worker.close(LONG)), lambda error: None
-    )
-    worker.submit('x')
-    worker._thread.join(LONG)
-    assert answers == [False] and worker.close(LONG)
+def test_close_during_a_hanging_job_returns_and_silences_it(rig) -> None:
+    one = rig('hangs')
+    one.submit('hangs')
+    one.worker.submit('queued')
+    assert one.worker.close(0) is False and one.worker.submit('late') is False
+    assert one.end() == ['run hangs']
 
 
 @settings(max_examples=40, deadline=None)
@@ -283,248 +284,80 @@ def test_many_submitters_and_invalidators() -> None:
     assert next(delivered) + worker.replaced + worker.discarded == 2000
 
 
-class Spare:
-    """A worker with spare work that holds until it is told to stop, or until ``gate`` opens."""
-
-    def __init__(self) -> None:
-        self.begun = threading.Semaphore(0)
-        self.gate = threading.Event()
-        self.asked = threading.Event()
-        self.ended = threading.Semaphore(0)
-        self.error: BaseException | None = None
-        self.threads: set[str] = set()
-        self.order: list[str] = []
-        self.results: list = []
-        self.errors: list[BaseException] = []
-        self.now = 0.0
-        self.worker = InferenceWorker(
-            self.run, self.take, self.errors.append, lambda: self.now, self.work
-        )
-
-    def run(self, job: object) -> object:
-        self.order.append(f'run {job}')
-        return job
-
-    def take(self, result: object) -> None:
-        self.order.append(f'result {result}')
-        self.results.append(result)
-
-    def work(self, proceed) -> None:
-        self.threads.add(threading.current_thread().name)
-        self.order.append('spare')
-        self.begun.release()
-        try:
-            if self.error is not None:
-                raise self.error
-            while proceed() and not self.gate.wait(0.001):
-                self.asked.set()
-            self.order.append('done' if self.gate.is_set() else 'given up')
-        finally:
-            self.ended.release()
-
-    def begin(self, job: str) -> None:
-        """Submit a job and return when its spare work runs."""
-        self.worker.submit(job)
-        assert self.begun.acquire(timeout=LONG)
+# --- spare work and offered parts ----------------------------------------------------------------
 
 
-@pytest.fixture
-def spare() -> Iterator[Spare]:
-    made = Spare()
-    yield made
-    made.gate.set()
-    assert made.worker.close(LONG)
+@pytest.mark.parametrize('end', ['submit', 'offer', 'invalidate', 'close'])
+def test_spare_work_makes_way(rig, end: str) -> None:
+    """For a job or a part, and where its result is no longer wanted."""
+    one = rig()
+    one.submit('a', 'spare')
+    assert one.asked.wait(LONG)
+    argument = {'submit': 'b', 'offer': 'b', 'invalidate': None, 'close': LONG}[end]
+    getattr(one.worker, end)(*([] if argument is None else [argument]))
+    one.until('given up')
+    assert one.log[:4] == ['run a', 'result a', 'spare', 'given up']
 
 
-def test_spare_work_runs_once_behind_a_result_in_the_workers_thread(spare: Spare) -> None:
-    spare.gate.set()
-    spare.begin('a')
-    assert spare.ended.acquire(timeout=LONG)
-    spare.begin('b')
-    assert spare.ended.acquire(timeout=LONG)
-    assert spare.worker.close(LONG)
-    assert spare.order == [
-        *('run a', 'result a', 'spare', 'done', 'run b', 'result b', 'spare', 'done')
-    ]
-    assert spare.threads == {'inference'}
-
-
-def test_spare_work_makes_way_for_a_job(spare: Spare) -> None:
-    spare.begin('a')
-    assert spare.asked.wait(LONG)
-    spare.begin('b')
-    assert spare.order[:6] == ['run a', 'result a', 'spare', 'given up', 'run b', 'result b']
-
-
-def test_no_spare_work_while_a_job_waits() -> None:
+def test_no_spare_work_while_a_job_waits(rig) -> None:
     """The second job is submitted while the first one is delivered."""
-    order, worked = [], threading.Event()
-
-    def take(result: str) -> None:
-        order.append(result)
-        if result == 'a':
-            worker.submit('b')
-
-    worker = InferenceWorker(
-        lambda job: job,
-        take,
-        lambda error: None,
-        spare=lambda proceed: (order.append('spare'), worked.set()),
-    )
-    worker.submit('a')
-    assert worked.wait(LONG) and worker.close(LONG)
-    assert order == ['a', 'b', 'spare']
+    one = rig(on_result=lambda result: result == 'a' and one.worker.submit('b'))
+    one.submit('a', 'spare')
+    assert one.log[:5] == ['run a', 'result a', 'run b', 'result b', 'spare']
 
 
-@pytest.mark.parametrize('end', ['invalidate', 'close'])
-def test_spare_work_ends_with_what_it_belongs_to(spare: Spare, end: str) -> None:
-    spare.begin('a')
-    assert spare.asked.wait(LONG)
-    spare.worker.invalidate() if end == 'invalidate' else spare.worker.close(LONG)
-    assert spare.ended.acquire(timeout=LONG)
-    assert spare.order[-1] == 'given up'
+def test_what_is_offered_is_worked_on_before_its_job(rig) -> None:
+    """A newer part replaces one that waits, and where a job waits it does all of its work."""
+    one = rig('a', 'c')
+    one.worker.offer('a')
+    one.until('part a')
+    for part in ('b', 'c'):
+        one.worker.offer(part)
+    one.go('a')
+    one.until('part c')
+    one.worker.submit('job')
+    one.worker.offer('late')
+    one.go('c')
+    one.until('result job')
+    assert one.log[:4] == ['part a', 'part c', 'run job', 'result job']
 
 
-def test_a_discarded_result_gives_no_spare_work(harness: Harness) -> None:
-    worked = []
-    harness.worker._spare = lambda proceed: worked.append(True)
-    harness.hold(0)
-    harness.worker.invalidate()
-    harness.gates[0].set()
-    harness.worker.submit(ValueError())
-    harness.wait_error()
-    assert harness.worker.close(LONG)
-    assert worked == []
+def test_a_job_that_comes_at_once_takes_its_parts_along(rig) -> None:
+    one = rig(patience_s=LONG)
+    one.worker.offer('a')
+    one.submit('job', 'result job')
+    assert one.end()[0] == 'run job' and 'part a' not in one.log
 
 
-def test_an_exception_of_spare_work_is_reported_and_the_thread_lives_on(spare: Spare) -> None:
-    spare.error = RuntimeError('device lost')
-    spare.begin('a')
-    spare.begin('b')
-    assert spare.worker.close(LONG)
-    assert spare.results == ['a', 'b']
-    assert [str(e) for e in spare.errors] == ['device lost'] * 2
+def test_invalidated_parts_are_not_begun(rig) -> None:
+    one = rig('a')
+    one.worker.offer('a')
+    one.until('part a')
+    one.worker.offer('b')
+    one.worker.invalidate()
+    one.go('a')
+    one.submit('job', 'result job')
+    assert 'part b' not in one.end()
 
 
-def test_spare_work_is_busy_only_while_a_job_waits_for_it(spare: Spare) -> None:
+@pytest.mark.parametrize('kind', ['spare', 'part'])
+def test_work_aside_is_busy_only_while_a_job_waits_for_it(rig, kind: str) -> None:
     """A hang in it is then seen; the clock of this test stands at 5, 12 and 14.5 s."""
-    held, go = threading.Event(), threading.Event()
-
-    def hang(proceed) -> None:
-        held.set()
-        assert go.wait(LONG)
-
-    spare.worker._spare = hang
-    spare.now = 5.0
-    spare.worker.submit('a')
-    assert held.wait(LONG)
-    spare.now = 12.0
-    assert spare.worker.busy_s() == 0.0 and spare.worker.idle
-    spare.worker.submit('b')
-    spare.now = 14.0
-    spare.worker.submit('c')  # replaces it; the wait goes on
-    spare.now = 14.5
-    assert spare.worker.busy_s() == 2.5 and not spare.worker.idle
-    go.set()
-    assert spare.worker.close(LONG) and spare.worker.busy_s() == 0.0
-
-
-class Offered:
-    """A worker whose offered parts wait for a gate; patience is long or none."""
-
-    def __init__(self, patience_s: float) -> None:
-        self.order: list[str] = []
-        self.errors: list[BaseException] = []
-        self.begun, self.gate, self.done = (threading.Event() for _ in range(3))
-        self.now = 0.0
-        self.worker = InferenceWorker(
-            lambda job: self.order.append(f'run {job}'),
-            lambda result: self.done.set(),
-            self.errors.append,
-            lambda: self.now,
-            ahead=self.ahead,
-            patience_s=patience_s,
-        )
-
-    def ahead(self, part: str) -> None:
-        self.order.append(f'part {part}')
-        self.begun.set()
-        assert self.gate.wait(LONG)
-        if part == 'bad':
-            raise RuntimeError('device lost')
-
-    def finish(self) -> None:
-        self.gate.set()
-        assert self.done.wait(LONG)
-        assert self.worker.close(LONG)
-
-
-def test_what_is_offered_is_worked_on_before_its_job() -> None:
-    made = Offered(0.0)
-    made.worker.offer('a')
-    assert made.begun.wait(LONG)
-    made.worker.submit('job')
-    made.worker.offer('late')  # a job waits: it does all of its work itself
-    made.finish()
-    assert made.order == ['part a', 'run job']
-
-
-def test_a_job_that_comes_at_once_takes_its_parts_along() -> None:
-    made = Offered(LONG)
-    made.worker.offer('a')
-    made.worker.submit('job')
-    made.finish()
-    assert made.order == ['run job']
-
-
-def test_a_newer_part_replaces_one_that_waits() -> None:
-    made = Offered(0.0)
-    made.worker.offer('a')
-    assert made.begun.wait(LONG)
-    made.worker.offer('b')
-    made.worker.offer('c')
-    made.gate.set()
-    until(lambda: made.order == ['part a', 'part c'])
-    made.worker.submit('job')
-    made.finish()
-
-
-def test_invalidated_parts_are_not_begun() -> None:
-    made = Offered(0.0)
-    made.worker.offer('a')
-    assert made.begun.wait(LONG)
-    made.worker.offer('b')
-    made.worker.invalidate()
-    made.worker.submit('job')
-    made.finish()
-    assert made.order == ['part a', 'run job']
-
-
-def test_a_part_that_fails_is_reported_and_the_thread_lives_on() -> None:
-    made = Offered(0.0)
-    made.worker.offer('bad')
-    made.gate.set()
-    until(lambda: made.errors)
-    made.worker.submit('job')
-    made.finish()
-    assert [str(e) for e in made.errors] == ['device lost']
-
-
-def test_a_part_is_busy_only_while_a_job_waits_for_it() -> None:
-    made = Offered(0.0)
-    made.worker.offer('a')
-    assert made.begun.wait(LONG)
-    made.now = 3.0
-    assert made.worker.busy_s() == 0.0
-    made.worker.submit('job')
-    made.now = 4.5
-    assert made.worker.busy_s() == 1.5
-    made.finish()
-
-
-def until(met: Callable[[], object]) -> None:
-    """Wait for what another thread does."""
-    end = time.monotonic() + LONG
-    while not met():
-        assert time.monotonic() < end
-        time.sleep(0.001)
+    one = rig('part')
+    one.now, gate = 5.0, threading.Event()
+    if kind == 'spare':
+        one.spare = lambda proceed: (one.note('spare'), gate.wait(LONG))
+        one.submit('a', 'spare')
+    else:
+        one.worker.offer('part')
+        one.until('part part')
+    one.now = 12.0
+    assert one.worker.busy_s() == 0.0
+    one.worker.submit('b')
+    one.now = 14.0
+    one.worker.submit('c')  # replaces it; the wait goes on
+    one.now = 14.5
+    assert one.worker.busy_s() == 2.5
+    gate.set()
+    one.end()
+    assert one.worker.busy_s() == 0.0

@@ -1,19 +1,17 @@
-"""A bag as the policy node would have lived it: a session driven by the bag's time.
-
-Nothing here waits or sleeps: the same bag gives the same requests on every machine.
-"""
+"""A bag as the policy node would have met it: a session driven by the bag's time, which waits for
+nothing, so that the same bag gives the same requests on every machine."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from operator import attrgetter, methodcaller
 
 import numpy as np
 
 from ..errors import DataError, InputRefused
-from ..runtime.instruction import clean_instruction
 from ..runtime.messages import read_image, read_joints, read_pose, read_text
 from ..runtime.pairing import NotReady
-from ..runtime.session import InferenceRequest, Now, Observer, SampleReader
+from ..runtime.session import InferenceRequest, Now, Observer, SampleReader, clean_instruction
 from .reader import Bag, BagMessage
 from .topics import Topics
 
@@ -35,10 +33,8 @@ BAG_READER = SampleReader(
 @dataclass(frozen=True, eq=False)
 class Event:
     """One message as the node would have met it.
-
     :param epoch: grows with every jump of time (back, or 1 s ahead) and every new instruction.
-    :param request: what an image completed; ``wait``: why it completed nothing.
-    """
+    :param request: what an image completed; ``wait``: why it completed nothing."""
 
     stream: str
     message: BagMessage
@@ -50,10 +46,8 @@ class Event:
 
 
 class Replay:
-    """Runs through a bag once, in constant memory.
-
-    Whoever takes an :attr:`Event.request` calls :meth:`~.runtime.session.Observer.begin`, or
-    infers, before the next event, so that the next period begins.
+    """Runs through a bag once, in constant memory. Whoever takes an :attr:`Event.request` calls
+    :meth:`~.runtime.session.Observer.begin`, or infers, before the next event.
 
     :param extra: streams that are passed on beside those that are paired, for example ``twist``.
     :param clock: ``'receipt'``, ``'header'`` (the newest stamp so far, for stamps of a simulator),
@@ -80,13 +74,9 @@ class Replay:
 
     def events(self) -> Iterator[Event]:
         """All messages by time of receipt; of one receipt, images last: they complete the pair."""
-        together: list[BagMessage] = []
-        for message in self.bag.messages(self._streams):
-            if together and together[0].receipt_ns != message.receipt_ns:
-                yield from map(self._event, sorted(together, key=self._rank))
-                together = []
-            together.append(message)
-        yield from map(self._event, sorted(together, key=self._rank))
+        messages = self.bag.messages(self._streams)
+        for _, together in groupby(messages, key=attrgetter('receipt_ns')):
+            yield from map(self._event, sorted(together, key=self._rank))
 
     def _rank(self, message: BagMessage) -> tuple[int, int, int]:
         stream = self._streams[message.topic]

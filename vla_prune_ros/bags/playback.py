@@ -2,11 +2,10 @@
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from ..errors import DataError
 from .reader import TEXT_TYPE, Bag, BagMessage, storage_files, type_store
@@ -17,10 +16,8 @@ _HEADER_STAMP = 4  # bytes of CDR before it; every stamped type begins with its 
 
 
 class Timeline:
-    """Wall time of recorded time, and back, in integer ns; ``rate``: recorded per wall second.
-
-    Every message is due at its distance from the beginning of its pass: no errors add up.
-    """
+    """Wall time of recorded time, and back, in ns; ``rate``: recorded per wall second. Messages
+    are due at their distance from the beginning of the pass: no errors add up."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
@@ -72,16 +69,14 @@ class Serializer:
 
     def __init__(self, path: Path) -> None:
         first = storage_files(path)[0] if path.is_dir() else path
-        self._convert: Callable[[bytes, str], Any] | None = None
-        if first.suffix == '.bag':
-            self._convert = type_store().ros1_to_cdr
+        self._ros1 = first.suffix == '.bag'
 
     def cdr(self, message: BagMessage, stamp_ns: int | None = None) -> bytes:
         """:raises InputRefused: ``corrupt``: no subscriber could read it."""
         message.message()  # deserialised, not decoded: cheap even for images
         raw = message.raw
-        if self._convert is not None:
-            raw = bytes(self._convert(raw, message.type))
+        if self._ros1:
+            raw = bytes(type_store().ros1_to_cdr(raw, message.type))
         if message.type == TEXT_TYPE:
             return raw
         # A stamp of zero becomes the time of receipt: nobody could use the message else.
@@ -92,10 +87,7 @@ class Serializer:
 
 class LaterBag(Bag):
     """A bag without its first ``offset_s`` seconds, counted from the first message of ``topics``;
-    the last message of ``latched`` before that is repeated at the new beginning.
-
-    :raises DataError: nothing is that late.
-    """
+    the last message of ``latched`` before that is repeated. :raises DataError: nothing is left."""
 
     def __init__(
         self, path: str | Path, topics: Iterable[str], offset_s: float, latched: str = ''

@@ -1,8 +1,6 @@
 """Recorded bags as messages in order, without ROS: rosbag2 (sqlite3 and MCAP) and ROS 1.
-
-Each storage file is opened by itself, so that a bag reads the same with and without its
-``metadata.yaml``; what ``rosbags`` refuses is read by :mod:`.recovery`, as far as it goes.
-"""
+Each storage file is opened by itself, with or without ``metadata.yaml``; what ``rosbags`` refuses
+is read by :mod:`.recovery`, as far as it goes."""
 
 import heapq
 import re
@@ -15,7 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,7 +24,6 @@ from ..errors import DataError, InputRefused
 from .recovery import RECOVERIES, RecoveredFile, Storage
 
 FILES = ('.mcap', '.db3', '.bag')
-
 METADATA = 'metadata.yaml'
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
@@ -96,10 +94,7 @@ class BagMessage:
 
 
 class Bag:
-    """One recording: a folder or a file. A context manager; not thread-safe.
-
-    :raises DataError: it does not exist, is no bag, or nothing of it can be read.
-    """
+    """One recording, a folder or a file; not thread-safe. :raises DataError: it is none."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
@@ -112,11 +107,11 @@ class Bag:
         except BaseException:
             self.close()
             raise
-        counts: dict[str, Topic] = {}
-        for c in (c for _, storage in self._storages for c in storage.connections):
-            before = counts.get(c.topic, Topic(c.msgtype, 0))
-            counts[c.topic] = Topic(before.type, before.count + c.msgcount)
-        self.topics = dict(sorted(counts.items()))
+        self.topics: dict[str, Topic] = {}
+        found = [c for _, storage in self._storages for c in storage.connections]
+        for c in sorted(found, key=attrgetter('topic')):
+            before = self.topics.get(c.topic, Topic(c.msgtype, 0))
+            self.topics[c.topic] = Topic(before.type, before.count + c.msgcount)
 
     def __enter__(self) -> 'Bag':
         return self
@@ -155,20 +150,15 @@ class Bag:
         for topic in wanted:
             self.require(topic)
         streams = [self._stream(i, wanted, start_ns, stop_ns) for i in range(len(self._storages))]
-        together: list[BagMessage] = []
-        numbers: Counter[str] = Counter()
-        now_ns: int | None = None
-        for topic, receipt_ns, raw in heapq.merge(*streams, key=lambda row: row[1]):
-            if not topic:
-                continue
-            if receipt_ns != now_ns:
-                yield from sorted(together, key=_by_stamp)
-                together, numbers, now_ns = [], Counter(), receipt_ns
-            message = self._message(Place(topic, receipt_ns, numbers[topic]), raw)
-            numbers[topic] += 1
-            if message is not None:
-                together.append(message)
-        yield from sorted(together, key=_by_stamp)
+        rows = heapq.merge(*streams, key=itemgetter(1))
+        for receipt_ns, together in groupby(rows, key=itemgetter(1)):
+            numbers: Counter[str] = Counter()
+            found = []
+            for topic, _, raw in together:
+                if topic:
+                    found.append(self._message(Place(topic, receipt_ns, numbers[topic]), raw))
+                    numbers[topic] += 1
+            yield from sorted(filter(None, found), key=attrgetter('stamp_ns', 'topic'))
 
     def read(self, place: Place) -> BagMessage:
         """A message that :meth:`messages` gave before. :raises DataError: it has gone."""
@@ -255,10 +245,8 @@ class Bag:
             raise DataError(f'bag {self.path} does not exist', 'check the path')
         found = storage_files(self.path) if self.path.is_dir() else [self.path]
         if not found or not is_storage(found[0]):
-            raise DataError(
-                f'{self.path} is no bag',
-                f'give a file, or a folder of files, {" or ".join(FILES)}',
-            )
+            remedy = f'give a file, or a folder of files, {" or ".join(FILES)}'
+            raise DataError(f'{self.path} is no bag', remedy)
         for name in _listed(self.path):
             if not (self.path / name).exists():
                 self._lost[f'{name} is named in metadata.yaml and missing'] = None
@@ -266,11 +254,8 @@ class Bag:
 
 
 def find_bags(path: str | Path) -> list[Path]:
-    """The bags below a path, in order of name: itself where it is one.
-
-    A folder is a bag where it holds ``metadata.yaml``, or storage files with its own name in front
-    (a split bag of a recorder that was killed); every other storage file is a bag of its own.
-    """
+    """The bags below a path, in order of name. A folder with ``metadata.yaml``, or with storage
+    files of its own name (split, and its recorder killed), is one; else each storage file is."""
     path = Path(path).expanduser()
     if not path.is_dir() or (path / METADATA).exists():
         return [path]
@@ -297,10 +282,8 @@ def type_store(ros1: bool = False) -> Any:
     try:
         from rosbags.typesys import Stores, get_typestore
     except ImportError:
-        raise DataError(
-            'rosbags is not installed, no bag can be read or written',
-            "pip install 'vla_prune_ros[bags]'",
-        ) from None
+        what = 'rosbags is not installed, no bag can be read or written'
+        raise DataError(what, "pip install 'vla_prune_ros[bags]'") from None
     return get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.ROS2_HUMBLE)
 
 
@@ -357,10 +340,6 @@ def _zstd() -> Any:
     else:
         from backports import zstd
     return zstd
-
-
-def _by_stamp(message: BagMessage) -> tuple[int, str]:
-    return message.stamp_ns, message.topic
 
 
 def _first_line(error: Exception) -> str:

@@ -1,12 +1,13 @@
 """What is left in a bag file that its own format's reader refuses.
 
-A recorder that is killed leaves MCAP without its footer and SQLite without its last pages. Both
-hold everything before, found here from the front: records of MCAP by their lengths
-(https://mcap.dev/spec), rows of SQLite in the order in which they were written.
+A killed recorder leaves MCAP without its footer and SQLite without its last pages. What is before
+is found here from the front: records of MCAP by their lengths (https://mcap.dev/spec), rows of
+SQLite in the order in which they were written.
 """
 
 import sqlite3
 import struct
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -52,7 +53,7 @@ class _Place(NamedTuple):
     stop: int = 0
 
 
-class RecoveredFile:
+class RecoveredFile(ABC):
     def __init__(self) -> None:
         self.lost = ''
         self.connections: list[Connection] = []
@@ -72,11 +73,11 @@ class RecoveredFile:
                 if data is not None:
                     yield wanted[place.connection], place.receipt_ns, data
 
-    def close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def close(self) -> None: ...
 
-    def _data(self, place: _Place) -> bytes | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _data(self, place: _Place) -> bytes | None: ...
 
     def _found(self, topics: Mapping[int, tuple[str, str]]) -> None:
         self._places.sort()
@@ -143,16 +144,8 @@ class RecoveredMcap(RecoveredFile):
     def _note(self, opcode: int, record: bytes, chunk: int, span: tuple[int, int]) -> None:
         if opcode == _MESSAGE:
             connection, _, receipt_ns, _ = _MESSAGE_HEAD.unpack_from(record)
-            self._places.append(
-                _Place(
-                    receipt_ns=receipt_ns,
-                    order=len(self._places),
-                    connection=connection,
-                    chunk=chunk,
-                    start=span[0] + _MESSAGE_HEAD.size,
-                    stop=span[1],
-                )
-            )
+            start, order = span[0] + _MESSAGE_HEAD.size, len(self._places)
+            self._places.append(_Place(receipt_ns, order, connection, chunk, start, span[1]))
         elif opcode == _SCHEMA:
             self._types[struct.unpack_from('<H', record)[0]] = _text(record, 2)
         else:

@@ -1,5 +1,6 @@
 """Which topic of a bag is which stream of the policy: named in a file, or guessed by type."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,11 +66,10 @@ class Topics:
                 )
         for stream, topic in named.items():
             bag.require(topic, IMAGE_TYPES if stream in self.images else (STREAMS[stream],))
-        for topic in named.values():
-            if list(named.values()).count(topic) > 1:
-                raise DataError(
-                    f'topic {topic!r} is named for several streams', 'name each topic once'
-                )
+        for topic, count in Counter(named.values()).items():
+            if count > 1:
+                what = f'topic {topic!r} is named for several streams'
+                raise DataError(what, 'name each topic once')
 
     def describe(self) -> str:
         return ', '.join(f'{stream} = {topic}' for stream, topic in self.by_stream().items())
@@ -90,25 +90,20 @@ def make_topics(values: Mapping[str, object], where: str) -> Topics:
 
 def guess_topics(bag: Bag, profile: Profile) -> Topics:
     """For a person to check: a camera gets the topic with its name in it, or the only one that is
-    left; a stream the topic that ends like it, or the only one of its type.
-    """
+    left; a stream the topic that ends like it, or the only one of its type."""
     filled = {name: t.type for name, t in bag.topics.items() if t.count}
-    pictures = [n for n, kind in filled.items() if kind in IMAGE_TYPES]
-    images = _guess_images(pictures, profile.cameras)
+    images = _guess_images([n for n, k in filled.items() if k in IMAGE_TYPES], profile.cameras)
+    tails = {name: name.rstrip('/').rpartition('/')[2] for name in filled}
     found: dict[str, str] = {}
     for stream, kind in STREAMS.items():
         free = [n for n, k in filled.items() if k == kind and n not in found.values()]
-        named = [n for n in free if _tail(n) == stream]
-        free = [n for n in free if _tail(n) not in STREAMS]
+        named = [n for n in free if tails[n] == stream]
+        free = [n for n in free if tails[n] not in STREAMS]
         if not named and stream in _ALONE and len(free) == 1:
             named = free
         if named:
             found[stream] = named[0]
     return Topics(images, **found)
-
-
-def _tail(topic: str) -> str:
-    return topic.rstrip('/').rsplit('/', 1)[-1]
 
 
 def _guess_images(topics: list[str], cameras: Collection[str]) -> dict[str, str]:

@@ -70,9 +70,7 @@ def choose_reading(topics: Topics, motion: str, options: ReadingOptions) -> Read
 
 class PoseInterpolator:
     """A pose between samples, on the straight line and the shortest rotation.
-
-    :param stamps_ns: rising strictly; beyond a gap of ``max_gap_ns`` nothing is known.
-    """
+    :param stamps_ns: rising strictly; within a gap above ``max_gap_ns`` nothing is known."""
 
     def __init__(
         self,
@@ -110,11 +108,8 @@ class PoseInterpolator:
 def integrate_twists(
     stamped: Sequence[tuple[int, np.ndarray]], hold_ns: int, begin_ns: int, end_ns: int
 ) -> PoseInterpolator:
-    """Where commanded velocities (6,) in m/s and rad/s in the base frame lead, from any pose.
-
-    Each holds until the next one, for ``hold_ns`` at most. With ``v`` and ``w`` constant in
-    between that is exact: straight lines, and ``exp(w t)`` applied from the left.
-    """
+    """Where commanded velocities (6,) in m/s and rad/s in the base frame lead, from any pose: each
+    holds until the next one, for ``hold_ns`` at most, so that lines and ``exp(w t)`` are exact."""
     knots, position, rotation = [begin_ns], np.zeros(3), Rotation.identity()
     positions, quats = [position], [rotation.as_quat()]
     ends = [stamp for stamp, _ in stamped[1:]] + [end_ns]
@@ -136,10 +131,8 @@ def integrate_twists(
 
 class GripperSignal:
     """Open (1) or closed (0) over time; each value holds until the next.
-
-    :param phase: the part of a step at which it is read: 0.5 for commands, which come a little
-        off the instants of the steps, 1 for what was measured when the step was done.
-    """
+    :param phase: of a step, at which it is read: 0.5 for commands, which come a little off the
+        instants of the steps, 1 for what was measured when the step was done."""
 
     def __init__(self, stamped: Sequence[tuple[int, float]], phase: float) -> None:
         self._stamps = np.array([stamp for stamp, _ in stamped], np.int64)
@@ -155,11 +148,8 @@ class GripperSignal:
 
 
 class ActionLabels:
-    """Actions in a profile's units, on a grid that begins at any instant.
-
-    :param no_op: a step is a no-op where its first six numbers have a norm below this and the
-        gripper stays; None: no step is one.
-    """
+    """Actions in a profile's units, on a grid that begins at any instant. A step is a no-op where
+    its first six numbers have a norm below ``no_op`` and the gripper stays."""
 
     def __init__(
         self,
@@ -168,16 +158,12 @@ class ActionLabels:
         profile: Profile,
         no_op: float | None,
     ) -> None:
-        self._motion, self._gripper, self._profile = motion, gripper, profile
-        self._no_op = no_op
+        self._motion, self._gripper, self._profile, self._no_op = motion, gripper, profile, no_op
         self._dt = round(1e9 * profile.control_period_s)
 
     def steps(self, stamp_ns: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Steps ``first`` to ``first + count - 1``: float64 (count, 7), bool (count,) if known.
-
-        Differences of positions and ``R1 R0^-1`` as a rotation vector, in the base frame, divided
-        by the profile's ``action_scale``, and the gripper.
-        """
+        Differences of positions and ``R1 R0^-1`` as a rotation vector, in the base frame."""
         times = stamp_ns + np.arange(first, first + count + 1, dtype=np.int64) * self._dt
         positions, rotations, known = self._motion.at(times)
         turned = (rotations[1:] * rotations[:-1].inv()).as_rotvec()
@@ -189,8 +175,7 @@ class ActionLabels:
 
     def chunk(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray] | str:
         """The chunk of a frame without no-ops, float64 (K, 7), and bool (K,), False from the first
-        unknown step on; or why the frame is no sample: ``'no_label'`` or ``'no_op'``.
-        """
+        unknown step on; or why the frame is no sample: ``'no_label'`` or ``'no_op'``."""
         size = self._profile.chunk
         actions, valid = self.steps(stamp_ns, -1, size + 1)
         if not valid[1]:
@@ -204,7 +189,12 @@ class ActionLabels:
             moves = self._moves(actions, valid)
             kept = np.concatenate((kept, actions[1:][moves]))
             known, at = np.concatenate((known, valid[1:][moves])), at + size
-        return self._filled(kept[:size], known[:size])
+        known = np.logical_and.accumulate(known[:size])
+        labels = int(known.sum())
+        chunk, valid = np.zeros((size, kept.shape[1])), np.arange(size) < labels
+        chunk[:labels] = kept[:labels]
+        chunk[labels:, 6] = kept[labels - 1, 6]
+        return chunk, valid
 
     def _moves(self, actions: np.ndarray, valid: np.ndarray) -> np.ndarray:
         if self._no_op is None:
@@ -212,15 +202,6 @@ class ActionLabels:
         still = np.linalg.norm(actions[1:, :6], axis=1) < self._no_op
         same = ~valid[:-1] | (actions[1:, 6] == actions[:-1, 6])
         return ~(valid[1:] & still & same)
-
-    def _filled(self, kept: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        size = self._profile.chunk
-        chunk, valid = np.zeros((size, kept.shape[1])), np.zeros(size, bool)
-        valid[: len(known)] = np.logical_and.accumulate(known)
-        labels = int(valid.sum())
-        chunk[:labels] = kept[:labels]
-        chunk[labels:, 6] = kept[labels - 1, 6]
-        return chunk, valid
 
 
 @dataclass(eq=False)

@@ -111,11 +111,9 @@ class BagWriter:
         self.span_ns = min(first or receipt_ns, receipt_ns), max(last, receipt_ns)
 
     def _require_free(self) -> None:
-        if not self.path.exists():
-            return
-        if not self._overwrite:
+        if self.path.exists() and not self._overwrite:
             raise DataError(f'{self.path} exists', 'choose another path, or set overwrite')
-        if not _is_bag_alone(self.path):
+        if self.path.exists() and not _is_bag_alone(self.path):
             raise DataError(f'{self.path} exists and is no bag', 'choose another path')
 
 

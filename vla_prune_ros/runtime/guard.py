@@ -16,10 +16,7 @@ _ROUND_DOWN = 1.0 - 8 * float(np.finfo(np.float64).eps)
 @dataclass(frozen=True)
 class Limits:
     """How far one step may move the end effector; None is no limit.
-
-    :raises ProfileError: a value is not a finite number in its range: a NaN limit would silently
-        switch a check off.
-    """
+    :raises ProfileError: a value is not in its range; NaN would silently switch a check off."""
 
     max_step_m: float | None = option(doc='largest translation of one step, m', low=Above(0))
     max_step_rad: float | None = option(doc='largest rotation of one step, rad', low=Above(0))
@@ -46,7 +43,6 @@ class GuardReport:
 
     scaled_translation: int
     scaled_rotation: int
-    clipped_gripper: int
     largest_m: float
     largest_rad: float
 
@@ -60,12 +56,9 @@ class Guard:
     def check(
         self, actions_si: np.ndarray, names: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray, GuardReport]:
-        """Check one chunk.
+        """Deltas float64 (K, 6) within the limits, gripper float64 (K,) within 0 ... 1, report.
 
-        :param actions_si: (K, 7) in m, rad and gripper fraction, as ``Profile.to_si`` gives it.
-        :param names: the 7 names, for messages.
-        :returns: deltas float64 (K, 6) within the limits, gripper float64 (K,) within 0 ... 1,
-            report.
+        :param actions_si: (K, 7) in m, rad and gripper fraction.
         :raises ActionRefused: ``shape``, ``non_finite``, ``limit_translation``, ``limit_rotation``
             or ``limit_jerk``.
         """
@@ -85,20 +78,18 @@ class Guard:
             deltas[:, 3:], 'rotation', limits.max_step_rad, 'rad'
         )
         self._check_jerk(deltas)
-        gripper = np.clip(actions[:, 6], 0.0, 1.0)
         report = GuardReport(
             scaled_translation=scaled_m,
             scaled_rotation=scaled_rad,
-            clipped_gripper=int(np.sum(gripper != actions[:, 6])),
             largest_m=largest_m,
             largest_rad=largest_rad,
         )
-        return deltas, gripper, report
+        return deltas, np.clip(actions[:, 6], 0.0, 1.0), report
 
     def _scale(
         self, vectors: np.ndarray, kind: str, limit: float | None, unit: str
     ) -> tuple[float, int]:
-        """Scale the rows of ``vectors`` (K, 3) in place if they are a little beyond ``limit``."""
+        """Rows of ``vectors`` (K, 3) a little beyond ``limit``, in place."""
         sizes = _norms(vectors)
         worst = int(np.argmax(sizes))
         if limit is None:
@@ -153,25 +144,22 @@ def _as_chunk(actions_si: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return actions
 
 
-Pose = tuple[np.ndarray, np.ndarray]
-
-
 class PoseTarget:
     """Adds the steps of a chunk to where the arm was measured when the chunk began.
 
     Anchoring each chunk anew keeps errors from adding up over chunks; inside a chunk the target is
     open loop, as the policy was trained.
 
-    :param max_age_s: oldest measured pose to start from, by receipt, s.
+    :param max_age_s: oldest measured pose to start from, by receipt.
     """
 
     def __init__(self, max_age_s: float) -> None:
         self._max_age_ns = round(max_age_s * 1e9)
-        self._measured: Pose | None = None
+        self._measured: tuple[np.ndarray, np.ndarray] | None = None
         self._receipt_ns = 0
         self._anchor = True
-        self.pose: Pose | None = None
-        """Target position (3,) m and quaternion (4,) x y z w, None before the first step."""
+        # Target position (3,) m and quaternion (4,) x y z w, None before the first step.
+        self.pose: tuple[np.ndarray, np.ndarray] | None = None
 
     def measured(self, position: np.ndarray, quat_xyzw: np.ndarray, receipt_ns: int) -> None:
         """Take in a measured pose; one that is not finite or no rotation is ignored."""
@@ -184,12 +172,8 @@ class PoseTarget:
         self._anchor = True
 
     def advance(self, delta: np.ndarray, mono_ns: int) -> bool:
-        """Move the target by one step.
-
-        :param delta: (6,) translation m and rotation vector rad in the base frame, rotation
-            applied from the left.
-        :returns: False where a new chunk has no fresh measured pose to start from.
-        """
+        """Move the target by (6,) m and rad in the base frame, rotation applied from the left.
+        :returns: False where a new chunk has no fresh measured pose to start from."""
         if self._anchor and not self.hold(mono_ns):
             return False
         self._anchor = False

@@ -1,8 +1,6 @@
 """ROS messages to arrays and records, and back, without ROS.
-
 Messages of rclpy and of rosbags have the same fields: the readers take either, and
-:class:`MessageBuilder` makes either, out of the message classes that it is given.
-"""
+:class:`MessageBuilder` makes either, out of the message classes that it is given."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
@@ -14,7 +12,7 @@ import numpy as np
 from ..errors import InputRefused
 from ..profiles import DELTA_POSE_NAMES
 from ..records import ActionChunk
-from .decode import decode_compressed, decode_image
+from .images import decode_compressed, decode_image
 
 JPEG_QUALITY = 95  # that of image_transport's compressed topics
 
@@ -41,16 +39,12 @@ def read_image(message: Any) -> np.ndarray:
     except InputRefused as refusal:
         if refusal.reason != 'encoding' or find_spec('cv_bridge') is None:
             raise
-        return _read_with_cv_bridge(message, refusal)
+        try:
+            from cv_bridge import CvBridge  # beside NumPy 2 the import itself may fail
 
-
-def _read_with_cv_bridge(message: Any, refusal: InputRefused) -> np.ndarray:
-    try:
-        from cv_bridge import CvBridge  # beside NumPy 2 the import itself may fail
-
-        return np.asarray(CvBridge().imgmsg_to_cv2(message, 'rgb8'))
-    except Exception:  # its own exceptions, and whatever a broken binary raises
-        raise refusal from None
+            return np.asarray(CvBridge().imgmsg_to_cv2(message, 'rgb8'))
+        except Exception:  # its own exceptions, and whatever a broken binary raises
+            raise refusal from None
 
 
 def read_pose(message: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -84,9 +78,9 @@ def read_twist(message: Any) -> np.ndarray:
 
 
 def read_gripper(message: Any, joint: str = '') -> float:
-    """Commanded position of a gripper, in its driver's unit: the last point of a JointTrajectory.
+    """Commanded position of a gripper, in its driver's unit: the last point of a JointTrajectory,
+    of ``joint`` or, where that is empty, of any one joint.
 
-    :param joint: the only joint that is accepted; empty for any.
     :raises InputRefused: ``joint_names``, ``points`` (none, or not one joint) or ``non_finite``.
     """
     names = list(message.joint_names)
@@ -144,8 +138,8 @@ class MessageBuilder:
     """Messages out of arrays and records, in the classes of one ROS implementation.
 
     :param types: ``'sensor_msgs/msg/Image'`` -> class, of every type that is built.
-    :param array: makes what the classes hold as an array, from a type code (``'d'``, ``'B'``) and
-        values: ``array.array`` for rclpy, which checks nothing else as fast; numpy for rosbags.
+    :param array: of a type code (``'d'``, ``'B'``) and values: ``array.array`` for rclpy, which
+        checks nothing else as fast; numpy for rosbags.
     """
 
     def __init__(self, types: Mapping[str, type], array: Callable[[str, Any], Any]) -> None:
@@ -161,9 +155,10 @@ class MessageBuilder:
 
     def image(self, pixels: np.ndarray, stamp_ns: int, frame_id: str = '') -> Any:
         height, width, channels = pixels.shape
-        return self._new(
+        return self._stamped(
             'sensor_msgs/msg/Image',
-            header=self.header(stamp_ns, frame_id),
+            stamp_ns,
+            frame_id,
             height=height,
             width=width,
             encoding='rgb8',
@@ -174,9 +169,10 @@ class MessageBuilder:
 
     def compressed_image(self, pixels: np.ndarray, stamp_ns: int, frame_id: str = '') -> Any:
         _, data = cv2.imencode('.jpg', pixels[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
-        return self._new(
+        return self._stamped(
             'sensor_msgs/msg/CompressedImage',
-            header=self.header(stamp_ns, frame_id),
+            stamp_ns,
+            frame_id,
             format='rgb8; jpeg compressed bgr8',
             data=self._array('B', data),
         )
@@ -189,8 +185,7 @@ class MessageBuilder:
             position=self._new('geometry_msgs/msg/Point', **_named('xyz', position)),
             orientation=self._new('geometry_msgs/msg/Quaternion', **_named('xyzw', quat_xyzw)),
         )
-        header = self.header(stamp_ns, frame_id)
-        return self._new('geometry_msgs/msg/PoseStamped', header=header, pose=pose)
+        return self._stamped('geometry_msgs/msg/PoseStamped', stamp_ns, frame_id, pose=pose)
 
     def joints(
         self,
@@ -199,9 +194,9 @@ class MessageBuilder:
         velocities: Sequence[float],
         stamp_ns: int,
     ) -> Any:
-        return self._new(
+        return self._stamped(
             'sensor_msgs/msg/JointState',
-            header=self.header(stamp_ns),
+            stamp_ns,
             name=list(names),
             position=self._array('d', positions),
             velocity=self._array('d', velocities),
@@ -214,8 +209,7 @@ class MessageBuilder:
             for part in (velocity[:3], velocity[3:])
         )
         twist = self._new('geometry_msgs/msg/Twist', linear=linear, angular=angular)
-        header = self.header(stamp_ns, frame_id)
-        return self._new('geometry_msgs/msg/TwistStamped', header=header, twist=twist)
+        return self._stamped('geometry_msgs/msg/TwistStamped', stamp_ns, frame_id, twist=twist)
 
     def gripper(
         self, position: float, stamp_ns: int, joint: str = 'gripper', time_s: float = 0.0
@@ -236,11 +230,9 @@ class MessageBuilder:
     def path(self, chunk: ActionChunk, position: np.ndarray) -> Any:
         """K + 1 poses from ``position`` (3,) on, translations only."""
         points = np.vstack([position, position + np.cumsum(chunk.deltas[:, :3], axis=0)])
-        return self._new(
-            'nav_msgs/msg/Path',
-            header=self.header(chunk.stamp_ns, chunk.frame_id),
-            poses=[self.pose(p, _IDENTITY, chunk.stamp_ns, chunk.frame_id) for p in points],
-        )
+        stamped = chunk.stamp_ns, chunk.frame_id
+        poses = [self.pose(p, _IDENTITY, *stamped) for p in points]
+        return self._stamped('nav_msgs/msg/Path', *stamped, poses=poses)
 
     def text(self, text: str) -> Any:
         return self._new('std_msgs/msg/String', data=text)
@@ -272,10 +264,8 @@ class MessageBuilder:
         )
 
     def diagnostics(self, statuses: Iterable[Any], stamp_ns: int, frame_id: str = '') -> Any:
-        header = self.header(stamp_ns, frame_id)
-        return self._new(
-            'diagnostic_msgs/msg/DiagnosticArray', header=header, status=list(statuses)
-        )
+        kind = 'diagnostic_msgs/msg/DiagnosticArray'
+        return self._stamped(kind, stamp_ns, frame_id, status=list(statuses))
 
     def header(self, stamp_ns: int, frame_id: str = '') -> Any:
         return self._new('std_msgs/msg/Header', stamp=self.time(stamp_ns), frame_id=frame_id)
@@ -283,12 +273,8 @@ class MessageBuilder:
     def _trajectory(
         self, names: Iterable[str], points: list[Any], stamp_ns: int, frame_id: str
     ) -> Any:
-        return self._new(
-            'trajectory_msgs/msg/JointTrajectory',
-            header=self.header(stamp_ns, frame_id),
-            joint_names=list(names),
-            points=points,
-        )
+        kind = 'trajectory_msgs/msg/JointTrajectory'
+        return self._stamped(kind, stamp_ns, frame_id, joint_names=list(names), points=points)
 
     def _point(
         self, positions: Sequence[float], velocities: Sequence[float], after_ns: int
@@ -301,6 +287,9 @@ class MessageBuilder:
             effort=self._array('d', ()),
             time_from_start=self.duration(after_ns),
         )
+
+    def _stamped(self, type_name: str, stamp_ns: int, frame_id: str = '', **values: Any) -> Any:
+        return self._new(type_name, header=self.header(stamp_ns, frame_id), **values)
 
     def _new(self, type_name: str, **values: Any) -> Any:
         # rosbags' classes have no defaults: every field is given.

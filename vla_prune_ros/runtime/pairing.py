@@ -1,8 +1,8 @@
 """Puts images and robot state of one instant together, by header stamp.
 
-``message_filters`` evicts the smallest stamp it holds, so a bag that loops leaves it full of the
-first pass and starving. Here a stamp that jumps back clears the buffers, and ages are checked on
-both clocks: by header (a network that delays) and by receipt (a source that went silent).
+A bag that loops leaves ``message_filters`` full of its first pass and starving. Here a stamp that
+jumps back clears the buffers, and ages are checked on both clocks: by header (a network that
+delays) and by receipt (a source that went silent).
 """
 
 import math
@@ -27,23 +27,12 @@ class _Entry(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One item of every stream, of one instant.
+    """One item of every stream, of one instant."""
 
-    :param stamp_ns: header stamp of the newest image in it; every other image is at most the slop
-        older.
-    :param items: stream -> what was pushed.
-    :param stamps: stream -> header stamp, ns.
-    :param ages_s: stream -> ROS time minus header stamp, s.
-    :param receipt_ages_s: stream -> monotonic time since receipt, s.
-    :param skew_s: newest minus oldest image stamp, s.
-    """
-
-    stamp_ns: int
-    items: Mapping[str, Any]
-    stamps: Mapping[str, int]
-    ages_s: Mapping[str, float]
-    receipt_ages_s: Mapping[str, float]
-    skew_s: float
+    stamp_ns: int  # header stamp of the newest image
+    items: Mapping[str, Any]  # stream -> what was pushed
+    ages_s: Mapping[str, float]  # stream -> ROS time minus header stamp
+    skew_s: float  # newest minus oldest image stamp
 
 
 @dataclass(frozen=True)
@@ -62,10 +51,7 @@ class NotReady:
 
 @dataclass(frozen=True)
 class PairingLimits:
-    """What may be put together.
-
-    :raises ProfileError: a number is not usable.
-    """
+    """What may be put together. :raises ProfileError: a number is not usable."""
 
     slop_s: float = option(doc='largest difference between two images of a pair', low=0)
     max_age_s: float = option(doc='oldest item of a pair, by header and by receipt', low=1e-3)
@@ -83,14 +69,9 @@ class PairingLimits:
 
 
 class Pairing:
-    """Buffers of all streams and the search for the newest complete pair.
-
-    Not thread-safe: the thread that runs the callbacks owns it.
-
-    :param cameras: names of the image streams.
+    """Buffers of all streams and the search for the newest complete pair. Not thread-safe.
     :param streams: names of the state streams.
-    :raises ProfileError: no camera, or a name twice.
-    """
+    :raises ProfileError: no camera, or a name twice."""
 
     def __init__(
         self, cameras: Iterable[str], streams: Iterable[str], limits: PairingLimits
@@ -107,41 +88,37 @@ class Pairing:
         self._reorder = round(1e9 * limits.reorder_s)
         state_slop_s = limits.state_slop_s
         self._state_slop = math.inf if state_slop_s is None else round(1e9 * state_slop_s)
-        self._depth = {
-            **dict.fromkeys(self.cameras, limits.depth),
-            **dict.fromkeys(self.streams, _STATE_DEPTH),
-        }
+        self._depth = limits.depth
         self._buffers: dict[str, list[_Entry]] = {name: [] for name in self._names}
         self._last_ns = 0
+        # Messages refused or replaced and buffers cleared, by reason.
         self.losses: Counter[str] = Counter()
-        """Messages refused or replaced and buffers cleared, by reason."""
 
     def push(self, stream: str, stamp_ns: int, receipt_ns: int, item: Any, now_ns: int) -> bool:
         """Store one message; a second one with the same stamp replaces the first.
 
-        :param receipt_ns: monotonic time of receipt, the clock of ``mono_ns`` elsewhere.
-        :param now_ns: ROS time of receipt, the clock of header stamps.
-        :returns: True if the stamp had jumped back and everything before was cleared: whoever
-            keeps state across frames (policy, motion estimate) must reset too.
+        :param receipt_ns: monotonic time of receipt; ``now_ns``: ROS time of it.
+        :returns: True if the stamp had jumped back and everything before was cleared.
         :raises InputRefused: ``stamp_zero``, ``stamp_future`` or ``out_of_order``.
         :raises ProfileError: unknown stream.
         """
         if stream not in self._buffers:
-            raise ProfileError(
-                f'unknown stream {stream!r}', f'use one of {", ".join(self._names)}'
-            )
+            known = ', '.join(self._names)
+            raise ProfileError(f'unknown stream {stream!r}', f'use one of {known}')
         buffer = self._buffers[stream]
         late_ns = buffer[-1].stamp_ns - stamp_ns if buffer else -1
         self._refuse_bad(stream, stamp_ns, now_ns, late_ns)
         reset = late_ns > self._reorder
         if reset:
             self.clear('time_jump')
-            buffer = self._buffers[stream]
         elif late_ns == 0:
             self.losses['duplicate'] += 1
             buffer.pop()
         buffer.append(_Entry(stamp_ns, receipt_ns, item))
-        self._trim(stream)
+        # The clock is at most future_s behind the newest stamp: what is older stays stale.
+        oldest = stamp_ns - self._max_age - self._future
+        depth = self._depth if stream in self.cameras else _STATE_DEPTH
+        del buffer[: max(bisect_left(buffer, oldest, key=_stamp), len(buffer) - depth)]
         return reset
 
     def clear(self, reason: str) -> None:
@@ -156,8 +133,7 @@ class Pairing:
 
         Its anchor is the newest image for which every other camera has an image at most the slop
         older, and every state stream a sample: the newest at or before the anchor, where it is at
-        most ``state_slop_s`` older, or else the first within the slop after it. No item older than
-        ``max_age_s`` on either clock is used.
+        most ``state_slop_s`` older, or else the first within the slop after it.
         """
         fresh = {
             name: [
@@ -171,43 +147,32 @@ class Pairing:
             found = self._match(fresh, anchor_ns)
             if found is not None:
                 self._last_ns = anchor_ns
-                return self._pair(found, now_ns, mono_ns)
+                images = [found[name].stamp_ns for name in self.cameras]
+                return Pair(
+                    stamp_ns=max(images),
+                    items={name: e.item for name, e in found.items()},
+                    ages_s={name: (now_ns - e.stamp_ns) / 1e9 for name, e in found.items()},
+                    skew_s=(max(images) - min(images)) / 1e9,
+                )
         return self._why(fresh, now_ns, mono_ns)
 
     def _refuse_bad(self, stream: str, stamp_ns: int, now_ns: int, late_ns: int) -> None:
-        refusal = None
         if stamp_ns <= 0:
-            refusal = (
-                'stamp_zero',
-                f'{stream}: header stamp is zero',
-                'make the driver stamp its messages',
-            )
+            reason, what = 'stamp_zero', 'header stamp is zero'
+            remedy = 'make the driver stamp its messages'
         elif stamp_ns - now_ns > self._future:
             ahead = (stamp_ns - now_ns) / 1e9
+            reason, what = 'stamp_future', f'stamp is {ahead:.3f} s ahead of the clock'
             remedy = 'synchronise the clocks of camera and robot'
             if ahead > _ABSURD_S:
                 remedy = 'is /clock published? else set use_sim_time to false'
-            refusal = (
-                'stamp_future',
-                f'{stream}: stamp is {ahead:.3f} s ahead of the clock',
-                remedy,
-            )
         elif 0 < late_ns <= self._reorder:
-            refusal = (
-                'out_of_order',
-                f'{stream}: message is {late_ns / 1e6:.1f} ms behind the newest',
-                'give each stream one publisher',
-            )
-        if refusal:
-            self.losses[refusal[0]] += 1
-            raise InputRefused(*refusal)
-
-    def _trim(self, stream: str) -> None:
-        buffer = self._buffers[stream]
-        # The clock is at most future_s behind the newest stamp: what is older stays stale.
-        oldest = buffer[-1].stamp_ns - self._max_age - self._future
-        drop = max(bisect_left(buffer, oldest, key=_stamp), len(buffer) - self._depth[stream])
-        del buffer[:drop]
+            reason, what = 'out_of_order', f'message is {late_ns / 1e6:.1f} ms behind the newest'
+            remedy = 'give each stream one publisher'
+        else:
+            return
+        self.losses[reason] += 1
+        raise InputRefused(reason, f'{stream}: {what}', remedy)
 
     def _anchors(self, fresh: Mapping[str, list[_Entry]]) -> Iterator[int]:
         stamps = {e.stamp_ns for name in self.cameras for e in fresh[name]}
@@ -221,8 +186,8 @@ class Pairing:
             entries = fresh[name]
             after = bisect_right(entries, anchor_ns, key=_stamp)
             if name in self.cameras:
-                good = after > 0 and anchor_ns - entries[after - 1].stamp_ns <= self._slop
                 at = after - 1
+                good = at >= 0 and anchor_ns - entries[at].stamp_ns <= self._slop
             else:
                 at = max(after - 1, 0)
                 ahead_ns = entries[at].stamp_ns - anchor_ns if entries else math.inf
@@ -231,17 +196,6 @@ class Pairing:
                 return None
             found[name] = entries[at]
         return found
-
-    def _pair(self, found: Mapping[str, _Entry], now_ns: int, mono_ns: int) -> Pair:
-        images = [found[name].stamp_ns for name in self.cameras]
-        return Pair(
-            stamp_ns=max(images),
-            items={name: e.item for name, e in found.items()},
-            stamps={name: e.stamp_ns for name, e in found.items()},
-            ages_s={name: (now_ns - e.stamp_ns) / 1e9 for name, e in found.items()},
-            receipt_ages_s={name: (mono_ns - e.receipt_ns) / 1e9 for name, e in found.items()},
-            skew_s=(max(images) - min(images)) / 1e9,
-        )
 
     def health(self, now_ns: int, mono_ns: int) -> NotReady | None:
         """The stream that is missing or stale now, without taking a pair; None if all flow."""

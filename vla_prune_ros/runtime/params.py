@@ -1,8 +1,4 @@
-"""The parameters of ``vla_policy``: each is declared, checked and documented here alone.
-
-:class:`SessionParams` is what happens with a set of frames; node, replay, closed loop and the
-reading of training bags share it. :class:`PolicyParams` adds what only the node needs.
-"""
+"""The parameters of ``vla_policy``: each is declared, checked and documented here alone."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -13,7 +9,7 @@ import yaml
 
 from ..config import from_mapping, load_yaml, option
 from ..errors import ProfileError
-from ..profiles import Profile, load_profile, validate_profile
+from ..profiles import Profile, load_profile
 from .guard import Limits
 from .motion import MotionSource, build_motion
 from .pairing import PairingLimits
@@ -25,7 +21,8 @@ NODE = 'vla_policy'
 
 @dataclass(frozen=True)
 class SessionParams:
-    """How a robot is wired, what its arm may do, and when the policy is asked."""
+    """How a robot is wired, what its arm may do, and when the policy is asked: what node, replay,
+    closed loop and the reading of training bags share."""
 
     instruction: str = option(
         '', 'The task in plain words; the topic ~/instruction sets it as well.', live=True
@@ -114,14 +111,20 @@ class SessionParams:
     )
 
     def check(self, profile: Profile) -> None:
-        """Refuse what the node refuses before it sees a message.
-
-        :raises ProfileError: a parameter is not usable, or does not suit the profile.
-        """
-        from_mapping(type(self), vars(self), f'{NODE}')
+        """:raises ProfileError: a parameter is not usable, or does not suit the profile."""
+        from_mapping(type(self), vars(self), NODE)
         self.limits()
         self.fingers()
-        validate_profile(profile, self.rotate_180, self.pose_offset_m)
+        unknown = sorted(set(self.rotate_180) - set(profile.cameras))
+        if unknown:
+            raise ProfileError(
+                f'rotate_180 names camera {", ".join(map(repr, unknown))}',
+                f'use names of {list(profile.cameras)}',
+            )
+        if len(self.pose_offset_m) != 3:
+            raise ProfileError(
+                f'pose_offset_m has {len(self.pose_offset_m)} numbers', 'give x, y and z in m'
+            )
 
     @property
     def synchronous(self) -> bool:
@@ -145,11 +148,7 @@ class SessionParams:
         return GripperJoints(self.gripper_joints, self.gripper_signs)
 
     def motion(self, urdf: str = '') -> MotionSource:
-        """A new source of the end effector's speed.
-
-        :param urdf: in place of the parameter, for a description that comes by topic.
-        :raises ProfileError: the source lacks a parameter, or one is not usable.
-        """
+        """:raises ProfileError: the source lacks a parameter, or one is not usable."""
         return build_motion(
             self.motion_source,
             urdf=urdf or self.urdf,
@@ -163,8 +162,6 @@ class SessionParams:
 
 @dataclass(frozen=True)
 class PolicyParams(SessionParams):
-    """What a user sets for ``vla_policy``."""
-
     checkpoint: str = option('', 'Folder of the checkpoint in the published OpenVLA-OFT layout.')
     profile: str = option(
         'libero', 'Robot profile: libero, aloha, bridge, or the path of a .yaml profile.'
@@ -225,10 +222,7 @@ class PolicyParams(SessionParams):
     )
 
     def load_profile(self) -> Profile:
-        """The profile that is named, and whether the parameters suit it.
-
-        :raises ProfileError: a parameter is empty, or does not suit the profile.
-        """
+        """:raises ProfileError: a parameter is empty, or does not suit the profile."""
         if not self.checkpoint:
             raise ProfileError(
                 'parameter checkpoint is empty', 'set it to the folder of a checkpoint'
@@ -245,9 +239,7 @@ class PolicyParams(SessionParams):
 
 def load_params(path: str | Path) -> SessionParams:
     """From a ROS parameter file for ``vla_policy``; what only the node needs is left aside.
-
-    :raises ProfileError: it cannot be read, has none for the node, or an unusable value.
-    """
+    :raises ProfileError: it cannot be read, has none for the node, or an unusable value."""
     found: dict[str, Any] = {}
     for name, entry in load_yaml(path, 'parameter file').items():
         parameters = entry.get('ros__parameters') if isinstance(entry, Mapping) else None
@@ -269,10 +261,7 @@ def load_params(path: str | Path) -> SessionParams:
 
 
 def save_params(path: str | Path, params: SessionParams, **more: Any) -> None:
-    """Write a ROS parameter file for ``vla_policy``.
-
-    :param more: parameters beside those of the record.
-    """
+    """Write a ROS parameter file for ``vla_policy``; ``more``: parameters beside the record."""
     values = {**asdict(params), **more}
     plain = {k: list(v) or [''] if isinstance(v, tuple) else v for k, v in values.items()}
     text = yaml.safe_dump({f'/**/{NODE}': {'ros__parameters': plain}}, sort_keys=False)

@@ -23,13 +23,9 @@ def _die_with_parent() -> None:
 
 
 class Processes:
-    """A group of named child processes with a log file each.
+    """A group of named child processes with a log each, ``log_dir/<name>.log``.
 
-    Leaving the ``with`` block, by whatever way, ends them all: SIGINT first, SIGKILL after a
-    grace.
-
-    :param log_dir: folder for ``<name>.log``; made where missing.
-    :param env: environment of the children.
+    Leaving the ``with`` block, by whatever way, ends them all: SIGINT, then SIGKILL after a grace.
     """
 
     def __init__(self, log_dir: Path, env: Mapping[str, str]) -> None:
@@ -60,21 +56,16 @@ class Processes:
             )
 
     def log_path(self, name: str) -> Path:
-        """Where the output of ``name`` goes."""
         return self.log_dir / f'{name}.log'
 
     def check(self) -> None:
-        """Make sure that all children run.
-
-        :raises VlaPruneError: one has ended; its last line is in the message.
-        """
+        """:raises VlaPruneError: a child has ended; its last line is in the message."""
         for name, child in self._children.items():
             if child.poll() is not None:
-                lines = self.log_path(name).read_text(errors='replace').strip().splitlines() or [
-                    ''
-                ]
+                log = self.log_path(name).read_text(errors='replace')
+                last = log.strip().rpartition('\n')[2]
                 raise VlaPruneError(
-                    f'process {name} ended with code {child.returncode}: {lines[-1]}',
+                    f'process {name} ended with code {child.returncode}: {last}',
                     f'see {self.log_path(name)}',
                 )
 

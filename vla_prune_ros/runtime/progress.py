@@ -2,7 +2,6 @@
 
 import threading
 import time
-from types import TracebackType
 
 from rich import progress as rich_progress
 from rich.console import Console
@@ -23,7 +22,7 @@ class Stage:
         self._task = owner.bars.add_task(escape(name), total=total, text='')
 
     def update(self, done: float | None = None, text: str | None = None) -> None:
-        """So much is done, of ``total``; ``text`` stands behind the bar."""
+        """:param text: stands behind the bar."""
         self.done = self.done if done is None else done
         self.text = self.text if text is None else text
         self._owner.bars.update(self._task, completed=self.done, text=escape(self.text))
@@ -33,6 +32,7 @@ class Stage:
         self._owner.bars.update(self._task, visible=visible)
 
     def end(self) -> None:
+        self._owner.changed(last=True)
         self.logged = False
         self._owner.bars.stop_task(self._task)
         self.show(self.total is not None)
@@ -44,10 +44,8 @@ class Stage:
 
 class Progress:
     """Shows its stages while the ``with`` block runs.
-
-    :param every_s: without a terminal a line is printed when a stage begins, and at least this
-        often, whether something changed or not: a silent log looks like a dead process.
-    """
+    :param every_s: without a terminal a line is printed when a stage begins and ends, and at least
+        this often, whether something changed or not: a silent log looks like a dead process."""
 
     def __init__(self, console: Console, every_s: float = 30.0) -> None:
         self.console = console
@@ -66,7 +64,7 @@ class Progress:
             refresh_per_second=1.0,
             disable=not console.is_terminal,
         )
-        self._every_s, self._next = every_s, 0.0
+        self._every_s, self._next, self._printed = every_s, 0.0, ''
         self._stages: list[Stage] = []
         self._lock, self._over = threading.Lock(), threading.Event()
         self._lines = threading.Thread(target=self._keep_printing, daemon=True)
@@ -77,22 +75,16 @@ class Progress:
             self._lines.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         if self._lines.is_alive():
             self._lines.join()
+        self.changed(last=True)
         self.bars.stop()
 
     def add(self, name: str, total: float | None = None, *, logged: bool = True) -> Stage:
-        """A further stage; ``total`` is None where nobody knows how long it takes.
-
-        :param logged: the stage takes part in the printed line.
-        """
+        """A further stage; ``total`` is None where nobody knows how long it takes, ``logged``
+        where it takes part in the printed line."""
         stage = Stage(self, name, total, logged)
         with self._lock:
             self._stages.append(stage)
@@ -115,15 +107,18 @@ class Progress:
         wrap = not self.console.is_terminal
         self.console.print(text, markup=False, highlight=False, soft_wrap=wrap)
 
-    def changed(self) -> None:
+    def changed(self, last: bool = False) -> None:
         with self._lock:
             logged = [stage for stage in self._stages if stage.logged]
-            if self.console.is_terminal or not logged or time.monotonic() < self._next:
+            if self.console.is_terminal or not logged:
                 return
-            self._next = time.monotonic() + self._every_s
-        # Stages that are complete were printed in their time; the latest stands for them.
-        running = [s for s in logged if s.total is None or s.done < s.total] or logged[-1:]
-        self.say('; '.join(stage.line() for stage in running))
+            # Stages that are complete were printed in their time; the latest stands for them.
+            running = [s for s in logged if s.total is None or s.done < s.total] or logged[-1:]
+            line = '; '.join(stage.line() for stage in running)
+            if line == self._printed if last else time.monotonic() < self._next:
+                return
+            self._next, self._printed = time.monotonic() + self._every_s, line
+        self.say(line)
 
     def _keep_printing(self) -> None:
         while not self._over.wait(min(self._every_s, 1.0)):

@@ -1,9 +1,6 @@
 """Which step of a chunk is due now, and the gripper's latch: the timing half of the executor.
-
 A chunk is computed from images that are already old when it arrives. Its steps carry absolute
-times, so the executor skips what is past instead of replaying it late: delay compensation without
-a number to negotiate.
-"""
+times, so the executor skips what is past instead of replaying it late."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -15,18 +12,13 @@ from ..records import ActionChunk
 
 FREE, SYNCHRONOUS = 'free', 'synchronous'
 STEPPING = (FREE, SYNCHRONOUS)
-"""Choices of the parameter ``stepping``, which simulator, policy and executor share.
+"""Of the parameter ``stepping``, which simulator, policy and executor share.
 
 ``free``: the simulator steps on whatever the others do, as a robot would. ``synchronous``: time
-stands still until the command of its present instant is in, so an episode follows from seed,
-policy and executor alone, not from the speed of the machine:
-
-- ``simulator`` publishes the observation of T and steps when it has a twist and a gripper command
-  that are stamped T. While it waits it repeats the observation.
-- ``chunk_executor`` sends both for the step that is due at T, over and over until time goes on,
-  and nothing where no step is due. Wall time ages no chunk, and disarming only pauses.
-- ``vla_policy`` queries when the chunk before is used up, from messages of one stamp, of which
-  none is lost, and looks back at the query before it answers.
+stands still until the command of its present instant is in, so an episode does not depend on the
+speed of the machine. ``simulator`` repeats the observation of T until it has a twist and a gripper
+command that are stamped T; ``chunk_executor`` repeats both, wall time ages no chunk, and disarming
+only pauses; ``vla_policy`` queries when the chunk before is used up, from messages of one stamp.
 """
 
 _RESET_NS = 1_000_000_000  # a stamp that falls back further is a restarted clock, not lateness
@@ -38,12 +30,11 @@ class Due:
 
     :param reason: ``'step'`` (move), or why not: ``'empty'`` (no chunk yet), ``'future'`` (before
         the next step's time), ``'dry'`` (all steps past) or ``'stale'`` (chunk too old).
-    :param step: index into the chunk, None unless ``reason`` is ``'step'``.
+    :param step: index into the chunk, None without a step, as ``gripper`` (0 closed ... 1 open).
     :param delta: float64 (6,), m and rad for the whole step; zeros without a step.
-    :param gripper: 0 closed ... 1 open, None without a step.
     :param skipped: steps that were newly given up, because their time passed or the chunk aged.
     :param first: this step was not returned before; a position target advances only then.
-    :param dt_s: the step's duration, to make ``delta`` a velocity; 0 without a chunk.
+    :param dt_s: the step's duration; 0 without a chunk.
     """
 
     reason: str
@@ -56,15 +47,13 @@ class Due:
 
 
 class ChunkSchedule:
-    """Holds the latest chunk and says which of its steps is due.
+    """Holds the latest chunk and says which of its steps is due. Not thread-safe.
 
     Step ``i`` is active while ``stamp + i dt <= now < stamp + (i + 1) dt``, in whole nanoseconds,
     so that under a clock which ticks once per control period each step has a tick of its own.
-    A step is decided once: executed when it is first returned, else skipped, or superseded by the
-    next chunk. Not thread-safe; the executor's thread owns it.
+    A step is decided once: executed when it is first returned, skipped, or superseded.
 
-    :param max_chunk_age_s: oldest chunk to move on, measured from its stamp with the ROS clock and
-        from its receipt with the monotonic clock; both must hold.
+    :param max_chunk_age_s: by stamp (ROS clock) and by receipt (monotonic clock).
     :raises ProfileError: the age is not above 0.
     """
 
@@ -72,9 +61,8 @@ class ChunkSchedule:
         if not (np.isfinite(max_chunk_age_s) and max_chunk_age_s > 0):
             raise ProfileError(f'max_chunk_age_s is {max_chunk_age_s}', 'use seconds above 0')
         self._max_age_ns = round(max_chunk_age_s * 1e9)
+        # Chunks loaded, refused and time_jump; steps executed, skipped and superseded.
         self.counters: Counter[str] = Counter()
-        """Chunks ``loaded``, ``refused`` and ``time_jump``; steps ``executed``, ``skipped`` and
-        ``superseded``."""
         self._chunk: ActionChunk | None = None
         self._receipt_ns = 0
         self._dt_ns = 0
@@ -82,13 +70,12 @@ class ChunkSchedule:
         self._current: int | None = None  # the step executed last
 
     def load(self, chunk: ActionChunk, receipt_ns: int) -> bool:
-        """Replace the current chunk.
+        """Replace the current chunk; ``receipt_ns``: monotonic time of arrival.
 
-        :param receipt_ns: monotonic time of its arrival.
         :returns: True where its stamp lies more than 1 s before the current one's: the clock was
-            restarted, and the chunk is taken as the first of the new time.
-        :raises ActionRefused: ``shape``, ``non_finite``, ``dt``, or ``not_newer`` than the current
-            chunk; the current chunk stays.
+            restarted.
+        :raises ActionRefused: ``shape``, ``non_finite``, ``dt`` or ``not_newer``; the current
+            chunk stays.
         """
         try:
             _require_usable(chunk)
@@ -110,20 +97,16 @@ class ChunkSchedule:
 
     @property
     def stamp_ns(self) -> int | None:
-        """Stamp of the current chunk; None without one."""
         return None if self._chunk is None else self._chunk.stamp_ns
 
     @property
     def remaining(self) -> int:
-        """Steps of the current chunk that are neither executed nor skipped."""
+        """Undecided steps."""
         return 0 if self._chunk is None else len(self._chunk) - self._next
 
     def due(self, now_ns: int, mono_ns: int) -> Due:
         """What to do at ``now_ns`` (ROS clock) and ``mono_ns`` (monotonic clock).
-
-        A clock that steps back inside the chunk gives ``'future'`` until it reaches the next
-        undecided step: no step is given twice.
-        """
+        A clock that steps back gives ``'future'`` until it reaches the next undecided step."""
         chunk = self._chunk
         if chunk is None:
             return self._idle('empty')
@@ -134,9 +117,6 @@ class ChunkSchedule:
             return self._idle('dry', self._skip_to(len(chunk)))
         if active < 0 or (active < self._next and active != self._current):
             return self._idle('future')
-        return self._step(chunk, active)
-
-    def _step(self, chunk: ActionChunk, active: int) -> Due:
         first = active >= self._next
         skipped = self._skip_to(active)
         if first:
@@ -153,7 +133,7 @@ class ChunkSchedule:
         )
 
     def _skip_to(self, end: int) -> int:
-        """Give up the undecided steps before ``end``; return how many."""
+        """Give up the undecided steps before ``end``: how many."""
         skipped = max(0, end - self._next)
         self._next += skipped
         self.counters['skipped'] += skipped
@@ -196,10 +176,8 @@ class GripperLatch:
     """Turns the predicted opening into open or close, with hysteresis.
 
     Checkpoints are trained on binary grippers; a value that hovers around the middle must not make
-    the fingers chatter.
+    the fingers chatter: between ``close_below`` and ``open_above`` the last command holds.
 
-    :param close_below: values below close the gripper.
-    :param open_above: values above open it; in between the last command holds.
     :raises ProfileError: not ``0 <= close_below <= open_above <= 1``.
     """
 
@@ -214,10 +192,7 @@ class GripperLatch:
         self.command: float | None = None
 
     def update(self, value: float) -> float | None:
-        """The command in force after ``value`` (0 closed ... 1 open).
-
-        :returns: 0.0 close, 1.0 open, None while every value so far lay between the thresholds.
-        """
+        """The command after ``value``: 0.0 close, 1.0 open, None before the first decided one."""
         if value < self.close_below:
             self.command = 0.0
         elif value > self.open_above:
@@ -225,5 +200,4 @@ class GripperLatch:
         return self.command
 
     def reset(self) -> None:
-        """Forget the command."""
         self.command = None

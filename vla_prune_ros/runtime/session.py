@@ -1,12 +1,9 @@
 """What happens with a set of frames, from a sample that arrives to a chunk that may leave.
 
-Node, replay and closed loop feed the same session: with messages, with messages of a bag, with
-what a simulator shows. It starts no thread and knows no clock. A node drives it from two threads:
-
-- the executor thread calls ``add``, ``watch``, ``next_request`` and ``reset``;
-- the worker thread calls ``prefetch``, ``infer``, ``published`` and ``refresh``.
-
-Each attribute is written by one of the two; what the other reads is one immutable value.
+Node, replay and closed loop feed the same session, which starts no thread and knows no clock. A
+node drives it from two threads: the executor thread calls ``add``, ``watch``, ``next_request`` and
+``reset``, the worker thread ``prefetch``, ``infer``, ``published`` and ``refresh``. Each attribute
+is written by one of the two; what the other reads is one immutable value.
 """
 
 import contextlib
@@ -23,8 +20,7 @@ from ..engine.timing import StageTimer
 from ..errors import ActionRefused, InputRefused, ProfileError
 from ..profiles import Profile
 from ..records import ActionChunk, Inference, InferenceRecord, MotionHint, Observation
-from .frozen_frames import FrozenFrames
-from .guard import Guard, GuardReport, Limits
+from .guard import Guard, Limits
 from .motion import LISTENS, MotionSource
 from .pairing import NotReady, Pair, Pairing
 from .params import SessionParams
@@ -33,13 +29,13 @@ from .state import joints_proprio, pose_gripper_proprio
 if TYPE_CHECKING:
     from ..engine.policy import Policy
 
-POSE, JOINTS = 'ee_pose', 'joint_states'
-"""Streams beside the cameras."""
+POSE, JOINTS = 'ee_pose', 'joint_states'  # streams beside the cameras
 
+# ``proprio_kind`` of a profile -> streams that its state vector is built of
 STATES = {'pose_gripper': (POSE, JOINTS), 'joints': (JOINTS,), 'none': ()}
-"""``proprio_kind`` of a profile -> streams that its state vector is built of."""
 
 FROZEN_WARNING = 30
+MAX_CHARACTERS = 400  # of an instruction
 
 
 class Now(NamedTuple):
@@ -50,28 +46,21 @@ class Now(NamedTuple):
 
 
 class SampleReader(NamedTuple):
-    """How a sample is read: all that differs between node, bag and simulator.
-
-    ``image``, ``pose`` and ``joints`` give uint8 (H, W, 3) RGB, position (3,) and quaternion (4,)
-    x y z w, and names, positions and velocities; like ``image_bytes``, what a camera sent, they
-    raise InputRefused for a sample that is not usable.
-    """
+    """How a sample is read: all that differs between node, bag and simulator. All but
+    ``stamp_ns`` raise InputRefused for a sample that is not usable."""
 
     stamp_ns: Callable[[Any], int]
-    image: Callable[[Any], np.ndarray]
-    image_bytes: Callable[[Any], Any]
-    pose: Callable[[Any], tuple[np.ndarray, np.ndarray]]
-    joints: Callable[[Any], tuple[Any, Any, Any]]
+    image: Callable[[Any], np.ndarray]  # uint8 (H, W, 3) RGB
+    image_bytes: Callable[[Any], Any]  # as the camera sent them
+    pose: Callable[[Any], tuple[np.ndarray, np.ndarray]]  # (3,) m, (4,) x y z w
+    joints: Callable[[Any], tuple[Any, Any, Any]]  # names, positions, velocities
 
 
 @dataclass(frozen=True, eq=False)
 class InferenceRequest:
     """A pair that waits for the policy.
-
     :param epoch: resets before it; one of another epoch than the policy's starts afresh.
-    :param motion_why: why the motion is unknown; empty if it is known.
-    :param pairing_ms: time that making it took in the executor thread.
-    """
+    :param motion_why: why the motion is unknown."""
 
     pair: Pair
     instruction: str
@@ -99,9 +88,8 @@ class InferenceResult:
     """What a request gave: a chunk that may leave, or the refusal, and what is reported of it.
 
     :param observation: None if an input was refused, and so is ``inference``.
-    :param chunk: None if anything was refused.
     :param position: (3,) of the end effector as it was measured, m; None without a pose.
-    :param frozen: camera -> repeats, of cameras that have sent one frame 30 times.
+    :param frozen: camera -> repeats, where these are at least :data:`FROZEN_WARNING`.
     """
 
     request: InferenceRequest
@@ -116,12 +104,7 @@ class InferenceResult:
     def published_record(
         self, publish_ms: float, report_ms: float, age_ms: float
     ) -> InferenceRecord:
-        """The record of a chunk that a node has published.
-
-        :param report_ms: time that the report of the query before took: that of its own is not
-            over when it is written.
-        :param age_ms: from the newest image to the published chunk.
-        """
+        """Once a node has published the chunk; ``report_ms`` is that of the query before."""
         node_ms = {**self.record.node_ms, 'publish': publish_ms, 'report': report_ms}
         # Waiting in the queue is the time of the query before.
         overhead_ms = sum(ms for stage, ms in node_ms.items() if stage != 'queue')
@@ -133,10 +116,8 @@ class InferenceResult:
 class Observer:
     """Pairs samples and says when a request is due: the session's part that needs no policy.
 
-    :param period_s: least time between the images of two requests; None for that of the
-        parameters, 0 for a request at every pair.
-    :param rotation_mean: (3,) mean rotation vector of the checkpoint's statistics, which fixes the
-        branch of the state's orientation.
+    :param period_s: least time between the images of two requests; None for the parameters'.
+    :param rotation_mean: (3,) of the statistics; fixes the branch of the state's orientation.
     :raises ProfileError: a parameter is not usable.
     """
 
@@ -157,10 +138,8 @@ class Observer:
         self.profile, self.params, self.reader = profile, params, reader
         self.states = STATES[profile.proprio_kind] if profile.proprio_dim else ()
         self.pairing = Pairing(profile.cameras, self.states, params.pairing())
-        self.instruction = ''
-        """Cleaned; without one there is no request."""
-        self.epoch = 0
-        """Grows with everything after which the frames of before must be forgotten."""
+        self.instruction = ''  # cleaned; without one there is no request
+        self.epoch = 0  # grows with everything after which earlier frames must be forgotten
         self._paired = frozenset((*profile.cameras, *self.states))
         self._period_ns = round(1e9 * period_s)
         self._fingers = params.fingers()
@@ -170,11 +149,8 @@ class Observer:
         self._last_request = (-1, 0)
 
     def add(self, stream: str, sample: Any, now: Now) -> bool:
-        """Take in a sample of a stream.
-
-        :returns: True if time had jumped back, so that a new epoch began.
-        :raises InputRefused: its stamp is not usable.
-        """
+        """True if time had jumped back, so that a new epoch began.
+        :raises InputRefused: its stamp is not usable."""
         if stream not in self._paired:
             return False
         stamp_ns = self.reader.stamp_ns(sample)
@@ -184,7 +160,7 @@ class Observer:
         return jumped
 
     def instruct(self, cleaned: str) -> bool:
-        """Set the task; a new one begins a new epoch, and True is returned."""
+        """Set the task, see :func:`clean_instruction`; True if it is new and began an epoch."""
         if cleaned == self.instruction:
             return False
         self.instruction = cleaned
@@ -197,7 +173,6 @@ class Observer:
         self._begin_epoch()
 
     def next_request(self, now: Now) -> InferenceRequest | NotReady:
-        """The newest complete pair, if it is time for a request, or why there is none."""
         if not self.instruction:
             return NotReady('no_instruction', 'no instruction yet')
         pair = self.pairing.take(now.ros_ns, now.mono_ns)
@@ -208,19 +183,16 @@ class Observer:
         return InferenceRequest(pair, self.instruction, self.epoch)
 
     def is_due(self, stamp_ns: int) -> bool:
-        """Whether it is time for a request whose newest image has this stamp."""
+        """:param stamp_ns: of a request's newest image."""
         epoch, last_ns = self._last_request
         return epoch != self.epoch or stamp_ns - last_ns >= self._period_ns
 
     def begin(self, request: InferenceRequest) -> None:
-        """The next period begins with this request, which runs now."""
+        """The request runs now: the next period begins."""
         self._last_request = request.epoch, request.stamp_ns
 
     def image(self, camera: str, sample: Any) -> np.ndarray:
-        """uint8 (H, W, 3) RGB, turned as the policy expects it.
-
-        :raises InputRefused: it cannot be decoded.
-        """
+        """uint8 (H, W, 3) RGB, turned as the policy expects it. :raises InputRefused:"""
         try:
             image = self.reader.image(sample)
         except InputRefused as refusal:
@@ -231,10 +203,7 @@ class Observer:
 
     def state(self, items: Mapping[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """The state vector float64 (P,) and the measured position (3,), None if there is none.
-
-        :param items: stream -> sample.
-        :raises InputRefused: a sample is not usable.
-        """
+        :raises InputRefused: a sample is not usable."""
         if not self.states:
             return None, None
         names, positions, _ = self.reader.joints(items[JOINTS])
@@ -246,10 +215,7 @@ class Observer:
         return pose_gripper_proprio(moved, quaternion, fingers, self._rotation_mean), position
 
     def observe(self, items: Mapping[str, Any], instruction: str, stamp_ns: int) -> Observation:
-        """What the policy sees of the samples of one instant.
-
-        :raises InputRefused: one of them is not usable.
-        """
+        """What the policy sees of one instant. :raises InputRefused: a sample is not usable."""
         images = {c: self.image(c, items[c]) for c in self.profile.cameras}
         proprio, _ = self.state(items)
         return Observation(images, proprio, instruction, stamp_ns)
@@ -261,10 +227,9 @@ class Observer:
 class PolicySession(Observer):
     """The whole way: samples to requests, requests to checked chunks.
 
-    :param motion: source of the end effector's speed; None for that of the parameters.
-    :param limits: of the guard; None for those of the parameters.
-    :param fresh: the policy was reset: it is shown frames before the first request, which finds it
-        as it is. Otherwise the first request resets it, and frames are shown from there on.
+    :param motion: None for the source of the parameters; ``limits`` likewise.
+    :param fresh: the policy was reset, and is shown frames already before the first request.
+        Otherwise that request resets it, and frames are shown from there on.
     :raises ProfileError: a parameter is not usable.
     """
 
@@ -279,19 +244,13 @@ class PolicySession(Observer):
         limits: Limits | None = None,
         fresh: bool = False,
     ) -> None:
-        super().__init__(
-            policy.profile,
-            params,
-            reader,
-            period_s=period_s,
-            rotation_mean=rotation_mean(policy),
-        )
+        mean = rotation_mean(policy)
+        super().__init__(policy.profile, params, reader, period_s=period_s, rotation_mean=mean)
         self.policy = policy
-        self.motion = params.motion() if motion is None else motion
-        """Only the executor thread calls it."""
+        self.motion = params.motion() if motion is None else motion  # executor thread only
         self._hears = LISTENS[self.motion.name]
         self._guard = Guard(params.limits() if limits is None else limits)
-        self._frozen = FrozenFrames(params.frozen_frames)
+        self._frozen = FrozenFrames()
         self._policy_epoch = 0 if fresh else -1
         self._published: tuple[int, ActionChunk] | None = None
         self._prefetched: dict[str, tuple[Any, np.ndarray]] = {}  # camera -> sample, pixels
@@ -343,20 +302,15 @@ class PolicySession(Observer):
     # --- worker thread -----------------------------------------------------------------------
 
     def prefetch(self, part: PartialFrame) -> None:
-        """Encode a camera's frame before the samples come that it is to be paired with.
-
-        What is wrong with the sample is reported when a request takes it.
-        """
+        """Encode a camera's frame before the samples come that it is to be paired with."""
+        # What is wrong with the sample is reported when a request takes it.
         with contextlib.suppress(InputRefused):
             image = self.image(part.camera, part.sample)
             self._prefetched[part.camera] = part.sample, image
             self.policy.prefetch(part.camera, image, part.instruction)
 
     def infer(self, request: InferenceRequest, waited_s: float = 0.0) -> InferenceResult:
-        """Decode, infer, check.
-
-        :param waited_s: time since the request was made.
-        """
+        """Decode, infer, check; ``waited_s``: time since the request was made."""
         self._enter(request)
         refresh_ms, self._refresh_ms = self._refresh_ms, None
         items, stages = request.pair.items, StageTimer()
@@ -401,7 +355,15 @@ class PolicySession(Observer):
         )
         try:
             with stages.stage('guard'):
-                chunk, report = self._check(inference, request.stamp_ns)
+                actions = self.profile.to_si(inference.actions)
+                deltas, gripper, report = self._guard.check(actions, self.profile.action_names)
+                chunk = ActionChunk(
+                    stamp_ns=request.stamp_ns,
+                    dt_s=self.profile.control_period_s,
+                    deltas=deltas,
+                    gripper=gripper,
+                    frame_id=self.params.frame_id,
+                )
         except ActionRefused as refusal:
             return replace(result, refusal=refusal)
         node_ms = {'pairing': request.pairing_ms, 'queue': 1e3 * waited_s, **stages.milliseconds()}
@@ -424,14 +386,12 @@ class PolicySession(Observer):
             self.published(request, chunk)
 
     def published(self, request: InferenceRequest, chunk: ActionChunk) -> None:
-        """The chunk went out: for a motion source that goes by what is commanded."""
+        """For a motion source that goes by what is commanded."""
         self._published = request.epoch, chunk
 
     def refresh(self, proceed: Callable[[], bool] = lambda: True) -> float | None:
-        """Harvest the dense scores of the last observation, in time that is left over.
-
-        :returns: milliseconds, reported with the next request; None if it was given up.
-        """
+        """Harvest the dense scores of the last observation in spare time: milliseconds, reported
+        with the next request, or None if it was given up."""
         self._refresh_ms = self.policy.refresh(proceed)
         return self._refresh_ms
 
@@ -447,8 +407,7 @@ class PolicySession(Observer):
         self._policy_epoch = request.epoch
 
     def _check_age(self, pair: Pair, waited_s: float) -> None:
-        """A pair was fresh when it was made; behind a slow request it may not be any more, unless
-        the simulator's time waits for the policy."""
+        """Behind a slow request a pair grows old, unless the simulator's time waits."""
         limit = self.params.max_input_age_s
         for stream, age in () if self.params.synchronous else pair.ages_s.items():
             if age + waited_s > limit:
@@ -461,7 +420,7 @@ class PolicySession(Observer):
     def _check_frozen(self, items: Mapping[str, Any]) -> dict[str, int]:
         repeats = self._count_frozen(items)
         for camera, count in repeats.items():
-            if self._frozen.is_frozen(camera):
+            if 0 < self.params.frozen_frames <= count:
                 raise InputRefused(
                     'frozen',
                     f'camera {camera!r} sent {count + 1} identical frames',
@@ -481,22 +440,8 @@ class PolicySession(Observer):
         before, image = self._prefetched.pop(camera, (None, None))
         return image if before is sample else None
 
-    def _check(self, inference: Inference, stamp_ns: int) -> tuple[ActionChunk, GuardReport]:
-        profile = self.profile
-        actions = profile.to_si(inference.actions)
-        deltas, gripper, report = self._guard.check(actions, profile.action_names)
-        chunk = ActionChunk(
-            stamp_ns=stamp_ns,
-            dt_s=profile.control_period_s,
-            deltas=deltas,
-            gripper=gripper,
-            frame_id=self.params.frame_id,
-        )
-        return chunk, report
-
 
 def rotation_mean(policy: 'Policy') -> np.ndarray:
-    """(3,) rad: what :class:`Observer` resolves orientations by."""
     bounds = policy.statistics.proprio
     return np.zeros(3) if bounds is None else bounds.mean[3:6]
 
@@ -515,3 +460,49 @@ def _inferred(inference: Inference) -> dict[str, Any]:
         'pruning': pruning,
         'prompt': inference.prompt.replace('\n', ' '),
     }
+
+
+class FrozenFrames:
+    """Counts consecutive frames of a camera whose bytes are all the same, by comparison with a
+    copy of the last one: as quick as a hash, and without collisions."""
+
+    # A live sensor's noise shows within the first rows: most comparisons end there.
+    _PARTS = (slice(4096), slice(4096, None))
+
+    def __init__(self) -> None:
+        self._last: dict[str, np.ndarray] = {}
+        self._repeats: dict[str, int] = {}
+
+    def update(self, camera: str, data: Any) -> int:
+        """How many frames before this one, without a break, were identical; data is not kept."""
+        frame, last = np.frombuffer(data, np.uint8), self._last.get(camera)
+        if last is not None and all(np.array_equal(last[p], frame[p]) for p in self._PARTS):
+            self._repeats[camera] += 1
+        else:
+            self._last[camera], self._repeats[camera] = frame.copy(), 0
+        return self._repeats[camera]
+
+    def reset(self) -> None:
+        self._last.clear()
+        self._repeats.clear()
+
+
+def clean_instruction(text: str) -> str:
+    """Single spaces, lower case, printable characters, no final punctuation: the form that the
+    training data had. A trailing full stop alone makes the published LIBERO checkpoints fail.
+    :raises InputRefused: nothing is left, or it is longer than :data:`MAX_CHARACTERS`."""
+    if len(text) > MAX_CHARACTERS:  # before anything goes through a megabyte
+        raise InputRefused(
+            'instruction',
+            f'instruction has {len(text)} characters',
+            f'use at most {MAX_CHARACTERS}',
+        )
+    words = ''.join(c if c.isprintable() else ' ' for c in text).lower().split()
+    cleaned = ' '.join(words).rstrip(' .!?;:,')
+    if not cleaned:
+        raise InputRefused(
+            'instruction',
+            'instruction is empty',
+            "say what to do, for example 'pick up the red cube'",
+        )
+    return cleaned

@@ -1,40 +1,29 @@
-"""From robot state messages to the model's proprioception, and to the motion of the end
-effector."""
+"""From robot state messages to the model's proprioception."""
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import InputRefused, ProfileError
-from ..records import MotionHint
 
 Vector = np.ndarray | Sequence[float]
-"""A few numbers, as an array or as a message's list."""
 
-# Unit to rounding: left alone, so that the reference's numbers come out bit for bit.
+# Unit to rounding: not divided, so that the reference's numbers come out bit for bit.
 _UNIT_TOLERANCE = 1e-9
-_WINDOW_NS = 50_000_000
-_MAX_GAP_S = 0.5  # a speed over a longer gap says nothing about the motion now
 
 
 @dataclass(frozen=True)
 class GripperJoints:
-    """Which joints are the fingers, and their signs in the checkpoint's convention.
-
-    :param names: joint names in the order the checkpoint takes them.
+    """Which joints are the fingers, in the order that the checkpoint takes them.
     :param signs: +1 or -1 per name; LIBERO's second finger counts negative.
-    :raises ProfileError: no joint, a repeated name, or another number or value of signs.
-    """
+    :raises ProfileError: no joint, a repeated name, or another number or value of signs."""
 
     names: tuple[str, ...]
     signs: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'names', tuple(self.names))
-        object.__setattr__(self, 'signs', tuple(self.signs))
         if not self.names or len(set(self.names)) != len(self.names):
             raise ProfileError(f'gripper joints are {self.names}', 'name each finger joint once')
         if len(self.signs) != len(self.names) or any(abs(sign) != 1 for sign in self.signs):
@@ -44,11 +33,7 @@ class GripperJoints:
             )
 
     def pick(self, names: Sequence[str], positions: Sequence[float]) -> np.ndarray:
-        """Finger positions out of a joint state, whatever the order of its joints.
-
-        :returns: float64 (len(self.names),), signed, in the message's units (m).
-        :raises InputRefused: ``missing_joint``, ``length`` or ``non_finite``.
-        """
+        """Signed finger positions out of a joint state, as :func:`joints_proprio`."""
         return joints_proprio(names, positions, self.names) * np.asarray(self.signs)
 
 
@@ -59,31 +44,25 @@ def joints_proprio(
     what: str = 'position',
     plural: str = 'positions',
 ) -> np.ndarray:
-    """Positions of the ``wanted`` joints, by name; or another of their quantities.
-
-    :param names: joint names of the message.
-    :param positions: their positions, same order (rad or m).
+    """Positions of the ``wanted`` joints out of a joint state, float64, in the message's units.
     :param what: what a refusal calls one of the numbers; ``plural``: several of them.
-    :returns: float64 (len(wanted),) in the order of ``wanted``.
-    :raises InputRefused: ``missing_joint``, ``length`` (names and positions differ) or
-        ``non_finite``.
-    """
+    :raises InputRefused: ``missing_joint``, ``length`` or ``non_finite``."""
     if len(names) != len(positions):
         raise InputRefused(
             'length',
             f'joint state has {len(names)} names and {len(positions)} {plural}',
             'make the driver fill both',
         )
-    index = {name: i for i, name in enumerate(names)}
-    missing = [name for name in wanted if name not in index]
+    by_name = dict(zip(names, positions, strict=True))
+    missing = [name for name in wanted if name not in by_name]
     if missing:
         raise InputRefused(
             'missing_joint',
             f'joint state lacks {", ".join(map(repr, missing))}',
             f'it has: {", ".join(names) or "none"}; set the joint names to match',
         )
-    out = np.array([positions[index[name]] for name in wanted], np.float64)
-    _require_finite(out, f'joint {what}', wanted)
+    out = np.array([by_name[name] for name in wanted], np.float64)
+    require_finite(out, f'joint {what}', wanted)
     return out
 
 
@@ -100,18 +79,15 @@ def quaternion_to_axis_angle(quat_xyzw: Vector) -> np.ndarray:
 
 
 def resolve_axis_angle(quat_xyzw: Vector, reference: Vector) -> np.ndarray:
-    """Rotation vector on the branch that the checkpoint was trained on.
+    """Rotation vector, float64 (3,) rad, on the branch that the checkpoint was trained on.
 
     ``q`` and ``-q`` are the same orientation but give different vectors in the reference's
-    formula, and the model has seen one branch only. The one nearer to ``reference`` is taken, so
-    the result does not depend on the sign a driver happens to send.
+    formula, and the model has seen one branch only: the one nearer to ``reference``.
 
-    :param quat_xyzw: (4,) quaternion x y z w; normalised here where it is not of unit length.
     :param reference: (3,) mean rotation vector of the statistics file, rad.
-    :returns: float64 (3,) in rad.
-    :raises InputRefused: ``quaternion``: not four finite numbers, or of length 0.
+    :raises InputRefused: ``quaternion``.
     """
-    quat = _unit(quat_xyzw)
+    quat = unit_quaternion(quat_xyzw)
     # A tie must not depend on the sign either: the first number from w on that is not 0 is
     # positive.
     lead = next(value for value in (quat[3], quat[0], quat[1], quat[2]) if value != 0.0)
@@ -124,75 +100,16 @@ def resolve_axis_angle(quat_xyzw: Vector, reference: Vector) -> np.ndarray:
 def pose_gripper_proprio(
     position: Vector, quat_xyzw: Vector, fingers: np.ndarray, reference: Vector
 ) -> np.ndarray:
-    """LIBERO's state vector: position, rotation vector, finger positions.
-
-    :param position: (3,) of the end effector in the base frame, m.
-    :param quat_xyzw: (4,) its orientation.
-    :param fingers: (F,) as :meth:`GripperJoints.pick` gives them.
-    :param reference: (3,) see :func:`resolve_axis_angle`.
-    :returns: float64 (6 + F,), un-normalised.
-    :raises InputRefused: ``non_finite`` or ``quaternion``.
-    """
+    """LIBERO's state vector, float64 (6 + F,): position in the base frame (m), rotation vector
+    (:func:`resolve_axis_angle`), finger positions (F,); not normalised.
+    :raises InputRefused: ``non_finite`` or ``quaternion``."""
     position = np.asarray(position, np.float64)
-    _require_finite(position, 'end-effector position', 'xyz')
+    require_finite(position, 'end-effector position', 'xyz')
     return np.concatenate((position, resolve_axis_angle(quat_xyzw, reference), fingers))
 
 
-class MotionEstimator:
-    """Speed of the end effector from poses at least 50 ms apart, where they come faster than that.
-
-    Differences of poses amplify their noise: 0.1 mm between two samples at 1 kHz would be 0.1 m/s,
-    over 50 ms, a control period of LIBERO, it is 2 mm/s.
-    """
-
-    def __init__(self) -> None:
-        self._poses: deque[tuple[int, np.ndarray, np.ndarray]] = deque()
-
-    def reset(self) -> None:
-        """Forget all poses."""
-        self._poses.clear()
-
-    def update(self, stamp_ns: int, position: Vector, quat_xyzw: Vector) -> MotionHint | None:
-        """Take in one pose.
-
-        :param stamp_ns: its header stamp.
-        :param position: (3,) in the base frame, m.
-        :param quat_xyzw: (4,) either sign.
-        :returns: mean speeds since the newest pose that is 50 ms older, or since the oldest one
-            there is; None for the first pose, a stamp that is not newer, or a gap above 0.5 s.
-        :raises InputRefused: ``non_finite`` or ``quaternion``; the poses before are kept.
-        """
-        position = np.array(position, np.float64)
-        _require_finite(position, 'end-effector position', 'xyz')
-        quat = _unit(quat_xyzw)
-        poses = self._poses
-        if poses and not 0.0 < (stamp_ns - poses[-1][0]) * 1e-9 <= _MAX_GAP_S:
-            poses.clear()
-        poses.append((stamp_ns, position, quat))
-        if len(poses) == 1:
-            return None
-        while stamp_ns - poses[1][0] >= _WINDOW_NS:
-            poses.popleft()
-        since_ns, last_position, last_quat = poses[0]
-        dt_s = (stamp_ns - since_ns) * 1e-9
-        velocity = (position - last_position) / dt_s
-        return MotionHint(
-            linear_m_s=float(np.linalg.norm(velocity)),
-            angular_rad_s=_angle_between(last_quat, quat) / dt_s,
-            vertical_m_s=float(velocity[2]),
-            source='pose',
-        )
-
-
-def _angle_between(a: np.ndarray, b: np.ndarray) -> float:
-    """Angle in rad, 0 ... pi, of the rotation from unit quaternion ``a`` to ``b``."""
-    # |a - b| and |a + b| are 2 sin and 2 cos of a quarter of the angle; unlike acos of the dot
-    # product this keeps its precision for the small angles between two samples.
-    low, high = sorted((float(np.linalg.norm(a - b)), float(np.linalg.norm(a + b))))
-    return 4.0 * float(np.arctan2(low, high))
-
-
-def _unit(quat_xyzw: Vector) -> np.ndarray:
+def unit_quaternion(quat_xyzw: Vector) -> np.ndarray:
+    """:raises InputRefused: ``quaternion``: not four finite numbers, or of length 0."""
     quat = np.asarray(quat_xyzw, np.float64)
     norm = float(np.linalg.norm(quat)) if quat.shape == (4,) else 0.0
     if not np.isfinite(norm) or norm < 1e-6:
@@ -204,7 +121,8 @@ def _unit(quat_xyzw: Vector) -> np.ndarray:
     return quat if abs(norm - 1.0) <= _UNIT_TOLERANCE else quat / norm
 
 
-def _require_finite(values: np.ndarray, what: str, names: Sequence[str]) -> None:
+def require_finite(values: np.ndarray, what: str, names: Sequence[str]) -> None:
+    """:raises InputRefused: ``non_finite``, with the name of the first that is not."""
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise InputRefused(

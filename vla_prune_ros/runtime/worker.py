@@ -1,5 +1,4 @@
-"""One thread for inference, so that callbacks, services and the watchdog never wait for the
-model."""
+"""One thread for inference, so that callbacks and the watchdog never wait for the model."""
 
 import contextlib
 import logging
@@ -10,8 +9,7 @@ from typing import Any, NamedTuple
 
 _LOG = logging.getLogger(__name__)
 
-Proceed = Callable[[], bool]
-"""Asked by work that may be given up: False where the thread is wanted for something else."""
+Proceed = Callable[[], bool]  # False where the thread is wanted for something else
 
 
 class _Job(NamedTuple):
@@ -23,22 +21,18 @@ class _Job(NamedTuple):
 class InferenceWorker:
     """Runs the latest job in a daemon thread of its own.
 
-    The slot holds one job: a newer one replaces an older one that has not started, since an answer
-    to the older image is worth nothing. A generation number ties a result to what was true when
-    its job was submitted; :meth:`invalidate` discards whatever is queued or running.
+    A newer job replaces one that has not started: an answer to the older image is worth nothing.
+    All callbacks run in the worker thread, which outlives what they raise.
 
-    :param run: job -> result, in the worker thread.
-    :param on_result: takes a result, in the worker thread; it must be short and must not wait for
-        a thread that may be inside :meth:`invalidate`.
-    :param on_error: takes the exception of ``run`` or ``on_result``, in the worker thread, for
-        discarded jobs as well: a broken device matters whoever asked. The thread lives on.
+    :param run: job -> result.
+    :param on_result: must be short and must not wait for a thread that may be inside
+        :meth:`invalidate`.
+    :param on_error: takes what the other callbacks raise, for discarded jobs as well: a broken
+        device matters whoever asked.
     :param clock: monotonic seconds.
-    :param spare: work for the time between a delivered result and the next job, in the worker
-        thread; called once per delivered result where no job waits. It asks its argument as often
-        as it can, and returns soon after a False: a job waits, or the result was invalidated.
-        What it raises goes to ``on_error``.
-    :param ahead: takes what :meth:`offer` was given, in the worker thread, while no job waits.
-        What it raises goes to ``on_error``.
+    :param spare: called once per delivered result where no job waits. It asks its argument as
+        often as it can, and returns soon after a False: a job waits, or the result is invalid.
+    :param ahead: takes what :meth:`offer` was given, while no job waits.
     :param patience_s: what is offered is not begun before that time: where a job comes within it,
         all of its parts at once are faster than one after the other.
     """
@@ -55,8 +49,7 @@ class InferenceWorker:
     ) -> None:
         self._run, self._on_result, self._on_error, self._clock = run, on_result, on_error, clock
         self._spare, self._ahead, self._patience_s = spare, ahead, patience_s
-        # Lock order: _delivery, then _state. submit() takes only _state, which nobody holds for
-        # long.
+        # Lock order: _delivery, then _state, which nobody holds for long.
         self._delivery = threading.RLock()
         self._state = threading.Condition()
         self._slot: _Job | None = None
@@ -65,18 +58,13 @@ class InferenceWorker:
         self._started: float | None = None
         self._aside = False  # in work that is no job
         self._closed = False
-        self.replaced = 0
-        """Jobs that a newer one replaced before they started."""
-        self.discarded = 0
-        """Jobs and results that :meth:`invalidate` or :meth:`close` threw away."""
+        self.replaced = 0  # jobs that a newer one replaced before they started
+        self.discarded = 0  # jobs and results that invalidate() or close() threw away
         self._thread = threading.Thread(target=self._loop, name='inference', daemon=True)
         self._thread.start()
 
     def submit(self, job: Any) -> bool:
-        """Hand over a job and return at once.
-
-        :returns: False where the worker is closed.
-        """
+        """Hand over a job and return at once; False where the worker is closed."""
         with self._state:
             if self._closed:
                 return False
@@ -89,49 +77,31 @@ class InferenceWorker:
 
     def offer(self, part: Any) -> None:
         """Hand over a part of a job whose other parts have not come, and return at once.
-
-        It is worked on while the thread has nothing else to do. A newer one, or a job, replaces
-        one that was not begun: whoever offers does without.
-        """
+        A newer one, or a job, replaces one that was not begun: whoever offers does without."""
         with self._state:
             if not self._closed and self._slot is None:
                 self._offered = _Job(part, self._generation, self._clock())
                 self._state.notify()
 
     def invalidate(self) -> None:
-        """Discard the queued job and the result of the running one.
-
-        After it returns no result of an earlier job is delivered; it waits at most for an
-        ``on_result`` that has already begun. Safe to call from ``on_result``.
-        """
+        """Discard the queued job and the result of the running one: none is delivered later.
+        It waits at most for an ``on_result`` that has begun, and may be called from there."""
         with self._delivery, self._state:
             self._discard()
 
     def busy_s(self) -> float:
         """Seconds that the running job has taken so far; 0 where none runs.
-
-        Spare work and offered parts are no jobs and take no time here. They do so from when a job
-        waits for them to end, so that a device which hangs in one is noticed.
-        """
+        Spare work and offered parts count only from when a job waits for them to end, so that a
+        device which hangs in one is noticed."""
         with self._state:
             start = self._started
             if start is None and self._aside and self._slot is not None:
                 start = self._slot.since
             return 0.0 if start is None else self._clock() - start
 
-    @property
-    def idle(self) -> bool:
-        """True where no job runs or waits; spare work may go on."""
-        with self._state:
-            return self._started is None and self._slot is None
-
     def close(self, timeout_s: float) -> bool:
-        """Take no more jobs, deliver no more results, and wait for the thread.
-
-        :param timeout_s: longest wait; a job that hangs on a device cannot be interrupted, and its
-            daemon thread does not keep the process alive.
-        :returns: True where the thread has ended.
-        """
+        """Take no more jobs, deliver no more results, and wait: True where the thread has ended.
+        A job that hangs on a device cannot be interrupted; its thread is a daemon."""
         with self._state:
             self._closed = True
             self._discard()

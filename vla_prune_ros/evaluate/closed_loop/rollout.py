@@ -18,7 +18,6 @@ import numpy as np
 from ...errors import InputRefused, ProfileError, VlaPruneError
 from ...records import Inference, Observation, QueryRecord
 from ...runtime.guard import Limits
-from ...runtime.instruction import clean_instruction
 from ...runtime.motion import JacobianMotion, MotionSource, PoseMotion
 from ...runtime.pairing import NotReady
 from ...runtime.params import SessionParams
@@ -30,6 +29,7 @@ from ...runtime.session import (
     Observer,
     PolicySession,
     SampleReader,
+    clean_instruction,
     rotation_mean,
 )
 from ...runtime.state import pose_gripper_proprio

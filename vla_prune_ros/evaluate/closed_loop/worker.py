@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import VlaPruneError
 from ...records import Inference, Observation
-from ...runtime.overlay import draw_overlay
+from ...runtime.images import draw_overlay
 from ...sim.scene import Scene, make_scene
 from ..machine import versions
 from ..methods import Method, MethodPolicies

@@ -11,7 +11,7 @@ from ...bags.reader import Bag
 from ...errors import DataError, InputRefused
 from ...model.images import prepare_image
 from ...profiles import Profile
-from ...runtime.overlay import draw_overlay
+from ...runtime.images import draw_overlay
 from ...runtime.params import SessionParams
 from ...runtime.session import Observer
 from .results import Moment

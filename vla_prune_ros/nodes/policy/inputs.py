@@ -113,18 +113,15 @@ class DescribedMotion(MotionSource):
         if self._source is not None:
             self._source.reset()
 
-    def at(self, stamp_ns: int) -> MotionHint | None:
+    def _estimate(self, stamp_ns: int) -> MotionHint:
         if self._source is not None:
-            hint = self._source.at(stamp_ns)
-            self._why = self._source.why()
-            return hint
+            return self._source._estimate(stamp_ns)
         topic = self._subscription.topic_name
-        self._why = self._problem or (
+        what = self._problem or (
             f'no robot description received on {topic} '
-            f'({self._node.count_publishers(topic)} publishers); '
-            'remap ~/robot_description or set urdf'
+            f'({self._node.count_publishers(topic)} publishers)'
         )
-        return None
+        raise InputRefused('missing', what, 'remap ~/robot_description or set urdf')
 
     def destroy(self) -> None:
         self._node.destroy_subscription(self._subscription)

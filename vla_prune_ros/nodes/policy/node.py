@@ -15,8 +15,8 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from ...errors import InputRefused, VlaPruneError
-from ...runtime.instruction import clean_instruction
 from ...runtime.params import PolicyParams
+from ...runtime.session import clean_instruction
 from ..interface import Service
 from ..params import declare, read
 from ..process import on_clock_jump, run_node, steady_clock

@@ -9,7 +9,7 @@ from sensor_msgs.msg import CompressedImage
 from trajectory_msgs.msg import JointTrajectory
 
 from ...profiles import Profile
-from ...runtime.overlay import draw_overlay
+from ...runtime.images import draw_overlay
 from ...runtime.session import InferenceResult
 from ..interface import Topic, command, sensor_data
 from ..messages import build

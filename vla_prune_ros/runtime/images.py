@@ -1,10 +1,12 @@
-"""sensor_msgs image data to RGB without cv_bridge, whose apt package breaks next to NumPy 2.
+"""sensor_msgs image data to RGB, and overlays of what a pruner kept.
 
-The pixels are those of its ``toCvCopy(msg, 'rgb8')``: demosaic or colour conversion in the
-message's depth first, then 16 to 8 bit by 255 / 65535, rounded.
+Without cv_bridge, whose apt package breaks next to NumPy 2. The pixels are those of its
+``toCvCopy(msg, 'rgb8')``: demosaic or colour conversion in the message's depth first, then 16 to 8
+bit by 255 / 65535, rounded.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -57,8 +59,8 @@ def decode_image(
 ) -> np.ndarray:
     """uint8 (height, width, 3) RGB, contiguous.
 
-    An ``rgb8`` image without row padding is a read-only view of ``data``, which costs nothing: the
-    message must not be written to afterwards. Everything else is a fresh array.
+    An ``rgb8`` image without row padding is a read-only view of ``data``: the message must not be
+    written to afterwards. Everything else is a fresh array.
 
     :param step: bytes from one row to the next; of the luma plane for semi-planar formats.
     :raises InputRefused: ``encoding``, ``size``, ``step`` or ``truncated``.
@@ -106,12 +108,8 @@ def _decode_planar(encoding: str, height: int, width: int, step: int, data: Any)
 
 
 def decode_compressed(data: Any, format: str) -> np.ndarray:
-    """uint8 (H, W, 3) RGB of JPEG or PNG data, whatever drivers write into ``format``.
-
-    An orientation tag is ignored, as cv_bridge does: a camera's frame is what its sensor read.
-
-    :raises InputRefused: ``encoding`` (or depth), ``size``, ``truncated``, ``corrupt``.
-    """
+    """uint8 (H, W, 3) RGB of JPEG or PNG data; an orientation tag is ignored, as in cv_bridge.
+    :raises InputRefused: ``encoding`` (or depth), ``size``, ``truncated``, ``corrupt``."""
     if 'compressedDepth' in format or format.startswith(_DEPTH):
         raise InputRefused(
             'encoding', f'compressed image format {format!r} is depth', 'give a colour stream'
@@ -134,7 +132,7 @@ def _compressed_size(data: memoryview, format: str) -> tuple[int, int]:
     if data[:3] == b'\xff\xd8\xff':
         return _jpeg_size(data)
     if data[:8] == b'\x89PNG\r\n\x1a\n':
-        if bytes(data[-12:]).find(b'IEND') < 0:
+        if b'IEND' not in bytes(data[-12:]):
             raise _cut('PNG')
         return _big(data[20:24]), _big(data[16:20])
     if re.search('jpe?g|png', format):
@@ -156,7 +154,7 @@ def _jpeg_size(data: memoryview) -> tuple[int, int]:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
             size = _big(data[at + 5 : at + 7]), _big(data[at + 7 : at + 9])
         if marker == 0xDA and size:  # scan: from here on only the end of image may follow
-            if bytes(data[at:]).rfind(b'\xff\xd9') < 0:
+            if b'\xff\xd9' not in bytes(data[at:]):
                 raise _cut('JPEG')
             return size
         at += 2 + _big(data[at + 2 : at + 4])
@@ -205,3 +203,18 @@ def _require_bytes(encoding: str, step: int, row: int, wanted: int, got: int) ->
         what = f'{encoding} image has {got} bytes, its header says {wanted}'
         remedy = "check the driver's height and step, and the transport"
         raise InputRefused('truncated' if got < wanted else 'size', what, remedy)
+
+
+def draw_overlay(image: np.ndarray, kept: np.ndarray, lines: Sequence[str] = ()) -> np.ndarray:
+    """A copy with pruned patches dimmed to a quarter, and lines of text from the top.
+    :param image: uint8 (S, S, 3) RGB, what the towers saw.
+    :param kept: bool (n * n,), row-major over the n x n patches."""
+    side = int(round(len(kept) ** 0.5))
+    mask = np.kron(kept.reshape(side, side), np.ones((len(image) // side,) * 2, bool))
+    out = np.where(mask[..., None], image, (image * 0.25).astype(np.uint8))
+    if lines:
+        out[: 6 + 14 * len(lines)] //= 3  # a dark strip, on which text is readable
+    for i, line in enumerate(lines):
+        place, font = (4, 14 + 14 * i), cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(out, line, place, font, 0.4, (255,) * 3, lineType=cv2.LINE_AA)
+    return out

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import InputRefused, ProfileError
-from vla_prune_ros.runtime.kinematics import ArmKinematics
+from vla_prune_ros.runtime.motion import ArmKinematics
 
 pytest.importorskip('pinocchio', reason='needs the extra motion')
 
@@ -56,14 +56,13 @@ def robot(*joints: str) -> str:
     return f'<?xml version="1.0" encoding="utf-8"?><robot name="r">{body}{"".join(joints)}</robot>'
 
 
-PLANAR_JOINTS = (
+PLANAR = robot(
     joint('lift', 'prismatic', 'world', 'base', rpy='0.3 0.2 0.1'),
     joint('shoulder', 'revolute', 'base', 'upper', axis='0 -1 0'),
     joint('elbow', 'revolute', 'upper', 'fore', f'{UPPER} 0 0', axis='0 -1 0'),
     joint('wrist', 'fixed', 'fore', 'tool', f'{FORE} 0 0'),
     joint('finger', 'prismatic', 'tool', 'finger_tip'),
 )
-PLANAR = robot(*PLANAR_JOINTS)
 """In the plane of x and z of its base, which itself rides on a tilted lift."""
 
 
@@ -140,16 +139,17 @@ def refusal(build, *arguments) -> ProfileError:
     return caught.value
 
 
+@pytest.fixture(scope='module')
+def planar() -> ArmKinematics:
+    return ArmKinematics(PLANAR, 'tool', 'base')
+
+
 class TestPlanarArm:
-    arm = ArmKinematics(PLANAR, 'tool', 'base')
-
-    def test_only_the_joints_between_base_and_tip_count(self) -> None:
-        assert self.arm.joints == ('shoulder', 'elbow')
-
     @settings(deadline=None, max_examples=50)
-    @given(angles, angles, rates, rates)
-    def test_is_the_closed_form(self, q1: float, q2: float, v1: float, v2: float) -> None:
-        got = self.arm.twist(np.array([q1, q2]), np.array([v1, v2]))
+    @given(q1=angles, q2=angles, v1=rates, v2=rates)
+    def test_is_the_closed_form(self, planar, q1: float, q2: float, v1: float, v2: float) -> None:
+        assert planar.joints == ('shoulder', 'elbow')
+        got = planar.twist(np.array([q1, q2]), np.array([v1, v2]))
         both = v1 + v2
         x = -UPPER * np.sin(q1) * v1 - FORE * np.sin(q1 + q2) * both
         z = UPPER * np.cos(q1) * v1 + FORE * np.cos(q1 + q2) * both
@@ -170,8 +170,7 @@ class TestPlanarArm:
         np.testing.assert_allclose(up, [*tilted, 0, 0, 0], atol=1e-12)
 
 
-@pytest.mark.parametrize('axis', ['0 0 1', '1 0 0', '0 3 4'])
-@pytest.mark.parametrize('turns', [0, 1, -3])
+@pytest.mark.parametrize(('axis', 'turns'), [('0 0 1', 0), ('1 0 0', 1), ('0 3 4', -3)])
 def test_a_continuous_joint_after_whole_turns(axis: str, turns: int) -> None:
     urdf = robot(
         joint('j', 'continuous', 'a', 'b', axis=axis), joint('k', 'fixed', 'b', 'c', '0.2 0.1 0')
@@ -226,18 +225,15 @@ def test_random_trees_against_differences_of_poses(
 
 
 class TestPanda:
-    def test_needs_the_seven_joints_of_the_arm(self, panda: ArmKinematics) -> None:
-        assert panda.joints == tuple(PANDA_JOINTS)
-
-    @pytest.mark.parametrize('seed', range(5))
-    def test_against_differences_of_poses(self, panda: ArmKinematics, seed: int) -> None:
-        q, v = np.random.default_rng(seed).uniform(-1.5, 1.5, (2, 7))
-        where, speed = (dict(zip(PANDA_JOINTS, x, strict=True)) for x in (q, v))
-        expected = difference_twist(panda_urdf(), 'panda_hand', 'panda_link0', where, speed)
-        np.testing.assert_allclose(panda.twist(q, v), expected, atol=1e-7)
+    def test_against_differences_of_poses(self, panda: ArmKinematics) -> None:
+        for q, v in np.random.default_rng(0).uniform(-1.5, 1.5, (5, 2, 7)):
+            where, speed = (dict(zip(PANDA_JOINTS, x, strict=True)) for x in (q, v))
+            expected = difference_twist(panda_urdf(), 'panda_hand', 'panda_link0', where, speed)
+            np.testing.assert_allclose(panda.twist(q, v), expected, atol=1e-7)
 
     def test_against_mujoco(self, panda: ArmKinematics) -> None:
         """robosuite's MJCF has the same seven joints; its hand sits half a millimetre lower."""
+        assert panda.joints == tuple(PANDA_JOINTS)
         mujoco = pytest.importorskip('mujoco')
         assets = Path(find_spec('robosuite').submodule_search_locations[0], 'models/assets')
         model = mujoco.MjModel.from_xml_path(str(assets / 'robots/panda/robot.xml'))
@@ -260,36 +256,23 @@ class TestPanda:
 
 class TestRead:
     @settings(deadline=None)
-    @given(st.permutations(['shoulder', 'elbow', 'lift', 'finger', 'other_arm']))
-    def test_any_order_and_joints_that_do_not_matter(self, names: list[str]) -> None:
+    @given(names=st.permutations(['shoulder', 'elbow', 'lift', 'finger', 'other_arm']))
+    def test_any_order_and_joints_that_do_not_matter(self, planar, names: list[str]) -> None:
         values = {'shoulder': (0.1, 1.0), 'elbow': (0.2, 2.0)}
         both = [values.get(name, (np.nan, np.inf)) for name in names]
-        q, v = TestPlanarArm.arm.read(names, *zip(*both, strict=True))
+        q, v = planar.read(names, *zip(*both, strict=True))
         assert q.tolist() == [0.1, 0.2] and v.tolist() == [1.0, 2.0]
 
-    mimic = robot(
-        joint('lead', 'revolute', 'a', 'b'),
-        joint(
-            'follow',
-            'revolute',
-            'b',
-            'c',
-            '1 0 0',
-            more='<mimic joint="lead" multiplier="2" offset="0.5"/>',
-        ),
-    )
-
-    def test_a_mimic_joint_follows_its_leader(self) -> None:
-        q, v = ArmKinematics(self.mimic, 'c').read(['lead'], [0.1], [3.0])
+    def test_a_mimic_joint_follows_its_leader_unless_it_was_measured(self) -> None:
+        rule = '<mimic joint="lead" multiplier="2" offset="0.5"/>'
+        follow = joint('follow', 'revolute', 'b', 'c', '1 0 0', more=rule)
+        arm = ArmKinematics(robot(joint('lead', 'revolute', 'a', 'b'), follow), 'c')
+        q, v = arm.read(['lead'], [0.1], [3.0])
         np.testing.assert_allclose((q, v), [[0.1, 0.7], [3.0, 6.0]])
-
-    def test_a_mimic_joint_that_was_measured_counts_itself(self) -> None:
-        q, v = ArmKinematics(self.mimic, 'c').read(['follow', 'lead'], [0.9, 0.1], [5.0, 3.0])
+        q, v = arm.read(['follow', 'lead'], [0.9, 0.1], [5.0, 3.0])
         assert q.tolist() == [0.1, 0.9] and v.tolist() == [3.0, 5.0]
-
-    def test_without_its_leader_it_is_missing(self) -> None:
         with pytest.raises(InputRefused, match="'lead'"):
-            ArmKinematics(self.mimic, 'c').read(['other'], [0.1], [3.0])
+            arm.read(['other'], [0.1], [3.0])
 
 
 class TestRefusals:

@@ -1,4 +1,5 @@
-"""Decoding against per-pixel loops in plain Python, Pillow, and cv_bridge where it is installed.
+"""Decoding against per-pixel loops in plain Python, Pillow, and cv_bridge where it is installed;
+overlays against a loop over patches.
 
 The loops are written from the definitions: byte offsets of each encoding, bilinear demosaicing
 with rounded means (OpenCV's), BT.601 limited range in floating point (so YUV compares within 1).
@@ -15,7 +16,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vla_prune_ros.errors import InputRefused
-from vla_prune_ros.runtime.decode import ENCODINGS, MAX_PIXELS, decode_compressed, decode_image
+from vla_prune_ros.runtime.images import (
+    ENCODINGS,
+    MAX_PIXELS,
+    decode_compressed,
+    decode_image,
+    draw_overlay,
+)
 
 CHANNELS = {'rgb': 'rgb', 'bgr': 'bgr', 'rgba': 'rgba', 'bgra': 'bgra', 'mono': 'g'}
 PLAIN = [f'{name}{bits}' for name in CHANNELS for bits in (8, 16)]
@@ -84,33 +91,17 @@ class TestPacked:
         view = decode_image('rgb8', 2, 4, 12, False, data)
         assert np.shares_memory(view, np.frombuffer(data, np.uint8))
         assert not view.flags.writeable
-        for encoding, height, width in (
-            ('rgb8', 2, 3),
-            ('bgr8', 2, 4),
-            ('mono8', 2, 12),
-            ('rgba8', 2, 3),
-            ('rgb16', 2, 2),
-            ('nv24', 2, 4),
-        ):
-            copy = decode_image(
-                encoding, height, width, 4 if encoding == 'nv24' else 12, False, data
-            )
+        others = {'rgb8': 3, 'bgr8': 4, 'mono8': 12, 'rgba8': 3, 'rgb16': 2, 'nv24': 4}
+        for encoding, width in others.items():
+            copy = decode_image(encoding, 2, width, 4 if encoding == 'nv24' else 12, False, data)
             assert not np.shares_memory(copy, np.frombuffer(data, np.uint8)), encoding
 
-    @pytest.mark.parametrize(
-        'kind',
-        [
-            bytes,
-            bytearray,
-            memoryview,
-            lambda b: array('B', b),
-            lambda b: np.frombuffer(b, np.uint8),
-        ],
-    )
-    def test_any_buffer(self, kind) -> None:
+    def test_any_buffer(self) -> None:
         data = noise(24)
-        got = decode_image('bgr8', 2, 4, 12, False, kind(data))
-        assert got[..., ::-1].tobytes() == data
+        arrays = array('B', data), np.frombuffer(data, np.uint8)
+        for buffer in (data, bytearray(data), memoryview(data), *arrays):
+            got = decode_image('bgr8', 2, 4, 12, False, buffer)
+            assert got[..., ::-1].tobytes() == data
 
 
 class TestBayer:
@@ -184,16 +175,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         'encoding, word',
         [
-            ('16UC1', 'depth'),
-            ('32FC1', 'depth'),
-            ('8UC1', 'no colour'),
-            ('8UC3', 'no colour'),
-            ('8UC4', 'no colour'),
-            ('64FC2', 'no colour'),
-            ('', 'unknown'),
-            ('RGB8', 'unknown'),
-            ('h264', 'unknown'),
-            ('bgr8; jpeg', 'unknown'),
+            *((encoding, 'depth') for encoding in ('16UC1', '32FC1')),
+            *((encoding, 'no colour') for encoding in ('8UC1', '8UC3', '8UC4', '64FC2')),
+            *((encoding, 'unknown') for encoding in ('', 'RGB8', 'h264', 'bgr8; jpeg')),
         ],
     )
     def test_encodings_are_refused_by_name(self, encoding: str, word: str) -> None:
@@ -210,11 +194,12 @@ class TestRefusals:
 
     @pytest.mark.parametrize('encoding', ENCODINGS)
     def test_wrong_amounts_of_data(self, encoding: str) -> None:
-        step = 64
-        whole = next(n for n in (256, 384, 768) if decodes(encoding, 4, 4, step, bytes(n)))
+        planes = {'nv12': 1.5, 'nv21': 1.5, 'nv24': 3}.get(encoding, 1)
+        whole = round(4 * 64 * planes)
+        decode_image(encoding, 4, 4, 64, False, bytes(whole))
         for count in (0, 1, whole - 1):
-            assert reason(decode_image, encoding, 4, 4, step, False, bytes(count)) == 'truncated'
-        assert reason(decode_image, encoding, 4, 4, step, False, bytes(whole + 1)) == 'size'
+            assert reason(decode_image, encoding, 4, 4, 64, False, bytes(count)) == 'truncated'
+        assert reason(decode_image, encoding, 4, 4, 64, False, bytes(whole + 1)) == 'size'
 
     @pytest.mark.parametrize(
         'encoding, step',
@@ -256,14 +241,6 @@ class TestRefusals:
         assert got.shape == (height, width, 3) and got.dtype == np.uint8
 
 
-def decodes(encoding: str, height: int, width: int, step: int, data: bytes) -> bool:
-    try:
-        decode_image(encoding, height, width, step, False, data)
-    except InputRefused:
-        return False
-    return True
-
-
 def picture(height: int = 24, width: int = 40) -> np.ndarray:
     """Smooth and coloured, so that JPEG is close to it and a swap of channels is not."""
     rows, columns = np.mgrid[:height, :width]
@@ -285,8 +262,15 @@ class TestCompressed:
         np.testing.assert_array_equal(got, picture())
         assert got.flags.c_contiguous
 
-    @pytest.mark.parametrize('options', [{}, {'progressive': True}, {'subsampling': 0}])
-    @pytest.mark.parametrize('format', ['jpeg', 'jpg', 'bgr8; jpeg compressed bgr8', ''])
+    @pytest.mark.parametrize(
+        'format, options',
+        [
+            ('jpeg', {}),
+            ('jpg', {'progressive': True}),
+            ('bgr8; jpeg compressed bgr8', {'subsampling': 0}),
+            ('', {}),
+        ],
+    )
     def test_jpeg_is_near(self, format: str, options: dict) -> None:
         got = decode_compressed(encoded('JPEG', quality=98, **options), format)
         np.testing.assert_allclose(got.astype(int), picture(), atol=12)
@@ -317,17 +301,17 @@ class TestCompressed:
         np.testing.assert_allclose(got.astype(int), picture(), atol=12)
 
     @pytest.mark.parametrize(
-        'format',
-        ['16UC1; compressedDepth png', '32FC1; compressedDepth', '16UC1; png compressed '],
-    )
-    def test_depth_is_refused(self, format: str) -> None:
-        assert reason(decode_compressed, encoded('PNG'), format) == 'encoding'
-
-    @pytest.mark.parametrize(
         'kind, format, expected',
-        [('GIF', 'gif', 'encoding'), ('GIF', '', 'encoding'), ('GIF', 'jpeg', 'corrupt')],
+        [
+            ('PNG', '16UC1; compressedDepth png', 'encoding'),
+            ('PNG', '32FC1; compressedDepth', 'encoding'),
+            ('PNG', '16UC1; png compressed ', 'encoding'),
+            ('GIF', 'gif', 'encoding'),
+            ('GIF', '', 'encoding'),
+            ('GIF', 'jpeg', 'corrupt'),
+        ],
     )
-    def test_other_kinds(self, kind: str, format: str, expected: str) -> None:
+    def test_depth_and_other_kinds(self, kind: str, format: str, expected: str) -> None:
         assert reason(decode_compressed, encoded(kind, picture()[..., 0]), format) == expected
 
     @pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
@@ -365,12 +349,8 @@ class TestCompressed:
         st.sampled_from(['jpeg', 'png', 'x', '']),
     )
     def test_garbage_is_refused(self, body: bytes, magic: bytes, format: str) -> None:
-        assert reason(decode_compressed, magic + body, format) in (
-            'corrupt',
-            'truncated',
-            'size',
-            'encoding',
-        )
+        reasons = ('corrupt', 'truncated', 'size', 'encoding')
+        assert reason(decode_compressed, magic + body, format) in reasons
 
 
 @pytest.mark.ros
@@ -403,3 +383,29 @@ def test_cv_bridge_refuses_what_we_refuse(encoding: str) -> None:
     with pytest.raises((cv_bridge.CvBridgeError, KeyError, ValueError)):
         cv_bridge.CvBridge().imgmsg_to_cv2(message, 'rgb8')
     assert reason(decode_image, encoding, 2, 2, 8, False, message.data) == 'encoding'
+
+
+@pytest.mark.parametrize(('size', 'side'), [(224, 16), (8, 2), (12, 4)])
+def test_pruned_patches_are_dimmed_to_a_quarter(size: int, side: int) -> None:
+    random = np.random.default_rng(size)
+    image = random.integers(0, 256, (size, size, 3), np.uint8)
+    kept = random.random(side * side) < 0.4
+    expected, patch = image.copy(), size // side
+    for row, column in itertools.product(range(side), range(side)):
+        if not kept[row * side + column]:
+            rows, columns = (slice(i * patch, (i + 1) * patch) for i in (row, column))
+            expected[rows, columns] = (image[rows, columns] * 0.25).astype(np.uint8)
+    before = image.copy()
+    np.testing.assert_array_equal(draw_overlay(image, kept), expected)
+    np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_lines_of_text_are_bright_on_a_dark_strip_at_the_top(count: int) -> None:
+    image = np.full((224, 224, 3), 240, np.uint8)
+    drawn = draw_overlay(image, np.ones(256, bool), ['dense 256/256'] * count)
+    strip = drawn[: 6 + 14 * count]
+    assert (drawn[6 + 14 * count :] == 240).all()
+    assert np.median(strip) < 120 and strip.max() > 220
+    for line in range(count):  # each line has letters of its own
+        assert (drawn[14 * line + 6 : 14 * line + 14] > 200).any()
