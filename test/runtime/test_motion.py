@@ -1,4 +1,4 @@
-"""Motion from poses, joint states and commands, and the choice of a source.
+"""Motion from poses, joint states and commands.
 
 Expected numbers: uniform motion of known speed, a lever of known length, and a twin that goes
 through every step of a chunk with the definition alone: step i is active in
@@ -16,13 +16,12 @@ from hypothesis import strategies as st
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.records import ActionChunk, MotionHint
 from vla_prune_ros.runtime.motion import (
-    SOURCES,
+    LISTENS,
     ActionMotion,
     JacobianMotion,
     JointSpeedMotion,
     MotionSource,
     PoseMotion,
-    build_motion,
     resolve_urdf,
 )
 
@@ -326,38 +325,16 @@ class TestUnknownFromJoints:
         assert source.at(NOW) == expected is not None
 
 
-class TestBuild:
-    def test_every_source_takes_every_input_and_answers_from_its_own(self) -> None:
-        pytest.importorskip('pinocchio', reason='needs the extra motion')
-        for name in SOURCES:
-            source = build_motion(name, urdf=LEVER, tip='arm', reach_m=1.0)
-            assert source.name == name
-            for step in range(2):
-                stamp = NOW + step * 50 * MS
-                source.on_joints(stamp, ['swing'], [0.0], [1.0])
-                source.on_pose(stamp, (0, 0, 0), UPRIGHT)
-            source.on_chunk(ActionChunk(NOW, 0.05, np.zeros((2, 6)), np.zeros(2)))
-            assert source.at(stamp).source == name
-
-    def test_empty_strings_name_no_joint(self) -> None:
-        """ROS has no empty array of strings with a type; such parameters hold one ''."""
-        source = build_motion('joint_speed', reach_m=1.0, joints=('',), gripper_joints=('g', ''))
-        source.on_joints(NOW, ['a', 'g'], [], [0.5, 9.0])
-        assert source.at(NOW).linear_m_s == 0.5
-
-    @pytest.mark.parametrize(
-        'source, settings, what',
-        [
-            ('pinocchio', {}, "'pinocchio' is unknown; use .*joint_speed, pose, actions"),
-            ('joint_velocities', {'tip': 'y'}, 'URDF'),
-            ('joint_velocities', {'urdf': LEVER}, 'tip'),
-            ('joint_velocities', {'urdf': '/no/such.urdf', 'tip': 'y'}, '/no/such.urdf'),
-            ('joint_speed', {}, 'reach'),
-        ],
-    )
-    def test_wrong_combinations(self, source: str, settings: dict, what: str) -> None:
-        with pytest.raises(ProfileError, match=what):
-            build_motion(source, **settings)
+def test_every_source_takes_every_input_and_answers_from_its_own() -> None:
+    sources = lever('arm'), rough(), PoseMotion(), ActionMotion()
+    assert {source.name for source in sources} == set(LISTENS)
+    for source in sources:
+        for step in range(2):
+            stamp = NOW + step * 50 * MS
+            source.on_joints(stamp, ['swing'], [0.0], [1.0])
+            source.on_pose(stamp, (0, 0, 0), UPRIGHT)
+        source.on_chunk(ActionChunk(NOW, 0.05, np.zeros((2, 6)), np.zeros(2)))
+        assert source.at(stamp).source == source.name
 
 
 class TestResolveUrdf:

@@ -175,8 +175,18 @@ def test_what_the_node_would_refuse_is_refused():
 def test_the_motion_source_is_the_one_that_is_named():
     assert isinstance(SessionParams().motion(), PoseMotion)
     assert isinstance(SessionParams(motion_source='actions').motion(), ActionMotion)
-    speed = SessionParams(motion_source='joint_speed', reach_m=0.5, arm_joints=('a', 'b')).motion()
-    speed.on_joints(10, ['a', 'b', 'c'], [0, 0, 0], [0.1, -0.4, 9.0])
-    assert speed.at(10).linear_m_s == pytest.approx(0.4 * 0.5)
-    with pytest.raises(ProfileError, match='needs a URDF'):
-        SessionParams(motion_source='joint_velocities').motion()
+    for joints in (('a', 'b'), ('',)):  # as ROS has an empty list of words
+        wiring = {'arm_joints': joints, 'gripper_joints': ('c', '')}
+        speed = SessionParams(motion_source='joint_speed', reach_m=0.5, **wiring).motion()
+        speed.on_joints(10, ['a', 'b', 'c'], [0, 0, 0], [0.1, -0.4, 9.0])
+        assert speed.at(10).linear_m_s == pytest.approx(0.4 * 0.5)
+    velocities = {'motion_source': 'joint_velocities'}
+    for changes, what in (
+        ({'motion_source': 'guess'}, "'guess' is unknown; use .*joint_speed, actions"),
+        ({'motion_source': 'joint_speed'}, 'reach'),
+        ({**velocities, 'ee_link': 'hand'}, 'needs a URDF'),
+        ({**velocities, 'urdf': '<robot/>'}, 'needs a tip'),
+        ({**velocities, 'urdf': '/no/such.urdf', 'ee_link': 'hand'}, '/no/such.urdf'),
+    ):
+        with pytest.raises(ProfileError, match=what):
+            SessionParams(**changes).motion()

@@ -8,7 +8,7 @@ first arm is built, and needs no meshes.
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -165,6 +165,9 @@ class JacobianMotion(JointMotion):
 
     def __init__(self, urdf: str, tip: str, base: str = '') -> None:
         super().__init__()
+        for value, what in ((urdf, 'URDF (XML, a path, package://name/path)'), (tip, 'tip link')):
+            if not value:
+                raise ProfileError(f'motion source {self.name!r} needs a {what}', 'name it')
         self.arm = ArmKinematics(resolve_urdf(urdf), tip, base)
 
     def _concerned(self, names: Names) -> bool:
@@ -196,7 +199,8 @@ class JointSpeedMotion(JointMotion):
                 'give the length of the stretched arm, in m',
             )
         self._reach_m = reach_m
-        self._joints, self._gripper = tuple(joints), frozenset(gripper_joints)
+        # ROS has no empty array of strings with a type: such a parameter holds one ''.
+        self._joints, self._gripper = tuple(filter(None, joints)), frozenset(gripper_joints)
 
     def _wanted(self, names: Names) -> tuple[str, ...]:
         return self._joints or tuple(name for name in names if name not in self._gripper)
@@ -253,39 +257,6 @@ LISTENS = {
     PoseMotion.name: ('ee_pose',),
     ActionMotion.name: (),
 }
-SOURCES = tuple(LISTENS)
-
-
-def build_motion(
-    source: str,
-    *,
-    urdf: str = '',
-    tip: str = '',
-    base: str = '',
-    reach_m: float = 0.0,
-    joints: Names = (),
-    gripper_joints: Names = (),
-) -> MotionSource:
-    """What the source does not need, and empty joint names, are ignored.
-    :raises ProfileError: an unknown source, one without what it needs, or an unusable value."""
-    if source == JacobianMotion.name:
-        _require(source, 'URDF', urdf, 'an XML text, a path or package://name/path')
-        _require(source, 'tip', tip, 'the link of the hand')
-    named = [tuple(name for name in group if name) for group in (joints, gripper_joints)]
-    builders: dict[str, Callable[[], MotionSource]] = {
-        JacobianMotion.name: lambda: JacobianMotion(urdf, tip, base),
-        JointSpeedMotion.name: lambda: JointSpeedMotion(reach_m, *named),
-        PoseMotion.name: PoseMotion,
-        ActionMotion.name: ActionMotion,
-    }
-    if source not in builders:
-        raise ProfileError(f'motion source {source!r} is unknown', f'use {", ".join(SOURCES)}')
-    return builders[source]()
-
-
-def _require(source: str, what: str, value: str, remedy: str) -> None:
-    if not value:
-        raise ProfileError(f'motion source {source!r} needs a {what}', f'give {remedy}')
 
 
 def _nothing_yet(what: str) -> InputRefused:

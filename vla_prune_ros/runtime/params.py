@@ -1,6 +1,6 @@
 """The parameters of ``vla_policy``: each is declared, checked and documented here alone."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from ..config import from_mapping, load_yaml, option
 from ..errors import ProfileError
 from ..profiles import Profile, load_profile
 from .guard import Limits
-from .motion import MotionSource, build_motion
+from .motion import ActionMotion, JacobianMotion, JointSpeedMotion, MotionSource, PoseMotion
 from .pairing import PairingLimits
 from .schedule import FREE, STEPPING, SYNCHRONOUS
 from .state import GripperJoints
@@ -149,15 +149,20 @@ class SessionParams:
 
     def motion(self, urdf: str = '') -> MotionSource:
         """:raises ProfileError: the source lacks a parameter, or one is not usable."""
-        return build_motion(
-            self.motion_source,
-            urdf=urdf or self.urdf,
-            tip=self.ee_link,
-            base=self.base_link,
-            reach_m=self.reach_m,
-            joints=self.arm_joints,
-            gripper_joints=self.gripper_joints,
-        )
+        sources: dict[str, Callable[[], MotionSource]] = {
+            'pose': PoseMotion,
+            'joint_velocities': lambda: JacobianMotion(
+                urdf or self.urdf, self.ee_link, self.base_link
+            ),
+            'joint_speed': lambda: JointSpeedMotion(
+                self.reach_m, self.arm_joints, self.gripper_joints
+            ),
+            'actions': ActionMotion,
+        }
+        if self.motion_source not in sources:
+            what = f'motion source {self.motion_source!r} is unknown'
+            raise ProfileError(what, f'use {", ".join(sources)}')
+        return sources[self.motion_source]()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from std_msgs.msg import String
 from ...errors import InputRefused, ProfileError
 from ...records import ActionChunk, MotionHint
 from ...runtime.messages import read_image, read_joints, read_pose, to_ns
-from ...runtime.motion import LISTENS, JacobianMotion, MotionSource, build_motion
+from ...runtime.motion import LISTENS, JacobianMotion, MotionSource
 from ...runtime.pairing import NotReady
 from ...runtime.params import PolicyParams
 from ...runtime.session import JOINTS, POSE, Now, PolicySession, SampleReader
@@ -83,7 +83,7 @@ class DescribedMotion(MotionSource):
     def __init__(self, node: Node, params: PolicyParams) -> None:
         super().__init__()
         # Imports pinocchio now, or refuses: the callback must not wait for it.
-        build_motion(self.name, urdf=_ONE_JOINT, tip='tip')
+        JacobianMotion(_ONE_JOINT, 'tip')
         if not params.ee_link:
             raise ProfileError(
                 f'parameter ee_link is empty, motion_source {self.name!r} needs it',
