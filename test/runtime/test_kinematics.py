@@ -23,6 +23,7 @@ from vla_prune_ros.runtime.motion import ArmKinematics
 pytest.importorskip('pinocchio', reason='needs the extra motion')
 
 LIMIT = '<limit lower="-3" upper="3" effort="1" velocity="1"/>'
+XACRO = 'xmlns:xacro="http://www.ros.org/wiki/xacro"'
 UPPER, FORE = 0.4, 0.3
 PANDA = 'models/assets/bullet_data/panda_description/urdf/panda_arm_hand.urdf'
 PANDA_JOINTS = [f'panda_joint{i}' for i in range(1, 8)]
@@ -133,9 +134,9 @@ def panda() -> ArmKinematics:
     return ArmKinematics(panda_urdf(), 'panda_hand', 'panda_link0')
 
 
-def refusal(build, *arguments) -> ProfileError:
+def refusal(*arguments: str) -> ProfileError:
     with pytest.raises(ProfileError) as caught:
-        build(*arguments)
+        ArmKinematics(*arguments)
     return caught.value
 
 
@@ -155,13 +156,6 @@ class TestPlanarArm:
         z = UPPER * np.cos(q1) * v1 + FORE * np.cos(q1 + q2) * both
         np.testing.assert_allclose(got, [x, 0, z, 0, -both, 0], atol=1e-12)
 
-    def test_relative_to_a_link_that_moves_itself(self) -> None:
-        """Seen from the upper arm only the elbow turns; the axes are those of the upper arm."""
-        arm = ArmKinematics(PLANAR, 'tool', 'upper')
-        assert arm.joints == ('elbow',)
-        expected = [-FORE * np.sin(0.5), 0, FORE * np.cos(0.5), 0, -1, 0]
-        np.testing.assert_allclose(arm.twist(np.array([0.5]), np.ones(1)), expected, atol=1e-12)
-
     def test_the_root_is_the_base_by_default(self) -> None:
         arm = ArmKinematics(PLANAR, 'tool')
         assert arm.joints == ('lift', 'shoulder', 'elbow')
@@ -180,12 +174,6 @@ def test_a_continuous_joint_after_whole_turns(axis: str, turns: int) -> None:
     unit /= np.linalg.norm(unit)
     arm = rotation(unit, 0.7) @ [0.2, 0.1, 0]
     np.testing.assert_allclose(got, [*(1.5 * np.cross(unit, arm)), *(1.5 * unit)], atol=1e-12)
-
-
-def test_a_prismatic_joint_does_not_turn_the_tip() -> None:
-    urdf = robot(joint('j', 'prismatic', 'a', 'b', '1 2 3', '0 0 1.5707963267948966', '2 0 0'))
-    got = ArmKinematics(urdf, 'b').twist(np.array([0.1]), np.array([-0.5]))
-    np.testing.assert_allclose(got, [0, -0.5, 0, 0, 0, 0], atol=1e-12)
 
 
 @st.composite
@@ -279,19 +267,16 @@ class TestRefusals:
     @pytest.mark.parametrize('tip, base', [('nowhere', ''), ('tool', 'nowhere'), ('elbow', '')])
     def test_an_unknown_link_is_answered_with_those_there_are(self, tip: str, base: str) -> None:
         """A joint's name is no link, though pinocchio has a frame of that name."""
-        error = refusal(ArmKinematics, PLANAR, tip, base)
-        assert repr(base or tip) in error.what
-        for link in ('world', 'base', 'upper', 'fore', 'tool', 'finger_tip'):
-            assert link in error.remedy
+        error = refusal(PLANAR, tip, base)
+        assert repr(base or tip) in error.what and 'finger_tip' in error.remedy
 
     def test_no_joint_between(self) -> None:
-        error = refusal(ArmKinematics, PLANAR, 'tool', 'fore')
-        assert 'no joint between base fore and tip tool' in error.what
+        assert 'no joint between base fore' in refusal(PLANAR, 'tool', 'fore').what
 
     @pytest.mark.parametrize('kind', ['floating', 'planar'])
     def test_a_joint_that_no_joint_state_describes(self, kind: str) -> None:
         urdf = robot(joint('drift', kind, 'a', 'b'), joint('j', 'revolute', 'b', 'c'))
-        error = refusal(ArmKinematics, urdf, 'c')
+        error = refusal(urdf, 'c')
         assert "'drift'" in error.what and 'floating or planar' in error.what
         assert ArmKinematics(urdf, 'c', 'b').joints == ('j',)
 
@@ -302,17 +287,14 @@ class TestRefusals:
             ('<mujoco/>', '<mujoco>'),
             ('<robot name="a"/>', 'pinocchio refuses'),
             ('<robot name="a"><link name="x"/><link name="y"/></robot>', 'pinocchio refuses'),
-            (
-                '<robot xmlns:xacro="http://www.ros.org/wiki/xacro"><xacro:arm/></robot>',
-                'xacro macros',
-            ),
+            (f'<robot {XACRO}><xacro:arm/></robot>', 'xacro macros'),
         ],
     )
     def test_what_is_no_urdf(self, urdf: str, what: str) -> None:
-        assert what in refusal(ArmKinematics, urdf, 'x').what
+        assert what in refusal(urdf, 'x').what
 
     def test_an_unused_xacro_namespace_is_no_macro(self) -> None:
-        used = PLANAR.replace('<robot', '<robot xmlns:xacro="http://www.ros.org/wiki/xacro"', 1)
+        used = PLANAR.replace('<robot', f'<robot {XACRO}', 1)
         assert ArmKinematics(used, 'tool', 'base').joints == ('shoulder', 'elbow')
 
     @pytest.mark.parametrize('module', [None, ModuleType('pinocchio')])
@@ -321,5 +303,5 @@ class TestRefusals:
     ) -> None:
         """Absent, or the unrelated project that has this name on PyPI."""
         monkeypatch.setitem(sys.modules, 'pinocchio', module)
-        error = refusal(ArmKinematics, PLANAR, 'tool')
+        error = refusal(PLANAR, 'tool')
         assert 'pinocchio is not installed' in error.what and '[motion]' in error.remedy

@@ -233,18 +233,13 @@ class TestTime:
         clocked.push_all()
         clocked.take()
         clocked.pairs.clear('reset')
-        assert clocked.take().reason == 'missing:primary'
-        clocked.push_all()
+        for name in ('primary', 'wrist', 'pose'):
+            assert clocked.take().reason == f'missing:{name}'
+            clocked.push(name)
         assert isinstance(clocked.take(), Pair) and clocked.pairs.losses['reset'] == 1
 
 
 class TestFaults:
-    def test_missing_names_the_stream(self) -> None:
-        clocked = Clocked(pairing())
-        for name, then in (('primary', 'wrist'), ('wrist', 'pose')):
-            clocked.push(name)
-            assert clocked.take().reason == f'missing:{then}'
-
     def test_a_camera_that_stops_then_returns(self) -> None:
         clocked = Clocked(pairing())
         reasons = []
@@ -307,23 +302,19 @@ class TestFaults:
         got = clocked.take()
         assert got.reason == 'skew' if chosen is None else got.items['pose'] == chosen
 
-    def test_a_zero_stamp(self) -> None:
+    def test_stamps_that_are_refused(self) -> None:
         clocked = Clocked(pairing())
-        assert clocked.refused('primary', -START_MS) == 'stamp_zero'
-
-    def test_a_stamp_ahead_of_the_clock(self) -> None:
-        clocked = Clocked(pairing())
+        clocked.push_all()
         clocked.push('primary', FUTURE)
         assert clocked.refused('wrist', FUTURE + 1) == 'stamp_future'
         with pytest.raises(InputRefused, match='/clock'):
             clocked.push('wrist', 10**7)
-
-    def test_late_by_little_is_refused_and_by_more_is_a_reset(self) -> None:
-        clocked = Clocked(pairing())
-        clocked.push_all()
+        assert clocked.refused('primary', -START_MS) == 'stamp_zero'
         assert clocked.refused('pose', -1) == clocked.refused('pose', -REORDER) == 'out_of_order'
-        assert clocked.push('pose', -REORDER - 1) is True
+        assert clocked.push('pose', -REORDER - 1) is True  # later than that is a reset
         assert clocked.take().reason == 'missing:primary'
+        with pytest.raises(ProfileError, match="'lidar'.*primary"):
+            clocked.push('lidar')
 
     def test_the_same_stamp_again_replaces(self) -> None:
         clocked = Clocked(pairing(CAMERAS[:1], ()))
@@ -340,10 +331,6 @@ class TestFaults:
         assert isinstance(clocked.take(), Pair)
         for clocks in (((START_MS + AGE + 1) * MS, 0), (START_MS * MS, (AGE + 1) * MS)):
             assert clocked.pairs.health(*clocks).reason == 'stale:primary'
-
-    def test_an_unknown_stream(self) -> None:
-        with pytest.raises(ProfileError, match="'lidar'.*primary"):
-            Clocked(pairing()).push('lidar')
 
 
 class Item:

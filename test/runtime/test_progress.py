@@ -41,10 +41,12 @@ def test_a_line_when_a_stage_begins_and_after_every_period(clock):
 
 def test_the_last_count_is_printed_however_quick_it_came(clock):
     with Progress(log()) as progress:
-        progress.stage('recording', 3)
+        both = [progress.add(name, 3) for name in 'ab']
         for done in range(4):
-            progress.at(done)
-    assert progress.console.file.getvalue().splitlines() == ['recording 0/3', 'recording 3/3']
+            for stage in both:
+                stage.update(done)
+    lines = progress.console.file.getvalue().splitlines()
+    assert lines == ['a 0/3; b 0/3', 'a 3/3; b 3/3']
 
 
 def test_stages_that_are_complete_or_not_logged_are_left_out(clock):

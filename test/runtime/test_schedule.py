@@ -139,19 +139,13 @@ class TestCases:
 
     def test_late_arrival_skips_what_is_past(self) -> None:
         """130 ms of inference at 50 ms per step: two steps are lost."""
-        schedule = ChunkSchedule(1.0)
-        schedule.load(make(), 130 * MS)
+        chunk, schedule = make(), ChunkSchedule(1.0)
+        schedule.load(chunk, 130 * MS)
         got = due(schedule, 130)
         assert (got.step, got.skipped, got.dt_s) == (2, 2, 0.05)
         assert got.gripper == pytest.approx(2 / 7)
-
-    def test_runs_dry_then_goes_stale(self) -> None:
-        schedule = ChunkSchedule(0.6)
-        schedule.load(make(), 0)
-        assert due(schedule, 399).reason == 'step'
-        assert due(schedule, 400).reason == 'dry'
-        assert due(schedule, 600).reason == 'dry'
-        assert due(schedule, 601).reason == 'stale'
+        got.delta[:] = 99  # a copy
+        assert chunk.deltas[2, 0] == 3
 
     @pytest.mark.parametrize('now_ms, mono_ms', [(201, 10), (10, 201)])
     def test_either_clock_makes_it_stale(self, now_ms: int, mono_ms: int) -> None:
@@ -160,25 +154,12 @@ class TestCases:
         got = due(schedule, now_ms, mono_ms)
         assert (got.reason, got.skipped, schedule.remaining) == ('stale', 8, 0)
 
-    def test_a_paused_ros_clock_stops_motion(self) -> None:
-        schedule = ChunkSchedule(0.2)
-        schedule.load(make(), 0)
-        reasons = [due(schedule, 60, mono).reason for mono in range(60, 301, 60)]
-        assert reasons == ['step', 'step', 'step', 'stale', 'stale']
-
     def test_a_clock_that_steps_back_repeats_nothing(self) -> None:
         schedule = ChunkSchedule(1.0)
         schedule.load(make(), 0)
         answers = [due(schedule, now, 0) for now in (120, 60, 120, 160)]
         assert [a.reason for a in answers] == ['step', 'future', 'step', 'step']
         assert [a.first for a in answers] == [True, False, False, True]
-
-    def test_the_answer_is_a_copy(self) -> None:
-        chunk = make()
-        schedule = ChunkSchedule(1.0)
-        schedule.load(chunk, 0)
-        due(schedule, 10).delta[:] = 99
-        assert chunk.deltas[0, 0] == 1
 
     def test_clear_forgets_and_accepts_an_older_chunk(self) -> None:
         schedule = ChunkSchedule(1.0)
@@ -199,22 +180,16 @@ class TestRefusals:
         assert due(schedule, 10).step == 0  # the current chunk stays
         return caught.value.reason
 
-    @pytest.mark.parametrize('bad', [np.nan, np.inf])
-    def test_not_finite(self, bad: float) -> None:
-        assert self.refused(deltas=np.full((8, 6), bad)) == 'non_finite'
-        assert self.refused(gripper=np.full(8, bad)) == 'non_finite'
-
-    @pytest.mark.parametrize('deltas, gripper', [((0, 6), 0), ((8, 7), 8), ((8,), 8), ((8, 6), 7)])
-    def test_shapes(self, deltas: tuple, gripper: int) -> None:
-        assert self.refused(deltas=np.zeros(deltas), gripper=np.zeros(gripper)) == 'shape'
-
-    @pytest.mark.parametrize('dt', [0.0, -0.05, np.nan, np.inf, 1e-12])
-    def test_dt(self, dt: float) -> None:
-        assert self.refused(dt_s=dt) == 'dt'
-
-    @pytest.mark.parametrize('behind_ms', [0, 1, 1000])
-    def test_a_chunk_that_is_not_newer(self, behind_ms: int) -> None:
-        assert self.refused(stamp_ns=START - behind_ms * MS) == 'not_newer'
+    def test_by_reason(self) -> None:
+        for bad in (np.nan, np.inf):
+            assert self.refused(deltas=np.full((8, 6), bad)) == 'non_finite'
+            assert self.refused(gripper=np.full(8, bad)) == 'non_finite'
+        for deltas, gripper in (((0, 6), 0), ((8, 7), 8), ((8,), 8), ((8, 6), 7)):
+            assert self.refused(deltas=np.zeros(deltas), gripper=np.zeros(gripper)) == 'shape'
+        for dt_s in (0.0, -0.05, np.nan, np.inf, 1e-12):
+            assert self.refused(dt_s=dt_s) == 'dt'
+        for behind_ms in (0, 1, 1000):
+            assert self.refused(stamp_ns=START - behind_ms * MS) == 'not_newer'
 
     def test_a_restarted_clock_is_not_refused(self) -> None:
         schedule = ChunkSchedule(1.0)
@@ -222,10 +197,11 @@ class TestRefusals:
         assert schedule.load(make(3999), 0) is True
         assert schedule.counters['time_jump'] == 1 and due(schedule, 4000, 0).step == 0
 
-    @pytest.mark.parametrize('age', [0.0, -1.0, np.nan, np.inf])
-    def test_age_limit(self, age: float) -> None:
-        with pytest.raises(ProfileError, match='max_chunk_age_s'):
-            ChunkSchedule(age)
+
+@pytest.mark.parametrize('age', [0.0, -1.0, np.nan, np.inf])
+def test_age_limit(age: float) -> None:
+    with pytest.raises(ProfileError, match='max_chunk_age_s'):
+        ChunkSchedule(age)
 
 
 class TestGripperLatch:

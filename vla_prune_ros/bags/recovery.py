@@ -144,8 +144,9 @@ class RecoveredMcap(RecoveredFile):
     def _note(self, opcode: int, record: bytes, chunk: int, span: tuple[int, int]) -> None:
         if opcode == _MESSAGE:
             connection, _, receipt_ns, _ = _MESSAGE_HEAD.unpack_from(record)
-            start, order = span[0] + _MESSAGE_HEAD.size, len(self._places)
-            self._places.append(_Place(receipt_ns, order, connection, chunk, start, span[1]))
+            start = span[0] + _MESSAGE_HEAD.size
+            place = _Place(receipt_ns, len(self._places), connection, chunk, start, stop=span[1])
+            self._places.append(place)
         elif opcode == _SCHEMA:
             self._types[struct.unpack_from('<H', record)[0]] = _text(record, 2)
         else:

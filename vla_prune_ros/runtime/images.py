@@ -216,5 +216,5 @@ def draw_overlay(image: np.ndarray, kept: np.ndarray, lines: Sequence[str] = ())
         out[: 6 + 14 * len(lines)] //= 3  # a dark strip, on which text is readable
     for i, line in enumerate(lines):
         place, font = (4, 14 + 14 * i), cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(out, line, place, font, 0.4, (255,) * 3, lineType=cv2.LINE_AA)
+        cv2.putText(out, line, place, font, fontScale=0.4, color=(255,) * 3, lineType=cv2.LINE_AA)
     return out

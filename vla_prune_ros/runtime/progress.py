@@ -112,9 +112,9 @@ class Progress:
             logged = [stage for stage in self._stages if stage.logged]
             if self.console.is_terminal or not logged:
                 return
-            # Stages that are complete were printed in their time; the latest stands for them.
-            running = [s for s in logged if s.total is None or s.done < s.total] or logged[-1:]
-            line = '; '.join(stage.line() for stage in running)
+            running = [s for s in logged if s.total is None or s.done < s.total]
+            shown = logged if last else running or logged[-1:]
+            line = '; '.join(stage.line() for stage in shown)
             if line == self._printed if last else time.monotonic() < self._next:
                 return
             self._next, self._printed = time.monotonic() + self._every_s, line
