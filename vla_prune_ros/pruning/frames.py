@@ -175,7 +175,11 @@ class FrameHistory:
             self._rings.clear()
 
     def state(self) -> dict[str, Any]:
-        """The frames, decoded; what cannot be decoded counts as none, here and later."""
+        """The frames; what cannot be decoded counts as none, here and later."""
+        with self._lock:
+            waiting = [e for ring in self._rings.values() for e in (*ring.first, *ring.recent)]
+        for entry in waiting:  # not under the lock: pushes of other threads must not wait
+            entry.decode()
         with self._lock:
             return {camera: ring.state() for camera, ring in self._rings.items()}
 
