@@ -1,4 +1,4 @@
-"""The demo's result from recorded runs: percentiles and means computed here by hand."""
+"""The results of ``demo`` and ``bench --node`` from recorded queries: figures computed by hand."""
 
 import io
 import json
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from vla_prune_ros.evaluate.demo import demo_row, report_demo, stage_percentiles
+from vla_prune_ros.evaluate.demo import demo_row, node_result, report_demo, stage_percentiles
 from vla_prune_ros.records import MethodRun
 
 VIDEO = SimpleNamespace(path=Path('/somewhere/demo.mp4'), frames=7)
@@ -89,3 +89,31 @@ def test_a_method_without_chunks_is_bad_and_still_in_the_table(tmp_path):
     result, text = report(tmp_path, {}, run(), MethodRun('stuck'))
     assert result.ok is False and 'stuck' in text
     assert result.rows[1].latency_ms == {} and result.rows[1].visual_tokens is None
+
+
+@pytest.mark.parametrize(
+    ('overhead_ms', 'received', 'good'),
+    [
+        (3.0, (30.0, 30.0), True),
+        (4.99, (29.2, 29.2), True),
+        (5.0, (30.0, 30.0), False),
+        (3.0, (30.0, 29.0), False),
+        (3.0, (0.0, 30.0), False),
+    ],
+)
+def test_the_node_is_held_to_5_ms_and_97_percent_of_the_images(overhead_ms, received, good):
+    result = node_result(
+        [{**record(30), 'overhead_ms': str(overhead_ms)}] * 5,
+        asked_hz=30.0,
+        sent_hz={'primary': 30.0, 'wrist': 30.0},
+        received_hz=dict(zip(('primary', 'wrist'), received, strict=True)),
+        transport_profile=True,
+    )
+    assert result.ok is good
+    back = json.loads(json.dumps(asdict(result)))
+    assert back['overhead_ms'] == {'p50': overhead_ms, 'p95': overhead_ms}
+    assert back['queries'] == 5 and back['asked_hz'] == 30.0 and back['target_ms'] == 5.0
+    assert back['received_hz'] == {'primary': received[0], 'wrist': received[1]}
+    assert back['stages_ms']['policy_total']['p50'] == 30.0
+    assert back['transport_profile'] is True
+    assert back['machine']['cores'] >= 1 and back['machine']['packages']['numpy']

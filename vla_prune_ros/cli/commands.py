@@ -124,7 +124,7 @@ class Bench(PruningBenchOptions, SimBenchOptions, DtypeBenchOptions):
         flags={'group': '--pruning and --curve', 'metavar': 'FILE'},
     )
 
-    # What is measured -> module, the function that does, how it is shown, how it is drawn.
+    # What is measured -> module, and its functions that measure, show and draw.
     BENCHES: ClassVar = {
         'pruning': ('pruning', 'run_pruning_bench', 'pruning_report', 'plot_stages'),
         'curve': ('curve', 'run_cost_curve', 'curve_report', 'plot_curve'),
@@ -142,20 +142,18 @@ class Bench(PruningBenchOptions, SimBenchOptions, DtypeBenchOptions):
             checkpoint = output.choose_checkpoint(checkpoint, 'demo', console)
         module, measure, report, plot = self.BENCHES[kind]
         bench = import_module(f'..evaluate.bench.{module}', __package__)
-        tables = import_module('..evaluate.bench.tables', __package__)
         with Progress(console) as progress:
             progress.stage(f'bench --{kind}')
             options = replace(self, checkpoint=checkpoint)
             result = getattr(bench, measure)(options, progress.note)
-        output.show(console, *getattr(tables, report)(result))
+        output.show(console, *getattr(bench, report)(result))
         if self.plot and plot:
-            getattr(tables, plot)(result, self.plot)
+            getattr(bench, plot)(result, self.plot)
         return result
 
     def _run_node(self, console: Console) -> Any:
         output.require_ros()
-        from ..evaluate.bench.node import node_result
-        from ..evaluate.bench.tables import node_report
+        from ..evaluate.demo import node_report, node_result
         from ..nodes.tools.bench_harness import NodeBenchOptions, run_node_bench
 
         checkpoint = output.choose_checkpoint(self.checkpoint, 'micro', console)

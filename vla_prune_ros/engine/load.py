@@ -86,7 +86,7 @@ def load_policy(
     if wanted.cameras is not None:
         one = isinstance(wanted.cameras, str)
         profile = replace(profile, cameras=(wanted.cameras,) if one else tuple(wanted.cameras))
-    torch_dtype = _check_device_and_dtype(device, dtype)
+    torch_dtype = check_device_and_dtype(device, dtype)
     engine = choose_engine(wanted.engine, device)
     if not 1 <= wanted.diffusion_steps <= TRAIN_STEPS:
         raise ProfileError(
@@ -155,7 +155,7 @@ def pruner_target(
     )
 
 
-def _check_device_and_dtype(device: str, dtype: str) -> torch.dtype:
+def check_device_and_dtype(device: str, dtype: str) -> torch.dtype:
     try:
         kind = torch.device(device).type
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""Records of ``~/inference`` as figures, and the demo's table and JSON result made of them."""
+"""Records of ``~/inference`` as figures: the results of ``demo`` and of ``bench --node``."""
 
 import json
 from collections import Counter
@@ -14,7 +14,7 @@ from rich.table import Table
 from ..records import MethodRun
 from .machine import machine, where
 from .statistics import percentiles
-from .tables import Column, fixed, rich_table
+from .tables import Column, fixed, quantile, rich_table
 from .video import VideoWriter
 
 STAGE_ORDER = (
@@ -138,3 +138,67 @@ def demo_table(rows: Sequence[DemoRow], title: str) -> Table:
     columns = [Column('', lambda line: line[0], is_name=True)]
     columns += [Column(row.method, lambda line, i=i: line[1][i]) for i, row in enumerate(rows)]
     return rich_table(title, columns, lines, section=lambda line: ' (ms)' in line[0])
+
+
+# --- bench --node --------------------------------------------------------------------------------
+
+TARGET_MS = 5.0
+ARRIVED = 0.97  # of the asked rate: a slower publisher must not pass as a good transport
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeBench:
+    ok: bool
+    queries: int
+    asked_hz: float
+    sent_hz: dict[str, float]
+    received_hz: dict[str, float]
+    overhead_ms: dict[str, float]
+    target_ms: float
+    stages_ms: dict[str, dict[str, float]]
+    transport_profile: bool
+    machine: dict[str, Any]
+
+
+def node_result(
+    records: Sequence[Mapping[str, str]],
+    *,
+    asked_hz: float,
+    sent_hz: Mapping[str, float],
+    received_hz: Mapping[str, float],
+    transport_profile: bool,
+) -> NodeBench:
+    stages = stage_percentiles(records)
+    arrived = all(rate >= ARRIVED * asked_hz for rate in received_hz.values())
+    return NodeBench(
+        ok=stages['overhead']['p50'] < TARGET_MS and arrived,
+        queries=len(records),
+        asked_hz=asked_hz,
+        sent_hz=dict(sent_hz),
+        received_hz=dict(received_hz),
+        overhead_ms=stages['overhead'],
+        target_ms=TARGET_MS,
+        stages_ms=stages,
+        transport_profile=transport_profile,
+        machine=machine(),
+    )
+
+
+def node_report(result: NodeBench) -> list[Any]:
+    totals = ('overhead', 'policy_total', 'age_primary', 'age_wrist')
+    names = [name for name in result.stages_ms if name.startswith('node_')]
+    columns = (
+        Column('ms', stage_label, is_name=True),
+        Column('p50', lambda name: quantile(result.stages_ms[name], 'p50', '.2f')),
+        Column('p95', lambda name: quantile(result.stages_ms[name], 'p95', '.2f')),
+    )
+    title = f'node overhead on {where(result.machine)}: {result.queries} queries'
+    rates = ', '.join(
+        f'{c} {sent:.1f} -> {result.received_hz[c]:.1f}' for c, sent in result.sent_hz.items()
+    )
+    return [
+        rich_table(title, columns, [*names, *totals], section=lambda name: name in totals),
+        f'640x480 images per second, sent -> received: {rates}\n'
+        f'target: overhead p50 below {TARGET_MS:g} ms and all images received: '
+        f'{"met" if result.ok else "MISSED"}',
+    ]

@@ -14,24 +14,36 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vla_prune_ros.evaluate.bench.cost import (
+    Roofline,
     count_kept,
     decoder_layer_flops,
+    measure_roofline,
     policy_flops,
     reference_flops,
     rows_per_layer,
     vision_flops,
 )
-from vla_prune_ros.evaluate.bench.models import BENCH_PRESETS, model_size, random_network
-from vla_prune_ros.evaluate.bench.reference_impl import ReferenceForward
+from vla_prune_ros.evaluate.bench.models import (
+    BENCH_PRESETS,
+    ReferenceForward,
+    model_size,
+    random_network,
+)
 from vla_prune_ros.model.openvla import ActInputs
 from vla_prune_ros.profiles import ALOHA, LIBERO
 from vla_prune_ros.pruning.base import Pruner, PruningSite
 from vla_prune_ros.pruning.layout import Layout, Target
-from vla_prune_ros.pruning.methods.baselines import Dense
 from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.pruning.specprune.pruner import plan_sites
 
 PROMPT = torch.tensor([[1, *range(500, 524), 29871]])
+SIZES = {
+    'libero': (LIBERO, {}),
+    'aloha': (ALOHA, {}),
+    'film': (LIBERO, {'film': True}),
+    'discrete': (LIBERO, {'head': 'discrete'}),
+    'stateless': (LIBERO, {'proprio_dim': 0}),
+}
 
 
 class TwoSites(Pruner):
@@ -51,11 +63,27 @@ class TwoSites(Pruner):
         return view.ids[::2] if view.site.layer else view.ids[40:]
 
 
-def size_of(kind):
-    size = model_size(BENCH_PRESETS['micro'], ALOHA if kind == 'aloha' else LIBERO)
-    changes = {'film': {'film': True}, 'discrete': {'head': 'discrete'}}
-    stateless = {'stateless': {'proprio_dim': 0}}
-    return replace(size, **{**changes, **stateless}.get(kind, {}))
+def counted(kind, pruner, published=False):
+    """One query of the micro model under torch's counter: size, layout, outputs, operations."""
+    profile, changes = SIZES[kind]
+    size = replace(model_size(BENCH_PRESETS['micro'], profile), **changes)
+    network = random_network(size, torch.float32, 'cpu')
+    layout = network.layout(profile.cameras, PROMPT.shape[1], profile.chunk)
+    images = torch.zeros(len(profile.cameras), 224, 224, 3, dtype=torch.uint8)
+    state = torch.zeros(1, size.proprio_dim) if size.proprio_dim else None
+    forward = ReferenceForward(network) if published else network
+    encode = forward.visual if published else network.encode_images
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        act = forward.act(
+            ActInputs(
+                visual=encode(images, PROMPT),
+                prompt_ids=PROMPT,
+                proprio=state,
+                layout=layout,
+                pruner=pruner,
+            )
+        )
+    return size, layout, act, counter.get_total_flops()
 
 
 @pytest.mark.parametrize(
@@ -63,43 +91,19 @@ def size_of(kind):
     ['dense', 'uniform:64', *(TwoSites(*how) for how in product((1, 2), (True, False)))],
     ids=lambda p: p if isinstance(p, str) else p.name,
 )
-@pytest.mark.parametrize('kind', ['libero', 'aloha', 'film', 'discrete', 'stateless'])
+@pytest.mark.parametrize('kind', SIZES)
 def test_equal_to_the_counter(kind, pruner):
-    profile, size = ALOHA if kind == 'aloha' else LIBERO, size_of(kind)
-    pruner = build_pruner(pruner, Target(profile.cameras))
-    network = random_network(size, torch.float32, 'cpu')
-    layout = network.layout(profile.cameras, PROMPT.shape[1], profile.chunk)
-    pixels = torch.zeros(len(profile.cameras), 6, 224, 224)
-    state = torch.zeros(1, size.proprio_dim) if size.proprio_dim else None
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        visual = network.visual_tokens(pixels, PROMPT)
-        act = network.act(
-            ActInputs(
-                visual=visual, prompt_ids=PROMPT, proprio=state, layout=layout, pruner=pruner
-            )
-        )
+    pruner = build_pruner(pruner, Target(SIZES[kind][0].cameras))
+    size, layout, act, total = counted(kind, pruner)
     kept = {site: len(ids) for site, ids in act.pruning.kept_by_site.items()}
     early = {site.name for site in pruner.sites if site.early}
-    assert policy_flops(size, layout, kept, early) == counter.get_total_flops()
+    assert policy_flops(size, layout, kept, early) == total
 
 
 @pytest.mark.parametrize('kind', ['libero', 'film', 'discrete'])
 def test_the_reference_implementation_too(kind):
-    """The counter sees what ``ReferenceForward`` runs."""
-    size = size_of(kind)
-    network = random_network(size, torch.float32, 'cpu')
-    layout = network.layout(LIBERO.cameras, PROMPT.shape[1], LIBERO.chunk)
-    forward = ReferenceForward(network)
-    images = torch.zeros(len(LIBERO.cameras), 224, 224, 3, dtype=torch.uint8)
-    state = torch.zeros(1, size.proprio_dim)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        visual = forward.visual(images, PROMPT)
-        forward.act(
-            ActInputs(
-                visual=visual, prompt_ids=PROMPT, proprio=state, layout=layout, pruner=Dense()
-            )
-        )
-    assert reference_flops(size, layout) == counter.get_total_flops()
+    size, layout, _, total = counted(kind, build_pruner('dense', Target()), published=True)
+    assert reference_flops(size, layout) == total
 
 
 def test_the_published_model():
@@ -135,7 +139,7 @@ def test_rows_follow_the_sites():
 
 
 def test_a_diffusion_head_is_not_covered():
-    size = replace(size_of('libero'), head='diffusion')
+    size = replace(model_size(BENCH_PRESETS['micro'], LIBERO), head='diffusion')
     layout = Layout(('a',), 256, 1, 20, 56, time=1)
     assert policy_flops(size, layout, {}) is None
 
@@ -143,3 +147,12 @@ def test_a_diffusion_head_is_not_covered():
 def test_kept_tokens_are_counted_over_cameras():
     by_site = {'after_L0': {'a': [True, False, True], 'b': [True, True, True]}}
     assert count_kept(by_site) == {'after_L0': 5}
+
+
+def test_least_time_by_hand_and_limits_of_the_machine():
+    """8 TFLOP at 2 TFLOP/s are 4 s; 15 GB at 30 GB/s half a second."""
+    roofline = Roofline(tflops=2.0, gb_per_s=30.0)
+    assert roofline.least_ms(8e12, 15e9) == pytest.approx(4000)
+    assert roofline.least_ms(1e9, 15e9) == pytest.approx(500)
+    measured = measure_roofline(torch.device('cpu'), torch.float32)
+    assert 1e-4 < measured.tflops < 1e3 and 0.1 < measured.gb_per_s < 1e4

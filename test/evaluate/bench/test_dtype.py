@@ -25,15 +25,11 @@ def test_rows_weights_and_ratio(checkpoint):
     assert result.untrained is True
 
 
-def test_without_bfloat16_there_is_no_ratio(checkpoint):
-    options = DtypeBenchOptions(checkpoint, dtypes=('float32',), runs=1)
-    assert run_dtype_bench(options).rows[0].time_vs_bfloat16 is None
-
-
-def test_command_line(checkpoint, tmp_path):
+def test_command_line_and_no_ratio_without_bfloat16(checkpoint, tmp_path):
     arguments = ['bench', '--dtypes', 'float32', '--runs', '1', '--checkpoint', str(checkpoint)]
     assert cli.main([*arguments, '--json', str(tmp_path / 'out.json')]) == 0
-    assert json.loads((tmp_path / 'out.json').read_text())['rows'][0]['dtype'] == 'float32'
+    (row,) = json.loads((tmp_path / 'out.json').read_text())['rows']
+    assert (row['dtype'], row['time_vs_bfloat16']) == ('float32', None)
 
 
 def test_an_unknown_dtype_is_one_line(checkpoint, capsys):

@@ -1,9 +1,11 @@
-"""Random models: the published shapes, weights that stay finite, shared layers, refusals.
+"""Random models: the published shapes, weights that stay finite, shared layers, refusals; and the
+published execution against ours.
 
 Expected numbers: 7 541 237 184 parameters in 982 tensors of the published state dict, 151.1 M of
 LIBERO's L1 head and 16.8 M of the state's projector; 32 for the published depth.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from vla_prune_ros import Observation, load_policy
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.evaluate.bench.models import (
     BENCH_PRESETS,
+    ReferenceForward,
     build_bench_model,
     model_size,
     random_network,
@@ -26,11 +29,18 @@ from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.pruning.methods.baselines import Dense
 
 DEEP = Preset((32, 3, 2), (40, 4, 2), 64, 172, 32, 4)
+MICRO = model_size(BENCH_PRESETS['micro'], LIBERO)
 PROMPT = torch.tensor([[1, *range(500, 524), 29871]])
 
 
 def parameters(module):
     return sum(p.numel() for p in module.parameters())
+
+
+def act_inputs(visual, state, layout):
+    return ActInputs(
+        visual=visual, prompt_ids=PROMPT, proprio=state, layout=layout, pruner=Dense()
+    )
 
 
 def test_7b_has_the_published_shapes():
@@ -61,36 +71,31 @@ def test_activations_stay_near_one_through_32_layers(dtype, share):
 
 
 def test_shared_layers_have_one_memory_and_keep_their_number():
-    size = model_size(BENCH_PRESETS['micro'], LIBERO)
-    shared = random_network(size, torch.float32, 'cpu', share_layers=True)
+    shared = random_network(MICRO, torch.float32, 'cpu', share_layers=True)
     layers = shared.language_model.model.layers
     assert [layer.self_attn.layer_idx for layer in layers] == [0, 1, 2]
     for name, first in layers[0].named_parameters():
         assert layers[2].get_parameter(name).data_ptr() == first.data_ptr()
-    apart = random_network(size, torch.float32, 'cpu')
+    apart = random_network(MICRO, torch.float32, 'cpu')
     assert parameters(apart) - parameters(shared) == 2 * parameters(layers[0])
     apart.load_state_dict(shared.state_dict())
-    x, layout = torch.randn(1, 512, 64), apart.layout(LIBERO.cameras, PROMPT.shape[1], 8)
+    layout = apart.layout(LIBERO.cameras, PROMPT.shape[1], 8)
+    inputs = act_inputs(torch.randn(1, 512, 64), torch.zeros(1, 8), layout)
     with torch.no_grad():
-        inputs = ActInputs(
-            visual=x, prompt_ids=PROMPT, proprio=torch.zeros(1, 8), layout=layout, pruner=Dense()
-        )
         one, two = (network.act(inputs).actions for network in (shared, apart))
     assert torch.equal(one, two)
 
 
 def test_the_seed_decides():
-    size = model_size(BENCH_PRESETS['micro'], LIBERO)
     heads = [
-        random_network(size, torch.bfloat16, 'cpu', s).action_head.model.fc1.weight
+        random_network(MICRO, torch.bfloat16, 'cpu', s).action_head.model.fc1.weight
         for s in (0, 0, 1)
     ]
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
 
 
 def test_what_is_reported():
-    options = BenchModelOptions('micro', layers=5, share_layers=True)
-    model = build_bench_model(options)
+    model = build_bench_model(BenchModelOptions('micro', layers=5, share_layers=True))
     about = model.about
     assert (about['layers'], about['layers_published'], about['shared_layers']) == (5, 3, True)
     assert about['untrained'] is True and about['dtype'] == 'bfloat16'
@@ -120,16 +125,38 @@ def test_a_checkpoint_instead(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('options', 'words'),
+    ('options', 'match'),
     [
-        (BenchModelOptions('huge'), "preset 'huge' is unknown"),
         (BenchModelOptions('micro', dtype='int8'), "dtype 'int8' cannot be generated"),
-        (BenchModelOptions('micro', device='abacus'), "device 'abacus' cannot be used"),
+        (BenchModelOptions('micro', device='abacus'), "device 'abacus' is unknown"),
         (BenchModelOptions(checkpoint=Path('x'), layers=2), 'layers of a checkpoint'),
         (BenchModelOptions(checkpoint=Path('x'), share_layers=True), 'layers of a checkpoint'),
         (BenchModelOptions('micro', profile='boat'), "unknown profile 'boat'"),
     ],
 )
-def test_refusals(options, words):
-    with pytest.raises(ProfileError, match=words):
+def test_refusals(options, match):
+    with pytest.raises(ProfileError, match=match):
         build_bench_model(options)
+
+
+@pytest.mark.parametrize('change', [{}, {'film': True}, {'head': 'discrete'}, {'proprio_dim': 0}])
+def test_the_published_execution_is_the_same_function(change):
+    """The stock decoder layers of transformers, with their own attention and cache."""
+    size = replace(MICRO, **change)
+    network = random_network(size, torch.float32, 'cpu')
+    layout = network.layout(LIBERO.cameras, PROMPT.shape[1], LIBERO.chunk)
+    images = torch.randint(0, 256, (len(LIBERO.cameras), 224, 224, 3), dtype=torch.uint8)
+    state = torch.randn(1, size.proprio_dim) if size.proprio_dim else None
+    published = ReferenceForward(network)
+    with torch.inference_mode():
+        visual = network.encode_images(images, PROMPT)
+        torch.testing.assert_close(published.visual(images, PROMPT), visual, rtol=0, atol=1e-4)
+        inputs = act_inputs(visual, state, layout)
+        ours, theirs = network.act(inputs), published.act(inputs)
+    torch.testing.assert_close(theirs.actions, ours.actions, rtol=0, atol=1e-4)
+    assert len(theirs.pruning.ids) == layout.visual
+
+
+def test_the_published_execution_has_no_diffusion_head():
+    with pytest.raises(ValueError, match='reference'):
+        ReferenceForward(random_network(replace(MICRO, head='diffusion'), torch.float32, 'cpu'))

@@ -16,7 +16,9 @@ from vla_prune_ros.evaluate.options import SimBenchOptions
 
 @pytest.fixture(scope='module')
 def result(renderer):
-    return run_sim_bench(SimBenchOptions(size=32, steps=4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sim_bench, 'WARM_UP', 1)
+        return run_sim_bench(SimBenchOptions(size=32, steps=4))
 
 
 def test_a_row_with_fast_visuals_and_one_without(result):

@@ -1,7 +1,7 @@
 """What a query must cost: its floating-point operations in closed form, two per multiply-add, and
 how fast the machine can multiply and move bytes at most.
 
-Counted is what the engine runs: matrix products, the patch convolutions, and attention over the
+Counted are the matrix products, patch convolutions and attention that the engine runs, over the
 tokens that are kept in each layer. Not counted: norms, activations and softmax (below 1 %), what
 selection computes, and keys that a method shows again after it dropped their tokens.
 """
@@ -9,6 +9,7 @@ selection computes, and keys that a method shows again after it dropped their to
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -22,11 +23,11 @@ PIXELS = 3 * PATCH * PATCH
 def policy_flops(
     size: ModelSize, layout: Layout, kept: Mapping[str, int], early: Collection[str] = ()
 ) -> int | None:
-    """One query: towers, projectors, decoder and head.
+    """One query: towers, projectors, decoder and head; None for a diffusion head, whose passes may
+    each keep other tokens.
 
     :param kept: site name -> visual tokens that are kept there, all cameras together.
     :param early: names of the sites at which the selection comes before the layer's output.
-    :returns: None for a diffusion head, whose passes may each keep other tokens.
     """
     if size.head == 'diffusion':
         return None
@@ -55,11 +56,8 @@ def rows_per_layer(layout: Layout, layers: int, kept: Mapping[str, int]) -> list
 
 
 def decoder_layer_flops(size: ModelSize, rows: int, queries: int, out: int) -> int:
-    """One Llama layer over ``rows`` tokens: four projections, attention, gated MLP.
-
-    :param queries: rows whose queries are formed.
-    :param out: rows of which the output is computed.
-    """
+    """One Llama layer over ``rows`` tokens: four projections, attention, gated MLP. Queries are
+    formed of ``queries`` rows, the output is computed of ``out``."""
     text = size.text
     width, heads = text.hidden_size, text.num_attention_heads * text.head_dim
     grouped = text.num_key_value_heads * text.head_dim
@@ -77,8 +75,8 @@ def vision_flops(size: ModelSize, cameras: int) -> int:
 
 
 def reference_flops(size: ModelSize, layout: Layout) -> int:
-    """The dense query as :mod:`.reference_impl` runs it: the towers through their last block, all
-    rows of the last decoder layer, and ``lm_head`` over all rows."""
+    """The dense query as :class:`.models.ReferenceForward` runs it: the towers through their last
+    block, all rows of the last decoder layer, and ``lm_head`` over all rows."""
     film, cameras, towers = size.text.hidden_size if size.film else 0, len(layout.cameras), 0
     for tower in (size.dino, size.siglip):
         whole = replace(tower, depth=tower.depth + 1)
@@ -129,26 +127,21 @@ class Roofline:
 
 
 def measure_roofline(device: torch.device, dtype: torch.dtype) -> Roofline:
+    def best_s(work: Callable[[], object]) -> float:
+        times = []
+        for _ in range(REPEATS + 1):  # the first one warms up
+            wait()
+            start = time.perf_counter()
+            work()
+            wait()
+            times.append(time.perf_counter() - start)
+        return min(times[1:])
+
+    wait = partial(torch.cuda.synchronize, device) if device.type == 'cuda' else lambda: None
     a = torch.randn(ROWS, INNER, device=device).to(dtype)
     b = torch.randn(OUTER, INNER, device=device).to(dtype)
     source = torch.zeros(COPY_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    product = _best_s(lambda: torch.nn.functional.linear(a, b), device)
-    copy = _best_s(lambda: target.copy_(source), device)
+    product = best_s(lambda: torch.nn.functional.linear(a, b))
+    copy = best_s(lambda: target.copy_(source))
     return Roofline(2e-12 * ROWS * INNER * OUTER / product, 2e-9 * COPY_BYTES / copy)
-
-
-def _best_s(work: Callable[[], object], device: torch.device) -> float:
-    times = []
-    for _ in range(REPEATS + 1):  # the first one warms up
-        _wait(device)
-        start = time.perf_counter()
-        work()
-        _wait(device)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)

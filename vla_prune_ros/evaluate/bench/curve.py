@@ -7,29 +7,35 @@ by any method of that budget, less its own selection.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...engine.policy import Policy
 from ...profiles import Profile
+from ..figures import figure_class, save_figure
 from ..machine import machine
 from ..options import BenchModelOptions
 from ..statistics import percentiles
+from ..tables import Column, fixed, quantile, rich_table
 from .models import BenchModel, build_bench_model
-from .pruning import BenchScene, query_flops, torch_threads
+from .pruning import STAGES, BenchScene, bench_title, query_flops, torch_threads
 
 BUDGETS = (16, 32, 48, 64, 96, 128, 192, 256)
 CAMERAS = (1, 2, 3)
 CHUNKS = (1, 8, 16, 25, 50)
 WARM_UP_QUERIES = 2
+AXES = {
+    'visual_tokens': 'visual tokens, all cameras',
+    'cameras': 'cameras, dense',
+    'chunk': 'steps of the chunk, dense',
+}
 
 
 @dataclass(frozen=True)
 class Point:
-    """``axis``: ``'visual_tokens'``, ``'cameras'`` or ``'chunk'``."""
-
-    axis: str
+    axis: str  # of AXES
     value: int
     profile: Profile
     method: str
@@ -111,3 +117,38 @@ def run_cost_curve(
 def _policy(model: BenchModel, point: Point) -> Policy:
     target = replace(model.target, cameras=point.profile.cameras, chunk=point.profile.chunk)
     return replace(model, profile=point.profile, target=target).policy(point.method)
+
+
+_COLUMNS = (
+    Column('axis', lambda r: AXES[r.axis], is_name=True),
+    Column('value', lambda r: str(r.value)),
+    Column('p50', lambda r: quantile(r.latency_ms)),
+    Column('p95', lambda r: quantile(r.latency_ms, 'p95')),
+    Column('TFLOP', lambda r: fixed(r.tflops, '.3g')),
+)
+
+
+def curve_report(result: CostCurve) -> list[Any]:
+    title = f'what a query costs in ms, {bench_title(result)}'
+    return [rich_table(title, _COLUMNS, result.rows)]
+
+
+def plot_curve(result: CostCurve, path: Path) -> None:
+    save_figure(curve_figure(result), path)
+
+
+def curve_figure(result: CostCurve) -> Any:
+    figure, colour = figure_class()(figsize=(9.0, 3.2)), STAGES['language']
+    for axis, (name, title) in zip(figure.subplots(1, 3, sharey=True), AXES.items(), strict=True):
+        rows = [row for row in result.rows if row.axis == name]
+        values = [row.value for row in rows]
+        p50, p95 = ([row.latency_ms[q] for row in rows] for q in ('p50', 'p95'))
+        axis.plot(values, p50, 'o-', color=colour, markersize=4)
+        axis.fill_between(values, p50, p95, color=colour, alpha=0.2, linewidth=0)
+        axis.set_xlabel(title, fontsize=8)
+        axis.grid(alpha=0.3)
+        axis.tick_params(labelsize=8)
+    figure.axes[0].set_ylabel('ms per query, p50 to p95', fontsize=8)
+    figure.axes[0].set_ylim(bottom=0)  # of all, once they are drawn: it ends the scaling
+    figure.suptitle(bench_title(result), fontsize=9)
+    return figure

@@ -1,4 +1,5 @@
-"""Policies to time: random weights of any size, made in memory, or a checkpoint.
+"""Policies to time: random weights of any size, made in memory, or a checkpoint; and the dense
+model as the published code executes it.
 
 Latency depends on shapes, not on what was learnt. The weights are drawn so that activations stay
 near 1 through all layers: denormal or infinite numbers would change the time.
@@ -13,18 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache
 
 from ...engine.graphs import Engine, choose_engine, eager
-from ...engine.load import load_policy, pruner_target
+from ...engine.load import check_device_and_dtype, load_policy, pruner_target
 from ...engine.policy import Policy, PolicySetup
 from ...errors import ProfileError
+from ...model.images import normalized_pixels
 from ...model.language import fuse
 from ...model.normalization import Bounds, Statistics
-from ...model.openvla import ModelSize, OpenVLAOFT
+from ...model.openvla import Act, ActInputs, ModelSize, OpenVLAOFT
 from ...model.prompt import PromptTokenizer
 from ...model.synthetic import PRESETS, STANDIN_PIECES, Preset, model_size, standin_tokenizer
+from ...model.vision import Tower
 from ...profiles import Profile, load_profile
+from ...pruning.forward_state import PruningState
 from ...pruning.layout import Target
 from ...pruning.registry import build_pruner
 from ..options import BenchModelOptions
@@ -33,18 +39,10 @@ BENCH_PRESETS: Mapping[str, Preset] = {
     **PRESETS,
     # config.json of the published checkpoints and the timm models that it names
     '7b': Preset(
-        dino=(1024, 24, 16),
-        siglip=(1152, 27, 16),
-        hidden=4096,
-        mlp=11008,
-        layers=32,
-        heads=32,
+        dino=(1024, 24, 16), siglip=(1152, 27, 16), hidden=4096, mlp=11008, layers=32, heads=32
     ),
 }
-BENCH_DTYPES: Mapping[str, torch.dtype] = {
-    'bfloat16': torch.bfloat16,
-    'float32': torch.float32,
-}
+BENCH_DTYPES = ('bfloat16', 'float32')
 _DECODER_LAYER = re.compile(r'(language_model\.model\.layers\.)\d+(\..+)')
 
 
@@ -94,24 +92,16 @@ def build_bench_model(options: BenchModelOptions) -> BenchModel:
     if options.checkpoint is not None:
         return _from_checkpoint(options, Path(options.checkpoint))
     profile = load_profile(options.profile)
-    if options.preset not in BENCH_PRESETS:
-        raise ProfileError(
-            f'preset {options.preset!r} is unknown', f'use one of {sorted(BENCH_PRESETS)}'
-        )
+    dtype = check_device_and_dtype(options.device, options.dtype)
     if options.dtype not in BENCH_DTYPES:
         raise ProfileError(
             f'dtype {options.dtype!r} cannot be generated',
             f'use one of {sorted(BENCH_DTYPES)}, or a checkpoint',
         )
-    _check_device(options.device)
     published = BENCH_PRESETS[options.preset]
     sizes = replace(published, layers=options.layers or published.layers)
     network = random_network(
-        model_size(sizes, profile),
-        BENCH_DTYPES[options.dtype],
-        options.device,
-        options.seed,
-        options.share_layers,
+        model_size(sizes, profile), dtype, options.device, options.seed, options.share_layers
     )
     return BenchModel(
         network=network,
@@ -134,13 +124,12 @@ def build_bench_model(options: BenchModelOptions) -> BenchModel:
 def random_network(
     size: ModelSize, dtype: torch.dtype, device: str, seed: int = 0, share_layers: bool = False
 ) -> OpenVLAOFT:
-    """A network with seeded weights, drawn where they are used, in their dtype.
+    """A network with seeded weights, drawn where they are used, in their dtype; with
+    ``share_layers`` all decoder layers have those of the first.
 
     Matrices have variance 1 / inputs, so that each keeps the size of what it multiplies. The last
     one of each decoder branch is smaller by the root of their number (as GPT-2 starts), so that
     the residual stream stays near 1 at any depth.
-
-    :param share_layers: the parameters of all decoder layers are those of the first.
     """
     with torch.device('meta'):
         network = OpenVLAOFT(size)
@@ -158,16 +147,6 @@ def random_network(
         setattr(network.get_submodule(parent), leaf, drawn[source])
     fuse(network.language_model.model.layers)
     return network.eval()
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise ProfileError(
-            f'device {device!r} cannot be used ({str(error).splitlines()[0]})',
-            "use 'cpu', or install a CUDA build of torch",
-        ) from None
 
 
 def _distribution(name: str, shape: tuple[int, ...], branches: int) -> tuple[float, float]:
@@ -232,3 +211,69 @@ def _about(network: OpenVLAOFT, options: BenchModelOptions) -> dict[str, Any]:
         'parameters': count,
         'weights_mib': held / 2**20,
     }
+
+
+class ReferenceForward:
+    """The reference implementation, row ``published``, in place of the engine's forward.
+
+    openvla-oft (``modeling_prismatic.py``, ``film_vit_wrapper.py``, its fork of transformers) runs
+    the towers camera by camera and through their last block, whose output it does not use; its
+    language model is the stock decoder with a cache of keys and values that nobody reads, every
+    layer's output kept, and ``lm_head`` in float32 over all rows. Actions are those of our own
+    dense pass: only the work differs.
+
+    :raises ValueError: a diffusion head, which has more than one pass of the decoder.
+    """
+
+    name = 'published'
+
+    def __init__(self, model: OpenVLAOFT) -> None:
+        if model.size.head == 'diffusion':
+            raise ValueError('the reference implementation has one pass of the decoder')
+        self._model = model
+        model.size.text._attn_implementation = 'sdpa'
+        table = model.language_model.model.embed_tokens.weight
+        self._lm_head = torch.empty_like(table).normal_(0, 0.02)  # its output is thrown away
+
+    def visual(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
+        pixels = normalized_pixels(images, self._lm_head.dtype)
+        backbone, condition = self._model.vision_backbone, self._model.condition(prompt_ids)
+        cameras = []
+        for camera in pixels.split(1):
+            dino = _whole_tower(backbone.featurizer, camera[:, :3], condition)
+            siglip = _whole_tower(backbone.fused_featurizer, camera[:, 3:], condition)
+            cameras.append(torch.cat([dino, siglip], dim=2))
+        return self._model.projector(torch.cat(cameras, dim=1))
+
+    def act(self, inputs: ActInputs) -> Act:
+        """The stock decoder layers, dense whatever the pruner is."""
+        model, text, layout = self._model, self._model.language_model, inputs.layout
+        with inputs.stage('language'):
+            x = embeddings = model.embed(inputs.visual, inputs.prompt_ids, inputs.proprio, layout)
+            positions = torch.arange(x.shape[1], device=x.device)
+            tables = text._rope(positions, x.dtype)
+            cache, states = DynamicCache(), []
+            for layer in text.model.layers:
+                x = layer(
+                    x,
+                    attention_mask=None,
+                    position_ids=positions[None],
+                    past_key_values=cache,
+                    use_cache=True,
+                    position_embeddings=tables,
+                    is_causal=False,
+                )
+                states.append(x)
+            states.append(text.model.norm(x))
+            F.linear(states[-1], self._lm_head).float()
+            state = PruningState(layout=layout, pruner=inputs.pruner, positions=positions)
+            hidden = states[-1][:, state.rows(layout.readout_positions)]
+        with inputs.stage('head'):
+            return Act(model._head(hidden), state, embeddings)
+
+
+def _whole_tower(tower: Tower, pixels: Tensor, condition: Tensor | None) -> Tensor:
+    trace: list[Tensor] = []
+    features = tower(pixels, condition, trace)
+    tower.blocks[-1](trace[-1], condition)  # stands for the last block, which we never build
+    return features

@@ -9,6 +9,7 @@ import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,13 @@ from ...profiles import Profile, load_profile
 from ...pruning.base import SELECTION
 from ...pruning.registry import build_pruner
 from ...records import Inference, MotionHint, Observation
+from ..figures import figure_class, save_figure
 from ..machine import machine
 from ..options import PruningBenchOptions
 from ..statistics import percentiles
+from ..tables import Column, fixed, quantile, rich_table
 from .cost import count_kept, measure_roofline, policy_flops, reference_flops
-from .models import build_bench_model
-from .reference_impl import ReferenceForward
+from .models import ReferenceForward, build_bench_model
 
 # --- the scene ---------------------------------------------------------------------------------
 
@@ -62,8 +64,9 @@ class BenchScene:
         steps = np.arange(queries * profile.chunk + 1) // profile.chunk
         speeds = [self.motion(q).linear_m_s for q in steps]
         path_m = np.cumsum([0.0, *speeds[:-1]]) * profile.control_period_s
-        self._shift = _to_and_fro(path_m * _PIXELS_PER_M, SIDE - _BLOCK)
-        self._canvas = [
+        room = SIDE - _BLOCK  # to and fro in it
+        self._shift = room - np.abs(path_m * _PIXELS_PER_M % (2 * room) - room)
+        self._canvas = [  # float32 (256, 512, 3), wide enough to move the view aside
             _background(np.random.default_rng((seed, i))) for i in range(len(profile.cameras))
         ]
 
@@ -77,9 +80,9 @@ class BenchScene:
         step = query * self._profile.chunk
         return Observation(self.frames(step), proprio, INSTRUCTION, self.stamp_ns(step))
 
-    def steps_after(self, query: int) -> Iterator[int]:
+    def steps_after(self, query: int) -> range:
         first = query * self._profile.chunk + 1
-        yield from range(first, first + self._profile.chunk)
+        return range(first, first + self._profile.chunk)
 
     def frames(self, step: int) -> dict[str, np.ndarray]:
         """Camera -> uint8 (256, 256, 3) RGB at a control step, 0 ... ``queries * chunk``."""
@@ -96,13 +99,7 @@ class BenchScene:
         return np.clip(np.rint(frame + noise), 0, 255).astype(np.uint8)
 
 
-def _to_and_fro(path: np.ndarray, room: float) -> np.ndarray:
-    """Positions (n,) on a line of length ``room`` after going ``path``, turning at both ends."""
-    return room - np.abs(path % (2 * room) - room)
-
-
 def _background(random: np.random.Generator) -> np.ndarray:
-    """Soft coloured squares, float32 (256, 512, 3), wide enough to move the view aside."""
     cells = random.integers(30, 226, (_CELLS, 2 * _CELLS, 3), np.uint8)
     size = (2 * SIDE, SIDE)
     return np.asarray(Image.fromarray(cells).resize(size, Image.BICUBIC), np.float32)
@@ -125,13 +122,13 @@ class Sample:
     finite: bool
 
 
+Samples = Mapping[str, Sequence[Sample]]  # method -> its queries
+
+
 @dataclass(kw_only=True)
 class PruningRow:
     """The queries of a method in one mode; ratios are to the dense queries of the same run, and
-    to those of the reference implementation where it was run.
-
-    :param first_ms: of the first query of the mode behind :meth:`Policy.warm_up`.
-    """
+    to those of the reference implementation where it was run."""
 
     method: str
     mode: str
@@ -144,7 +141,7 @@ class PruningRow:
     speedup_vs_dense: float
     selection_percent_of_dense: float
     speedup_vs_published: float | None
-    first_ms: float | None
+    first_ms: float | None  # of the first query of the mode behind Policy.warm_up
     roofline_ms: float | None = None
 
 
@@ -170,7 +167,7 @@ class PruningBench:
     settings: dict[str, Any]
     untrained: bool
     machine: dict[str, Any]
-    memory_peak_gb: float
+    memory_peak_gb: float  # of the device, or of this process since it began
 
 
 def run_pruning_bench(
@@ -208,7 +205,10 @@ def run_pruning_bench(
     for row in rows:
         if row.tflops is not None:
             row.roofline_ms = roofline.least_ms(1e12 * row.tflops, model.weight_bytes)
-    profile = model.profile
+    if model.device.type == 'cuda':
+        peak_gb = 1e-9 * torch.cuda.max_memory_allocated(model.device)
+    else:
+        peak_gb = 1024e-9 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return PruningBench(
         ok=all(s.finite for taken in samples.values() for s in taken),
         rows=rows,
@@ -220,12 +220,12 @@ def run_pruning_bench(
             'refresh': options.refresh,
             'threads': threads,
             'noise_levels': NOISE_LEVELS,
-            'chunk_ms': 1e3 * profile.chunk * profile.control_period_s,
+            'chunk_ms': 1e3 * model.profile.chunk * model.profile.control_period_s,
             'load_before': load_before,
         },
         untrained=bool(model.about['untrained']),
         machine={**machine(), 'roofline': asdict(roofline)},
-        memory_peak_gb=peak_memory_gb(model.device),
+        memory_peak_gb=peak_gb,
     )
 
 
@@ -282,52 +282,22 @@ def torch_threads(count: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def peak_memory_gb(device: torch.device) -> float:
-    """Of the device, or of this process since it began."""
-    if device.type == 'cuda':
-        return 1e-9 * torch.cuda.max_memory_allocated(device)
-    return 1024e-9 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 # --- the rows ----------------------------------------------------------------------------------
-
-Samples = Mapping[str, Sequence[Sample]]
-"""Method -> its queries."""
 
 
 def pruning_rows(samples: Samples, first: Samples) -> list[PruningRow]:
     """``first``: the queries behind :meth:`Policy.warm_up`."""
-    totals = {method: [s.timings_ms['total'] for s in taken] for method, taken in samples.items()}
-    dense = _p50(totals[DENSE])
-    published = _p50(totals[PUBLISHED]) if PUBLISHED in totals else None
+    p50 = {m: _p50([s.timings_ms['total'] for s in taken]) for m, taken in samples.items()}
     rows = []
     for method, taken in samples.items():
         for mode in MODES:
             of_mode = [s for s in taken if s.mode == mode]
             early = [s.timings_ms['total'] for s in first[method] if s.mode == mode]
             if of_mode:
-                rows.append(_row(method, of_mode, dense, published))
-                rows[-1].first_ms = early[0] if early else None
+                row = _row(method, of_mode, p50[DENSE], p50.get(PUBLISHED))
+                row.first_ms = early[0] if early else None
+                rows.append(row)
     return rows
-
-
-def whole_run(samples: Samples) -> list[WholeRun]:
-    means = {
-        method: float(np.mean([s.timings_ms['total'] for s in taken]))
-        for method, taken in samples.items()
-    }
-    published = means.get(PUBLISHED)
-    return [
-        WholeRun(
-            method=method,
-            queries=len(samples[method]),
-            modes={m: n for m in MODES if (n := sum(s.mode == m for s in samples[method]))},
-            mean_ms=mean,
-            speedup_vs_dense=means[DENSE] / mean,
-            speedup_vs_published=None if published is None else published / mean,
-        )
-        for method, mean in means.items()
-    ]
 
 
 def _row(
@@ -355,3 +325,150 @@ def _row(
 
 def _p50(values: Sequence[float]) -> float:
     return percentiles(values)['p50']
+
+
+def whole_run(samples: Samples) -> list[WholeRun]:
+    means = {
+        method: float(np.mean([s.timings_ms['total'] for s in taken]))
+        for method, taken in samples.items()
+    }
+    published = means.get(PUBLISHED)
+    return [
+        WholeRun(
+            method=method,
+            queries=len(samples[method]),
+            modes={m: n for m in MODES if (n := sum(s.mode == m for s in samples[method]))},
+            mean_ms=mean,
+            speedup_vs_dense=means[DENSE] / mean,
+            speedup_vs_published=None if published is None else published / mean,
+        )
+        for method, mean in means.items()
+    ]
+
+
+# --- for people --------------------------------------------------------------------------------
+
+STAGES = {  # in the order in which they happen, with their colours
+    'preprocess': '#c4c4c4',
+    'vision': '#7570b3',
+    'selection': '#e6ab02',
+    'language': '#d95f02',
+    'head': '#1b9e77',
+}
+_NAMES = (
+    Column('method', lambda r: r.method, is_name=True),
+    Column('mode', lambda r: r.mode, is_name=True),
+)
+_TOTALS = (
+    *_NAMES,
+    Column('n', lambda r: str(r.queries)),
+    Column('tok.', lambda r: f'{r.visual_tokens:.0f}'),
+    Column('p50', lambda r: quantile(r.latency_ms)),
+    Column('p95', lambda r: quantile(r.latency_ms, 'p95')),
+    Column('dense', lambda r: f'{r.speedup_vs_dense:.2f}'),
+    Column('publ', lambda r: fixed(r.speedup_vs_published, '.2f')),
+    Column('sel', lambda r: f'{r.selection_percent_of_dense:.1f}'),
+    Column('TFLOP', lambda r: fixed(r.tflops, '.3g')),
+    Column('roof', lambda r: fixed(r.roofline_ms, '.0f', 100 / r.latency_ms['p50'])),
+)
+_STAGES = (
+    *_NAMES,
+    *(Column(s, lambda r, s=s: quantile(r.stages_ms.get(s))) for s in STAGES),
+    Column('refresh', lambda r: quantile(r.refresh_ms)),
+)
+
+
+def pruning_report(result: PruningBench) -> list[Any]:
+    title = f'pruning methods in ms, {bench_title(result)}'
+    return [
+        rich_table(title, _TOTALS, result.rows),
+        rich_table('stages in ms, p50', _STAGES, result.rows),
+        *pruning_notes(result),
+    ]
+
+
+def pruning_notes(result: PruningBench) -> list[str]:
+    model, settings, machine = result.model, result.settings, result.machine
+    roof = machine['roofline']
+    notes = [
+        'dense, publ.: p50 of dense, and of dense as the published code runs it, divided by '
+        'p50 of the row. sel: selection, part of p50, in percent of dense p50. roof: the '
+        'least time that this machine can need, in percent of p50.',
+        f'Measured limits: {roof["tflops"]:.3g} TFLOP/s in a product of {model["dtype"]}, '
+        f'{roof["gb_per_s"]:.3g} GB/s in a copy. Peak of memory {result.memory_peak_gb:.2g} GB.',
+    ]
+    for row in result.whole_run:
+        if len(row.modes) > 1:
+            modes = ', '.join(f'{count} {mode}' for mode, count in row.modes.items())
+            notes.append(
+                f'{row.method} over the whole run ({modes}), by mean times: '
+                f'{row.speedup_vs_dense:.2f} of dense, {fixed(row.speedup_vs_published, ".2f")} '
+                'of published.'
+            )
+    slow = max(result.rows, key=_first_in_p50)
+    if slow.first_ms is not None:
+        notes.append(
+            'First query of a mode behind the warm-up, in p50 of that mode: at most '
+            f'{_first_in_p50(slow):.2f} ({slow.method}, {slow.mode}).'
+        )
+    if settings['refresh']:
+        notes.append(
+            'refresh: dense pass between queries, not in p50; the robot executes a chunk in '
+            f'{settings["chunk_ms"]:.0f} ms.'
+        )
+    if model['shared_layers']:
+        notes.append(
+            f'All {model["layers"]} decoder layers use the weights of the first: same work, '
+            'memory of one.'
+        )
+    if model['layers'] != model['layers_published']:
+        notes.append(f'{model["layers"]} of {model["layers_published"]} decoder layers.')
+    if result.untrained:
+        notes.append('Random weights: times mean something, actions do not.')
+    if settings['load_before'] > 0.5 * machine['cores']:
+        notes.append(
+            f'The machine was busy: load average {settings["load_before"]:.1f} on '
+            f'{machine["cores"]} cores before the run.'
+        )
+    if not result.ok:
+        notes.append('Some actions were not finite: the times are not to be trusted.')
+    return notes
+
+
+def _first_in_p50(row: PruningRow) -> float:
+    return (row.first_ms or 0.0) / row.latency_ms['p50']
+
+
+def plot_stages(result: PruningBench, path: Path) -> None:
+    """A bar per method and mode: its stages' p50, one behind the other, and a tick at p95."""
+    rows = result.rows
+    figure = figure_class()(figsize=(8.0, 1.2 + 0.36 * len(rows)))
+    axis = figure.subplots()
+    names = [f'{row.method}, {row.mode}' for row in rows]
+    ends = np.zeros(len(rows))
+    for stage, colour in STAGES.items():
+        widths = [row.stages_ms.get(stage, {'p50': 0.0})['p50'] for row in rows]
+        axis.barh(names, widths, left=ends, label=stage, color=colour)
+        ends = ends + widths
+    for place, row in enumerate(rows):
+        p50, p95 = row.latency_ms['p50'], row.latency_ms['p95']
+        axis.plot([p95, p95], [place - 0.3, place + 0.3], color='black', linewidth=1)
+        text = f' {p50:.0f} ms, {row.speedup_vs_dense:.2f} x'
+        axis.text(max(p95, ends[place]), place, text, va='center', fontsize=8)
+    axis.invert_yaxis()
+    axis.margins(x=0.25)
+    axis.set_xlabel('ms per query: p50 of the stages; line: p95 of the query', fontsize=8)
+    axis.tick_params(labelsize=8)
+    axis.legend(fontsize=7, ncol=len(STAGES), loc='lower center', bbox_to_anchor=(0.5, 1.0))
+    figure.suptitle(bench_title(result), fontsize=9)
+    save_figure(figure, path)
+
+
+def bench_title(result: Any) -> str:
+    """Model, threads and machine of a result with ``model``, ``settings`` and ``machine``."""
+    model, threads = result.model, result.settings['threads']
+    name = model.get('preset') or model.get('checkpoint')
+    device = result.machine['cpu'] if model['device'] == 'cpu' else model['device']
+    note = ', random weights' if result.untrained else ''
+    counts = f'{model["layers"]} layers, {threads} thread{"s" * (threads > 1)}'
+    return f'{name} {model["dtype"]}, {counts}, {device}{note}'
