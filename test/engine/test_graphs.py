@@ -224,6 +224,6 @@ def test_a_wrong_engine_is_refused(name, device, words):
 
 
 def test_a_diffusion_head_runs_one_by_one(bench_model):
-    size = replace(bench_model.network.size, head='diffusion')
+    size = replace(bench_model.model.size, head='diffusion')
     model = SimpleNamespace(size=size)
     assert 'diffusion' in why_eager(model, bench_model.policy('dense').pruner)

@@ -99,9 +99,9 @@ def test_what_is_reported():
     about = model.about
     assert (about['layers'], about['layers_published'], about['shared_layers']) == (5, 3, True)
     assert about['untrained'] is True and about['dtype'] == 'bfloat16'
-    held = parameters(model.network)
+    held = parameters(model.model)
     assert about['weights_mib'] == pytest.approx(2 * held / 2**20)
-    layer = parameters(model.network.language_model.model.layers[0])
+    layer = parameters(model.model.language_model.model.layers[0])
     assert about['parameters'] == held + 4 * layer
 
 

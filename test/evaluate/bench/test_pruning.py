@@ -305,7 +305,7 @@ def test_every_registered_method_can_be_timed():
 def test_actions_that_are_not_finite_are_bad(monkeypatch):
     model = build_bench_model(MICRO)
     with torch.no_grad():
-        model.network.action_head.model.fc2.bias.fill_(torch.nan)
+        model.model.action_head.model.fc2.bias.fill_(torch.nan)
     monkeypatch.setattr(pruning_bench, 'build_bench_model', lambda options: model)
     assert run_pruning_bench(replace(MICRO, methods=(), queries=1)).ok is False
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from ...engine.graphs import Engine, choose_engine, eager
+from ...engine.graphs import Engine, choose_engine
 from ...engine.load import check_device_and_dtype, load_policy, pruner_target
 from ...engine.policy import Policy, PolicySetup
 from ...errors import ProfileError
@@ -29,9 +29,8 @@ from ...model.openvla import Act, ActInputs, ModelSize, OpenVLAOFT
 from ...model.prompt import PromptTokenizer
 from ...model.synthetic import PRESETS, STANDIN_PIECES, Preset, model_size, standin_tokenizer
 from ...model.vision import Tower
-from ...profiles import Profile, load_profile
+from ...profiles import load_profile
 from ...pruning.forward_state import PruningState
-from ...pruning.layout import Target
 from ...pruning.registry import build_pruner
 from ..options import BenchModelOptions
 
@@ -47,50 +46,46 @@ _DECODER_LAYER = re.compile(r'(language_model\.model\.layers\.)\d+(\..+)')
 
 
 @dataclass(frozen=True)
-class BenchModel:
+class BenchModel(PolicySetup):
     """One network for all methods; each gets its own policy around it."""
-
-    network: OpenVLAOFT
-    profile: Profile
-    statistics: Statistics
-    tokenizer: PromptTokenizer
-    about: Mapping[str, Any]
-    target: Target
-    engine: Engine = eager
-
-    @property
-    def device(self) -> torch.device:
-        return self.network.language_model.model.norm.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.network.language_model.model.norm.weight.dtype
 
     @property
     def weight_bytes(self) -> int:
         """What one query reads at least: every weight, layer by layer, but the embedding table."""
-        named = self.network.named_parameters(remove_duplicate=False)
+        named = self.model.named_parameters(remove_duplicate=False)
         return sum(p.nbytes for name, p in named if 'embed_tokens' not in name)
 
     def policy(self, method: str, engine: Engine | None = None) -> Policy:
         """Run by ``engine``; None for the model's own."""
-        pruner = build_pruner(method, self.target)
-        setup = PolicySetup(
-            model=self.network,
-            profile=self.profile,
-            statistics=self.statistics,
-            tokenizer=self.tokenizer,
-            about=self.about,
-            target=self.target,
-            engine=engine or self.engine,
-        )
-        return Policy(setup, pruner)
+        setup = replace(self, engine=engine or self.engine)
+        return Policy(setup, build_pruner(method, self.target))
 
 
 def build_bench_model(options: BenchModelOptions) -> BenchModel:
     """:raises VlaPruneError: an option is not usable, or the checkpoint is not."""
-    if options.checkpoint is not None:
-        return _from_checkpoint(options, Path(options.checkpoint))
+    make = _random_setup if options.checkpoint is None else _from_checkpoint
+    setup, about = make(options)
+    network = setup.model
+    count = sum(p.numel() for _, p in network.named_parameters(remove_duplicate=False))
+    held = sum(t.nbytes for t in (*network.parameters(), *network.buffers()))
+    layers = network.size.text.num_hidden_layers
+    about = {
+        'layers': layers,
+        'layers_published': layers,
+        'shared_layers': options.share_layers,
+        'profile': options.profile,
+        'dtype': options.dtype,
+        'device': options.device,
+        'engine': options.engine,
+        'parameters': count,
+        'weights_mib': held / 2**20,
+        **about,
+    }
+    engine = choose_engine(options.engine, options.device)
+    return BenchModel(**{**vars(setup), 'about': about, 'engine': engine})
+
+
+def _random_setup(options: BenchModelOptions) -> tuple[PolicySetup, dict[str, Any]]:
     profile = load_profile(options.profile)
     dtype = check_device_and_dtype(options.device, options.dtype)
     if options.dtype not in BENCH_DTYPES:
@@ -99,26 +94,40 @@ def build_bench_model(options: BenchModelOptions) -> BenchModel:
             f'use one of {sorted(BENCH_DTYPES)}, or a checkpoint',
         )
     published = BENCH_PRESETS[options.preset]
-    sizes = replace(published, layers=options.layers or published.layers)
-    network = random_network(
-        model_size(sizes, profile), dtype, options.device, options.seed, options.share_layers
-    )
-    return BenchModel(
-        network=network,
+    size = model_size(replace(published, layers=options.layers or published.layers), profile)
+    network = random_network(size, dtype, options.device, options.seed, options.share_layers)
+
+    def unit(length: int) -> Bounds:
+        ones = np.ones(length)
+        return Bounds(-ones, ones, ones.astype(bool), 0 * ones)
+
+    proprio = unit(profile.proprio_dim) if profile.proprio_dim else None
+    pieces = {piece: 300 + i for i, piece in enumerate(dict.fromkeys(STANDIN_PIECES))}
+    with TemporaryDirectory() as folder:
+        standin_tokenizer(pieces).save(str(Path(folder) / 'tokenizer.json'))
+        tokenizer = PromptTokenizer(folder)
+    setup = PolicySetup(
+        model=network,
         profile=profile,
-        statistics=_statistics(profile),
-        tokenizer=_tokenizer(),
-        about={
-            'preset': options.preset,
-            'layers': sizes.layers,
-            'layers_published': published.layers,
-            'shared_layers': options.share_layers,
-            'untrained': True,
-            **_about(network, options),
-        },
-        target=pruner_target(profile, network.size),
-        engine=choose_engine(options.engine, options.device),
+        statistics=Statistics('random', unit(profile.action_dim), proprio),
+        tokenizer=tokenizer,
+        about={},
+        target=pruner_target(profile, size),
     )
+    about = {'preset': options.preset, 'layers_published': published.layers, 'untrained': True}
+    return setup, about
+
+
+def _from_checkpoint(options: BenchModelOptions) -> tuple[PolicySetup, dict[str, Any]]:
+    if options.layers or options.share_layers:
+        raise ProfileError(
+            'layers of a checkpoint are what they are',
+            'leave out --layers and --share-layers, or --checkpoint',
+        )
+    loaded = load_policy(
+        options.checkpoint, options.profile, device=options.device, dtype=options.dtype
+    )
+    return loaded.setup, {'checkpoint': str(options.checkpoint), 'untrained': loaded.untrained}
 
 
 def random_network(
@@ -156,61 +165,6 @@ def _distribution(name: str, shape: tuple[int, ...], branches: int) -> tuple[flo
         return 0.0, 0.02
     ends_branch = name.endswith(('o_proj.weight', 'down_proj.weight'))
     return 0.0, float(np.prod(shape[1:]) * (branches if ends_branch else 1)) ** -0.5
-
-
-def _statistics(profile: Profile) -> Statistics:
-    def unit(length: int) -> Bounds:
-        ones = np.ones(length)
-        return Bounds(-ones, ones, ones.astype(bool), 0 * ones)
-
-    proprio = unit(profile.proprio_dim) if profile.proprio_dim else None
-    return Statistics('random', unit(profile.action_dim), proprio)
-
-
-def _tokenizer() -> PromptTokenizer:
-    pieces = {piece: 300 + i for i, piece in enumerate(dict.fromkeys(STANDIN_PIECES))}
-    with TemporaryDirectory() as folder:
-        standin_tokenizer(pieces).save(str(Path(folder) / 'tokenizer.json'))
-        return PromptTokenizer(folder)
-
-
-def _from_checkpoint(options: BenchModelOptions, folder: Path) -> BenchModel:
-    if options.layers or options.share_layers:
-        raise ProfileError(
-            'layers of a checkpoint are what they are',
-            'leave out --layers and --share-layers, or --checkpoint',
-        )
-    loaded = load_policy(folder, options.profile, device=options.device, dtype=options.dtype)
-    layers = loaded.model.size.text.num_hidden_layers
-    return BenchModel(
-        network=loaded.model,
-        profile=loaded.profile,
-        statistics=loaded.statistics,
-        tokenizer=loaded.tokenizer,
-        about={
-            'checkpoint': str(folder),
-            'layers': layers,
-            'layers_published': layers,
-            'shared_layers': False,
-            'untrained': loaded.untrained,
-            **_about(loaded.model, options),
-        },
-        target=loaded.setup.target,
-        engine=choose_engine(options.engine, options.device),
-    )
-
-
-def _about(network: OpenVLAOFT, options: BenchModelOptions) -> dict[str, Any]:
-    count = sum(p.numel() for _, p in network.named_parameters(remove_duplicate=False))
-    held = sum(t.nbytes for t in (*network.parameters(), *network.buffers()))
-    return {
-        'profile': options.profile,
-        'dtype': options.dtype,
-        'device': options.device,
-        'engine': options.engine,
-        'parameters': count,
-        'weights_mib': held / 2**20,
-    }
 
 
 class ReferenceForward:

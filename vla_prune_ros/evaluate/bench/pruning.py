@@ -183,10 +183,11 @@ def run_pruning_bench(
         progress('making the model')
         model = build_bench_model(options)
         policies = {method: model.policy(method) for method in methods}
-        if options.published and model.network.size.head != 'diffusion':
+        if options.published and model.model.size.head != 'diffusion':
             policies[PUBLISHED] = model.policy(DENSE, lambda net, _: ReferenceForward(net))
         progress('measuring the machine')
-        roofline = measure_roofline(model.device, model.dtype)
+        device = policies[DENSE].device
+        roofline = measure_roofline(device, policies[DENSE].dtype)
 
         def episode(queries: int, label: str) -> dict[str, list[Sample]]:
             for policy in policies.values():
@@ -205,8 +206,8 @@ def run_pruning_bench(
     for row in rows:
         if row.tflops is not None:
             row.roofline_ms = roofline.least_ms(1e12 * row.tflops, model.weight_bytes)
-    if model.device.type == 'cuda':
-        peak_gb = 1e-9 * torch.cuda.max_memory_allocated(model.device)
+    if device.type == 'cuda':
+        peak_gb = 1e-9 * torch.cuda.max_memory_allocated(device)
     else:
         peak_gb = 1024e-9 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return PruningBench(
