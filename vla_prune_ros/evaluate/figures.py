@@ -92,8 +92,7 @@ def _success_axis(
     axis.set_title(task, fontsize=9)
     axis.set_xlabel('visual tokens, mean', fontsize=8)
     axis.set_ylabel('success, %', fontsize=8)
-    axis.set_xlim(left=0)
-    axis.set_ylim(-3, 103)
+    axis.set(xlim=(0, None), ylim=(-3, 103))
     axis.grid(alpha=0.3)
 
 

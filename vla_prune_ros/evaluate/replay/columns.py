@@ -19,11 +19,6 @@ def number(value: float | None) -> str:
     return f'{value:.{0 if size >= 100 else 1 if size >= 10 else 2}f}'
 
 
-def signed(value: float) -> str:
-    text = number(value)
-    return text if text.startswith('-') else f'+{text}'
-
-
 def percent(ratio: float | None) -> str:
     """A ratio of 0 to 1 as per cent; only exactly 1 reads as 100."""
     if ratio is None:
@@ -48,11 +43,10 @@ def plural(count: int, word: str) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """:param meaning: one line; the columns of a group have the same.
-    :param cell: text of the field's value, which is not None; in :func:`columns_of` of the result.
+    """:param cell: text of the field's value if not None; in :func:`columns_of` of the result.
     :param name: which figure of the quantity; empty where there is one only.
     :param short: head on the console; empty where the console leaves the column out.
-    :param group: the field's name with its unit; columns of a group stand side by side.
+    :param group: the field's name with its unit, for columns side by side of the same meaning.
     """
 
     meaning: str

@@ -22,6 +22,7 @@ _MODE_HEIGHTS = {'dense': 1.0, 'fine': 0.66, 'coarse': 0.33}
 _REFUSED = {'marker': 'x', 'markersize': 7, 'markeredgewidth': 1.8, 'linestyle': ''}
 _BIAS = {'color': 'black', 'marker': 'D', 'linestyle': '', 'markersize': 4.5}
 _BIAS |= {'markeredgecolor': 'white', 'markeredgewidth': 0.7}
+_LANE = {'fontsize': 8, 'rotation': 0, 'ha': 'right', 'va': 'center'}
 _LONGEST_NAME = 36
 _PAUSE = 4.0  # of the usual time between two queries
 _BARS = 0.8  # of the space of a group of bars
@@ -43,7 +44,7 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Pen:
-    """How a method is drawn in every figure; ``label`` is its name as a figure may show it."""
+    """How a method is drawn in every figure."""
 
     label: str
     colour: str
@@ -77,7 +78,7 @@ def bag_figures(bag: BagResult, methods: Sequence[str]) -> dict[str, str]:
 
 
 def pens(methods: Sequence[str]) -> dict[str, Pen]:
-    """A pen per method, the same wherever the methods are the same; dense is grey."""
+    """The same wherever the methods are the same; dense is grey."""
     others = [method for method in methods if method != 'dense']
     colours = {m: _PALETTE[i % len(_PALETTE)] for i, m in enumerate(others)} | {'dense': _DENSE}
     return {
@@ -133,12 +134,8 @@ def axis_limit(values: Iterable[np.ndarray]) -> float | None:
     return 1.5 * usual if usual > 0 and most > 4 * usual else None
 
 
-def _array(values: Sequence[float | None]) -> np.ndarray:
-    return np.asarray(values, np.float64)
-
-
 def _lines(bag: BagResult, name: str) -> Lines:
-    every = {m: (s.t_s, _array(getattr(s, name))) for m, s in bag.series.items()}
+    every = {m: (s.t_s, np.array(getattr(s, name), float)) for m, s in bag.series.items()}
     return {m: line for m, line in every.items() if np.isfinite(line[1]).any()}
 
 
@@ -149,10 +146,8 @@ def cost_figure(bag: BagResult, drawn: Pens) -> Any | None:
 
 
 def error_figure(bag: BagResult, drawn: Pens) -> Any | None:
-    labels = {
-        'dense_mm': 'against dense,\nmm per step',
-        'recorded_mm': 'against recorded,\nmm per step',
-    }
+    sides = {'dense_mm': 'dense', 'recorded_mm': 'recorded'}
+    labels = {name: f'against {side},\nmm per step' for name, side in sides.items()}
     return _over_time(bag, drawn, labels, MOST_ERRORS, refused=False)
 
 
@@ -183,7 +178,7 @@ def modes_figure(bag: BagResult, drawn: Pens) -> Any | None:
     _draw_speed(first, asked.values())
     for axis, (method, series) in zip(lanes, asked.items(), strict=True):
         _draw_modes(axis, series)
-        _name_lane(axis, drawn[method].label)
+        axis.set_ylabel(drawn[method].label, **_LANE)
     there = {mode for series in asked.values() for mode in series.mode if mode}
     order = [*(m for m in _MODE_HEIGHTS if m in there), *sorted(there - set(_MODE_HEIGHTS))]
     style = {'marker': 's', 'markersize': 9, 'linestyle': ''}
@@ -201,10 +196,10 @@ def gripper_figure(bag: BagResult, drawn: Pens) -> Any | None:
     figure, axes = _timed(len(asked), 0.8 + 0.75 * len(asked))
     for axis, (method, (t_s, gripper)) in zip(axes, asked.items(), strict=True):
         if recorded is not None:
-            values = _array(recorded['gripper'])
+            values = np.array(recorded['gripper'], float)
             axis.step(recorded['t_s'], values, where='post', solid_capstyle='butt', **grey)
         axis.step(t_s, gripper, where='post', color=drawn[method].colour, linewidth=1.3)
-        _name_lane(axis, drawn[method].label)
+        axis.set_ylabel(drawn[method].label, **_LANE)
         axis.set_yticks([0, 1], ['closed', 'open'])
         axis.set_ylim(-0.12, 1.12)
     return _finish(figure, drawn, asked, [handle('recorded', **grey)] if recorded else [])
@@ -236,8 +231,8 @@ def _draw_lines(axis: Any, lines: Lines, drawn: Pens, most: int) -> None:
 
 def _draw_speed(axis: Any, every: Iterable[Series]) -> None:
     """The speed is that of the bag: the method that knew most of it shows it."""
-    best = max(every, key=lambda series: int(np.isfinite(_array(series.speed_m_s)).sum()))
-    values = _array(best.speed_m_s)
+    best = max(every, key=lambda series: int(np.isfinite(np.array(series.speed_m_s, float)).sum()))
+    values = np.array(best.speed_m_s, float)
     axis.set_ylabel('speed, m/s')
     if np.isfinite(values).any():
         _draw_lines(axis, {'': (best.t_s, values)}, {'': Pen('', _SPEED, '')}, MOST_POINTS)
@@ -268,10 +263,6 @@ def _mark_refusals(axis: Any, series: Series, colour: str, height: float) -> Non
     if times:  # an empty line takes part in the layout, at the corner of the figure
         axis.plot(times, [height] * len(times), color=colour, clip_on=False, zorder=5,
                   transform=axis.get_xaxis_transform(), **_REFUSED)  # fmt: skip
-
-
-def _name_lane(axis: Any, label: str) -> None:
-    axis.set_ylabel(label, fontsize=8, rotation=0, ha='right', va='center')
 
 
 def axes_figure(bag: BagResult, drawn: Pens) -> Any | None:
@@ -307,7 +298,7 @@ def _draw_errors(
 
 def _draw_signs(axis: Any, rows: Sequence[tuple[Pen, Comparison]]) -> None:
     for place, (pen, comparison) in enumerate(rows):
-        percentages = 100 * _array([comparison.sign_agreement[name] for name in AXES])
+        percentages = 100 * np.array([comparison.sign_agreement[n] for n in AXES], float)
         x = _draw_bars(axis, percentages, pen, place, len(rows))
         for still in x[~np.isfinite(percentages)]:
             axis.text(still, 3, 'no motion', rotation=90, fontsize=6.5, ha='center', va='bottom')
@@ -331,8 +322,8 @@ def _name_groups(axis: Any, names: Sequence[str], label: str) -> None:
 
 def _timed(rows: int, height: float, ratios: Sequence[float] = ()) -> tuple[Any, Sequence[Any]]:
     """Axes one below the other, over the time of the bag."""
-    more = {'height_ratios': ratios} if ratios else {}
-    figure, axes = panels(rows, 1, (_WIDTH, height), sharex=True, gridspec_kw=more)
+    heights = {'height_ratios': ratios} if ratios else {}
+    figure, axes = panels(rows, 1, (_WIDTH, height), sharex=True, gridspec_kw=heights)
     axes[-1, 0].set_xlabel('time since the start of the bag, s')
     return figure, axes[:, 0]
 

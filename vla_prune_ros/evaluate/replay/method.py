@@ -29,7 +29,7 @@ class MethodReplay:
 
     def __init__(self, policy: 'Policy', setting: ReplaySetting) -> None:
         self._policy, self._setting = policy, setting
-        self._session()
+        self._session()  # refuses what is not usable
 
     def answers(
         self, bag: Bag, before: Sequence[ReplayedQuery] = (), memory: bytes | None = None

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from ...profiles import DELTA_POSE_NAMES
 from ..statistics import percentiles
-from .columns import Column, figures, number, percent, shown, signed
+from .columns import Column, figures, number, percent, shown
 
 AXES = DELTA_POSE_NAMES[:6]
 DEAD_BAND_MM, DEAD_BAND_DEG = 0.2, 0.1
@@ -46,7 +46,7 @@ def _flips(text: Callable[[Flips], str], name: str, short: str = '') -> Column:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far chunks are from those of another side, over the steps that both sides know.
+    """Over the steps that both sides know.
 
     :param end_mm: of chunks that both sides know completely; None where there is none.
     :param axes: axis -> ``mean_abs`` and ``bias`` in mm or degrees.
@@ -77,30 +77,24 @@ class Comparison:
     )
 
 
-def _axis_columns(
-    group: str, meaning: str, axes: Sequence[str], cell: Callable[[Comparison, str], str]
-) -> list[Column]:
-    return [
-        Column(meaning, partial(cell, axis=axis), axis.removeprefix('delta_'), group=group)
-        for axis in axes
-    ]
-
-
 def _error(comparison: Comparison, axis: str) -> str:
     error = comparison.axes[axis]
-    return f'{number(error["mean_abs"])} ({signed(error["bias"])})'
+    bias = number(error['bias'])
+    return f'{number(error["mean_abs"])} ({"" if bias.startswith("-") else "+"}{bias})'
 
 
-_ERROR = 'mean absolute difference and mean difference per step'
-AXIS_COLUMNS = (
-    *_axis_columns('error (bias), mm', _ERROR, AXES[:3], _error),
-    *_axis_columns('error (bias), deg', _ERROR, AXES[3:], _error),
-    *_axis_columns(
-        'sign agreement, %',
-        'steps that move the same way, of those where both move',
-        AXES,
-        lambda comparison, axis: percent(comparison.sign_agreement[axis]),
-    ),
+def _same_sign(comparison: Comparison, axis: str) -> str:
+    return percent(comparison.sign_agreement[axis])
+
+
+AXIS_COLUMNS = tuple(
+    Column(meaning, partial(cell, axis=axis), axis.removeprefix('delta_'), group=group)
+    for axes, group, meaning, cell in (
+        (AXES[:3], 'error (bias), mm', 'mean absolute and mean difference per step', _error),
+        (AXES[3:], 'error (bias), deg', 'mean absolute and mean difference per step', _error),
+        (AXES, 'sign agreement, %', 'same direction, of steps where both move', _same_sign),
+    )
+    for axis in axes
 )
 """Per axis of the base frame; cells take a comparison."""
 
@@ -199,7 +193,7 @@ def compare(sides: Sequence[tuple[ChunkSeries, ChunkSeries]]) -> Comparison | No
 
 
 def step_error_mm(here: ChunkSeries, there: ChunkSeries) -> list[float | None]:
-    """Mean distance of the translations of each chunk's steps; None where none is known."""
+    """Mean over the known steps of each chunk."""
     apart = 1e3 * np.linalg.norm((here.actions - there.actions)[..., :3], axis=-1)
     return [
         float(row[known].mean()) if known.any() else None

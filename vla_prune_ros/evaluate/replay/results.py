@@ -70,8 +70,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Moment:
-    """What the model saw of one camera at one query: JPEG of 224 x 224 as data URI.
-
+    """:param image: what the model saw of the camera, JPEG of 224 x 224 as data URI.
     :param kept: method -> 256 characters 0 or 1, row-major; ``mode``: method -> mode.
     """
 
@@ -161,14 +160,11 @@ class ResultBuilder:
     ) -> None:
         self._bags, self._methods = bags, methods
         # Bag and method -> its chunks, those of dense, and what was done.
-        self._sides: dict[
-            tuple[str, str], tuple[ChunkSeries, ChunkSeries | None, ChunkSeries | None]
-        ] = {}
+        self._sides: dict[tuple[str, str], tuple[ChunkSeries | None, ...]] = {}
         for bag in bags:
-            recorded = None
-            if bag.recording is not None and bag.recording.source:
-                instants, done = bag.recording.instants, bag.recording.actions
-                recorded = _series(instants, done, bag.recording.valid, dt_s)
+            found, recorded = bag.recording, None
+            if found is not None and found.source:
+                recorded = _series(found.instants, found.actions, found.valid, dt_s)
             every = {m: _chunks(queries, chunk, dt_s) for m, queries in bag.answers.items()}
             for method, own in every.items():
                 other = None if method == dense else every.get(dense)

@@ -97,9 +97,8 @@ def _name(job: ReplayJob) -> str:
 
 
 def check_replay(setting: ReplaySetting, methods: Iterable[Method]) -> None:
-    """Check all but bags, device and dtype: a long replay fails in its first seconds or not.
-
-    :raises VlaPruneError: what of setting, methods and checkpoints is not usable.
+    """:raises VlaPruneError: what of setting, methods and checkpoints is not usable; bags, device
+    and dtype are not checked.
     """
     from ...engine.load import pruner_target
     from ...model.checkpoint import find_variant, read_size
@@ -125,8 +124,6 @@ def check_replay(setting: ReplaySetting, methods: Iterable[Method]) -> None:
 class ReplayOptions:
     """:param bags: bags, or folders with some.
     :param checkpoint: folder of all methods that name none of their own.
-    :param methods: names; ``'dense'`` is what the others are compared with.
-    :param workers: processes, or actors with ``ray``.
     :param command: for the report, how to repeat it.
     """
 
@@ -149,7 +146,7 @@ class ReplayRun:
 def run_replay(options: ReplayOptions, watch: ReplayProgress) -> ReplayRun:
     """Replay what the folder does not hold yet, and give the result of all.
 
-    A bag that cannot be read is a problem in the result; the others are replayed.
+    A bag that cannot be read is a problem in the result.
 
     :raises VlaPruneError: an option, a method or the checkpoint is not usable.
     :raises OSError: the folder for results cannot be written.
@@ -200,16 +197,13 @@ def _replay(
     watch: ReplayProgress,
 ) -> dict[Path, dict[str, Sequence[ReplayedQuery]]]:
     """Bag -> method, in the order in which they were named -> answers."""
-    queries = {
-        scan.job.bag: len(scan.recording.instants) for scan in scans if scan.recording is not None
-    }
-    bags = [scan.job for scan in scans if queries.get(scan.job.bag)]
-    jobs = [bag.of(method) for bag in bags for method in methods]
-    watch.begin([(job, queries[job.bag]) for job in jobs])
-    found = {scan.job.bag: {} for scan in scans}
-    for job in jobs:
-        found[job.bag][job.method.name] = ()
-    running = run_jobs(ReplayWorker, jobs, options.setting, options.workers, options.ray)
+    queries = [(s.job, len(s.recording.instants) if s.recording else 0) for s in scans]
+    found = {bag.bag: {m.name: () for m in methods if count} for bag, count in queries}
+    jobs = [(bag.of(method), count) for bag, count in queries for method in methods if count]
+    watch.begin(jobs)
+    running = run_jobs(
+        ReplayWorker, [job for job, _ in jobs], options.setting, options.workers, options.ray
+    )
     with closing(running) as outcomes:
         for outcome in outcomes:
             job = outcome.job
@@ -250,14 +244,11 @@ def _result(
     bags: Sequence[BagAnswers],
     names: dict[str, str],
 ) -> ReplayResult:
-    setting, profile = options.setting, options.setting.load_profile()
-    builder = ResultBuilder(
-        bags,
-        methods=[m.name for m in methods],
-        dense=next((m.name for m in methods if m.pruning == 'dense'), ''),
-        dt_s=profile.control_period_s,
-        chunk=profile.chunk,
-    )
+    profile = options.setting.load_profile()
+    chunk, dt_s = profile.chunk, profile.control_period_s
+    dense = next((m.name for m in methods if m.pruning == 'dense'), '')
+    every = [m.name for m in methods]
+    builder = ResultBuilder(bags, methods=every, dense=dense, dt_s=dt_s, chunk=chunk)
     described = builder.bags()
     problems = tuple({'bag': b.name, **problem} for b in described for problem in b.problems)
     folders = {options.checkpoint, *(m.folder for m in methods)}
@@ -269,9 +260,9 @@ def _result(
         checkpoint=cards[options.checkpoint]['folder'],
         checkpoints={m.name: cards[m.folder] for m in methods},
         settings={
-            **asdict(setting),
-            'chunk': profile.chunk,
-            'control_period_s': profile.control_period_s,
+            **asdict(options.setting),
+            'chunk': chunk,
+            'control_period_s': dt_s,
             'workers': options.workers,
             'ray': options.ray,
         },

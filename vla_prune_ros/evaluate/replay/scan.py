@@ -31,9 +31,6 @@ class ReplaySetting:
     """What all queries of a replay have in common; the command says what the options mean.
 
     :param robot: parameters of ``vla_policy``, as its node has them.
-    :param gripper_closed: None for 0; ``gripper_open``: None for 1 of commands and 0.04 m of a
-        finger.
-    :param clock: see :class:`~vla_prune_ros.bags.events.Replay`.
     :param threads: of torch, in each process.
     """
 
@@ -54,9 +51,7 @@ class ReplaySetting:
         return load_profile(self.profile)
 
     def check(self) -> None:
-        """:raises ProfileError: a parameter of the robot is not usable.
-        :raises DataError: the topics file cannot be read.
-        """
+        """:raises VlaPruneError: robot or topics file are not usable."""
         self.robot.check(self.load_profile())
         if self.topics:
             load_topics(Path(self.topics))
@@ -126,15 +121,14 @@ class _Scan:
         self._wait = ''
 
     def run(self) -> Recording:
-        bag, topics = self._bag, self._topics
-        streams = topics.of((*topics.images, *STREAMS))
+        streams = self._topics.of((*self._topics.images, *STREAMS))
         for event in self._replay.events():
             self._take(event)
         actions, valid = self._actions()
         return Recording(
             topics={stream: topic for topic, stream in streams.items()},
             guessed=self._guessed,
-            there=bag.topics,
+            there=self._bag.topics,
             span_ns=(self._span[0], self._span[-1]) if self._span else (0, 0),
             instants=tuple(self._instants),
             losses=dict(self._observer.pairing.losses + self._stale),
@@ -215,8 +209,8 @@ class _Scan:
             return out  # at no instant there is something to compare
         if not self._instants:
             why = self._wait or _times(losses)
-            text = f'no query would have been asked, its images never pair: {why}'
-            out.append(('no_queries', text))
+            never = 'no query would have been asked, its images never pair'
+            out.append(('no_queries', f'{never}: {why}'))
         if not acted and self._setting.actions != 'none':
             out.append(('no_actions', self._no_actions()))
         return out

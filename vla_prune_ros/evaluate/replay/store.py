@@ -1,7 +1,4 @@
-"""What a replay knows of a bag and of each query of each method on it, in memory and on disk.
-
-Answers are written while they come, so that an interrupted replay goes on where it was.
-"""
+"""What a replay knows of a bag and of each query on it; on disk, so that it can be interrupted."""
 
 import json
 import os
@@ -130,7 +127,7 @@ def _revive(data: dict[str, Any]) -> Any:
 
 
 def bag_name(path: Path) -> str:
-    """A folder name for a bag, the same whatever else is replayed; bags of one name differ."""
+    """A folder name for a bag, the same whatever else is replayed."""
     full = path.expanduser().resolve()
     return f'{full.name.partition(".")[0] or "bag"}-{sha256(str(full).encode()).hexdigest()[:8]}'
 
@@ -223,7 +220,7 @@ def _write(path: Path, key: Key, data: bytes) -> None:
 
 @dataclass(frozen=True)
 class ReplayJob:
-    """A method on a bag, or without a method the pass that asks no policy."""
+    """Without a method the pass over the bag that asks no policy."""
 
     bag: Path
     folder: Path
@@ -241,10 +238,8 @@ class ReplayJob:
 
 @dataclass(frozen=True)
 class ReplayOutcome:
-    """What a job found, or why it found nothing and the remedy.
-
-    An exception crosses no process: not every one can be pickled.
-    """
+    """What a job found, or why it found nothing and the remedy: not every exception crosses a
+    process."""
 
     job: ReplayJob
     recording: Recording | None = None

@@ -46,14 +46,10 @@ def thumbnails(
             except (DataError, InputRefused):
                 continue
             kept = {m: ''.join('01'[int(k)] for k in q.kept[camera]) for m, q in queries.items()}
-            moment = Moment(
-                t_s=1e-9 * (instant.receipt_ns - recording.span_ns[0]),
-                camera=camera,
-                image=_jpeg_uri(prepare_image(frame, profile.pre_resize), quality=90),
-                kept=kept,
-                mode={m: q.record.mode for m, q in queries.items()},
-            )
-            out.append(moment)
+            t_s = 1e-9 * (instant.receipt_ns - recording.span_ns[0])
+            image = _jpeg_uri(prepare_image(frame, profile.pre_resize), quality=90)
+            mode = {m: q.record.mode for m, q in queries.items()}
+            out.append(Moment(t_s=t_s, camera=camera, image=image, kept=kept, mode=mode))
     return tuple(out)
 
 
