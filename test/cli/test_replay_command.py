@@ -64,8 +64,6 @@ def read(path):
         (['bag', '--pruning', ' , '], 'name a method'),
         (['bag', '--workers', '0'], '--workers'),
         (['bag', '--actions', 'wishes'], "'wishes'"),
-        (['bag', '--clock', 'sundial'], "'sundial'"),
-        (['bag', '--period', 'often'], "'often'"),
         (['bag', '--period', 'nan'], '--period'),
         (['bag', '--fast'], '--fast'),
     ],

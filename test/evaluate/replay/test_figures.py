@@ -16,7 +16,6 @@ from replay_result import METHODS, bag, empty_bag, row, series
 from vla_prune_ros.evaluate.figures import MODE_COLOURS
 from vla_prune_ros.evaluate.replay.figures import (
     axes_figure,
-    axis_limit,
     bag_figures,
     cost_figure,
     durations,
@@ -163,14 +162,6 @@ def test_a_query_lasts_until_the_next_one_but_not_over_a_pause():
     found = durations([0.0, 0.5, 1.0, 1.6, 10.0, 10.5])
     np.testing.assert_allclose(found, [0.5, 0.5, 0.6, 0.5, 0.5, 0.5])
     assert durations([3.0]).tolist() == [1.0]
-
-
-def test_the_axis_is_cut_for_few_outliers_only():
-    assert axis_limit([np.full(50, 10.0)]) is None
-    assert axis_limit([np.r_[np.full(50, 10.0), 30.0]]) is None
-    assert axis_limit([np.r_[np.full(50, 10.0), 300.0], np.array([np.nan])]) == 15
-    assert axis_limit([np.r_[np.full(5, 10.0), 300.0]]) is None and axis_limit([]) is None
-    assert axis_limit([np.zeros(50)]) is None
 
 
 def test_no_line_is_drawn_through_a_pause():
