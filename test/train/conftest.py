@@ -7,20 +7,16 @@ import torch
 from vla_prune_ros.model.prompt import PromptTokenizer
 from vla_prune_ros.model.synthetic import Preset
 from vla_prune_ros.sim.two_cubes import TASKS
-from vla_prune_ros.train.dataset import Episode, compress, describe_numbers
+from vla_prune_ros.train.dataset import Episode, compress, describe_numbers, save
+from vla_prune_ros.train.publish import export
 from vla_prune_ros.train.tasks.policy import ReferenceNet, Words, make_tokenizer
 
 TINY = Preset((32, 3, 2), (16, 2, 2), 32, 64, 3, 2)
-SISTERS = {
-    'pick_red': 'pick_green',
-    'stack_red_on_green': 'stack_green_on_red',
-    'place_red_left': 'place_green_left',
-}
-SISTERS |= {b: a for a, b in SISTERS.items()}
+SWAPPED = {'red': 'green', 'green': 'red'}
 
 
 def draw_episode(task='pick_red', frames=3, seed=0):
-    """Random labels within plausible ranges; each picture has one colour of its own."""
+    """Random labels within plausible ranges; each image has one colour of its own."""
     rng = np.random.default_rng(seed)
     shades = rng.integers(20, 236, (frames * 2, 3))
     views = [compress(np.full((224, 224, 3), shade, np.uint8)) for shade in shades]
@@ -29,14 +25,14 @@ def draw_episode(task='pick_red', frames=3, seed=0):
     seen = rng.random((frames, 2, 2, 2))
     seen[rng.random((frames, 2, 2)) < 0.2] = np.nan
     return Episode(
-        views,
-        rng.normal(size=(frames, 8)),
-        chunk,
-        rng.random((frames, 8)) < 0.8,
-        seen,
-        rng.normal(scale=0.1, size=(frames, 2, 3)),
-        task,
-        SISTERS[task],
+        views=views,
+        state=rng.normal(size=(frames, 8)),
+        chunk=chunk,
+        valid=rng.random((frames, 8)) < 0.8,
+        seen=seen,
+        offset=rng.normal(scale=0.1, size=(frames, 2, 3)),
+        task=task,
+        sister='_'.join(SWAPPED.get(word, word) for word in task.split('_')),
     )
 
 
@@ -61,6 +57,15 @@ def six_episodes():
 
 
 @pytest.fixture(scope='session')
+def recorded(six_episodes, tmp_path_factory):
+    """A folder with all six to train on (seeds 6 to 11), and the second one held out (seed 1)."""
+    folder = tmp_path_factory.mktemp('recorded')
+    for seed, episode in enumerate([*six_episodes, six_episodes[1]], start=6):
+        save(episode, folder / f'{seed if seed < 12 else 1}.npz')
+    return folder
+
+
+@pytest.fixture(scope='session')
 def statistics(six_episodes):
     return describe_numbers(six_episodes)
 
@@ -80,6 +85,13 @@ def words(tokenizer):
 @pytest.fixture(scope='session')
 def tiny_net(words):
     return lambda seed=0: ReferenceNet(words.rows, seed, TINY)
+
+
+@pytest.fixture(scope='session')
+def checkpoint(tmp_path_factory, tiny_net, words, statistics):
+    folder = tmp_path_factory.mktemp('checkpoint')
+    export(tiny_net(3), words, folder=folder, statistics=statistics, step=1, about={})
+    return folder
 
 
 @pytest.fixture(scope='package')

@@ -18,9 +18,8 @@ data:
 @pytest.fixture
 def read(tmp_path):
     def read(text):
-        path = tmp_path / 'run.yaml'
-        path.write_text(text)
-        return read_settings(path)
+        (tmp_path / 'run.yaml').write_text(text)
+        return read_settings(tmp_path / 'run.yaml')
 
     return read
 

@@ -1,6 +1,6 @@
-"""Episodes on disk, and as batches: pixels, prompts, numbers, patches, and the other cube's.
+"""Episodes on disk, as batches, and as a source: images, prompts, numbers, and the other cube's.
 
-Expected values: loops over single samples and NumPy on concatenated arrays; pixels decoded with
+Expected values: loops over single samples and NumPy on concatenated arrays; images decoded with
 Pillow and normalised by the published constants written out here.
 """
 
@@ -17,19 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vla_prune_ros.errors import DataError, ProfileError
 from vla_prune_ros.model.normalization import read_statistics
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.sim.two_cubes import TASKS
 from vla_prune_ros.train import dataset
-from vla_prune_ros.train.dataset import (
-    Samples,
-    compress,
-    describe_numbers,
-    load,
-    patch_of,
-    save,
-    split,
-)
+from vla_prune_ros.train.config import Data
+from vla_prune_ros.train.dataset import Samples, compress, describe_numbers, load, patch_of, save
+from vla_prune_ros.train.sources.base import open_source
 
 MEAN = np.array([0.484375, 0.455078125, 0.40625, 0.5, 0.5, 0.5])
 STD = np.array([0.228515625, 0.2236328125, 0.224609375, 0.5, 0.5, 0.5])
@@ -66,6 +61,10 @@ def sources(samples, six_episodes, family, chosen):
     return [every[i] for i in chosen]
 
 
+def decoded(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert('RGB')).astype(int)
+
+
 def scaled(values, entry):
     low, high = np.array(entry['q01']), np.array(entry['q99'])
     return np.clip(2.0 * (values - low) / (high - low + 1e-8) - 1.0, -1.0, 1.0)
@@ -95,8 +94,7 @@ def test_a_batch_is_its_samples_one_by_one(samples, six_episodes, statistics, wo
                 patch = -1 if np.isnan(x) else int(y * 16) * 16 + int(x * 16)
                 assert batch.patches[i, place, camera] == patch
         for camera, view in enumerate(episode.views[2 * frame :][:2]):
-            picture = np.asarray(Image.open(io.BytesIO(view)).convert('RGB')) / 255.0
-            six = np.concatenate([picture, picture], 2)
+            six = np.tile(decoded(view) / 255.0, 2)
             want = ((six - MEAN) / STD).transpose(2, 0, 1)
             np.testing.assert_allclose(batch.pixels[i, camera], want, atol=0.04)  # 2 grey levels
     kinds = {field: getattr(batch, field).dtype for field in batch._fields}
@@ -126,40 +124,28 @@ def test_families_have_prompts_of_one_length(samples, words):
 
 
 @pytest.mark.parametrize('ratio', [0.0, 0.25, 1.0])
-def test_the_ratio_of_other_instructions(samples, ratio):
+def test_the_ratio_of_other_instructions(samples, ratio, monkeypatch):
+    monkeypatch.setattr(dataset, 'pixel_values', lambda views: torch.zeros(len(views)))
     batch = samples.draw('pick', 300, ratio, np.random.default_rng(0))
     swapped = (batch.weights.sum(1) == 0).float().mean()
     assert abs(swapped - ratio) < 0.1  # four standard errors: sqrt(0.25 * 0.75 / 300) = 0.025
 
 
-@pytest.fixture
-def named(monkeypatch):
-    """An episode is then its own seed."""
-    monkeypatch.setattr(dataset, 'load', lambda path: int(path.stem))
-
-    def run(seeds):
-        return split(Path(f'{seed}.npz') for seed in seeds)
-
-    return run
-
-
-def test_training_and_validation_share_no_episode(named):
+def test_training_and_validation_share_no_episode(monkeypatch):
+    monkeypatch.setattr(dataset, 'load', lambda path: int(path.stem))  # an episode is its seed
     seeds = list(range(1_000_000, 1_001_200))
-    train, held = named(seeds)
+    train, held = dataset.split(Path(f'{seed}.npz') for seed in seeds)
     assert sorted(train + held) == seeds and train == sorted(train)
     assert len(held) == 30  # a fortieth
-    assert {name: sum(seed % 6 == n for seed in held) for n, name in enumerate(TASKS)} == (
-        dict.fromkeys(TASKS, 5)
-    )
+    assert [sum(seed % 6 == n for seed in held) for n in range(6)] == [5] * 6
 
 
 def test_statistics_are_numpys_on_all_labels(six_episodes, statistics):
     labels = [
-        episode.chunk[frame, k]
+        action
         for episode in six_episodes
-        for frame in range(len(episode))
-        for k in range(8)
-        if episode.valid[frame, k]
+        for action, valid in zip(episode.chunk.reshape(-1, 7), episode.valid.flat, strict=True)
+        if valid
     ]
     states = np.concatenate([e.state for e in six_episodes])
     for entry, values in (('action', np.array(labels)), ('proprio', states)):
@@ -212,22 +198,52 @@ def test_a_write_that_breaks_off_leaves_no_episode(tmp_path, episode, monkeypatc
     assert list(tmp_path.glob('*.npz')) == []
 
 
-def decoded(data):
-    return np.asarray(Image.open(io.BytesIO(data)).convert('RGB')).astype(int)
-
-
 def test_colour_is_kept_at_full_resolution():
     """Columns in turn red and green: with halved chroma all of them would turn olive."""
-    picture = np.zeros((224, 224, 3), np.uint8)
-    picture[:, ::2, 0] = picture[:, 1::2, 1] = 200
-    data = compress(picture)
+    image = np.zeros((224, 224, 3), np.uint8)
+    image[:, ::2, 0] = image[:, 1::2, 1] = 200
+    data = compress(image)
     assert simplejpeg.decode_jpeg_header(data)[3] == '444'
-    assert np.abs(decoded(data) - picture).mean() < 6
+    assert np.abs(decoded(data) - image).mean() < 6
 
 
 def test_a_turned_view_is_stored_as_it_looks():
     """``[::-1, ::-1]`` gives arrays with negative strides."""
-    picture = np.zeros((224, 224, 3), np.uint8)
-    picture[:112, :112] = (250, 30, 30)
-    got = decoded(compress(picture[::-1, ::-1]))
+    image = np.zeros((224, 224, 3), np.uint8)
+    image[:112, :112] = (250, 30, 30)
+    got = decoded(compress(image[::-1, ::-1]))
     assert got[168, 168, 0] > 230 and got[56, 56, 0] < 20
+
+
+def opened(folder, **options):
+    return open_source(Data(format='two_cubes', path=folder, options=options), LIBERO)
+
+
+def test_as_a_source_samples_are_the_recorded_frames(recorded, six_episodes):
+    source = opened(recorded)
+    assert len(source) == sum(map(len, six_episodes))
+    # Files are read in the order of their names: 10, 11, 6, 7, ...
+    sample, episode = source[4], six_episodes[5]
+    assert sample.prepared and sample.instruction == TASKS[episode.task].instruction
+    assert source.instruction(4) == sample.instruction
+    for camera, view in zip(LIBERO.cameras, episode.views[2:4], strict=True):
+        assert np.array_equal(sample.images[camera], simplejpeg.decode_jpeg(view, 'RGB'))
+    for name in ('chunk', 'valid', 'state'):
+        assert np.array_equal(getattr(sample, name), getattr(episode, name)[1])
+
+
+def test_held_out_episodes_are_a_split_of_their_own(recorded, six_episodes):
+    source = opened(recorded, split='validation')
+    assert len(source) == len(six_episodes[1])
+    actions, states = source.numbers()
+    assert np.array_equal(actions, six_episodes[1].chunk[six_episodes[1].valid])
+    assert np.array_equal(states, six_episodes[1].state)
+
+
+def test_what_cannot_be_read_is_refused(recorded, tmp_path):
+    with pytest.raises(ProfileError, match="split: 'all'"):
+        opened(recorded, split='all')
+    with pytest.raises(DataError, match='holds no samples'):
+        opened(tmp_path / 'nothing')
+    with pytest.raises(ProfileError, match='two_cubes .*colour'):
+        opened(recorded, colour='red')

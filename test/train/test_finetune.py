@@ -19,32 +19,15 @@ from vla_prune_ros.pruning.base import PruningSite
 from vla_prune_ros.pruning.methods.lightvla import TENSOR
 from vla_prune_ros.records import Observation
 from vla_prune_ros.train.config import FineTuning, Lora
-from vla_prune_ros.train.dataset import save
-from vla_prune_ros.train.publish import export, merged
+from vla_prune_ros.train.publish import merged
 from vla_prune_ros.train.tasks.lightvla import choose_trainable
 
 pytest.importorskip('accelerate', reason='the train extra is not installed')
 pytest.importorskip('tensorboard', reason='the train extra is not installed')
 
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 from vla_prune_ros.train.finetune import FineTuner, make_task
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory, tiny_net, words, statistics):
-    folder = tmp_path_factory.mktemp('start')
-    export(
-        tiny_net(3), words, folder=folder, statistics=statistics, step=1, about={'stage': 'test'}
-    )
-    return folder
-
-
-@pytest.fixture(scope='module')
-def recorded(tmp_path_factory, six_episodes):
-    folder = tmp_path_factory.mktemp('recorded')
-    for number, episode in enumerate(six_episodes):
-        save(episode, folder / f'{6 + number}.npz')
-    save(six_episodes[1], folder / '1.npz')
-    return folder
 
 
 @pytest.fixture
@@ -78,16 +61,15 @@ def weights(tuner):
     return {name: p.detach().clone() for name, p in tuner.task.named_parameters()}
 
 
-class Stopped(Exception):
-    """An interrupted run."""
+def interrupt(settings):
+    """A run that ends after its third step."""
 
-
-def stop_at(wanted):
     def report(step, metrics):
-        if step == wanted:
-            raise Stopped
+        if step == 3:
+            raise KeyboardInterrupt
 
-    return report
+    with pytest.raises(KeyboardInterrupt):
+        FineTuner(settings, 'cpu').run(report)
 
 
 @pytest.mark.parametrize('lora', [None, {'rank': 2, 'alpha': 4}])
@@ -98,9 +80,12 @@ def test_an_interrupted_run_ends_like_a_whole_one(settings, tmp_path, lora):
     result = whole.run()
     assert result['steps'] == 4 and np.isfinite(result['l1'])
     assert 1 <= result['validation/tokens'] <= 512
+    events = EventAccumulator(str(tmp_path / 'whole' / 'tensorboard'))
+    events.Reload()
+    assert [point.step for point in events.Scalars('tokens')] == [1, 2, 3, 4]
+    assert {'l1', 'lr', 'validation/l1', 'validation/tokens'} <= set(events.Tags()['scalars'])
     torch.manual_seed(5)  # whatever the second process drew before
-    with pytest.raises(Stopped):
-        FineTuner(settings(lora=lora), 'cpu').run(stop_at(3))
+    interrupt(settings(lora=lora))
     again = FineTuner(settings(lora=lora), 'cpu')
     assert again.trainer.step == 2  # the last state that was saved
     again.run()
@@ -109,8 +94,7 @@ def test_an_interrupted_run_ends_like_a_whole_one(settings, tmp_path, lora):
 
 
 def test_other_settings_do_not_go_on_from_a_state(settings):
-    with pytest.raises(Stopped):
-        FineTuner(settings(), 'cpu').run(stop_at(3))
+    interrupt(settings())
     with pytest.raises(CheckpointError, match='lr 0.01, not 0.02'):
         FineTuner(settings(lr=0.02), 'cpu')
     assert FineTuner(settings(save_every=1), 'cpu').trainer.step == 2
@@ -158,17 +142,6 @@ def test_a_head_that_regresses_nothing_is_refused(settings):
         make_task(policy, settings())
 
 
-def test_curves_go_to_tensorboard(settings, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    FineTuner(settings(), 'cpu').run()
-    events = EventAccumulator(str(tmp_path / 'work' / 'tensorboard'))
-    events.Reload()
-    points = events.Scalars('tokens')
-    assert [point.step for point in points] == [1, 2, 3, 4]
-    assert {'l1', 'lr', 'validation/l1', 'validation/tokens'} <= set(events.Tags()['scalars'])
-
-
 def test_a_scorer_learns_beside_a_policy_that_stays(settings, tmp_path, checkpoint):
     train = {'method': 'vla_acl', 'budget': 12, 'layers': 1, 'width': 8, 'heads': 2}
     tuner = FineTuner(settings(train=train), 'cpu')
@@ -177,11 +150,8 @@ def test_a_scorer_learns_beside_a_policy_that_stays(settings, tmp_path, checkpoi
     tuner.run()
     assert all(torch.equal(v, before[k]) for k, v in tuner.policy.model.state_dict().items())
     assert any(not torch.equal(v, scorer[k]) for k, v in tuner.task.scorer.state_dict().items())
-    assert {p.name for p in (tmp_path / 'out').iterdir()} == {
-        'pruning.json',
-        'pruning.safetensors',
-        'vla_prune.json',
-    }
+    names = {'pruning.json', 'pruning.safetensors', 'vla_prune.json'}
+    assert {p.name for p in (tmp_path / 'out').iterdir()} == names
     pruning = {'name': 'vla_acl', 'weights': str(tmp_path / 'out')}
     policy = load_policy(checkpoint, pruning=pruning)
     assert policy.infer(grey(policy)).visual_tokens == 24

@@ -1,7 +1,6 @@
 """Where cubes appear in what a tower sees: against rendered colours, and a camera set up by hand.
 
-The pictures go through the published preprocessing and are searched for red and green pixels; the
-projection is not told anything about them.
+The images go through the published preprocessing and are searched for red and green pixels.
 """
 
 from types import SimpleNamespace
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 from vla_prune_ros.model.images import prepare_image
-from vla_prune_ros.sim.two_cubes import TASKS
 from vla_prune_ros.train.collect import seen_at
 
 CAMERAS = {'primary': 'agentview', 'wrist': 'robot0_eye_in_hand'}
@@ -51,33 +49,27 @@ def test_a_camera_elsewhere_that_looks_along_x():
 @pytest.mark.parametrize(
     'point',
     [(0, 0, 1), (0, 0, 0), (0.2, 0.1, 2.0), (0.99, 0, -1), (0, -0.96, -1), (9, 9, -1)],
-    ids=str,
 )
 def test_behind_and_outside_is_nowhere(point):
     got = seen_at(camera(), 'eye', np.array(point, float))
     assert got.shape == (2,) and np.isnan(got).all()
 
 
-@pytest.fixture(scope='module')
-def scene(renderer):
-    from vla_prune_ros.sim.two_cubes import TwoCubeScene
-
-    scene = TwoCubeScene(tasks=tuple(TASKS))
-    yield scene
-    scene.close()
+def upright(scene):
+    return {name: prepare_image(view[::-1, ::-1].copy()) for name, view in scene.images().items()}
 
 
-def coloured(picture, colour):
+def coloured(image, colour):
     """Rows and columns of the pixels in which a channel stands out."""
-    channels = picture.astype(int)
+    channels = image.astype(int)
     own = channels[..., CHANNEL[colour]]
     others = np.delete(channels, CHANNEL[colour], axis=2).max(axis=2)
     return np.argwhere(own > 1.5 * others + 20)
 
 
-def centre(picture, colour):
+def centre(image, colour):
     """Centroid (x, y) of the coloured pixels; None where there are few or some are cut off."""
-    found = coloured(picture, colour)
+    found = coloured(image, colour)
     if len(found) < 40 or found.min() < 2 or found.max() > 221:
         return None
     return found[:, ::-1].mean(axis=0) + 0.5
@@ -97,7 +89,7 @@ def above(scene, colour):
 def test_cubes_are_where_their_colour_is(scene, seed):
     scene.reset(seed)
     above(scene, 'red' if seed % 2 else 'green')
-    views = {name: prepare_image(view[::-1, ::-1].copy()) for name, view in scene.images().items()}
+    views = upright(scene)
     compared = set()
     for name, raw in CAMERAS.items():
         for colour in CHANNEL:
@@ -120,7 +112,7 @@ def test_a_cube_out_of_sight_is_nowhere_and_leaves_no_colour(scene):
     pose[:3] = [-3.0, 2.0, 0.5]
     sim.data.set_joint_qpos('cubeB_joint0', pose)
     sim.forward()
-    views = {name: prepare_image(view[::-1, ::-1].copy()) for name, view in scene.images().items()}
+    views = upright(scene)
     for name, raw in CAMERAS.items():
         assert np.isnan(seen_at(sim, raw, scene.cube_position('green'))).all()
         assert len(coloured(views[name], 'green')) == 0

@@ -1,6 +1,6 @@
-"""One real demonstration, replayed: what was recorded is what the arm did and what was in view.
+"""Real demonstrations: what was recorded is what the arm did and what was in view.
 
-The scene is told the executed actions once more after the same reset, so states and pictures of
+The scene is told the executed actions once more after the same reset, so states and images of
 each frame must come back; orientation is compared through SciPy.
 """
 
@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from vla_prune_ros.model.images import prepare_image
 from vla_prune_ros.train import collect as record
 from vla_prune_ros.train.collect import (
     CHUNK,
@@ -22,16 +23,16 @@ from vla_prune_ros.train.collect import (
 
 
 class Witness:
-    """Notes every executed action, whether it was the expert's, and when pictures were taken."""
+    """Notes every executed action, whether it was the expert's, and when images were taken."""
 
     def __init__(self, scene, patch):
         self.actions, self.own, self.looks, self.answer = [], [], [], None
-        self.task = scene.task
-        expert, step, images = record.expert_action, scene.step, scene.images
+        task, expert, step, images = scene.task, record.expert_action, scene.step, scene.images
 
         def asked(scene):
-            self.answer = expert(scene) if scene.task is self.task else None
-            return expert(scene) if self.answer is None else self.answer
+            action = expert(scene)
+            self.answer = action if scene.task is task else None
+            return action
 
         def stepped(action):
             self.own.append(self.answer is not None and np.array_equal(action, self.answer))
@@ -48,18 +49,18 @@ class Witness:
         patch.setattr(scene, 'images', looked)
 
 
-def watched(scene, seed, run):
+def demonstration(scene, seed):
     """(episode, witness) of one recording."""
     scene.reset(seed)
+    task = scene.task
     with pytest.MonkeyPatch.context() as patch:
         witness = Witness(scene, patch)
-        episode = run(Recorder(scene, np.random.default_rng(seed)))
-    assert scene.task is witness.task
+        episode = demonstrate(Recorder(scene, np.random.default_rng(seed)))
+    assert scene.task is task and len(witness.looks) == len(episode)
     return episode, witness
 
 
 def check_labels(episode, witness):
-    assert len(witness.looks) == len(episode)
     for frame, start in enumerate(witness.looks):
         unbroken = True
         for k in range(CHUNK):
@@ -71,28 +72,17 @@ def check_labels(episode, witness):
                 assert episode.chunk[frame, k, 6] == (0.0 if action[6] > 0 else 1.0)
 
 
-@pytest.fixture(scope='module')
-def recorded(scene):
-    seed = FIRST_DEMONSTRATION // 6 * 6  # pick_red
-    return (*watched(scene, seed, demonstrate), seed)
-
-
-def test_the_expert_succeeds_and_its_labels_are_what_it_did(recorded):
-    episode, witness, _ = recorded
-    assert episode is not None and episode.task == 'pick_red' and len(episode) > 8
-    check_labels(episode, witness)
-    assert episode.chunk[episode.valid][:, 6].min() == 0.0  # it closed at last
-    assert episode.chunk[episode.valid][:, 6].max() == 1.0
-
-
 def decoded(view):
     return np.asarray(Image.open(io.BytesIO(view)).convert('RGB')).astype(float)
 
 
-def test_states_and_pictures_are_those_of_the_replayed_episode(scene, recorded):
-    from vla_prune_ros.model.images import prepare_image
-
-    episode, witness, seed = recorded
+def test_labels_states_and_images_are_those_of_the_replayed_episode(scene):
+    seed = FIRST_DEMONSTRATION // 6 * 6  # pick_red
+    episode, witness = demonstration(scene, seed)
+    assert episode.task == 'pick_red' and len(episode) > 8
+    check_labels(episode, witness)
+    assert episode.chunk[episode.valid][:, 6].min() == 0.0  # it closed at last
+    assert episode.chunk[episode.valid][:, 6].max() == 1.0
     scene.reset(seed)
     at = 0
     for frame, step in enumerate(witness.looks):
@@ -109,16 +99,14 @@ def test_states_and_pictures_are_those_of_the_replayed_episode(scene, recorded):
             want = scene.cube_position(colour) - grip
             np.testing.assert_allclose(episode.offset[frame, row], want, atol=1e-9)
         if frame in (0, len(episode) - 1):
-            for camera, view in zip(
-                ('primary', 'wrist'), episode.views[2 * frame :][:2], strict=True
-            ):
-                raw = scene.images()[camera]
+            images = scene.images()
+            for camera, view in enumerate(episode.views[2 * frame :][:2]):
+                raw = images[('primary', 'wrist')[camera]]
                 want = prepare_image(np.ascontiguousarray(raw[::-1, ::-1])).astype(float)
                 assert np.abs(decoded(view) - want).mean() < 2.0
 
 
-@pytest.mark.parametrize('seed', range(FIRST_DEMONSTRATION + 2, FIRST_DEMONSTRATION + 8))
-def test_disturbed_demonstrations_of_every_task_succeed(scene, seed):
-    episode, witness = watched(scene, seed, demonstrate)
-    assert episode is not None
+@pytest.mark.parametrize('seed', [FIRST_DEMONSTRATION + n for n in (3, 4, 7)])
+def test_disturbed_demonstrations_of_every_family_succeed(scene, seed):
+    episode, witness = demonstration(scene, seed)
     check_labels(episode, witness)

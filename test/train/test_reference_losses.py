@@ -10,21 +10,13 @@ import torch
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.train import reference
 from vla_prune_ros.train.dataset import CubeBatch, Samples
-from vla_prune_ros.train.reference import (
-    Recipe,
-    backward,
-    losses,
-    reference_trainer,
-    validate,
-)
+from vla_prune_ros.train.reference import Recipe, backward, losses, reference_trainer, validate
 from vla_prune_ros.train.tasks.policy import Answer
 
 SMALL = Recipe(4, lr=1e-3, batch=1, part=1, warm_up=2, average=0.9)
 
 
 class FixedNet:
-    """Answers what it was given."""
-
     def __init__(self, rng, size=3):
         draw = torch.Generator().manual_seed(int(rng.integers(1000)))
         self.answer = Answer(
@@ -102,8 +94,8 @@ def test_losses_are_those_of_loops(seed):
 def test_towers_learn_from_the_pointers_alone():
     rng = np.random.default_rng(5)
     net, batch = FixedNet(rng), fixed_batch(rng)
-    net.__class__ = type('Blind', (FixedNet,), {'__call__': None})
-    total, parts = losses(net, batch, Recipe(1, towers_only=True))
+    towers = SimpleNamespace(visual=net.visual, point=net.point)
+    total, parts = losses(towers, batch, Recipe(1, towers_only=True))
     _, pointer, hits, _ = by_hand(net.answer, batch)
     assert float(total) == pytest.approx(pointer, rel=1e-5)
     assert set(parts) == {'pointer', 'hits'} and parts['hits'] == pytest.approx(hits)
@@ -137,10 +129,7 @@ def test_a_step_takes_its_share_of_every_family(tiny_net, monkeypatch):
         drawn.append((family, size, swapped))
         return SimpleNamespace(to=lambda device: None)
 
-    fake = SimpleNamespace(
-        families=dict.fromkeys(('pick', 'stack', 'place')),
-        draw=draw,
-    )
+    fake = SimpleNamespace(families=dict.fromkeys(('pick', 'stack', 'place')), draw=draw)
     monkeypatch.setattr(reference, 'losses', found)
     recipe = Recipe(1, batch=6, part=3, swapped=0.125)
     sums = backward(tiny_net(0), fake, recipe, 0)
@@ -152,7 +141,7 @@ def test_a_step_takes_its_share_of_every_family(tiny_net, monkeypatch):
 def test_a_few_steps_lower_the_losses(episode, words, statistics, tiny_net, tmp_path):
     one = episode(frames=1, seed=1)
     few = Samples([one], words, statistics)
-    recipe = Recipe(14, lr=3e-3, batch=1, part=1, swapped=0.0, warm_up=1)
+    recipe = Recipe(8, lr=5e-3, batch=1, part=1, swapped=0.0, warm_up=1)
     net = tiny_net(0)
     before = validate(net, few, recipe)
     reference_trainer(net, recipe, tmp_path / 'state.pt').run(

@@ -3,25 +3,18 @@
 A network of a few thousand numbers and four steps of training: what it does is no matter.
 """
 
+from unittest.mock import Mock
+
 import pytest
 
 from vla_prune_ros import load_policy
 from vla_prune_ros.sim.two_cubes import TASKS
 from vla_prune_ros.train import collect, reference
 from vla_prune_ros.train.collect import FIRST_CHECK
+from vla_prune_ros.train.dataset import load, save
 from vla_prune_ros.train.reference import Plan, Recipe, train_reference
 
 FIRST = 1_000_074  # six seeds to train on, and one that is held out
-
-
-class Silence:
-    """Nobody watches."""
-
-    def stage(self, text, total):
-        """Begins."""
-
-    def at(self, done, text=''):
-        """Goes on."""
 
 
 def small(steps, **options):
@@ -29,17 +22,15 @@ def small(steps, **options):
 
 
 @pytest.fixture
-def few_processes(monkeypatch, scene):
-    """The demonstrations come from processes; later jobs, of which one is like another, from
-    here: each process would take seconds to start."""
+def jobs(monkeypatch, scene):
+    """Numbers of jobs. The first one runs in a process; later ones here: each process would take
+    seconds to start."""
     elsewhere, seen = collect.in_processes, []
 
     def run(work, jobs, workers):
         seen.append(len(jobs))
-        if len(seen) == 1:
-            yield from elsewhere(work, jobs, workers)
-        else:
-            yield from (work(*job) for job in jobs)
+        here = (work(*job) for job in jobs)
+        return elsewhere(work, jobs, workers) if len(seen) == 1 else here
 
     monkeypatch.setattr(collect, 'in_processes', run)
     monkeypatch.setattr(collect, '_scene', lambda: scene)
@@ -48,27 +39,27 @@ def few_processes(monkeypatch, scene):
 
 @pytest.mark.slow
 def test_from_the_expert_to_a_checkpoint_and_nothing_twice(
-    few_processes, tiny_net, tmp_path, monkeypatch
+    jobs, tiny_net, six_episodes, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(reference, 'FIRST_DEMONSTRATION', FIRST)
     monkeypatch.setattr(reference, 'ReferenceNet', lambda rows, seed: tiny_net(seed))
     work, out = tmp_path / 'work', tmp_path / 'out'
-    plan = Plan(work, 7, small(1, towers_only=True), small(2), (2,), small(1), 1, workers=1)
-    about = train_reference(plan, out, Silence())
-    recorded = sorted(p.name for p in (work / 'demonstrations').iterdir())
-    assert [int(name.split('.')[0]) for name in recorded] == list(range(FIRST, FIRST + 7))
-    assert sum(name.endswith('.npz') for name in recorded) >= 6
-    assert len(list((work / 'corrections-1').iterdir())) == 2
+    for seed in range(FIRST + 1, FIRST + 7):  # as if recorded before
+        save(six_episodes[seed % 6], work / 'demonstrations' / f'{seed}.npz')
+    plan = Plan(work, 7, small(1, towers_only=True), small(2), (1,), small(1), 1, workers=1)
+    about = train_reference(plan, out, Mock())
+    assert len(load(work / 'demonstrations' / f'{FIRST}.npz')) > 8
+    assert len(list((work / 'corrections-1').iterdir())) == 1
     checks = [entry['success'] for entry in about['history'] if 'success' in entry]
     assert [list(found) for found in checks] == [[list(TASKS)[FIRST_CHECK % 6]]] * 2
-    assert few_processes == [7, 1, 2, 1]
+    assert jobs == [1, 1, 1, 1]
     trained = load_policy(out)
     assert trained.untrained is False
 
     stamps = {path: path.stat().st_mtime_ns for path in work.rglob('*.npz')}
     monkeypatch.setattr(reference, 'backward', None)
     monkeypatch.setattr(reference, 'measure', None)
-    train_reference(plan, tmp_path / 'again', Silence())
+    train_reference(plan, tmp_path / 'again', Mock())
     assert stamps == {path: path.stat().st_mtime_ns for path in work.rglob('*.npz')}
     again = load_policy(tmp_path / 'again').model.state_dict()
     for name, value in trained.model.state_dict().items():

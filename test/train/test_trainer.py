@@ -1,8 +1,5 @@
-"""The loop by itself: schedule and mean by their formulas; a run that goes on.
-
-Nothing is compared with a stored run: a run that is broken off and resumed must give the very bits
-of one that was not.
-"""
+"""The loop by itself: schedule and mean by their formulas; a resumed run gives the very bits of
+one that was not interrupted."""
 
 import pytest
 import torch
@@ -79,20 +76,16 @@ def test_the_mean_follows_its_recursion(straight):
         torch.testing.assert_close(value.detach().double(), mean[name], rtol=1e-5, atol=1e-6)
 
 
-class Broken(Exception):
-    """Somebody pulled the plug."""
-
-
 @pytest.mark.parametrize('after', [2, 3])
 def test_a_resumed_run_gives_the_same_bits(straight, tmp_path, after):
-    def unplug(step, metrics):
+    def interrupt(step, metrics):
         if step == after:
-            raise Broken
+            raise KeyboardInterrupt
 
     state = tmp_path / 'new' / 'state.pt'
     first = trainer(state)
-    with pytest.raises(Broken):
-        first.run(backward(first), unplug, save_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(backward(first), interrupt, save_every=1)
     run = trainer(state)
     assert run.step == after - 1  # the state of the step before was the last one on disk
     run.run(backward(run), save_every=1)

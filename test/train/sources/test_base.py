@@ -1,6 +1,8 @@
 """Samples and chunks against a twin that walks through the episodes frame by frame; gripper
 conventions, units and formats by numbers made here."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,17 +23,12 @@ from vla_prune_ros.train.sources.base import (
     require_units,
 )
 
+lengths = st.lists(st.integers(1, 9), min_size=1, max_size=6)
+
 
 @settings(deadline=None)
-@given(
-    st.lists(st.integers(1, 9), min_size=1, max_size=6),
-    st.integers(1, 5),
-    st.integers(1, 3),
-    st.booleans(),
-)
-def test_chunks_as_a_walk_through_the_episodes(
-    lengths: list[int], chunk: int, stride: int, whole: bool
-) -> None:
+@given(lengths, st.integers(1, 5), st.integers(1, 3), st.booleans())
+def test_chunks_as_a_walk_through_the_episodes(lengths, chunk, stride, whole):
     expected, begin = [], 0
     for episode, length in enumerate(lengths):
         for start in range(length):
@@ -52,16 +49,15 @@ def test_chunks_as_a_walk_through_the_episodes(
             steps.locate(outside)
 
 
-def test_gripper_conventions() -> None:
-    given_values = np.array([-1.0, 0.0, 0.25, 1.0])
-    assert GRIPPERS['open_high'](given_values).tolist() == [-1.0, 0.0, 0.25, 1.0]
-    assert GRIPPERS['open_low'](given_values).tolist() == [2.0, 1.0, 0.75, 0.0]
-    assert GRIPPERS['libero'](given_values).tolist() == [1.0, 1.0, 0.75, 0.0]
-    assert gripper_columns(LIBERO) == [6]
-    assert gripper_columns(ALOHA) == [6, 13]
+def test_gripper_conventions():
+    values = np.array([-1.0, 0.0, 0.25, 1.0])
+    assert GRIPPERS['open_high'](values).tolist() == [-1.0, 0.0, 0.25, 1.0]
+    assert GRIPPERS['open_low'](values).tolist() == [2.0, 1.0, 0.75, 0.0]
+    assert GRIPPERS['libero'](values).tolist() == [1.0, 1.0, 0.75, 0.0]
+    assert (gripper_columns(LIBERO), gripper_columns(ALOHA)) == ([6], [6, 13])
 
 
-def test_the_first_frame_that_is_not_finite_is_named() -> None:
+def test_the_first_frame_that_is_not_finite_is_named():
     values = np.zeros((4, 2))
     require_finite(values, 'episode 3')
     values[2:, 1] = np.inf
@@ -75,77 +71,59 @@ STATE = Bounds(np.array([-1.0, -1.0]), np.array([1.0, 1.0]), np.ones(2, bool), n
 KNOWN = Statistics('a', ACTION, STATE)
 
 
-class Numbers:
-    def __init__(self, actions, states):
-        self._numbers = actions, states
-
-    def numbers(self):
-        return self._numbers
-
-
-def made(rng, scale=1.0):
-    actions = rng.uniform([-1, 0.2, 0], [1, 0.4, 1], (100, 3)) * scale
-    return actions, rng.uniform(-1, 1, (100, 2))
-
-
-def test_what_training_saw_passes():
-    actions, states = made(np.random.default_rng(0))
-    require_units(Numbers(actions, states), 'mine', KNOWN)
-    actions[:5, 0] = 50.0  # five of a hundred may be far off
-    require_units(Numbers(actions, states), 'mine', KNOWN)
-    actions[5, 0] = 50.0
-    with pytest.raises(DataError, match='mine: actions: number 0'):
-        require_units(Numbers(actions, states), 'mine', KNOWN)
-
-
-def test_a_gripper_in_per_cent_and_a_state_in_degrees_are_refused():
-    actions, states = made(np.random.default_rng(1))
-    percent = actions * [1, 1, 100]
-    with pytest.raises(DataError, match='number 2'):
-        require_units(Numbers(percent, states), 'mine', KNOWN)
-    with pytest.raises(DataError, match='states: number'):
-        require_units(Numbers(actions, np.degrees(states)), 'mine', KNOWN)
-
-
-def test_other_widths_and_absent_states_are_refused():
-    actions, states = made(np.random.default_rng(2))
-    with pytest.raises(DataError, match='2 numbers.* 3'):
-        require_units(Numbers(actions[:, :2], states), 'mine', KNOWN)
-    with pytest.raises(DataError, match='no states'):
-        require_units(Numbers(actions, None), 'mine', KNOWN)
-    require_units(Numbers(actions, None), 'mine', Statistics('a', ACTION, None))
+def check(actions, states, known=KNOWN):
+    require_units(SimpleNamespace(numbers=lambda: (actions, states)), 'mine', known)
 
 
 @pytest.fixture
-def opened(monkeypatch):
-    seen = {}
-
-    def make(path, profile, **options):
-        seen.update(options, path=path, profile=profile)
-        return [1]
-
-    monkeypatch.setattr(rosbag, 'Rosbag', make)
-    return seen
+def numbers():
+    rng = np.random.default_rng(0)
+    return rng.uniform([-1, 0.2, 0], [1, 0.4, 1], (100, 3)), rng.uniform(-1, 1, (100, 2))
 
 
-def statistics():
-    mean = np.arange(8.0)
-    bounds = Bounds(mean - 1, mean + 1, np.ones(8, bool), mean)
-    return Statistics('a', bounds, bounds)
+def test_what_training_saw_passes(numbers):
+    actions, states = numbers
+    check(actions, states)
+    check(actions, None, Statistics('a', ACTION, None))
+    actions[:5, 0] = 50.0  # five of a hundred may be far off
+    check(actions, states)
+    actions[5, 0] = 50.0
+    with pytest.raises(DataError, match='mine: actions: number 0'):
+        check(actions, states)
+
+
+def test_other_units_and_widths_and_absent_states_are_refused(numbers):
+    actions, states = numbers
+    with pytest.raises(DataError, match='number 2'):
+        check(actions * [1, 1, 100], states)  # a gripper in per cent
+    with pytest.raises(DataError, match='states: number'):
+        check(actions, np.degrees(states))
+    with pytest.raises(DataError, match='2 numbers.* 3'):
+        check(actions[:, :2], states)
+    with pytest.raises(DataError, match='no states'):
+        check(actions, None)
 
 
 def test_every_format_of_the_settings_has_a_source():
     assert set(FORMATS) == set(Data.model_fields['format'].annotation.__args__)
 
 
-def test_a_bag_takes_the_branch_of_its_poses_from_the_checkpoint(opened, tmp_path):
-    data = Data(format='rosbag', path=tmp_path, options={'actions': 'commands'})
-    open_source(data, LIBERO, statistics())
-    assert opened['rotation_reference'] == [3.0, 4.0, 5.0]
-    assert (opened['actions'], opened['path']) == ('commands', tmp_path)
-    given = Data(format='rosbag', path=tmp_path, options={'rotation_reference': [0, 0, 1]})
-    open_source(given, LIBERO, statistics())
-    assert opened['rotation_reference'] == [0, 0, 1]
+@pytest.mark.parametrize('given', [None, [0, 0, 1]])
+def test_a_bag_takes_the_branch_of_its_poses_from_the_checkpoint(monkeypatch, tmp_path, given):
+    seen = {}
+
+    def make(path, profile, **options):
+        seen.update(options, path=path)
+        return [1]
+
+    monkeypatch.setattr(rosbag, 'Rosbag', make)
+    mean = np.arange(8.0)
+    bounds = Bounds(mean - 1, mean + 1, np.ones(8, bool), mean)
+    options = {'actions': 'commands'} | ({'rotation_reference': given} if given else {})
+    data = Data(format='rosbag', path=tmp_path, options=options)
+    open_source(data, LIBERO, Statistics('a', bounds, bounds))
+    assert seen['rotation_reference'] == (given or [3.0, 4.0, 5.0])
+    assert (seen['actions'], seen['path']) == ('commands', tmp_path)
 
 
 def test_an_empty_source_is_refused(monkeypatch, tmp_path):

@@ -20,6 +20,7 @@ from vla_prune_ros.train.sources.base import open_source
 from vla_prune_ros.train.sources.rosbag import Rosbag, agreeing_reference
 
 T0, MS, write = writer.T0, writer.MS, writer.write
+close = np.testing.assert_allclose
 DT = 0.05
 FINGERS = ('panda_finger_joint1', 'panda_finger_joint2')
 TASK = 'pick up the cube'
@@ -118,26 +119,21 @@ def matrix_quat(m):
 
 @pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
 def test_a_straight_line(tmp_path, storage):
-    """0.1 and -0.2 m/s over 50 ms, in LIBERO's units of 0.05 m; the last of 41 frames is no
-    start."""
+    """0.1 and -0.2 m/s over 50 ms, in LIBERO's units of 0.05 m. The last of 41 frames is 2.0 s in,
+    as the last pose, and no start: frame i has 40 - i labels."""
     data = source(tmp_path, record(2.0, line), LIBERO, storage)
     assert len(data) == 40
     sample = data[3]
-    expected = np.tile((0.1, -0.2, 0, 0, 0, 0, 1), (8, 1))
-    np.testing.assert_allclose(sample.chunk, expected, atol=1e-9)
+    close(sample.chunk, np.tile((0.1, -0.2, 0, 0, 0, 0, 1), (8, 1)), atol=1e-9)
     assert sample.valid.all() and sample.instruction == data.instruction(3) == TASK
     assert set(sample.images) == {'primary', 'wrist'} and (sample.images['wrist'] == 3).all()
-    np.testing.assert_allclose(sample.state, [0.015, -0.03, 0.5, 0, 0, 0, 0.04, -0.04], atol=1e-12)
+    close(sample.state, [0.015, -0.03, 0.5, 0, 0, 0, 0.04, -0.04], atol=1e-12)
     assert not sample.prepared
-
-
-def test_the_end_of_a_recording_is_no_label(tmp_path):
-    """The last of 41 frames is 2.0 s in, as the last pose: frame i has 40 - i steps left."""
-    data = source(tmp_path, record(2.0, line))
     assert [int(data[i].valid.sum()) for i in range(31, 40)] == [8, 8, 7, 6, 5, 4, 3, 2, 1]
-    last = data[39]
-    np.testing.assert_allclose(last.chunk[0], [0.005, -0.01, 0, 0, 0, 0, 1], atol=1e-12)
-    np.testing.assert_allclose(last.chunk[1:], np.tile((0, 0, 0, 0, 0, 0, 1), (7, 1)))
+    close(data[39].chunk[0], [0.1, -0.2, 0, 0, 0, 0, 1], atol=1e-9)
+    close(data[39].chunk[1:], np.tile((0, 0, 0, 0, 0, 0, 1), (7, 1)))
+    copy = pickle.loads(pickle.dumps(data))  # for another process, which opens its own files
+    np.testing.assert_array_equal(copy[3].images['primary'], sample.images['primary'])
 
 
 def test_turns_are_applied_from_the_left_in_the_base_frame(tmp_path):
@@ -146,10 +142,16 @@ def test_turns_are_applied_from_the_left_in_the_base_frame(tmp_path):
     data = source(tmp_path, record(1.0, arc))
     for i in (0, 5, 11):
         times = DT * (i + np.arange(8))
-        np.testing.assert_allclose(
-            data[i].chunk[:, 3:6], np.tile(0.5 * DT * AXIS, (8, 1)), atol=1e-9
-        )
-        np.testing.assert_allclose(data[i].chunk[:, 2], (2 * times + DT) * DT, atol=1e-12)
+        close(data[i].chunk[:, 3:6], np.tile(0.5 * DT * AXIS, (8, 1)), atol=1e-9)
+        close(data[i].chunk[:, 2], (2 * times + DT) * DT, atol=1e-12)
+    actions, states = data.numbers()  # first actions and states
+    assert actions.shape == (20, 7) and states.shape == (20, 8)
+    for i in (0, 9, 19):
+        np.testing.assert_array_equal(actions[i], data[i].chunk[0])
+        np.testing.assert_array_equal(states[i], data[i].state)
+    for outside in (20, -1):
+        with pytest.raises(IndexError):
+            data[outside]
 
 
 def test_cameras_off_the_grid_get_labels_of_their_own_instant(tmp_path):
@@ -191,11 +193,11 @@ def test_noops_are_left_out_of_frames_and_chunks(tmp_path):
     assert starts(data).tolist() == ms((0, 500), (1000, 2000))
     expected = np.zeros((8, 6))
     expected[:4, 0], expected[4:, 1] = 0.005, 0.01
-    np.testing.assert_allclose(data[6].chunk[:, :6], expected, atol=1e-12)
+    close(data[6].chunk[:, :6], expected, atol=1e-12)
     assert data[6].valid.all() and data.left_out['no_op'] == 10
     every = Rosbag(tmp_path / 'bag', SI, **OPTIONS, no_op=None)
     assert len(every) == 40
-    np.testing.assert_allclose(every[6].chunk[4:, :6], 0, atol=1e-12)
+    close(every[6].chunk[4:, :6], 0, atol=1e-12)
 
 
 def test_a_step_that_moves_the_fingers_alone_is_no_noop(tmp_path):
@@ -254,18 +256,14 @@ def test_commanded_velocities_are_integrated_over_the_step(tmp_path):
         for number, seconds in parts:
             moved = moved + values[number, :3] * seconds
             turned = expm(skew(values[number, 3:] * seconds)) @ turned
-        np.testing.assert_allclose(data[0].chunk[step, :3], moved, atol=1e-12)
-        np.testing.assert_allclose(
-            data[0].chunk[step, 3:6], unskew(np.real(logm(turned))), atol=1e-9
-        )
-    np.testing.assert_allclose(data[1].chunk[:7], data[0].chunk[1:], atol=1e-9)
+        close(data[0].chunk[step, :3], moved, atol=1e-12)
+        close(data[0].chunk[step, 3:6], unskew(np.real(logm(turned))), atol=1e-9)
+    close(data[1].chunk[:7], data[0].chunk[1:], atol=1e-9)
 
 
 def test_a_velocity_without_a_successor_ends(tmp_path):
     """One twist of 1 m/s at 0.1 s holds for 0.2 s: frames from 0.1 to 0.25 s, 0.05 m each."""
-    rows = record(1.0) + [
-        ('/twist', T0 + 100 * MS, writer.twist_message(T0 + 100 * MS, (1, 0, 0, 0, 0, 0)))
-    ]
+    rows = record(1.0) + twists([(1, 0, 0, 0, 0, 0)], start=T0 + 100 * MS)
     data = source(tmp_path, rows, actions='commands', topics=topics(twist='/twist'))
     assert starts(data).tolist() == ms((100, 300))
     assert data.numbers()[0][:, 0].tolist() == pytest.approx([0.05] * 4)
@@ -275,13 +273,10 @@ def test_a_velocity_without_a_successor_ends(tmp_path):
 def test_commanded_poses(tmp_path):
     """The measured arm stands still, the target moves at 0.1 and -0.2 m/s."""
     rows = record(1.0)
-    for i in range(101):
-        stamp = T0 + i * 10 * MS
+    for i, stamp in enumerate(range(T0, T0 + 1010 * MS, 10 * MS)):
         rows.append(('/target', stamp, writer.pose_message(stamp, *line(i / 100))))
     data = source(tmp_path, rows, actions='commands', topics=topics(pose_target='/target'))
-    np.testing.assert_allclose(
-        data[4].chunk, np.tile((0.005, -0.01, 0, 0, 0, 0, 1), (8, 1)), atol=1e-12
-    )
+    close(data[4].chunk, np.tile((0.005, -0.01, 0, 0, 0, 0, 1), (8, 1)), atol=1e-12)
     assert data[4].state[0] == pytest.approx(0.3)
 
 
@@ -299,9 +294,9 @@ def test_states_keep_to_one_branch_whatever_the_signs(tmp_path):
     states = data.numbers()[1]
     side = np.sign(states[0, 3])
     expected = angles if side > 0 else angles - 2 * np.pi
-    np.testing.assert_allclose(states[:, 3], expected, atol=1e-9)
+    close(states[:, 3], expected, atol=1e-9)
     other = Rosbag(tmp_path / 'bag', SI, **OPTIONS, rotation_reference=(-side * 3, 0, 0))
-    np.testing.assert_allclose(other.numbers()[1][:, 3], expected - side * 2 * np.pi, atol=1e-9)
+    close(other.numbers()[1][:, 3], expected - side * 2 * np.pi, atol=1e-9)
 
 
 def test_the_agreeing_reference_is_the_mean_of_what_it_resolves():
@@ -310,20 +305,7 @@ def test_the_agreeing_reference_is_the_mean_of_what_it_resolves():
     quats = [rng.choice((-1, 1)) * np.array(quat((0, 1, 0), a)) for a in angles]
     reference = agreeing_reference(quats)
     near = np.where(reference[1] > 0, angles, angles - 2 * np.pi)
-    np.testing.assert_allclose(reference, (0, near.mean(), 0), atol=1e-9)
-
-
-def test_numbers_are_the_first_actions_and_states(tmp_path):
-    data = source(tmp_path, record(1.0, arc))
-    actions, states = data.numbers()
-    assert actions.shape == (20, 7) and states.shape == (20, 8)
-    for i in (0, 9, 19):
-        np.testing.assert_array_equal(actions[i], data[i].chunk[0])
-        np.testing.assert_array_equal(states[i], data[i].state)
-    with pytest.raises(IndexError):
-        data[20]
-    with pytest.raises(IndexError):
-        data[-1]
+    close(reference, (0, near.mean(), 0), atol=1e-9)
 
 
 def test_a_task_that_changes_ends_the_chunks_before(tmp_path):
@@ -354,16 +336,9 @@ def test_a_folder_of_bags_is_one_source_and_one_broken_bag_no_end(tmp_path):
     assert len(data) == 20
     assert len(data.lost) == 1 and 'demo9.mcap' in data.lost[0]
     assert (data[0].images['primary'] == 0).all() and (data[19].images['primary'] == 9).all()
+    (tmp_path / 'empty').mkdir()
     with pytest.raises(DataError, match='no bags'):
-        (tmp_path / 'empty').mkdir()
         Rosbag(tmp_path / 'empty', SI, **OPTIONS)
-
-
-def test_a_copy_in_another_process_opens_its_own_files(tmp_path):
-    data = source(tmp_path, record(0.5, line))
-    first = data[2].images['primary']
-    copy = pickle.loads(pickle.dumps(data))
-    np.testing.assert_array_equal(copy[2].images['primary'], first)
 
 
 def test_a_picture_that_cannot_be_decoded_is_named(tmp_path):
@@ -383,7 +358,10 @@ def test_broken_states_cost_their_frames(tmp_path):
     data = source(tmp_path, rows)
     assert starts(data).tolist() == ms((0, 200), (250, 1000))
     assert np.isfinite(data.numbers()[0]).all() and data.left_out['pose'] == 2
-    np.testing.assert_allclose(data[3].chunk[:, 0], 0.005, atol=1e-12)  # bridged
+    close(data[3].chunk[:, 0], 0.005, atol=1e-12)  # bridged
+
+
+ONE_FINGER = {'gripper_joints': FINGERS[:1], 'gripper_signs': [1]}
 
 
 @pytest.mark.parametrize(
@@ -399,11 +377,7 @@ def test_broken_states_cost_their_frames(tmp_path):
         ({'max_gap_s': 0}, ProfileError, 'max_gap_s'),
         ({'close_below': 2}, ProfileError, 'thresholds'),
         ({'wiring': {'gripper_joints': ['thumb', 'index']}}, DataError, 'no frames.*thumb'),
-        (
-            {'wiring': {'gripper_joints': FINGERS[:1], 'gripper_signs': [1]}},
-            ProfileError,
-            'proprio_dim',
-        ),
+        ({'wiring': ONE_FINGER}, ProfileError, 'proprio_dim'),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(tmp_path, options, error, match):
@@ -414,9 +388,8 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path, options, error, matc
 
 def test_it_opens_by_its_format_with_plain_options(tmp_path):
     path = write(tmp_path / 'bag', record(0.5, line))
-    options = {**OPTIONS, 'wiring': {'rotate_180': ['wrist']}, 'no_op': None}
-    assert len(open_source(Data(format='rosbag', path=path, options=options), LIBERO)) == 10
-    guessed = {'instruction': TASK}
-    assert len(open_source(Data(format='rosbag', path=path, options=guessed), LIBERO)) == 10
+    wired = {**OPTIONS, 'wiring': {'rotate_180': ['wrist']}, 'no_op': None}
+    for options in (wired, {'instruction': TASK}):  # the latter guesses the topics
+        assert len(open_source(Data(format='rosbag', path=path, options=options), LIBERO)) == 10
     with pytest.raises(ProfileError, match='colour'):
         open_source(Data(format='rosbag', path=path, options={'colour': 1}), LIBERO)

@@ -16,30 +16,20 @@ from vla_prune_ros.pruning.methods.baselines import Dense
 from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.train.collate import TrainingBatch
 from vla_prune_ros.train.config import FineTuning
-from vla_prune_ros.train.publish import export
 from vla_prune_ros.train.tasks.acl_scorer import ScorerTask, gated
 from vla_prune_ros.train.tasks.forward import visual_tokens
 
 
 @pytest.fixture(scope='module')
-def task(tmp_path_factory, tiny_net, words, statistics):
-    folder = tmp_path_factory.mktemp('start')
-    export(tiny_net(4), words, folder=folder, statistics=statistics, step=1, about={})
+def task(checkpoint):
     train = {'method': 'vla_acl', 'budget': [9, 4], 'layers': 1, 'width': 8, 'heads': 2}
-    settings = FineTuning.model_validate(
-        {
-            'checkpoint': str(folder),
-            'out': folder / 'out',
-            'work': folder / 'work',
-            'train': train,
-            'data': [{'format': 'two_cubes', 'path': folder}],
-        }
-    )
-    return ScorerTask(load_policy(folder), settings)
+    settings = {'checkpoint': str(checkpoint), 'out': 'out', 'work': 'work', 'train': train}
+    settings['data'] = [{'format': 'two_cubes', 'path': 'data'}]
+    return ScorerTask(load_policy(checkpoint), FineTuning.model_validate(settings))
 
 
 @pytest.fixture(scope='module')
-def batch(words):
+def batch():
     rng = np.random.default_rng(2)
     prompt = torch.tensor([1, 320, 321, 322, 323, 324, 325, 326, 327, 328, 329, 29871])
 
@@ -90,11 +80,8 @@ def test_the_soft_choice_teaches_the_scorer_alone(task, batch):
     loss, metrics = task(batch, 0.5, torch.Generator())
     loss.backward()
     assert all(p.grad is None for p in task.policy.parameters())
-    assert all(
-        p.grad is not None and p.grad.abs().sum() > 0
-        for n, p in task.scorer.named_parameters()
-        if n != 'leave.1.bias'
-    )
+    gradients = {name: p.grad.abs().sum().item() for name, p in task.scorer.named_parameters()}
+    # The bias of the last layer moves all scores alike, which changes no ratio.
+    assert gradients.pop('leave.1.bias') < 1e-6
+    assert min(gradients.values()) > 0
     assert 0.0 < float(metrics['decided']) < 1.0
-    # The bias of the last layer moves all scores alike, which changes no share.
-    assert task.scorer.leave[1].bias.grad.abs().item() < 1e-6

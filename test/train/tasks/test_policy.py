@@ -53,15 +53,10 @@ def test_actions_are_those_of_the_policys_own_path(net, inputs, answer):
         torch.testing.assert_close(
             net.visual(pixels, prompts)[i].flatten(0, 1), visual[0], rtol=0, atol=1e-5
         )
-        act = policy.act(
-            ActInputs(
-                visual=visual,
-                prompt_ids=one,
-                proprio=state[i : i + 1],
-                layout=layout,
-                pruner=Dense(),
-            )
+        inputs = ActInputs(
+            visual=visual, prompt_ids=one, proprio=state[i : i + 1], layout=layout, pruner=Dense()
         )
+        act = policy.act(inputs)
         torch.testing.assert_close(answer.actions[i], act.actions[0], rtol=0, atol=1e-5)
 
 
