@@ -1,5 +1,6 @@
 """Passes of a pruner through a tiny decoder or none, what it saw, and brute force to compare."""
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 from transformers import LlamaConfig, LlamaModel
@@ -7,6 +8,10 @@ from transformers import LlamaConfig, LlamaModel
 from vla_prune_ros.model.language import LanguageModel
 from vla_prune_ros.pruning.base import Pruner, PruningSite, Query
 from vla_prune_ros.pruning.forward_state import PruningState
+from vla_prune_ros.pruning.frames import FrameHistory
+from vla_prune_ros.pruning.layout import Layout, Target
+from vla_prune_ros.pruning.registry import build_pruner
+from vla_prune_ros.records import MotionHint
 
 CHUNK_NS = 400_000_000  # 8 steps of 0.05 s
 
@@ -76,6 +81,61 @@ def decisions(pruner, layout, maps, hidden=None):
 def run_sites(pruner, layout, maps, hidden=None):
     """The ids that such a pass keeps, ascending."""
     return decisions(pruner, layout, maps, hidden)[-1][-1]
+
+
+FAST, SLOW = MotionHint(0.9, 0.1, 0.0, 'pose'), MotionHint(0.01, 0.1, -0.02, 'pose')
+
+
+class SpecPruneEpisode:
+    """Queries of ``specprune``, a chunk apart, with frames in which a bright square moves by a
+    patch; the cameras named in ``shaking`` see every patch change.
+
+    :param side: patches of a camera, side x side.
+    :param watched: frames come every 50 ms between queries too.
+    """
+
+    def __init__(
+        self, cameras=2, seed=0, *, side=4, layers=32, shaking=(), watched=False, **options
+    ):
+        names = tuple('abc')[:cameras]
+        target = Target(names, side * side, layers)
+        self.pruner = build_pruner({'name': 'specprune', **options}, target)
+        self.layout = Layout(names, side * side, 1, 22, 8)
+        self.history = FrameHistory(lambda image: image, 25_000_000)
+        self.random = np.random.default_rng(seed)
+        self.still = self.random.integers(40, 90, (14 * side, 14 * side, 3), np.uint8)
+        self.side, self.shaking, self.watched = side, shaking, watched
+        self.number, self.stamp_ns = 0, 0
+
+    def frame(self, camera):
+        image = self.still.copy()
+        if camera in self.shaking:
+            image = np.roll(255 - image if self.number % 2 else image, self.number, axis=0)
+        else:
+            low = 14 * (self.number % self.side)
+            image[low : low + 14, 14:28] = 250
+        return image[::2, ::2] if self.pruner.half_resolution else image
+
+    def begin(self, motion=FAST, step_ns=CHUNK_NS, instruction='task'):
+        """The mode of the next query."""
+        if self.watched and self.number:
+            for stamp_ns in range(self.stamp_ns, self.stamp_ns + CHUNK_NS, CHUNK_NS // 8):
+                for camera in self.layout.cameras:
+                    self.history.push(camera, stamp_ns, self.frame(camera))
+        self.number += 1
+        self.stamp_ns += step_ns
+        frames = {camera: self.frame(camera) for camera in self.layout.cameras}
+        self.history.push_prepared(self.stamp_ns, frames)
+        query = make_query(
+            self.layout,
+            model_images=frames,
+            instruction=instruction,
+            stamp_ns=self.stamp_ns,
+            motion=motion,
+            history=self.history,
+            frames=frames,
+        )
+        return self.pruner.begin(query)
 
 
 class TinyLlama:

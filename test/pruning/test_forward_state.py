@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pruning_pass import Scripted
+from selection_twins import layouts
 
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.pruning.base import PruningSite
@@ -23,14 +24,7 @@ EARLY_OR_LATE = pytest.mark.parametrize('hidden', [True, False])
 
 @st.composite
 def cases(draw):
-    cameras = tuple('abc')[: draw(st.integers(1, 3))]
-    layout = Layout(
-        cameras,
-        patches=draw(st.integers(2, 9)),
-        proprio=draw(st.integers(0, 1)),
-        prompt=draw(st.integers(11, 20)),
-        slots=draw(st.integers(1, 8)),
-    )
+    layout, _ = draw(layouts())
     kept, script = list(range(layout.visual)), {}
     for layer in sorted(draw(st.sets(st.integers(-1, LAYERS - 1), max_size=3))):
         kept = sorted(draw(st.sets(st.sampled_from(kept), min_size=1)))

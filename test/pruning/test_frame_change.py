@@ -1,13 +1,11 @@
 """Frame comparison: closed forms, scenes with noise, and the original code's similarities.
 
-Golden similarities and sets of removable patches are the released code's (``inputs_*``,
-``*_coarse`` and ``*_precise`` in the optional golden folder). What noise should give follows from
-its standard deviation.
+Golden similarities are the released code's (``inputs_*`` in the optional golden folder). What
+noise should give follows from its standard deviation.
 """
 
 import io
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -389,42 +387,17 @@ def test_the_device_does_not_matter(chosen):
     assert here.changed.equal(there.changed.cpu())
 
 
-def recorded(folder: Path, task: str):
-    """Inputs of a task; the frames of all tasks are the same and are stored once."""
-    inputs = load_file(folder / 'inputs_long.safetensors')
-    return {**inputs, **load_file(folder / f'inputs_{task}.safetensors')}
-
-
-def frames(inputs, query, camera):
-    current = inputs[f'q{query}.current.{camera}']
-    return current, inputs.get(f'q{query}.reference.{camera}', current)
-
-
 def test_golden_similarities(golden_dir):
     folder = golden_dir / 'pruning' / 'specprune'
-    tasks = [p.stem.removeprefix('inputs_') for p in sorted(folder.glob('inputs_*.safetensors'))]
-    assert tasks
-    for task in tasks:
-        inputs = recorded(folder, task)
-        names = [k for k in inputs if '.similarity.' in k]
+    files = sorted(folder.glob('inputs_*.safetensors'))
+    assert files
+    for file in files:  # the frames of all tasks are the same and are stored once
+        inputs = {**load_file(folder / 'inputs_long.safetensors'), **load_file(file)}
+        names = [name for name in inputs if '.similarity.' in name]
         assert names
         for name in names:
-            query, camera = int(name[1]), name.rpartition('.')[2]
-            ours = cosine_similarity(*frames(inputs, query, camera))
+            query, camera = name.split('.similarity.')
+            current = inputs[f'{query}.current.{camera}']
+            reference = inputs.get(f'{query}.reference.{camera}', current)
+            ours = cosine_similarity(current, reference)
             torch.testing.assert_close(ours, inputs[name], rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize(('mode', 'counts'), [('coarse', (236, 230)), ('precise', (240, 236))])
-def test_golden_removable_patches(golden_dir, mode, counts):
-    """The released code's sets, query 1 onwards: those of query 0 are ties of equal frames."""
-    folder = golden_dir / 'pruning' / 'specprune'
-    cases = sorted(folder.glob(f'*_{mode}.safetensors'))
-    assert cases
-    for case in cases:
-        inputs, expected = recorded(folder, case.stem.split('_')[1]), load_file(case)
-        for query in (1, 2, 3):
-            for i, camera in enumerate(('primary', 'wrist')):
-                similarity = cosine_similarity(*frames(inputs, query, camera))
-                ids = least_changed(similarity, counts[i], AUTHORS_2026.threshold_of(i))
-                golden = expected[f'q{query}.low_change.{camera}'].long() - 1 - 256 * i
-                assert ids.tolist() == golden.tolist()

@@ -114,10 +114,7 @@ STEPS = st.one_of(
 
 
 @given(
-    st.lists(STEPS, max_size=40),
-    st.sampled_from([1, 10, 11]),
-    st.integers(1, 6),
-    st.booleans(),
+    st.lists(STEPS, max_size=40), st.sampled_from([1, 10, 11]), st.integers(1, 6), st.booleans()
 )
 @settings(max_examples=200, deadline=None)
 def test_history_equals_a_list(steps, spacing, length, stamped):

@@ -54,16 +54,12 @@ def at(settings, mode, target=LIBERO):
     [
         # Slow as a whole, by 0.35 m/s and 2 rad/s, and by 0.09 m/s and 0.5 rad/s.
         (PAPER, 'coarse', 0.34, 1.9, 0.0, 'fine'),
-        (PAPER, 'coarse', 0.34, 1.9, -0.1, 'fine'),
         (PAPER, 'coarse', 0.34, 1.9, 1e-6, 'coarse'),
-        (PAPER, 'coarse', 0.36, 1.9, -0.1, 'coarse'),
-        (PAPER, 'coarse', 0.34, 2.1, -0.1, 'coarse'),
         (PAPER, 'coarse', 0.35, 1.9, -0.1, 'coarse'),
         (PAPER, 'coarse', 0.34, 2.0, -0.1, 'coarse'),
         (PAPER, 'fine', 0.36, 0.0, -0.3, 'coarse'),
         (PAPER, 'fine', 0.1, 2.1, -0.1, 'coarse'),
         (PAPER, 'fine', 0.35, 2.0, 0.0, 'fine'),
-        (PAPER, 'fine', 0.34, 1.9, 0.34, 'fine'),
         (RECOMMENDED, 'coarse', 0.089, 0.49, 0.01, 'fine'),
         (RECOMMENDED, 'coarse', 0.089, 0.49, 0.011, 'coarse'),
         (RECOMMENDED, 'coarse', 0.091, 0.49, 0.0, 'coarse'),
@@ -92,18 +88,10 @@ def test_slow_and_not_rising_is_fine(settings, before, linear, angular, vertical
         ('fine', 0.90, 0.0, 0.21, 'coarse'),
         ('fine', 0.0, 0.29, 0.0, 'fine'),
         ('fine', 0.0, 0.31, 0.0, 'coarse'),
-        ('fine', 0.9, 0.29, -0.9, 'fine'),
     ],
 )
 def test_the_2026_rule(before, linear, angular, vertical, after):
     assert at(LEGACY_2026, before).update(in_units(linear, angular, vertical)) == after
-
-
-def rule_of_2026(fine, v, xy, z, rot):
-    """Section (h) of the 2026 code's description, at an empty queue."""
-    if fine:
-        return not (z > 0.2 or rot > 0.3)
-    return v < 0.35 or (xy < 0.1 and z < 0.1 and rot < 0.2)
 
 
 speeds = st.tuples(
@@ -111,18 +99,6 @@ speeds = st.tuples(
     st.floats(0, 1) | st.sampled_from([0.0, 0.19, 0.21, 0.29, 0.31]),
     st.floats(-1, 1) | st.sampled_from([-1.0, 0.0, 0.09, 0.11, 0.19, 0.21, 1.0]),
 )
-
-
-@given(st.lists(speeds, max_size=20))
-def test_the_2026_rule_against_its_transcription(steps):
-    """On any robot: SI speeds are turned into its action units by hand."""
-    controller, fine = Controller(LEGACY_2026, ROBOT), False
-    for linear, angular, ratio in steps:
-        vertical = linear * ratio
-        xy = math.sqrt(max(0.0, linear**2 - vertical**2))
-        fine = rule_of_2026(fine, linear * 0.2, xy * 0.2, vertical * 0.2, angular * 0.2)
-        mode = controller.update(motion(linear, angular, vertical))
-        assert mode == ('fine' if fine else 'coarse')
 
 
 @given(st.floats(0.01, 2), st.floats(0.01, 10), st.floats(1, 4), st.lists(speeds, max_size=30))
@@ -188,15 +164,12 @@ def test_overridden_thresholds_of_the_2026_rule_are_si_too():
     [
         # x = 22/3 - 8/9 m: legacy int(x) + 3, clamped floor(x) + 3, both at most 6.
         (0.0, 6, 6),
-        (3.0, 6, 6),  # 4.67
         (4.95, 5, 5),  # 2.93
-        (5.9, 5, 5),  # 2.09
         (6.1, 4, 4),  # 1.91
         (8.0, 3, 3),  # 0.22
         (9.0, 3, 2),  # -0.67
         (9.4, 2, 2),  # -1.02
         (10.6, 1, 2),  # -2.09
-        (11.7, 0, 2),  # -3.07
         (13.02, -1, 2),  # -4.24
         (100.0, -78, 2),  # -81.6
     ],
@@ -216,8 +189,7 @@ def test_look_back_in_exact_arithmetic(thousandths):
 
 
 @pytest.mark.parametrize(
-    ('speed', 'steps'),
-    [(0.0, 11), (0.01, 10), (1.0, 10), (1.2, 9), (9.0, 2), (50.0, 2)],
+    ('speed', 'steps'), [(0.0, 11), (0.01, 10), (1.0, 10), (1.2, 9), (9.0, 2), (50.0, 2)]
 )
 def test_look_back_of_the_paper(speed, steps):
     """floor(7 - v) + 4 within 2 ... 11."""

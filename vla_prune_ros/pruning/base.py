@@ -65,7 +65,6 @@ class AttentionRequest:
         return [p for rows in self.parts.values() for p in rows(layout)]
 
     def split(self, context: 'PruningContext') -> dict[str, Tensor]:
-        """Purpose -> (R, n) of ``context.attention``."""
         if not self.parts:
             return {}
         sizes = [len(rows(context.layout)) for rows in self.parts.values()]
@@ -150,7 +149,6 @@ class Pruner(Stateful, ABC):
 
     @property
     def label(self) -> str:
-        """For reports, with the preset."""
         return self.name
 
     def begin(self, query: Query) -> str:
@@ -198,9 +196,9 @@ MAX_GAP_S = 0.5
 class EpisodeMonitor(Stateful):
     """Tells a query that continues an episode from one that does not, whoever calls ``reset``.
 
-    A camera that was silent for more than 0.5 s leaves nothing to compare with. Where only the
-    frames of queries are known, the limit is a chunk and a quarter, or twice the time between the
-    two queries before: a policy that needs seconds per query is not a silent camera.
+    A camera that was silent for more than 0.5 s leaves nothing to compare with. Where only frames
+    of queries are known, the limit is a chunk and a quarter, or twice the time between the two
+    before.
     """
 
     state_names = ('_last', '_interval_s')

@@ -34,8 +34,6 @@ def _on_device(rows: tuple[int, ...], device: torch.device, inference: bool) -> 
 
 @dataclass(kw_only=True)
 class PruningState:
-    """One forward pass: which tokens are kept so far, and what each site decided."""
-
     layout: Layout
     pruner: Pruner
     # int64 (S',), original positions of the kept tokens; (B, S) in training, where they differ
@@ -84,7 +82,6 @@ class PruningState:
         return {site: self.layout.camera_masks(ids) for site, ids in self.kept_by_site.items()}
 
     def tensors(self) -> list[Tensor]:
-        """All that a replay of this pass writes anew."""
         visible = [] if self.visible is None else [self.visible]
         return [self.ids, self.positions, *self._kept_by_site.values(), *visible]
 
@@ -92,14 +89,12 @@ class PruningState:
         return self._sites.get(layer)
 
     def requested_rows(self, layer: int, scores: str) -> Tensor | None:
-        """Rows of the sequence that the site behind ``layer`` asks for, of that kind of scores."""
         site = self._sites.get(layer)
         if site is None or site.rows is None or site.scores != scores:
             return None
         return self.rows(site.rows(self.layout))
 
     def rows(self, positions: Sequence[int]) -> Tensor:
-        """Rows of the current sequence that hold the given original positions."""
         dropped = self.layout.visual - len(self.ids)
         first = 1 + self.layout.visual
         if dropped and any(0 < p < first for p in positions):
@@ -122,10 +117,7 @@ class PruningState:
         self, site: PruningSite, hidden: Tensor, attention: Tensor | None = None
     ) -> Tensor | None:
         """Ask the pruner; returns the rows (S'',) of the sequence that are kept, None for all.
-
-        :param hidden: (1, S', D) residual stream; of an ``early`` site, what goes into the layer.
-        :param attention: float32 (R, S' or more).
-        """
+        ``hidden`` (1, S', D) of an ``early`` site is what goes into the layer."""
         answer = self.pruner.keep(self.context(site, hidden, attention))
         if answer is None:
             self._kept_by_site[site.name] = self.ids

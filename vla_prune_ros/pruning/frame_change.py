@@ -1,9 +1,8 @@
 """Which patches of a camera's image changed since an earlier frame, and which frame that is.
 
-Cosine similarity (SpecPrune-VLA, VLA-Cache) does not see brightness, and in the dark nothing but
-noise: images of mean m with noise s are about 1 - s^2 / m^2 similar. The mean absolute difference
-of pooled pixels has a noise floor of 0.8 * s / sqrt(2) in any scene. Sums are of whole or quarter
-numbers and therefore exact: devices agree to the last bit.
+Cosine similarity (SpecPrune-VLA, VLA-Cache) sees noise in the dark: images of mean m with noise s
+are about 1 - s^2 / m^2 similar. The mean absolute difference of pooled pixels has a noise floor of
+0.8 * s / sqrt(2) in any scene. Sums are of whole or quarter numbers and exact: devices agree.
 """
 
 import math
@@ -111,8 +110,7 @@ def compare(
     side: int = PATCH,
 ) -> Change:
     """How much each patch, of ``side`` pixels in full resolution, changed (1 - similarity or grey
-    levels), and whether it counts as changed. Below the noise floor the cosine amount is 0, so
-    that no dark patch outranks one that changed."""
+    levels). Below the noise floor 1 - similarity is 0: no dark patch outranks one that changed."""
     threshold, floor = settings.threshold_of(camera_index), settings.noise_levels
     if settings.metric == 'difference':
         cell = (side // POOL, 1) if settings.half_resolution else (side, POOL)
@@ -150,19 +148,16 @@ def _both(current: Tensor, reference: Tensor, side: int) -> tuple[Tensor, Tensor
 
 
 LONGEST_STEPS = {'paper': 11, 'released': 6, 'clamped': 6}
-LIBERO = Target()
 
 
 class ReferenceFrame:
-    """Compares with the frame T - 1 steps back, T by speed (formulas: :mod:`.modes`).
-
-    ``'paper'`` and ``'released'`` count the robot's control steps and action units, ``'clamped'``
-    LIBERO's on any robot: the same motion in m/s gives the same age, at most 0.25 s.
-    """
+    """Compares with the frame T - 1 steps back. ``'paper'`` and ``'released'`` count the robot's
+    control steps and action units, ``'clamped'`` LIBERO's on any robot: the same motion in m/s
+    gives the same age, at most 0.25 s."""
 
     def __init__(self, change: ChangeSettings, rule: str, target: Target) -> None:
         self._change, self._rule = change, rule
-        self._units = LIBERO if rule == 'clamped' else target
+        self._units = Target() if rule == 'clamped' else target
         self._chunk_s = target.chunk * target.control_period_s
 
     @property
@@ -178,10 +173,8 @@ class ReferenceFrame:
     def changes(
         self, query: Query, motion: MotionHint | None, since_s: float, device: torch.device
     ) -> tuple[list[Change], int]:
-        """Per camera what changed, and T; the longest where ``motion`` is unknown.
-
-        :param since_s: time since the last query; a complete chunk where it is not above 0.
-        """
+        """Per camera what changed, and T; ``motion`` None where unknown; ``since_s`` since the
+        last query, a complete chunk where it is not above 0."""
         steps = self._steps(motion, since_s)
         changes = []
         for index, camera in enumerate(query.layout.cameras):

@@ -1,7 +1,5 @@
-"""The frames of the episode so far, to compare the present one with.
-
-Frames arrive at the camera's rate, references are needed once per query: only a frame that becomes
-a reference is decoded and prepared (JPEG round trip, resize, crop).
+"""The frames of the episode so far, to compare the present one with. Only a frame that becomes a
+reference is decoded and prepared (JPEG round trip, resize, crop).
 """
 
 import contextlib

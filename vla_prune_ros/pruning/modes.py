@@ -1,8 +1,7 @@
 """Coarse or fine: how many visual tokens a query may lose, by how the end effector moves.
 
-SpecPrune-VLA (arXiv 2509.05614) prunes hard while the arm travels and gently while it works close
-to things. An *action unit* is what 1.0 means in one step of the robot's action: ``step_m`` metres
-or ``step_rad`` radians of :class:`~.layout.Target` per ``control_period_s``.
+SpecPrune-VLA (arXiv 2509.05614). An *action unit* is what 1.0 means in one step of the robot's
+action: ``step_m`` metres or ``step_rad`` radians of the target per ``control_period_s``.
 """
 
 import math
@@ -26,8 +25,6 @@ def angular_units(speed_rad_s: float, target: Target) -> float:
 
 @dataclass(frozen=True)
 class UnitSpeed:
-    """Of one control step in action units."""
-
     linear: float
     horizontal: float  # norm of x and y
     vertical: float
@@ -50,22 +47,15 @@ class AxesThresholds:
     """The 2026 rule, constants in action units of LIBERO (code revision 8091adc4)."""
 
     enter_linear_units: float = 0.35
-    enter_horizontal_units: float = 0.1
-    enter_vertical_units: float = 0.1
     enter_angular_units: float = 0.2
-    leave_vertical_units: float = 0.2
-    leave_angular_units: float = 0.3
 
     def fine(self, was_fine: bool, speed: UnitSpeed, may_leave: bool = True) -> bool:
         """Whether the mode is fine after a step at ``speed``. A fast straight descent enters."""
         if was_fine:
-            rising = speed.vertical > self.leave_vertical_units
-            fast = rising or speed.angular > self.leave_angular_units
-            return not (fast and may_leave)
+            return not (may_leave and (speed.vertical > 0.2 or speed.angular > 0.3))
+        straight = speed.horizontal < 0.1 and speed.vertical < 0.1
         return speed.linear < self.enter_linear_units or (
-            speed.horizontal < self.enter_horizontal_units
-            and speed.vertical < self.enter_vertical_units
-            and speed.angular < self.enter_angular_units
+            straight and speed.angular < self.enter_angular_units
         )
 
 
@@ -106,10 +96,8 @@ def _known(motion: MotionHint | None) -> bool:
 
 
 class Controller(Stateful):
-    """Coarse or fine, query by query.
-
-    ``mode`` is that of the last known motion; ``unknown``: the last :meth:`update` had none.
-    """
+    """Coarse or fine, query by query; ``mode`` is that of the last known motion, ``unknown``
+    whether the last :meth:`update` had none."""
 
     state_names = ('mode', 'unknown')
 
@@ -154,12 +142,9 @@ class Controller(Stateful):
 
 
 def look_back_legacy(moved_units: float) -> int:
-    """Control steps T back to the reference frame, 2026 code (8091adc4), not clamped below.
-
-    T = min(int(-16/3 m/6 + 22/3) + 3, 6), ``int`` towards zero; T counts from the end, so 1 is the
-    present frame, and 0 or less counts from the beginning. m is the norm of the executed
-    translation since the last query.
-    """
+    """Control steps T back to the reference frame, 2026 code (8091adc4), m units since the last
+    query: min(int(-16/3 m/6 + 22/3) + 3, 6), ``int`` towards zero. T counts from the end, 1 is the
+    present frame; 0 or less counts from the beginning."""
     # In the order of the original, to round like it.
     return min(int(-16 / 3 * moved_units / 6 + 22 / 3) + 3, 6)
 

@@ -1,7 +1,5 @@
-"""Pruners by name, for YAML, the command line and ``load_policy(pruning=...)``.
-
-A new method is one file, with a :class:`~.base.Pruner` and the record of its options, and one line
-in :data:`PRUNERS`.
+"""Pruners by name. A new method is one file, with a :class:`~.base.Pruner` and the record of its
+options, and one line in :data:`PRUNERS`.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,5 @@
-"""Budgets per camera, and the two ways to fill them: the best tokens, or the least alike.
-
-The host knows how many tokens each camera has: nothing waits for a device.
+"""Budgets per camera, and the two ways to fill them: the best tokens, or the least alike. Nothing
+here waits for a device.
 """
 
 from collections.abc import Sequence
@@ -28,7 +27,6 @@ def budget_option() -> Any:
 
 
 def per_camera(method: str, name: str, value: Any, target: Target) -> tuple[Any, ...]:
-    """An option that is one number for all cameras, or one per camera, as a tuple."""
     given = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     if not 1 <= len(given) <= len(target.cameras):
         raise ProfileError(
@@ -39,8 +37,8 @@ def per_camera(method: str, name: str, value: Any, target: Target) -> tuple[Any,
 
 
 def budgets(method: str, budget: Budget, target: Target) -> tuple[int, ...]:
-    """One budget per camera of ``target``: half of its tokens where none is given; the last number
-    serves further cameras."""
+    """One per camera: half of its tokens for None; the last number given serves further
+    cameras."""
     if budget is None:
         budget = max(1, target.patches // 2)
     given = per_camera(method, 'budget', budget, target)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pruning_pass import Spy, run_sites, start
+from selection_twins import layouts
 
 from vla_prune_ros import load_policy
 from vla_prune_ros.errors import CheckpointError, ProfileError
@@ -54,13 +55,12 @@ def voted(scores):
 
 @st.composite
 def cases(draw):
-    """A layout of one to three cameras and a random sequence."""
-    cameras = tuple('abc')[: draw(st.integers(1, 3))]
-    layout = Layout(cameras, draw(st.integers(2, 6)), draw(st.integers(0, 1)), 17, 2)
+    """A layout, a budget and a random sequence."""
+    layout, budget = draw(layouts())
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
     hidden = torch.randn(layout.length, 4, generator=generator, dtype=torch.float64)
     hidden[list(layout.slot_positions)] = 0.0
-    return layout, hidden
+    return layout, budget, hidden
 
 
 def build(layout, budget=None):
@@ -71,7 +71,7 @@ def build(layout, budget=None):
 @settings(max_examples=60, deadline=None)
 @given(cases())
 def test_the_set_is_that_of_the_formulas(case):
-    layout, hidden = case
+    layout, _, hidden = case
     split = 1 + layout.visual
     scores = twin(hidden[1:split].tolist(), hidden[split:].tolist())
     ours = selection_scores(hidden[1:split], hidden[split:])
@@ -83,10 +83,9 @@ def test_the_set_is_that_of_the_formulas(case):
 
 
 @settings(max_examples=60, deadline=None)
-@given(cases(), st.lists(st.integers(1, 6), min_size=3, max_size=3))
-def test_a_budget_keeps_the_tokens_with_most_votes_of_each_camera(case, sizes):
-    layout, hidden = case
-    budget = tuple(min(size, layout.patches) for size in sizes[: len(layout.cameras)])
+@given(cases())
+def test_a_budget_keeps_the_tokens_with_most_votes_of_each_camera(case):
+    layout, budget, hidden = case
     kept = run_sites(build(layout, budget), layout, {}, hidden.float()).tolist()
     split = 1 + layout.visual
     scores = selection_scores(hidden[1:split].float(), hidden[split:].float())

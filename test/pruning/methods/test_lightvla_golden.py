@@ -11,11 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from vla_prune_ros.profiles import LIBERO
-from vla_prune_ros.pruning.methods.lightvla import (
-    selected,
-    selection_scores,
-    straight_through,
-)
+from vla_prune_ros.pruning.methods.lightvla import selected, selection_scores, straight_through
 from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.train.tasks.lightvla import selected_pass
 

@@ -143,23 +143,18 @@ def test_without_motion_nothing_is_guessed(speed):
 
 
 def logits(tiny_llama, layout, x):
-    """Products of un-rotated queries and keys of layer 0, by loops over heads, rows and tokens."""
+    """Products of un-rotated queries and keys of layer 0, mean over text and heads, in float64."""
     block, heads = tiny_llama.reference.layers[0], 2
     with torch.inference_mode():
         y = block.input_layernorm(x)[0]
-        q, k = block.self_attn.q_proj(y).tolist(), block.self_attn.k_proj(y).tolist()
+        q, k = (
+            projection(y).double().view(layout.length, heads, -1)
+            for projection in (block.self_attn.q_proj, block.self_attn.k_proj)
+        )
     prompt = 1 + layout.visual + layout.proprio
     text = [0, *range(prompt, prompt + layout.prompt - 1), layout.length - 1]
-    d = tiny_llama.width // heads
-    scores = []
-    for token in range(1, 1 + layout.visual):
-        products = [
-            sum(q[row][h * d + j] * k[token][h * d + j] for j in range(d))
-            for row in text
-            for h in range(heads)
-        ]
-        scores.append(sum(products) / len(products) / math.sqrt(d))
-    return scores
+    products = torch.einsum('thd,vhd->vth', q[text], k[1 : 1 + layout.visual])
+    return (products.mean((1, 2)) / math.sqrt(q.shape[-1])).tolist()
 
 
 @pytest.mark.parametrize('seed', range(3))

@@ -94,21 +94,14 @@ class Twin:
         return gone
 
     def _of_camera(self, index, now, before):
-        alike = {}
-        for patch in range(self.layout.patches):
-            row, column = divmod(patch, math.isqrt(self.layout.patches))
-            a, b = (
-                [
-                    float(image[y, x, c])
-                    for y in range(row * PIXELS, (row + 1) * PIXELS)
-                    for x in range(column * PIXELS, (column + 1) * PIXELS)
-                    for c in range(3)
-                ]
-                for image in (now, before)
-            )
-            dot = sum(p * q for p, q in zip(a, b, strict=True))
-            norms = math.sqrt(sum(p * p for p in a)) * math.sqrt(sum(q * q for q in b))
-            alike[patch] = float(np.float32(dot / (norms + 1e-8)))
+        across = math.isqrt(self.layout.patches)
+        a, b = (
+            image.astype(float).reshape(across, PIXELS, across, PIXELS, 3).swapaxes(1, 2)
+            for image in (now, before)
+        )
+        dot, *norms = (np.sum(x * y, axis=(2, 3, 4)).ravel() for x, y in ((a, b), (a, a), (b, b)))
+        similarity = dot / (np.sqrt(norms[0]) * np.sqrt(norms[1]) + 1e-8)
+        alike = dict(enumerate(np.float32(similarity).tolist()))
         static = [p for p in sorted(alike, key=lambda p: (-alike[p], p)) if alike[p] >= 0.996]
         base = index * self.layout.patches
         rows = self.seen[OPTIONS['relevant_layer']]

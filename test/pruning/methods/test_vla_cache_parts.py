@@ -51,19 +51,9 @@ def test_half_the_depth_and_a_quarter_of_the_patches():
     config = adapt(Target(layers=16, patches=64))
     assert config.grow_before in [(1, 3, 4, 5), (1, 3, 4, 6), (1, 3, 5, 6)]
     assert (config.relevant_layer, config.static_top, config.relevant_top) == (7, 38, 25)
-
-
-def test_layers_that_a_decoder_lacks_become_its_last():
+    # Layers that a decoder lacks become its last.
     config = adapt(Target(layers=8), relevant_layer=15, grow_before=(2, 6, 9, 11))
     assert (config.relevant_layer, config.grow_before) == (7, (2, 6, 7))
-
-
-def test_entropy_of_one_token_and_of_all_alike():
-    """0 and ln(8); rows need not sum to 1."""
-    one = torch.zeros(3, 8)
-    one[:, 2] = 0.25
-    assert float(attention_entropy(one)) == pytest.approx(0.0, abs=1e-6)
-    assert float(attention_entropy(torch.full((3, 8), 0.01))) == pytest.approx(math.log(8), 1e-5)
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 9), st.integers(0, 999))

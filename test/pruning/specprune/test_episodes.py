@@ -6,77 +6,35 @@ are closed forms: budgets as configured, sets recomputed by plain Python.
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pruning_pass import CHUNK_NS, TinyLlama, make_query, start
+from pruning_pass import CHUNK_NS, FAST, SLOW, SpecPruneEpisode, TinyLlama, start
 
-from vla_prune_ros.pruning.frames import FrameHistory
-from vla_prune_ros.pruning.layout import Layout, Target
+from vla_prune_ros.pruning.layout import Target
 from vla_prune_ros.pruning.methods.baselines import Dense
 from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.pruning.specprune.config import SPECPRUNE_PRESETS, Counts
-from vla_prune_ros.records import MotionHint
 
 LAYERS = 12
 SIDE = 4  # patches of a camera: 4 x 4
-SLOW = MotionHint(0.05, 0.1, -0.02, 'pose')
-FAST = MotionHint(0.9, 0.1, 0.0, 'pose')
 PRESETS = sorted(SPECPRUNE_PRESETS)
 EVERY_PRESET = pytest.mark.parametrize('preset', PRESETS)
 MODEL = TinyLlama(LAYERS, seed=3)
 
 
-class Episode:
-    """Queries of one episode, a chunk apart, with frames in which a bright square moves."""
+class Episode(SpecPruneEpisode):
+    def __init__(self, preset='recommended', cameras=2, seed=0, **options):
+        super().__init__(cameras, seed, layers=LAYERS, preset=preset, **options)
 
-    def __init__(self, pruner, cameras=2, seed=0, watched=False, side=SIDE):
-        self.pruner, self.watched, self.side = pruner, watched, side
-        self.layout = Layout(tuple('abc')[:cameras], side * side, 1, 22, 8)
-        self.history = FrameHistory(lambda image: image, 25_000_000)
-        self.random = np.random.default_rng(seed)
-        self.scene = self.random.integers(40, 90, (14 * side, 14 * side, 3), np.uint8)
-        self.number = 0
-        self.stamp_ns = 0
-
-    def frame(self, number):
-        image = self.scene.copy()
-        low = 14 * (number % self.side)
-        image[low : low + 14, 14:28] = 250
-        return image[::2, ::2] if self.pruner.half_resolution else image
-
-    def query(self, motion=FAST, instruction='task', step_ns=CHUNK_NS):
-        """One inference: mode, state, and what went in."""
-        if self.watched and self.number:  # every 50 ms for as long as a chunk lasts
-            for stamp_ns in range(self.stamp_ns, self.stamp_ns + CHUNK_NS, CHUNK_NS // 8):
-                for camera in self.layout.cameras:
-                    self.history.push(camera, stamp_ns, self.frame(self.number))
-        self.number += 1
-        self.stamp_ns += step_ns
-        images = {c: self.frame(self.number) for c in self.layout.cameras}
-        self.history.push_prepared(self.stamp_ns, images)
-        mode = self.pruner.begin(
-            make_query(
-                self.layout,
-                model_images=images,
-                instruction=instruction,
-                stamp_ns=self.stamp_ns,
-                motion=motion,
-                history=self.history,
-                frames=images,
-            )
-        )
+    def query(self, *changes, **more):
+        """One inference: mode, state, the rows that the head reads, and what went in."""
+        mode = self.begin(*changes, **more)
         numbers = self.random.standard_normal((1, self.layout.length, MODEL.width))
         x = torch.from_numpy(numbers).float()
         out, state = MODEL.run(self.layout, x, self.pruner)
         return mode, state, out, x
-
-
-def build(preset='recommended', cameras=2, side=SIDE, **options):
-    target = Target(tuple('abc')[:cameras], side * side, LAYERS)
-    return build_pruner({'name': 'specprune', 'preset': preset, **options}, target)
 
 
 @EVERY_PRESET
@@ -84,7 +42,7 @@ def build(preset='recommended', cameras=2, side=SIDE, **options):
 @given(st.integers(1, 3), st.integers(0, 99), st.lists(st.booleans(), min_size=2, max_size=4))
 def test_rules_1_2_4_in_every_query_of_an_episode(preset, cameras, seed, fast):
     """Positions are original, non-visual tokens stay, and removing equals masking (1e-5)."""
-    episode = Episode(build(preset, cameras), cameras, seed)
+    episode = Episode(preset, cameras, seed)
     for quick in fast:
         _, state, out, x = episode.query(FAST if quick else SLOW)
         layout = episode.layout
@@ -96,7 +54,8 @@ def test_rules_1_2_4_in_every_query_of_an_episode(preset, cameras, seed, fast):
 
 @EVERY_PRESET
 def test_rule_3_nothing_to_drop_is_bit_identical_to_dense(preset):
-    pruner = build(preset)
+    episode = Episode(preset)
+    pruner = episode.pruner
     everything = Counts(*((SIDE * SIDE,) * 2,) * 2)
     budgets = pruner.config.budgets
     pruner.config = replace(
@@ -105,7 +64,6 @@ def test_rule_3_nothing_to_drop_is_bit_identical_to_dense(preset):
         keep_ratio=1.0,
         budgets=None if budgets is None else dict.fromkeys(budgets, everything),
     )
-    episode = Episode(pruner)
     for _ in range(3):
         _, state, out, x = episode.query()
         assert len(state.ids) == episode.layout.visual
@@ -116,7 +74,7 @@ def test_rule_3_nothing_to_drop_is_bit_identical_to_dense(preset):
 def test_rule_5_the_same_episode_twice_gives_the_same_bits(preset):
     runs = []
     for _ in range(2):
-        episode = Episode(build(preset))
+        episode = Episode(preset)
         runs.append([episode.query(m) for m in (FAST, SLOW, SLOW, FAST)])
     for (mode, state, out, _), (mode2, state2, out2, _) in zip(*runs, strict=True):
         assert mode == mode2 and torch.equal(out, out2) and torch.equal(state.ids, state2.ids)
@@ -127,7 +85,7 @@ def reasons(episode, *queries):
 
 
 def test_what_breaks_an_episode_runs_dense_and_forgets():
-    episode = Episode(build())
+    episode = Episode()
     other = {'instruction': 'another'}
     back, late = {**other, 'step_ns': -2 * CHUNK_NS}, {**other, 'step_ns': 3 * CHUNK_NS}
     assert reasons(episode, {}, other, other, back, other, late) == [
@@ -141,20 +99,20 @@ def test_what_breaks_an_episode_runs_dense_and_forgets():
     episode.pruner.reset()
     assert episode.pruner.memory.empty
     assert reasons(episode, other) == [('dense', 'first')]
-    episode = Episode(build(), watched=True)
+    episode = Episode(watched=True)
     steps = [CHUNK_NS, CHUNK_NS + 450_000_000, CHUNK_NS + 451_000_000]
     got = reasons(episode, *({'step_ns': step} for step in steps))
     assert got == [('dense', 'first'), ('coarse', ''), ('dense', 'camera_gap')]
 
 
 def test_global_scores_that_grow_old_are_renewed_by_a_dense_query():
-    modes = [mode for mode, _ in reasons(Episode(build(refresh_every=3)), *[{}] * 9)]
+    modes = [mode for mode, _ in reasons(Episode(refresh_every=3), *[{}] * 9)]
     assert modes == ['dense', *['coarse'] * 3] * 2 + ['dense']
 
 
 def test_a_refresh_is_offered_once_per_chunk_and_not_after_a_dense_query():
     """A chunk lasts 0.4 s; queries come twice as often."""
-    episode = Episode(build())
+    episode = Episode()
     offered = []
     for _ in range(6):
         mode, _, _, x = episode.query(step_ns=CHUNK_NS // 2)
@@ -168,7 +126,7 @@ def test_a_refresh_is_offered_once_per_chunk_and_not_after_a_dense_query():
 
 def test_global_scores_of_a_refresh_are_those_of_a_dense_pass_in_original_ids():
     """Against the maps of the eager layers, after two pruned queries."""
-    episode = Episode(build())
+    episode = Episode()
     for _ in range(3):
         _, _, _, x = episode.query()
     layout = episode.layout
@@ -183,18 +141,17 @@ def test_global_scores_of_a_refresh_are_those_of_a_dense_pass_in_original_ids():
 
 def test_scores_of_pruned_passes_are_in_original_ids_and_zero_for_the_absent():
     """``paper`` harvests in every query, here after the last of twelve layers."""
-    pruner = build('paper', mode='coarse')
-    episode = Episode(pruner)
+    episode = Episode('paper', mode='coarse')
     for _ in range(3):
         _, state, _, _ = episode.query()
-        scores = pruner.memory.scores[LAYERS - 1]
+        scores = episode.pruner.memory.scores[LAYERS - 1]
         assert len(scores) == episode.layout.visual
         assert set(scores.nonzero().flatten().tolist()) <= set(state.ids.tolist())
     assert len(state.ids) < episode.layout.visual
 
 
 def test_an_unfinished_refresh_leaves_the_old_scores():
-    episode = Episode(build())
+    episode = Episode()
     episode.query()
     _, _, _, x = episode.query()
     scores = episode.pruner.memory.scores
@@ -206,7 +163,7 @@ def test_an_unfinished_refresh_leaves_the_old_scores():
 
 
 def test_unknown_motion_keeps_more_and_says_so():
-    episode = Episode(build())
+    episode = Episode()
     episode.query()
     assert episode.query(motion=None)[0] == 'fine'
     report = episode.pruner.report()
@@ -216,7 +173,7 @@ def test_unknown_motion_keeps_more_and_says_so():
 
 def test_moving_patches_are_counted_and_stay():
     """The square moves by one patch: where it was and where it is, in each camera."""
-    episode = Episode(build('legacy_2026', mode='coarse'), watched=True)
+    episode = Episode('legacy_2026', mode='coarse', watched=True)
     episode.query()
     _, state, _, _ = episode.query()
     assert episode.pruner.report()['changed_a'] == 2
@@ -227,7 +184,7 @@ def test_moving_patches_are_counted_and_stay():
 
 
 def test_a_reference_that_cannot_be_decoded_makes_every_patch_a_moved_one():
-    episode = Episode(build(mode='coarse'))
+    episode = Episode(mode='coarse')
     episode.query()
     for name in ('before', 'first'):
         setattr(episode.history, name, lambda *a: None)
@@ -237,16 +194,15 @@ def test_a_reference_that_cannot_be_decoded_makes_every_patch_a_moved_one():
 
 
 def test_options_reach_what_they_name():
-    pruner = build(budget=[4, 2])
-    episode = Episode(pruner)
+    episode = Episode(budget=[4, 2])
     episode.query()
     _, state, _, _ = episode.query()
     kept = state.kept_by_site['after_L1'] // SIDE**2
     assert torch.bincount(kept).tolist() == [4, 2]
-    assert not build(global_scores=False).config.global_layers
-    assert build(change_threshold=[3, 4]).config.change.threshold == (3.0, 4.0)
-    assert build(enter_m_s=0.1).config.controller.enter_m_s == 0.1
-    assert build(refresh_every=0).config.refresh_every == 0
+    assert not Episode(global_scores=False).pruner.config.global_layers
+    assert Episode(change_threshold=[3, 4]).pruner.config.change.threshold == (3.0, 4.0)
+    assert Episode(enter_m_s=0.1).pruner.config.controller.enter_m_s == 0.1
+    assert Episode(refresh_every=0).pruner.config.refresh_every == 0
 
 
 @pytest.mark.parametrize('layers', [1, 2, 3, 4, 6, 8, 12, 24, 40])
@@ -266,11 +222,10 @@ def test_any_depth_is_possible(preset, layers):
 
 @EVERY_PRESET
 def test_removable_patches_against_plain_python(preset):
-    pruner = build(preset, mode='coarse')
-    episode = Episode(pruner, seed=1)
+    episode = Episode(preset, seed=1, mode='coarse')
     episode.query()
     episode.query()
-    known, config = pruner.token_scores, pruner.config
+    known, config = episode.pruner.token_scores, episode.pruner.config
     amount, moved = known.amount.tolist(), known.moved.tolist()
     groups = [range(32)] if config.joint else [range(16), range(16, 32)]
     sizes = config.moved.coarse
@@ -290,7 +245,7 @@ def test_removable_patches_against_plain_python(preset):
 @EVERY_PRESET
 def test_a_camera_of_few_patches_keeps_a_token(preset, side):
     """0.9 of one token is none: the confidence of a later layer is not defined without tokens."""
-    episode = Episode(build(preset, 1, side), 1, side=side)
+    episode = Episode(preset, 1, side=side)
     for _ in range(3):
         _, state, out, x = episode.query()
         assert len(state.ids) >= 1

@@ -17,13 +17,6 @@ from vla_prune_ros.pruning.specprune.importance import (
 UNIT = st.floats(0, 1, width=32)
 
 
-@given(st.integers(1, 40), st.floats(0.01, 3))
-def test_rank_weights_are_a_normalised_logistic_curve(count, k):
-    raw = [1 / (1 + math.exp(k * rank)) for rank in range(count)]
-    got = rank_weights(count, k, torch.zeros(0, dtype=torch.float64))
-    assert got.tolist() == pytest.approx([w / sum(raw) for w in raw], rel=1e-12)
-
-
 def test_float32_cannot_tell_ranks_from_89_on_float64_can():
     """exp overflows float32 above ln(3.4e38) = 88.7 (pruning-methods, correction 7)."""
     assert [i for i, w in enumerate(rank_weights(120, 1.0, torch.zeros(0))) if w == 0][0] == 89

@@ -5,11 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_prune_ros.pruning.specprune.importance import HARVEST, GlobalMemory
-from vla_prune_ros.pruning.specprune.selection import (
-    TokenScores,
-    select_to_budget,
-    select_union,
-)
+from vla_prune_ros.pruning.specprune.selection import TokenScores, select_to_budget, select_union
 
 # Few distinct values, so that ties are common.
 LEVEL = st.integers(0, 4).map(lambda n: n / 4)
@@ -42,15 +38,12 @@ def scenes(draw):
     return known, patches, ids, sorted(local), text, budget
 
 
-def wanted(known, i, local):
-    return not known.removable[i] or known.in_global[i] or i in local
-
-
 @given(scenes())
 def test_select_union(scene):
     known, _, ids, local, _, _ = scene
     got = select_union(torch.tensor(ids), known, torch.tensor(local, dtype=torch.long))
-    assert got.tolist() == [i for i in ids if wanted(known, i, local)]
+    wanted = ~known.removable | known.in_global
+    assert got.tolist() == [i for i in ids if wanted[i] or i in local]
 
 
 @given(scenes(), st.booleans(), st.randoms(use_true_random=False))
@@ -96,9 +89,7 @@ def harvested(memory, scores, mode):
     st.integers(1, 3).flatmap(
         lambda cameras: st.tuples(
             st.lists(
-                st.lists(LEVEL, min_size=4 * cameras, max_size=4 * cameras),
-                min_size=1,
-                max_size=2,
+                st.lists(LEVEL, min_size=4 * cameras, max_size=4 * cameras), min_size=1, max_size=2
             ),
             st.lists(st.integers(0, 4), min_size=cameras, max_size=cameras),
             st.booleans(),

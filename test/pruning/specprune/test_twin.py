@@ -6,71 +6,31 @@ of docs/specprune.md with lists and sorts; nothing of the package's selection is
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pruning_pass import CHUNK_NS, decisions, make_query
+from pruning_pass import CHUNK_NS, FAST, SLOW, SpecPruneEpisode, decisions
 from selection_twins import best
 
-from vla_prune_ros.pruning.frames import FrameHistory
-from vla_prune_ros.pruning.layout import Layout, Target
+from vla_prune_ros.pruning.layout import Target
 from vla_prune_ros.pruning.registry import build_pruner
 from vla_prune_ros.records import MotionHint
 
-GRID = 4
-PATCHES = GRID * GRID
-LAYERS = 32
-FAST, SLOW = MotionHint(0.9, 0.0, 0.0, 'pose'), MotionHint(0.01, 0.0, 0.0, 'pose')
+PATCHES, LAYERS = 16, 32
 
 
-class Scene:
-    """Queries of an episode with random attention; the cameras named in ``shaking`` see every
-    patch change."""
+class Scene(SpecPruneEpisode):
+    def __init__(self, cameras, seed, **options):
+        super().__init__(cameras, seed, **options)
+        self.maps = torch.Generator().manual_seed(seed)
 
-    def __init__(self, cameras, seed, shaking=(), grid=GRID, **knobs):
-        self.names, self.grid = tuple('abc')[:cameras], grid
-        self.pruner = build_pruner(
-            {'name': 'specprune', **knobs}, Target(self.names, grid * grid, LAYERS)
-        )
-        self.layout = Layout(self.names, grid * grid, 1, 22, 8)
-        self.history = FrameHistory(lambda image: image, 25_000_000)
-        self.random = np.random.default_rng(seed)
-        self.torch = torch.Generator().manual_seed(seed)
-        self.shaking, self.number, self.stamp_ns = shaking, 0, 0
-        side = 7 * grid
-        self.still = {
-            c: self.random.integers(60, 90, (side, side, 3), np.uint8) for c in self.names
-        }
-
-    def frame(self, camera):
-        image = self.still[camera].copy()
-        if camera in self.shaking:
-            return np.roll(255 - image if self.number % 2 else image, self.number, axis=0)
-        low = 7 * (self.number % self.grid)
-        image[low : low + 7, 7:14] += 60
-        return image
-
-    def query(self, motion=FAST, step_ns=CHUNK_NS, maps=None):
+    def query(self, *changes, maps=None):
         """The mode, and per site what was seen: (layer, ids, attention, ids that are kept)."""
-        self.number += 1
-        self.stamp_ns += step_ns
-        frames = {c: self.frame(c) for c in self.names}
-        self.history.push_prepared(self.stamp_ns, frames)
-        mode = self.pruner.begin(
-            make_query(
-                self.layout,
-                model_images=frames,
-                stamp_ns=self.stamp_ns,
-                motion=motion,
-                history=self.history,
-                frames=frames,
-            )
-        )
+        mode = self.begin(*changes)
         if maps is None:
             shape = (LAYERS, self.layout.length, self.layout.visual)
-            maps = torch.rand(shape, generator=self.torch).softmax(-1)
+            maps = torch.rand(shape, generator=self.maps).softmax(-1)
         seen = decisions(self.pruner, self.layout, maps)
         return mode, [(layer, ids.tolist(), a, kept.tolist()) for layer, ids, a, kept in seen]
 
@@ -116,7 +76,7 @@ def even_rank(patch):
 
 def twin(scene, preset, mode, seen, amount, moved, looked):
     """The ids that are kept at each site."""
-    cameras = range(len(scene.names))
+    cameras = range(len(scene.layout.cameras))
     most, global_ids = set(), set()
     for c in cameras:
         ids = range(c * PATCHES, (c + 1) * PATCHES)
@@ -169,7 +129,7 @@ def twin(scene, preset, mode, seen, amount, moved, looked):
     st.sampled_from([(), ('b',), ('a', 'b', 'c')]),
 )
 def test_every_decision_of_an_episode(preset, cameras, seed, slow, shaking):
-    scene = Scene(cameras, seed, shaking, preset=preset)
+    scene = Scene(cameras, seed, shaking=shaking, preset=preset)
     scene.confidence = {}
     assert scene.query()[0] == 'dense'
     for is_slow in slow:
@@ -184,7 +144,7 @@ def test_every_decision_of_an_episode(preset, cameras, seed, slow, shaking):
 
 def test_a_camera_that_shakes_keeps_what_was_looked_at():
     """All its patches change: V_global and the task's words must not drown among them."""
-    scene = Scene(2, 5, shaking=('b',), grid=16)
+    scene = Scene(2, 5, shaking=('b',), side=16)
     scene.query()
     _, seen = scene.query()
     assert scene.pruner.token_scores.moved[256:].all()

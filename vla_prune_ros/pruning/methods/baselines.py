@@ -40,11 +40,8 @@ def bayer_matrix(side: int) -> Tensor:
 
 @cache
 def even_ranks(patches: int) -> Tensor:
-    """When each patch of a camera is taken, to spread them evenly: int64 (patches,), read only.
-
-    The first n put the same number, give or take one, into every block of 2 x 2 patches, of 4 x 4
-    and so on.
-    """
+    """When each patch of a camera is taken: int64 (patches,), read only. The first n put the same
+    number, give or take one, into every block of 2 x 2 patches, of 4 x 4 and so on."""
     side = math.isqrt(patches - 1) + 1
     return bayer_matrix(side)[:side, :side].flatten()[:patches]
 
@@ -66,8 +63,6 @@ class UniformOptions:
 
 
 class Uniform(Pruner):
-    """A fixed, evenly spread subset of each camera's tokens: what any selection must beat."""
-
     name = 'uniform'
     options_type = UniformOptions
     capturable = True

@@ -24,11 +24,9 @@ class DivPruneOptions:
 
 
 class DivPrune(Pruner):
-    """DivPrune (arXiv 2503.02175): greedy max-min diversity of the projected patch features.
-
-    Ours: a budget per camera (published for one image, which ``joint`` makes of all), no token is
-    picked twice, distances are float32.
-    """
+    """DivPrune (arXiv 2503.02175): greedy max-min diversity of the projected patch features. Ours:
+    a budget per camera (``joint``: one for all, as published), no token is picked twice,
+    float32."""
 
     name = 'divprune'
     options_type = DivPruneOptions

@@ -32,13 +32,10 @@ class FastVOptions:
 
 
 class FastV(Pruner):
-    """FastV (arXiv 2403.06764), on the bidirectional decoder of OpenVLA-OFT.
-
-    A token's score is the attention that it receives in the last layer before the cut, mean over
-    heads and rows: in the paper over all other tokens, in the released code the last of the
-    prompt. Ours: the other rows, budgets per camera (``joint`` ranks all together, as published
-    for one image), and K clipped to the model's depth.
-    """
+    """FastV (arXiv 2403.06764). A token's score is the attention that it receives in the last
+    layer before the cut, mean over heads and rows: in the paper over all other tokens, in the
+    released code the last of the prompt. Ours: the other rows, budgets per camera (``joint``: one
+    ranking of all, as published), and K clipped to the model's depth."""
 
     name = 'fastv'
     options_type = FastVOptions

@@ -2,10 +2,8 @@
 
 LightVLA (arXiv 2509.12594, section III, and the authors' ``TokenPruner``, LiAutoAD/LightVLA
 a4680fd): the visual tokens are the queries, by an attention without parameters, before layer 0.
-
-LightVLA* (section V): trainable queries select at the vision encoder's output or behind a shallow
-decoder layer; their number, form and losses, and code are not published. Ours: 128 queries of the
-model's width, otherwise scored and trained as LightVLA's own.
+LightVLA* (section V): trainable queries at the vision encoder's output or behind a shallow decoder
+layer; their number, form and losses are not published. Ours: 128 queries, trained as LightVLA's.
 """
 
 from abc import abstractmethod
@@ -31,10 +29,8 @@ def unit_rms(x: Tensor) -> Tensor:
 
 
 def selection_scores(visual: Tensor, others: Tensor) -> Tensor:
-    """How well each visual token matches the query of each one: float32 (..., V, V), eq. 1 to 3.
-
-    :param visual: (..., V, D), un-normalised embeddings. :param others: (..., R, D), all but BOS.
-    """
+    """How well each visual token matches the query of each one: float32 (..., V, V), eq. 1 to 3,
+    of un-normalised embeddings (..., V, D) and all others but BOS (..., R, D)."""
     scale = visual.shape[-1] ** -0.5
     x, y = unit_rms(visual), unit_rms(others)
     queries = (x @ y.transpose(-1, -2) * scale).softmax(-1) @ y

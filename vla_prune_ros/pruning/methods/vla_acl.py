@@ -1,8 +1,6 @@
-"""VLA-ACL: a small transformer scores the visual tokens; the best of each camera are kept.
-
-Source: arXiv 2610.08133 (a scorer of 5 bidirectional layers over the patch embeddings, a hard
-top-K per view before layer 0, original positions, the policy frozen). Its width, heads and
-position embeddings are ours: the paper's are not known to us.
+"""VLA-ACL (arXiv 2610.08133): a scorer of 5 bidirectional layers over the patch embeddings, a hard
+top-K per view before layer 0, the policy frozen. Ours, since the paper's are not known to us:
+width, heads and position embeddings of the scorer.
 """
 
 from collections.abc import Mapping
@@ -82,7 +80,15 @@ class VlaAcl(Pruner):
             )
         scorer = make_scorer(target, trained.settings)
         if target.trained is not None:
-            _load(scorer, trained)
+            try:
+                scorer.load_state_dict(dict(trained.tensors))
+            except RuntimeError as error:
+                reason = str(error).splitlines()[-1].strip()
+                raise CheckpointError(
+                    f'the scorer of vla_acl does not fit the model ({reason})',
+                    'take pruning.json and pruning.safetensors of one training, for this '
+                    'checkpoint',
+                ) from None
         self.scorer = scorer.eval().requires_grad_(False)
         budget = trained.settings.get('budget', 64) if options.budget is None else options.budget
         self.budget = budgets(METHOD, budget, target)
@@ -96,7 +102,7 @@ class VlaAcl(Pruner):
 
 
 def make_scorer(target: Target, settings: Mapping[str, Any]) -> PatchScorer:
-    """A scorer with random weights; ``settings`` holds ``layers``, ``width`` and ``heads``."""
+    """With random weights; ``settings`` holds ``layers``, ``width`` and ``heads``."""
     try:
         shape = {name: int(settings[name]) for name in PUBLISHED}
         with torch.random.fork_rng(devices=[]):
@@ -106,15 +112,4 @@ def make_scorer(target: Target, settings: Mapping[str, Any]) -> PatchScorer:
         raise CheckpointError(
             f'the scorer of vla_acl has no usable shape ({error!r})',
             'pruning.json has to name layers, width and heads, a divisor of width',
-        ) from None
-
-
-def _load(scorer: PatchScorer, trained: Trained) -> None:
-    try:
-        scorer.load_state_dict(dict(trained.tensors))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(
-            f'the scorer of vla_acl does not fit the model ({reason})',
-            'take pruning.json and pruning.safetensors of one training, for this checkpoint',
         ) from None

@@ -34,19 +34,17 @@ class VlaAdpOptions:
     max_pruned: int = option(3, 'pruned queries in a row before one that sees everything', low=1)
 
 
-def language_positions(layout: Layout) -> list[int]:
+def all_text(layout: Layout) -> list[int]:
     return [0, *layout.prompt_positions, layout.length - 1]
 
 
 def split_budget(
     keep_ratio: float, split: Sequence[float], cameras: int, patches: int
 ) -> tuple[int, ...]:
-    """Tokens per camera for a ratio of all of them, as the released code deals them out.
-
-    The total is rounded, each camera gets its rounded part and at least 1; what is then missing or
-    too much is settled one by one, cameras of larger weight first. What a full camera cannot hold
-    goes to the others. The last weight of ``split`` is divided among all cameras from there on.
-    """
+    """Tokens per camera as the released code deals them out: the total is rounded, each camera
+    gets its rounded part and at least 1; what is missing or too much is settled one by one,
+    cameras of larger weight first; what a full camera cannot hold goes to the others. The last
+    weight is divided among all further cameras."""
     total = max(1, round(keep_ratio * cameras * patches))
     *head, last = split[:cameras]
     rest = cameras - len(head)
@@ -65,9 +63,8 @@ def split_budget(
 
 
 class MotionGate(Stateful):
-    """Prune while the end effector moves as far as before; see everything when it moves less than
-    in all windows before, and after ``max_pruned`` pruned queries. An arm at rest counts as moving
-    as far as before, as published."""
+    """Prune while the end effector moves as far as in the windows before, at rest too; see
+    everything when it moves less than in all of them, and after ``max_pruned`` pruned queries."""
 
     state_names = ('_moved', 'streak')
 
@@ -105,19 +102,17 @@ class VlaAdp(Pruner):
     """VLA-ADP (arXiv 2509.22093): text-driven selection before layer 0 behind a motion gate.
 
     A token's score is the product of keys and queries that layer 0 would form, mean over heads and
-    all text tokens, neither rotated nor normalised, as released. A ratio of all tokens is kept,
-    dealt out 4:6 between the scene camera and all others.
-
-    Ours: kept tokens have their original positions (the released code closes the gaps, the likely
-    cause of its loss, arXiv 2610.08133); the displacement is speed times the time since the
-    previous query, at most one chunk; without motion the query sees everything.
+    all text tokens, neither rotated nor normalised, as released. Ours: kept tokens have their
+    original positions (the released code closes the gaps, the likely cause of its loss, arXiv
+    2610.08133); the displacement is speed times the time since the previous query, at most one
+    chunk.
     """
 
     name = 'vla_adp'
     options_type = VlaAdpOptions
     state_names = ('_monitor', '_gate', '_last_ns')
     capturable = True
-    sites = (PruningSite(-1, language_positions, scores='logits'),)
+    sites = (PruningSite(-1, all_text, scores='logits'),)
 
     def __init__(self, options: VlaAdpOptions, target: Target) -> None:
         budget = options.budget

@@ -1,18 +1,16 @@
 """VLA-Cache (arXiv 2502.02175): static visual tokens keep the keys and values of an earlier query.
 
 Tokens whose patch did not change since the query before, and that the prompt did not attend to
-then, leave the residual stream; their keys and values are still attended to, as computed last. How
-many leave grows with depth, by how focused the attention is there.
-
-As released for OpenVLA-OFT, except that the released code compares the present image with itself,
-takes entropies of complete maps (here: of the prompt's rows), relevance from the 34 rows behind
-the visual tokens, and runs under a causal mask. State on the device: 256 MiB for 7B in bfloat16
-with two cameras.
+then, leave the residual stream; their keys and values are still attended to. How many leave grows
+with depth, by how focused the attention is there. As released for OpenVLA-OFT, except that the
+released code compares the present image with itself, takes entropies of complete maps (here: of
+the prompt's rows), relevance from the 34 rows behind the visual tokens, and runs under a causal
+mask.
 """
 
 from collections import UserDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -105,8 +103,7 @@ def reuse_ratios(entropies: Sequence[float], growth: float) -> list[float]:
 
 def reuse_counts(ratios: Sequence[float], before: Sequence[int], reusable: int) -> dict[int, int]:
     """Tokens reused from each of the layers ``before`` (ascending) on: int(ratio * reusable), at
-    least 1, and never fewer than earlier: a token that was dropped has nothing to come back
-    with."""
+    least 1 and never fewer than earlier, since a dropped token has nothing to come back with."""
     counts, most = {}, 1
     for layer in before:
         most = max(most, int(ratios[layer] * reusable))
@@ -128,7 +125,6 @@ class TokenStore(Stateful, UserDict[int, Tensor]):
         self[layer].index_copy_(2, ids, values.detach())
 
     def read(self, layer: int, ids: Tensor) -> Tensor:
-        """(1, kv heads, n, d), in the order asked for."""
         return self[layer].index_select(2, ids)
 
     @property
@@ -144,9 +140,8 @@ def reusable_tokens(similarity: Tensor, relevance: Tensor, options: VlaCacheOpti
 
 
 class VlaCache(Pruner):
-    """Dense where a query continues no episode, the layout changed, the pass before was given up,
-    or nothing can be reused. ``Inference.kept`` marks the tokens that were *computed* to the last
-    layer. A diffusion head is refused: visual keys and values would depend on the step."""
+    """``Inference.kept`` marks the tokens that were *computed* to the last layer. A diffusion head
+    is refused: visual keys and values would depend on the step."""
 
     name = METHOD
     options_type = VlaCacheOptions
@@ -157,6 +152,7 @@ class VlaCache(Pruner):
         '_entropies',
         '_relevance',
         '_images',
+        '_layout',
         '_complete',
     )
 
@@ -178,7 +174,11 @@ class VlaCache(Pruner):
                 f'{METHOD}: a diffusion head makes several passes per query',
                 'use another pruning method with this checkpoint',
             )
-        reason = self._monitor.check(query) or self._lack(query)
+        reason = self._monitor.check(query)
+        if not reason and not self._complete:
+            reason = 'interrupted'  # images and stores are of different queries
+        elif not reason and astuple(query.layout) != self._layout:
+            reason = 'new_layout'
         if reason:
             self._forget()
         device = None if query.visual is None else query.visual.device
@@ -186,7 +186,8 @@ class VlaCache(Pruner):
         self._report = {'reason': reason}
         self._reusable = None if reason else self._find_reusable(images, query.layout)
         self._counts = self._plan(query.layout)
-        self._layout, self._images = query.layout, images
+        self._layout, self._images = astuple(query.layout), images
+        self._visual = query.layout.visual
         self._reused, self._complete = None, False
         return COARSE if self._counts else DENSE
 
@@ -209,8 +210,8 @@ class VlaCache(Pruner):
     ) -> tuple[Tensor, Tensor] | None:
         if self._layout is None:
             return None
-        self.keys.write(layer, self._layout.visual, ids, k)
-        self.values.write(layer, self._layout.visual, ids, v)
+        self.keys.write(layer, self._visual, ids, k)
+        self.values.write(layer, self._visual, ids, v)
         if layer == 0:
             self._reused = None  # a pass begins
         if self._reused is None:
@@ -221,14 +222,6 @@ class VlaCache(Pruner):
         self._forget()
         self._monitor.reset()
 
-    def state(self) -> dict[str, Any]:
-        layout = None if self._layout is None else asdict(self._layout)
-        return {**super().state(), 'layout': layout}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        super().load_state(state)
-        self._layout = None if state['layout'] is None else Layout(**state['layout'])
-
     def report(self) -> Mapping[str, float | int | str]:
         state = self.keys.nbytes + self.values.nbytes
         return {**self._report, 'state_mib': round(state / 2**20, 1)}
@@ -238,17 +231,12 @@ class VlaCache(Pruner):
         self.values.clear()
         self._entropies: dict[int, Tensor] = {}  # layer -> of the query before
         self._relevance: Tensor | None = None  # (V,), of the query before
-        self._layout: Layout | None = None
+        self._layout: tuple[Any, ...] | None = None  # its fields
         self._images: list[Tensor] = []
         self._reusable: Tensor | None = None  # ids, ascending
         self._counts: dict[int, int] = {}  # layer -> how many of them are reused from there on
         self._reused: Tensor | None = None  # those of the layer that runs
         self._complete = False  # the last pass saw every layer
-
-    def _lack(self, query: Query) -> str:
-        if not self._complete:
-            return 'interrupted'  # images and stores are of different queries
-        return '' if query.layout == self._layout else 'new_layout'
 
     def _relevance_of(self, context: PruningContext) -> Tensor:
         """(V,), reused tokens included: they are attended to."""

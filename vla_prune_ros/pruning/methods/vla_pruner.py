@@ -40,13 +40,11 @@ class VlaPruner(Pruner):
     gamma^i S_act(t - i). Per camera with budget M, greedy max-min selection takes M of the M best
     of S_vl and the M best of S_hat. Queries before w are known see everything.
 
-    From the released code (revision 3d156ee), where the paper is silent: the layer, diversity of
-    the input embeddings, selection camera by camera, the prompt without BOS. ``combine='sum'`` is
-    the rule of its helper for key and value reuse; ``text=False`` its advice for OpenVLA. Ours: of
-    the passes of a diffusion head the last one counts.
-
-    Known weakness: scores come from passes that are pruned themselves. A dropped token comes back
-    only by S_vl; with ``text=False`` nothing new enters (arXiv 2608.00391).
+    From the released code (revision 3d156ee): the layer, diversity of the input embeddings,
+    selection camera by camera, the prompt without BOS. ``combine='sum'`` is the rule of its helper
+    for key and value reuse; ``text=False`` its advice for OpenVLA: nothing new enters then (arXiv
+    2608.00391), since scores come from pruned passes. Ours: of the passes of a diffusion head the
+    last counts.
     """
 
     name = 'vla_pruner'
@@ -104,7 +102,6 @@ class VlaPruner(Pruner):
         return AttentionRequest(layer, parts, hidden=True)
 
     def _harvest(self, context: PruningContext, slots: Tensor) -> None:
-        """Add this layer's attention; absent tokens have none. Keep the mean after the last."""
         total = context.memory.setdefault('action', slots.new_zeros(context.layout.visual))
         total[context.ids] += slots.mean(dim=0)
         if context.site.layer == self._half[-1]:

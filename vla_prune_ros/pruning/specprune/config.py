@@ -1,7 +1,5 @@
 """SpecPrune-VLA in numbers: the paper, the released code, what we recommend, and the options.
-
-Counts are tokens of 256 per camera; the last number of a pair serves further cameras. Layers are
-0-based and those of a decoder of 32; :func:`adapt_to_model` scales both.
+Counts are tokens of 256 per camera, the last of a pair serves further cameras; layers are of 32.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +28,6 @@ STATIC_LAYERS = (0, 1)
 
 @dataclass(frozen=True)
 class Counts:
-    """Tokens per camera in each mode."""
-
     coarse: tuple[int, ...]
     fine: tuple[int, ...]
 
@@ -193,10 +189,7 @@ class SpecPruneOptions:
 
 
 def configure(options: SpecPruneOptions, target: Target) -> SpecPruneConfig:
-    """The preset for the model of ``target``, with what the options change.
-
-    :raises ProfileError: the preset has no such thing, or a value does not fit the target.
-    """
+    """The preset for the model of ``target``, with what the options change."""
     config = adapt_to_model(SPECPRUNE_PRESETS[options.preset], target)
     given = {name: value for name, value in vars(options).items() if value is not None}
     absent = () if config.global_dense else ('refresh_every',)
@@ -229,7 +222,6 @@ def configure(options: SpecPruneOptions, target: Target) -> SpecPruneConfig:
 def _scale_budgets(
     config: SpecPruneConfig, budget: tuple[int, ...], patches: int
 ) -> SpecPruneConfig:
-    """All budgets in the proportion that makes those after the static layers ``budget``."""
     reference = config.budgets[max(k for k in config.budgets if k in STATIC_LAYERS)].coarse
 
     def scale(counts: tuple[int, ...]) -> tuple[int, ...]:

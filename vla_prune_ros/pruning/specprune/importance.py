@@ -1,6 +1,5 @@
-"""How important each visual token is, by original id: within a pass, and from pass to pass.
-
-Formulas: SpecPrune-VLA, arXiv 2509.05614; the entropy form is that of its third version.
+"""How important each visual token is, by original id. Formulas: SpecPrune-VLA, arXiv 2509.05614;
+the entropy form is that of its third version.
 """
 
 import math
@@ -70,9 +69,8 @@ HARVEST = 'global'  # key of PruningContext.memory: layer -> scores of the pass 
 class GlobalMemory(Stateful):
     """V_global of SpecPrune-VLA: what the language model attended to last time, and how old it is.
 
-    Harvested from pruned passes, scores feed on themselves, since a token that is gone cannot be
-    attended to (arXiv 2608.00391 measures how success falls). Tensors are overwritten in place:
-    a captured pass finds them where they were.
+    Harvested from pruned passes, scores feed on themselves (arXiv 2608.00391 measures how success
+    falls). Tensors are overwritten in place: a captured pass finds them where they were.
     """
 
     state_names = ('age', 'mode', 'stamp_ns', 'empty', '_scores')
@@ -119,6 +117,5 @@ class GlobalMemory(Stateful):
         width, sizes = (scores.shape[1], [sum(counts)]) if joint else (patches, counts)
         groups = zip(scores.split(width, 1), best.split(width, 1), sizes, strict=True)
         for group, mark, size in groups:
-            order = torch.sort(group, dim=1, descending=True, stable=True).indices
-            mark.scatter_(1, order[:, :size], True)
+            mark.scatter_(1, best_first(group)[:, :size], True)
         return best.any(dim=0)

@@ -1,8 +1,8 @@
-"""SpecPrune-VLA (arXiv 2509.05614): static, layer-wise dynamic and action-aware pruning.
+"""SpecPrune-VLA (arXiv 2509.05614): training-free, static, layer-wise dynamic and action-aware.
 
-Training-free. After the first two layers the tokens are kept that the previous inference attended
-to, that moved, or that the task's words attend to now; deeper layers drop more by a running score;
-how many depends on how fast the end effector moves. :mod:`.config` holds the presets.
+After the first two layers the tokens are kept that the previous inference attended to, that moved,
+or that the task's words attend to now; deeper layers drop more by a running score; how many
+depends on how fast the end effector moves.
 """
 
 from collections.abc import Mapping
@@ -55,7 +55,6 @@ def global_rows(config: SpecPruneConfig) -> Rows:
 
 
 def plan_sites(config: SpecPruneConfig, target: Target) -> dict[int, AttentionRequest]:
-    """Where a pruned pass acts, in order of the layers."""
     static = [layer for layer in STATIC_LAYERS if layer < target.layers]
     harvested = () if config.global_dense else config.global_layers
     requests = {}
@@ -109,7 +108,6 @@ class SpecPrune(Pruner):
 
     @property
     def sites(self) -> tuple[PruningSite, ...]:
-        """Where the pass that begins now acts; a dense one only harvests."""
         return tuple(request.site() for request in self._active_requests().values())
 
     @property
@@ -262,7 +260,6 @@ class SpecPrune(Pruner):
         )
 
     def _importance(self, context: PruningContext) -> Tensor:
-        """The running score (V,) of this pass, at 0 where it has none yet."""
         if 'importance' not in context.memory:
             start = self.config.running.start(context.layout.visual, context.ids.device)
             context.memory['importance'] = start
@@ -293,8 +290,6 @@ class SpecPrune(Pruner):
 
 
 class Refresher(Pruner):
-    """Keeps everything and gives ``parent`` what a dense pass attends to."""
-
     name = 'specprune_refresh'
 
     def __init__(self, parent: SpecPrune, stamp_ns: int) -> None:

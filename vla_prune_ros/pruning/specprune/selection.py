@@ -1,8 +1,6 @@
-"""Static pruning: which visual tokens are kept after the first two layers.
-
-The union (SpecPrune-VLA, arXiv 2509.05614, Eq. 5) of what the last inference attended to
-(V_global), what moved (V_dynamic), and what the task's words attend to in the layer that just ran
-(V_local).
+"""Static pruning: which visual tokens are kept after the first two layers (SpecPrune-VLA, arXiv
+2509.05614, Eq. 5): what the last inference attended to (V_global), what moved (V_dynamic), and
+what the task's words attend to in the layer that just ran (V_local).
 """
 
 from collections.abc import Sequence
@@ -61,12 +59,10 @@ def select_to_budget(
     fill: Tensor | None,
 ) -> Selection:
     """Exactly ``budget`` tokens per camera: first ``local`` (ids), V_global and the patches that
-    moved most, by ``text``, the attention (n,) of the text to ``ids``; then further patches that
-    moved, by how much; then all others by ``fill`` (V,) or ``text``.
-
-    A camera that moves itself sees every patch change: that must not push V_global out, so that
-    not all that moved come first, unlike in :func:`select_union`.
-    """
+    moved most, by ``text`` (n,), the text's attention; then others that moved, by how much; then
+    the rest by ``fill`` (V,) or ``text``. A camera that moves sees every patch change: that must
+    not push V_global out, so that not all that moved come first, unlike in
+    :func:`select_union`."""
     first = (scores.most_moved | scores.in_global).index_fill(0, local, True)[ids]
     moved = scores.moved[ids] & ~first
     level = 2 * first.long() + moved.long()
@@ -79,7 +75,6 @@ def select_to_budget(
 def rank_by_motion(
     amount: Tensor, moved: Tensor, counts: Sequence[int], config: SpecPruneConfig
 ) -> tuple[Tensor, Tensor]:
-    """The patches that changed most, and those that may go for not having changed: bool (V,)."""
     sizes = [sum(counts)] if config.joint else counts
     patches = len(amount) // len(sizes)
     most, removable = torch.zeros_like(moved), torch.zeros_like(moved)
