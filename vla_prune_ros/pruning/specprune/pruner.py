@@ -282,8 +282,9 @@ class SpecPrune(Pruner):
     def _num_kept(self, context: PruningContext) -> int:
         config, visual = self.config, len(context.ids)
         if config.ratio_of == 'visual':
-            # One where the formula gives none: the confidence of no tokens is not defined.
-            return max(int(config.keep_ratio * visual), config.floor, 1)
+            # A later layer's confidence is not defined without tokens.
+            least = int(context.site.layer < max(config.updates, default=0))
+            return max(int(config.keep_ratio * visual), config.floor, least)
         length = len(context.positions)
         floor = config.floor + length - visual
         return num_kept_of_sequence(length, visual, config.keep_ratio, floor)
