@@ -140,16 +140,6 @@ def test_unknown_motion_is_answered_conservatively_and_not_remembered(settings, 
     assert controller.unknown and controller.mode == mode
 
 
-@given(st.lists(st.tuples(speeds, st.booleans()), max_size=20), st.sampled_from(list(PRESETS)))
-def test_the_history_goes_on_behind_unknown_motion(steps, name):
-    gaps, complete = Controller(PRESETS[name], LIBERO), Controller(PRESETS[name], LIBERO)
-    for step, gap in steps:
-        if gap:
-            gaps.update(None)
-        assert gaps.update(motion(*step)) == complete.update(motion(*step))
-        assert not gaps.unknown
-
-
 def test_overridden_thresholds_of_the_2026_rule_are_si_too():
     settings = replace(LEGACY_2026, enter_m_s=0.1, enter_rad_s=0.5)
     assert Controller(settings, ROBOT).update(motion(0.11, 9.0, 0.0)) == 'coarse'

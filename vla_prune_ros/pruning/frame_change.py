@@ -34,9 +34,6 @@ class ChangeSettings:
     noise_levels: float = 0.0  # grey levels that a changed patch has to exceed too; 0: off
     half_resolution: bool = False  # 2 x 2 pixels are averaged already; for 'difference'
 
-    def threshold_of(self, camera_index: int) -> float:
-        return self.threshold[min(camera_index, len(self.threshold) - 1)]
-
 
 # Five levels: noise of standard deviation 6 per pixel stays below, and so does a lamp that
 # flickers by 2 % on a white table; a change of 25 levels in a quarter of a patch is above.
@@ -111,7 +108,8 @@ def compare(
 ) -> Change:
     """How much each patch, of ``side`` pixels in full resolution, changed (1 - similarity or grey
     levels). Below the noise floor 1 - similarity is 0: no dark patch outranks one that changed."""
-    threshold, floor = settings.threshold_of(camera_index), settings.noise_levels
+    threshold = settings.threshold[min(camera_index, len(settings.threshold) - 1)]
+    floor = settings.noise_levels
     if settings.metric == 'difference':
         cell = (side // POOL, 1) if settings.half_resolution else (side, POOL)
         amount = difference(current, reference, *cell)

@@ -16,13 +16,6 @@ def test_the_index_matrix_of_ordered_dithering():
     assert bayer_matrix(4).tolist() == want
 
 
-def test_half_of_a_camera_is_a_checkerboard():
-    kept = torch.zeros(256, dtype=torch.bool)
-    kept[stratified(256, 128)] = True
-    row, column = torch.meshgrid(torch.arange(16), torch.arange(16), indexing='ij')
-    assert torch.equal(kept.view(16, 16), (row + column) % 2 == 0)
-
-
 @given(st.integers(1, 256))
 def test_every_block_holds_the_same_number_give_or_take_one(budget):
     """Brute force over all aligned blocks of a 16 x 16 camera."""

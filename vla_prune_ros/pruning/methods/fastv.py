@@ -48,17 +48,16 @@ class FastV(Pruner):
         self.capturable = not options.joint
 
     def keep(self, context: PruningContext) -> Tensor | Selection:
-        scores = self._scores(context.attention)
+        attention = context.attention
+        if self._options.rows == 'all':
+            n = attention.shape[1]
+            own = attention[1 : 1 + n].diagonal()  # row of position 1 + i, column of id i
+            scores = (attention.sum(dim=0) - own) / (len(attention) - 1)
+        else:
+            scores = attention.mean(dim=0)
         if self._options.joint:
             return context.ids[best_first(scores)[: sum(self.budget)]]
         return select_best(context, scores, self.budget)
 
     def report(self) -> dict[str, float | int | str]:
         return {'reason': 'budget', 'rows': self._options.rows}
-
-    def _scores(self, attention: Tensor) -> Tensor:
-        if self._options.rows != 'all':
-            return attention.mean(dim=0)
-        n = attention.shape[1]
-        own = attention[1 : 1 + n].diagonal()  # row of position 1 + i, column of id i
-        return (attention.sum(dim=0) - own) / (len(attention) - 1)

@@ -159,12 +159,23 @@ class LightVLAStar(VotingPruner):
     name = STAR_METHOD
 
     def __init__(self, options: object, target: Target) -> None:
-        after = -1
-        if target.trained is None:
+        trained, after = target.trained, -1
+        if trained is None:
             generator = torch.Generator().manual_seed(0)
             self._queries = torch.randn(COUNT, target.width, generator=generator)
+        elif trained.method != STAR_METHOD or TENSOR not in trained.tensors:
+            raise ProfileError(
+                'the checkpoint brings no queries of lightvla_star',
+                'take one that was trained for it (vla-prune train lightvla with queries: 128)',
+            )
         else:
-            self._queries, after = _trained_queries(target)
+            self._queries, after = trained.tensors[TENSOR], int(trained.settings.get('after', -1))
+        if self._queries.shape[-1] != target.width or not -1 <= after < target.layers - 1:
+            raise CheckpointError(
+                f'queries {tuple(self._queries.shape)} behind layer {after} do not fit a model of '
+                f'width {target.width} with {target.layers} layers',
+                'take pruning.json and pruning.safetensors of the same checkpoint',
+            )
         self.sites = (PruningSite(after),)
         # Only before layer 0 can the tokens be counted ahead of the pass.
         self.capturable = after == -1
@@ -173,20 +184,3 @@ class LightVLAStar(VotingPruner):
         if self._queries.device != visual.device:
             self._queries = self._queries.to(visual.device)
         return query_scores(self._queries, visual, others)
-
-
-def _trained_queries(target: Target) -> tuple[Tensor, int]:
-    trained = target.trained
-    if trained.method != STAR_METHOD or TENSOR not in trained.tensors:
-        raise ProfileError(
-            'the checkpoint brings no queries of lightvla_star',
-            'take one that was trained for it (vla-prune train lightvla with queries: 128)',
-        )
-    queries, after = trained.tensors[TENSOR], int(trained.settings.get('after', -1))
-    if queries.shape[-1] != target.width or not -1 <= after < target.layers - 1:
-        raise CheckpointError(
-            f'queries {tuple(queries.shape)} behind layer {after} do not fit a model of width '
-            f'{target.width} with {target.layers} layers',
-            'take pruning.json and pruning.safetensors of the same checkpoint',
-        )
-    return queries, after
