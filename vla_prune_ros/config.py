@@ -53,11 +53,6 @@ def is_int(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def is_number(value: Any) -> bool:
-    """Of numpy too; not for booleans."""
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
 _WORDS = {int: 'a whole number', float: 'a number', str: 'a word', bool: 'true or false'}
 
 
@@ -95,7 +90,7 @@ def convert(value: Any, hint: Any, where: str = '', error: Refusal = ProfileErro
         if len(inner) != len(value):
             raise TypeError
         return tuple(convert(v, a, where, error) for v, a in zip(value, inner, strict=True))
-    elif hint is float and is_number(value):
+    elif hint is float and isinstance(value, Real) and not isinstance(value, bool):
         return float(value)
     elif hint is int and is_int(value):
         return int(value)

@@ -85,37 +85,35 @@ class PoseMotion(MotionSource):
 
     def on_pose(self, stamp_ns: int, position: Vector, quat_xyzw: Vector) -> None:
         try:
-            hint = self._update(stamp_ns, np.array(position, np.float64), quat_xyzw)
+            position = np.array(position, np.float64)
+            require_finite(position, 'end-effector position', 'xyz')
+            quat = unit_quaternion(quat_xyzw)
         except InputRefused as refusal:  # the poses before stay
             self._newest = stamp_ns, refusal
             return
-        if hint is not None:
-            self._newest = stamp_ns, hint
-
-    def reset(self) -> None:
-        super().reset()
-        self._poses.clear()
-        self._newest = None
-
-    def _update(self, stamp_ns: int, position: np.ndarray, quat_xyzw: Vector) -> MotionHint | None:
-        require_finite(position, 'end-effector position', 'xyz')
-        quat, poses = unit_quaternion(quat_xyzw), self._poses
+        poses = self._poses
         if poses and not 0.0 < (stamp_ns - poses[-1][0]) * 1e-9 <= _MAX_AGE_S:
             poses.clear()
         poses.append((stamp_ns, position, quat))
         if len(poses) == 1:
-            return None
+            return
         while stamp_ns - poses[1][0] >= _WINDOW_NS:
             poses.popleft()
         since_ns, last_position, last_quat = poses[0]
         dt_s = (stamp_ns - since_ns) * 1e-9
         velocity = (position - last_position) / dt_s
-        return MotionHint(
+        hint = MotionHint(
             linear_m_s=float(np.linalg.norm(velocity)),
             angular_rad_s=_angle_between(last_quat, quat) / dt_s,
             vertical_m_s=float(velocity[2]),
             source=self.name,
         )
+        self._newest = stamp_ns, hint
+
+    def reset(self) -> None:
+        super().reset()
+        self._poses.clear()
+        self._newest = None
 
     def _estimate(self, stamp_ns: int) -> MotionHint:
         if self._newest is None:

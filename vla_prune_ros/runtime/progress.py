@@ -28,14 +28,11 @@ class Stage:
         self._owner.bars.update(self._task, completed=self.done, text=escape(self.text))
         self._owner.changed()
 
-    def show(self, visible: bool) -> None:
-        self._owner.bars.update(self._task, visible=visible)
-
     def end(self) -> None:
         self._owner.changed(last=True)
         self.logged = False
         self._owner.bars.stop_task(self._task)
-        self.show(self.total is not None)
+        self._owner.bars.update(self._task, visible=self.total is not None)
 
     def line(self) -> str:
         count = '' if self.total is None else f' {self.done:.0f}/{self.total:.0f}'

@@ -329,22 +329,19 @@ class PolicySession(Observer):
             self._check_age(request.pair, waited_s)
             with stages.stage('decode'):
                 frozen = self._check_frozen(items)
-                early = {c: self._take_prefetched(c, items[c]) for c in self.profile.cameras}
-                images = {
-                    c: self.image(c, items[c]) if seen is None else seen
-                    for c, seen in early.items()
-                }
+                images, early_cameras = {}, 0
+                for camera in self.profile.cameras:
+                    sample = items[camera]
+                    before, image = self._prefetched.pop(camera, (None, None))
+                    early_cameras += before is sample
+                    images[camera] = image if before is sample else self.image(camera, sample)
             with stages.stage('state'):
                 proprio, position = self.state(items)
             observation = Observation(images, proprio, request.instruction, request.stamp_ns)
             inference = self.policy.infer(observation, motion)
         except InputRefused as refusal:
             return replace(result, refusal=refusal)
-        record = replace(
-            record,
-            early_cameras=sum(seen is not None for seen in early.values()),
-            **_inferred(inference),
-        )
+        record = replace(record, early_cameras=early_cameras, **_inferred(inference))
         result = replace(
             result,
             record=record,
@@ -435,10 +432,6 @@ class PolicySession(Observer):
                 data = self.reader.image_bytes(items[camera])
                 repeats[camera] = self._frozen.update(camera, data)
         return repeats
-
-    def _take_prefetched(self, camera: str, sample: Any) -> np.ndarray | None:
-        before, image = self._prefetched.pop(camera, (None, None))
-        return image if before is sample else None
 
 
 def rotation_mean(policy: 'Policy') -> np.ndarray:
