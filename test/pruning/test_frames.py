@@ -288,3 +288,15 @@ def test_one_thread_asks_while_others_push():
         for thread in threads:
             thread.join()
     assert faults == []
+
+
+def test_a_push_does_not_wait_for_the_frames_that_are_saved():
+    ours, pushed = history(), threading.Event()
+    ours.push('a', MS, lambda: frame(1 if pushed.wait(20) else 0))
+    saved = []
+    saver = threading.Thread(target=lambda: saved.append(ours.state()))
+    saver.start()
+    ours.push('a', 100 * MS, frame(2))
+    pushed.set()
+    saver.join()
+    assert [number(raw) for _, raw, _, _ in saved[0]['a']['entries']] == [1, 2]

@@ -30,15 +30,8 @@ def parameters(tmp_path, text, node='vla_policy'):
 
 def test_the_file_of_a_robot():
     assert load_params(CONFIG / 'robot.yaml') == SessionParams(
-        rotate_180=(),
-        gripper_joints=('panda_finger_joint1', 'panda_finger_joint2'),
         gripper_signs=(1.0, -1.0),
-        pose_offset_m=(0.0, 0.0, 0.0),
-        frame_id='base_link',
-        motion_source='pose',
-        sync_slop_s=0.02,
         max_input_age_s=0.3,
-        replan_period_s=0.2,
         frozen_frames=15,
         max_step_m=0.02,
         max_step_rad=0.1,
