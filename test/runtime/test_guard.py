@@ -49,8 +49,8 @@ class TestProperties:
         st.floats(1, 2),
     )
     def test_whatever_goes_in_what_comes_out_is_within_limits(
-        self, actions: np.ndarray, metres: float, radians: float, speed: float, tolerance: float
-    ) -> None:
+        self, actions, metres, radians, speed, tolerance
+    ):
         before = actions.copy()
         try:
             deltas, gripper, _ = Guard(Limits(metres, radians, None, speed, tolerance)).check(
@@ -69,9 +69,7 @@ class TestProperties:
         st.lists(st.tuples(*[st.floats(-1, 1)] * 3), min_size=1, max_size=8),
         st.floats(0.01, 1.249),
     )
-    def test_scaling_keeps_directions_and_spares_the_rest(
-        self, directions: list, ratio: float
-    ) -> None:
+    def test_scaling_keeps_directions_and_spares_the_rest(self, directions, ratio):
         """Step 0 has ``ratio`` times the limit; what is within it comes back bit for bit."""
         vectors = np.array(directions) * 0.9 / np.sqrt(3) * LIMITS.max_step_m
         length = np.linalg.norm(vectors[0])
@@ -89,7 +87,7 @@ class TestProperties:
             assert got @ asked > 0
             assert np.linalg.norm(got) == pytest.approx(LIMITS.max_step_m, rel=1e-12)
 
-    def test_scaling_never_rounds_up_beyond_the_limit(self) -> None:
+    def test_scaling_never_rounds_up_beyond_the_limit(self):
         vectors = np.random.default_rng(0).normal(size=(20_000, 3))
         actions = np.zeros((len(vectors), 7))
         actions[:, :3] = vectors * (0.1 * 1.1 / np.linalg.norm(vectors, axis=1))[:, None]
@@ -102,9 +100,7 @@ class TestBoundaries:
     @pytest.mark.parametrize(
         'column, limit, name', [(1, 0.0625, 'translation'), (4, 0.5, 'rotation')]
     )
-    def test_at_the_limit_passes_and_beyond_the_tolerance_does_not(
-        self, column: int, limit: float, name: str
-    ) -> None:
+    def test_at_the_limit_passes_and_beyond_the_tolerance_does_not(self, column, limit, name):
         guard = Guard(LIMITS)
         deltas, _, report = guard.check(chunk({column: -limit}), DELTA_POSE_NAMES)
         assert deltas[0, column] == -limit and getattr(report, f'scaled_{name}') == 0
@@ -114,22 +110,22 @@ class TestBoundaries:
         beyond = np.nextafter(limit * 1.25, 1)
         assert reason(chunk({}, {column: beyond})) == f'limit_{name}'
 
-    def test_translation_and_rotation_are_scaled_apart(self) -> None:
+    def test_translation_and_rotation_are_scaled_apart(self):
         deltas, _, report = Guard(LIMITS).check(chunk({0: 0.07, 3: 0.1}), DELTA_POSE_NAMES)
         assert deltas[0, 0] == pytest.approx(0.0625) and deltas[0, 3] == 0.1
         assert (report.largest_m, report.largest_rad) == (0.07, 0.1)
 
-    def test_speed_scale_applies_before_the_check(self) -> None:
+    def test_speed_scale_applies_before_the_check(self):
         slow = dataclasses.replace(LIMITS, speed_scale=0.25)
         deltas, _, report = Guard(slow).check(chunk({0: 0.25, 6: 1.0}), DELTA_POSE_NAMES)
         assert deltas[0, 0] == 0.0625 and report.scaled_translation == 0
 
-    def test_gripper_is_clipped(self) -> None:
+    def test_gripper_is_clipped(self):
         actions = chunk({6: -0.1}, {6: 0.0}, {6: 0.5}, {6: 1.0}, {6: 1.2})
         _, gripper, _ = Guard(LIMITS).check(actions, DELTA_POSE_NAMES)
         assert gripper.tolist() == [0, 0, 0.5, 1, 1]
 
-    def test_a_sudden_change_between_steps(self) -> None:
+    def test_a_sudden_change_between_steps(self):
         jerky = dataclasses.replace(LIMITS, max_jerk_m=0.03125)
         Guard(jerky).check(chunk({0: 0.03125}, {0: 0.0625}), DELTA_POSE_NAMES)
         assert reason(chunk({0: 0.03125}, {0: 0.0}, {1: 0.04}), jerky) == 'limit_jerk'
@@ -138,24 +134,20 @@ class TestBoundaries:
 class TestRefusals:
     @pytest.mark.parametrize('column', range(7))
     @pytest.mark.parametrize('bad', [np.nan, -np.inf])
-    def test_one_bad_number_refuses_the_chunk_by_name(self, bad: float, column: int) -> None:
+    def test_one_bad_number_refuses_the_chunk_by_name(self, bad, column):
         with pytest.raises(ActionRefused, match=f'step 1 {DELTA_POSE_NAMES[column]}') as caught:
             Guard(LIMITS).check(chunk({}, {column: bad}, {}), DELTA_POSE_NAMES)
         assert caught.value.reason == 'non_finite'
 
-    def test_shapes_and_what_is_not_numbers(self) -> None:
+    def test_shapes_and_what_is_not_numbers(self):
         shapes = map(np.zeros, [(7,), (0, 7), (8, 6), (8, 14), (1, 8, 7)])
         for actions in (*shapes, None, [[0.0] * 7, [0.0]]):
             assert reason(actions) == 'shape'
 
-    def test_huge_values(self) -> None:
+    def test_huge_values(self):
         """Their squares overflow."""
         assert reason(chunk({0: 1e6})) == 'limit_translation'
         assert reason(chunk({5: 1e300})) == 'limit_rotation'
-
-    def test_the_largest_step_is_named(self) -> None:
-        with pytest.raises(ActionRefused, match='step 2: translation 0.3 m'):
-            Guard(LIMITS).check(chunk({0: 0.1}, {0: 0.2}, {0: 0.3}), DELTA_POSE_NAMES)
 
 
 class TestLimits:
@@ -163,12 +155,12 @@ class TestLimits:
     @pytest.mark.parametrize(
         'name', ['max_step_m', 'max_step_rad', 'speed_scale', 'scale_tolerance', 'max_jerk_m']
     )
-    def test_a_limit_that_would_not_limit(self, name: str, value: object) -> None:
+    def test_a_limit_that_would_not_limit(self, name, value):
         with pytest.raises(ProfileError, match=name):
             Limits(**{'max_step_m': 0.1, 'max_step_rad': 0.1, name: value})
 
     @pytest.mark.parametrize(('name', 'value'), [('scale_tolerance', 0.99), ('speed_scale', 1.01)])
-    def test_inverted(self, name: str, value: float) -> None:
+    def test_inverted(self, name, value):
         with pytest.raises(ProfileError, match=name):
             Limits(0.1, 0.1, **{name: value})
 

@@ -66,7 +66,7 @@ class TestPacked:
     @pytest.mark.parametrize('padding', [0, 1, 6])
     @pytest.mark.parametrize('big', [False, True])
     @pytest.mark.parametrize('encoding', PLAIN)
-    def test_every_pixel(self, encoding: str, big: bool, padding: int) -> None:
+    def test_every_pixel(self, encoding, big, padding):
         name, bits = encoding.rstrip('0123456789'), 16 if encoding.endswith('16') else 8
         order, size, height, width = CHANNELS[name], bits // 8, 3, 5
         step = width * len(order) * size + padding
@@ -81,12 +81,12 @@ class TestPacked:
             value = sample(data, at, bits, big)
             assert got[row, column, i] == (value if bits == 8 else to_8_bit(value))
 
-    def test_every_16_bit_value(self) -> None:
+    def test_every_16_bit_value(self):
         values = np.arange(65536, dtype='<u2')
         got = decode_image('mono16', 256, 256, 512, False, values.tobytes())
         assert got[..., 0].ravel().tolist() == [to_8_bit(v) for v in range(65536)]
 
-    def test_rgb8_is_a_read_only_view_and_the_rest_is_fresh(self) -> None:
+    def test_rgb8_is_a_read_only_view_and_the_rest_is_fresh(self):
         data = array('B', noise(24))
         view = decode_image('rgb8', 2, 4, 12, False, data)
         assert np.shares_memory(view, np.frombuffer(data, np.uint8))
@@ -96,7 +96,7 @@ class TestPacked:
             copy = decode_image(encoding, 2, width, 4 if encoding == 'nv24' else 12, False, data)
             assert not np.shares_memory(copy, np.frombuffer(data, np.uint8)), encoding
 
-    def test_any_buffer(self) -> None:
+    def test_any_buffer(self):
         data = noise(24)
         arrays = array('B', data), np.frombuffer(data, np.uint8)
         for buffer in (data, bytearray(data), memoryview(data), *arrays):
@@ -108,7 +108,7 @@ class TestBayer:
     @pytest.mark.parametrize('big', [False, True])
     @pytest.mark.parametrize('padding', [0, 2])
     @pytest.mark.parametrize('encoding', BAYER)
-    def test_every_pixel(self, encoding: str, padding: int, big: bool) -> None:
+    def test_every_pixel(self, encoding, padding, big):
         """Inside: the mean of the nearest samples of a colour. The border repeats them."""
         pattern, bits = encoding[6:10], int(encoding[10:])
         height, width = 6, 8
@@ -141,7 +141,7 @@ class TestBayer:
 class TestYuv:
     @pytest.mark.parametrize('padding', [0, 3])
     @pytest.mark.parametrize('encoding', YUV)
-    def test_packed(self, encoding: str, padding: int) -> None:
+    def test_packed(self, encoding, padding):
         height, width, order = 3, 6, YUV[encoding]
         step = 2 * width + padding
         data = noise(height * step)
@@ -156,7 +156,7 @@ class TestYuv:
 
     @pytest.mark.parametrize('padding', [0, 4])
     @pytest.mark.parametrize('encoding', PLANAR)
-    def test_semi_planar(self, encoding: str, padding: int) -> None:
+    def test_semi_planar(self, encoding, padding):
         """nv12 (u first) and nv21 (v first) share chroma among 2 x 2 pixels; nv24 does not."""
         height, width = 4, 6
         step = width + padding
@@ -180,7 +180,7 @@ class TestRefusals:
             *((encoding, 'unknown') for encoding in ('', 'RGB8', 'h264', 'bgr8; jpeg')),
         ],
     )
-    def test_encodings_are_refused_by_name(self, encoding: str, word: str) -> None:
+    def test_encodings_are_refused_by_name(self, encoding, word):
         with pytest.raises(InputRefused) as caught:
             decode_image(encoding, 2, 2, 32, False, bytes(64))
         assert caught.value.reason == 'encoding'
@@ -196,14 +196,14 @@ class TestRefusals:
             ('step', [('rgb8', 4, 4, 0), ('nv21', 4, 4, 0)]),
         ],
     )
-    def test_headers(self, expected: str, headers: list) -> None:
+    def test_headers(self, expected, headers):
         """Sizes, odd sides of shared chroma, steps that are shorter than a row."""
         for encoding, height, width, step in headers:
             data = bytes(abs(height) * step)
             assert reason(decode_image, encoding, height, width, step, False, data) == expected
 
     @pytest.mark.parametrize('encoding', ENCODINGS)
-    def test_wrong_amounts_of_data(self, encoding: str) -> None:
+    def test_wrong_amounts_of_data(self, encoding):
         planes = {'nv12': 1.5, 'nv21': 1.5, 'nv24': 3}.get(encoding, 1)
         whole = round(4 * 64 * planes)
         decode_image(encoding, 4, 4, 64, False, bytes(whole))
@@ -220,9 +220,7 @@ class TestRefusals:
         st.booleans(),
         st.integers(0, 800),
     )
-    def test_any_header_gives_pixels_or_a_refusal(
-        self, encoding: str, height: int, width: int, step: int, big: bool, count: int
-    ) -> None:
+    def test_any_header_gives_pixels_or_a_refusal(self, encoding, height, width, step, big, count):
         try:
             got = decode_image(encoding, height, width, step, big, bytes(count))
         except InputRefused:
@@ -246,7 +244,7 @@ def encoded(kind: str, image: np.ndarray | None = None, **options: object) -> by
 
 class TestCompressed:
     @pytest.mark.parametrize('format', ['png', 'rgb8; png compressed bgr8', ''])
-    def test_png_is_exact(self, format: str) -> None:
+    def test_png_is_exact(self, format):
         got = decode_compressed(array('B', encoded('PNG')), format)
         np.testing.assert_array_equal(got, picture())
         assert got.flags.c_contiguous
@@ -260,29 +258,29 @@ class TestCompressed:
             ('', {}),
         ],
     )
-    def test_jpeg_is_near(self, format: str, options: dict) -> None:
+    def test_jpeg_is_near(self, format, options):
         got = decode_compressed(encoded('JPEG', quality=98, **options), format)
         np.testing.assert_allclose(got.astype(int), picture(), atol=12)
 
-    def test_grey_becomes_three_equal_channels(self) -> None:
+    def test_grey_becomes_three_equal_channels(self):
         grey = picture()[..., 1]
         got = decode_compressed(encoded('PNG', grey), 'mono8; png compressed mono8')
         np.testing.assert_array_equal(got, np.repeat(grey[..., None], 3, axis=2))
 
-    def test_16_bit_png_is_scaled_like_raw_images(self) -> None:
+    def test_16_bit_png_is_scaled_like_raw_images(self):
         cv2 = pytest.importorskip('cv2')
         deep = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
         data = cv2.imencode('.png', deep[..., ::-1])[1].tobytes()
         got = decode_compressed(data, 'rgb16; png compressed bgr16')
         assert got.tolist() == [[[to_8_bit(int(v)) for v in p] for p in row] for row in deep]
 
-    def test_channels_that_were_compressed_as_if_bgr(self) -> None:
+    def test_channels_that_were_compressed_as_if_bgr(self):
         """image_transport names the order it handed to the encoder."""
         data = encoded('PNG', np.ascontiguousarray(picture()[..., ::-1]))
         got = decode_compressed(data, 'rgb8; png compressed rgb8')
         np.testing.assert_array_equal(got, picture())
 
-    def test_an_orientation_tag_does_not_turn_the_frame(self) -> None:
+    def test_an_orientation_tag_does_not_turn_the_frame(self):
         exif = Image.Exif()
         exif[0x0112] = 6
         got = decode_compressed(encoded('JPEG', quality=98, exif=exif), 'jpeg')
@@ -299,17 +297,17 @@ class TestCompressed:
             ('GIF', 'jpeg', 'corrupt'),
         ],
     )
-    def test_depth_and_other_kinds(self, kind: str, format: str, expected: str) -> None:
+    def test_depth_and_other_kinds(self, kind, format, expected):
         assert reason(decode_compressed, encoded(kind, picture()[..., 0]), format) == expected
 
     @pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
-    def test_no_beginning_of_a_file_is_an_image(self, kind: str) -> None:
+    def test_no_beginning_of_a_file_is_an_image(self, kind):
         """OpenCV alone would fill the rest of a cut JPEG with grey."""
         data = encoded(kind)
         for end in range(0, len(data) - 1, 7):
             assert reason(decode_compressed, data[:end], kind.lower()) in ('truncated', 'corrupt')
 
-    def test_a_thumbnail_is_not_the_end_of_the_image(self) -> None:
+    def test_a_thumbnail_is_not_the_end_of_the_image(self):
         """An embedded preview brings an end-of-image marker of its own."""
         data = encoded('JPEG')
         preview = encoded('JPEG', picture(8, 8))
@@ -318,10 +316,10 @@ class TestCompressed:
         assert decode_compressed(whole, 'jpeg').shape == (24, 40, 3)
         assert reason(decode_compressed, whole[:-40], 'jpeg') == 'truncated'
 
-    def test_padding_behind_the_end_is_allowed(self) -> None:
+    def test_padding_behind_the_end_is_allowed(self):
         assert decode_compressed(encoded('JPEG') + bytes(100), 'jpeg').shape == (24, 40, 3)
 
-    def test_a_header_that_asks_for_too_much(self) -> None:
+    def test_a_header_that_asks_for_too_much(self):
         png = bytearray(encoded('PNG'))
         png[16:24] = (5000).to_bytes(4, 'big') + (MAX_PIXELS // 5000 + 1).to_bytes(4, 'big')
         assert reason(decode_compressed, png, 'png') == 'size'
@@ -336,7 +334,7 @@ class TestCompressed:
         st.sampled_from([b'', b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n']),
         st.sampled_from(['jpeg', 'png', 'x', '']),
     )
-    def test_garbage_is_refused(self, body: bytes, magic: bytes, format: str) -> None:
+    def test_garbage_is_refused(self, body, magic, format):
         reasons = ('corrupt', 'truncated', 'size', 'encoding')
         assert reason(decode_compressed, magic + body, format) in reasons
 
@@ -344,7 +342,7 @@ class TestCompressed:
 @pytest.mark.ros
 @pytest.mark.parametrize('big', [0, 1])
 @pytest.mark.parametrize('encoding', [*PLAIN, *BAYER, 'yuv422', 'yuv422_yuy2'])
-def test_cv_bridge_gives_the_same_pixels(encoding: str, big: int) -> None:
+def test_cv_bridge_gives_the_same_pixels(encoding, big):
     cv_bridge = pytest.importorskip('cv_bridge')
     from sensor_msgs.msg import Image as ImageMessage
 
@@ -363,7 +361,7 @@ def test_cv_bridge_gives_the_same_pixels(encoding: str, big: int) -> None:
 
 @pytest.mark.ros
 @pytest.mark.parametrize('encoding', ['8UC1', '8UC3', '8UC4', '16UC1', '32FC1', 'nonsense'])
-def test_cv_bridge_refuses_what_we_refuse(encoding: str) -> None:
+def test_cv_bridge_refuses_what_we_refuse(encoding):
     cv_bridge = pytest.importorskip('cv_bridge')
     from sensor_msgs.msg import Image as ImageMessage
 
@@ -374,7 +372,7 @@ def test_cv_bridge_refuses_what_we_refuse(encoding: str) -> None:
 
 
 @pytest.mark.parametrize(('size', 'side'), [(224, 16), (8, 2), (12, 4)])
-def test_pruned_patches_are_dimmed_to_a_quarter(size: int, side: int) -> None:
+def test_pruned_patches_are_dimmed_to_a_quarter(size, side):
     random = np.random.default_rng(size)
     image = random.integers(0, 256, (size, size, 3), np.uint8)
     kept = random.random(side * side) < 0.4
@@ -389,7 +387,7 @@ def test_pruned_patches_are_dimmed_to_a_quarter(size: int, side: int) -> None:
 
 
 @pytest.mark.parametrize('count', [1, 2])
-def test_lines_of_text_are_bright_on_a_dark_strip_at_the_top(count: int) -> None:
+def test_lines_of_text_are_bright_on_a_dark_strip_at_the_top(count):
     image = np.full((224, 224, 3), 240, np.uint8)
     drawn = draw_overlay(image, np.ones(256, bool), ['dense 256/256'] * count)
     strip = drawn[: 6 + 14 * count]

@@ -148,7 +148,7 @@ def planar() -> ArmKinematics:
 class TestPlanarArm:
     @settings(deadline=None, max_examples=50)
     @given(q1=angles, q2=angles, v1=rates, v2=rates)
-    def test_is_the_closed_form(self, planar, q1: float, q2: float, v1: float, v2: float) -> None:
+    def test_is_the_closed_form(self, planar, q1, q2, v1, v2):
         assert planar.joints == ('shoulder', 'elbow')
         got = planar.twist(np.array([q1, q2]), np.array([v1, v2]))
         both = v1 + v2
@@ -156,7 +156,7 @@ class TestPlanarArm:
         z = UPPER * np.cos(q1) * v1 + FORE * np.cos(q1 + q2) * both
         np.testing.assert_allclose(got, [x, 0, z, 0, -both, 0], atol=1e-12)
 
-    def test_the_root_is_the_base_by_default(self) -> None:
+    def test_the_root_is_the_base_by_default(self):
         arm = ArmKinematics(PLANAR, 'tool')
         assert arm.joints == ('lift', 'shoulder', 'elbow')
         up = arm.twist(np.zeros(3), np.array([1.0, 0, 0]))
@@ -165,7 +165,7 @@ class TestPlanarArm:
 
 
 @pytest.mark.parametrize(('axis', 'turns'), [('0 0 1', 0), ('1 0 0', 1), ('0 3 4', -3)])
-def test_a_continuous_joint_after_whole_turns(axis: str, turns: int) -> None:
+def test_a_continuous_joint_after_whole_turns(axis, turns):
     urdf = robot(
         joint('j', 'continuous', 'a', 'b', axis=axis), joint('k', 'fixed', 'b', 'c', '0.2 0.1 0')
     )
@@ -193,9 +193,7 @@ def robots(draw: st.DrawFn) -> tuple[str, list[str]]:
 
 @settings(deadline=None, max_examples=80)
 @given(robots(), st.data())
-def test_random_trees_against_differences_of_poses(
-    case: tuple[str, list[str]], data: st.DataObject
-) -> None:
+def test_random_trees_against_differences_of_poses(case, data):
     urdf, links = case
     tip, base = data.draw(st.sampled_from(links)), data.draw(st.sampled_from(links))
     names = [f'j{i}' for i in range(1, len(links))]
@@ -213,13 +211,13 @@ def test_random_trees_against_differences_of_poses(
 
 
 class TestPanda:
-    def test_against_differences_of_poses(self, panda: ArmKinematics) -> None:
+    def test_against_differences_of_poses(self, panda):
         for q, v in np.random.default_rng(0).uniform(-1.5, 1.5, (5, 2, 7)):
             where, speed = (dict(zip(PANDA_JOINTS, x, strict=True)) for x in (q, v))
             expected = difference_twist(panda_urdf(), 'panda_hand', 'panda_link0', where, speed)
             np.testing.assert_allclose(panda.twist(q, v), expected, atol=1e-7)
 
-    def test_against_mujoco(self, panda: ArmKinematics) -> None:
+    def test_against_mujoco(self, panda):
         """robosuite's MJCF has the same seven joints; its hand sits half a millimetre lower."""
         assert panda.joints == tuple(PANDA_JOINTS)
         mujoco = pytest.importorskip('mujoco')
@@ -245,13 +243,13 @@ class TestPanda:
 class TestRead:
     @settings(deadline=None)
     @given(names=st.permutations(['shoulder', 'elbow', 'lift', 'finger', 'other_arm']))
-    def test_any_order_and_joints_that_do_not_matter(self, planar, names: list[str]) -> None:
+    def test_any_order_and_joints_that_do_not_matter(self, planar, names):
         values = {'shoulder': (0.1, 1.0), 'elbow': (0.2, 2.0)}
         both = [values.get(name, (np.nan, np.inf)) for name in names]
         q, v = planar.read(names, *zip(*both, strict=True))
         assert q.tolist() == [0.1, 0.2] and v.tolist() == [1.0, 2.0]
 
-    def test_a_mimic_joint_follows_its_leader_unless_it_was_measured(self) -> None:
+    def test_a_mimic_joint_follows_its_leader_unless_it_was_measured(self):
         rule = '<mimic joint="lead" multiplier="2" offset="0.5"/>'
         follow = joint('follow', 'revolute', 'b', 'c', '1 0 0', more=rule)
         arm = ArmKinematics(robot(joint('lead', 'revolute', 'a', 'b'), follow), 'c')
@@ -265,16 +263,16 @@ class TestRead:
 
 class TestRefusals:
     @pytest.mark.parametrize('tip, base', [('nowhere', ''), ('tool', 'nowhere'), ('elbow', '')])
-    def test_an_unknown_link_is_answered_with_those_there_are(self, tip: str, base: str) -> None:
+    def test_an_unknown_link_is_answered_with_those_there_are(self, tip, base):
         """A joint's name is no link, though pinocchio has a frame of that name."""
         error = refusal(PLANAR, tip, base)
         assert repr(base or tip) in error.what and 'finger_tip' in error.remedy
 
-    def test_no_joint_between(self) -> None:
+    def test_no_joint_between(self):
         assert 'no joint between base fore' in refusal(PLANAR, 'tool', 'fore').what
 
     @pytest.mark.parametrize('kind', ['floating', 'planar'])
-    def test_a_joint_that_no_joint_state_describes(self, kind: str) -> None:
+    def test_a_joint_that_no_joint_state_describes(self, kind):
         urdf = robot(joint('drift', kind, 'a', 'b'), joint('j', 'revolute', 'b', 'c'))
         error = refusal(urdf, 'c')
         assert "'drift'" in error.what and 'floating or planar' in error.what
@@ -290,17 +288,15 @@ class TestRefusals:
             (f'<robot {XACRO}><xacro:arm/></robot>', 'xacro macros'),
         ],
     )
-    def test_what_is_no_urdf(self, urdf: str, what: str) -> None:
+    def test_what_is_no_urdf(self, urdf, what):
         assert what in refusal(urdf, 'x').what
 
-    def test_an_unused_xacro_namespace_is_no_macro(self) -> None:
+    def test_an_unused_xacro_namespace_is_no_macro(self):
         used = PLANAR.replace('<robot', f'<robot {XACRO}', 1)
         assert ArmKinematics(used, 'tool', 'base').joints == ('shoulder', 'elbow')
 
     @pytest.mark.parametrize('module', [None, ModuleType('pinocchio')])
-    def test_without_pinocchio_the_extra_is_named(
-        self, monkeypatch: pytest.MonkeyPatch, module: ModuleType | None
-    ) -> None:
+    def test_without_pinocchio_the_extra_is_named(self, monkeypatch, module):
         """Absent, or the unrelated project that has this name on PyPI."""
         monkeypatch.setitem(sys.modules, 'pinocchio', module)
         error = refusal(PLANAR, 'tool')

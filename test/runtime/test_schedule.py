@@ -78,7 +78,7 @@ operations = st.lists(
 class TestAgainstTwin:
     @settings(deadline=None)
     @given(operations)
-    def test_reasons_steps_and_counts(self, script: list) -> None:
+    def test_reasons_steps_and_counts(self, script):
         """Random ticks, backwards too, with random chunks in between."""
         schedule, twin = ChunkSchedule(0.3), Twin(300)
         now = mono = 0
@@ -106,9 +106,7 @@ class TestAgainstTwin:
 
     @settings(deadline=None)
     @given(st.lists(st.integers(0, 120), max_size=40), st.integers(1, 8), st.integers(1, 60))
-    def test_every_step_is_executed_or_skipped_once_and_never_late(
-        self, ticks: list[int], steps: int, dt_ms: int
-    ) -> None:
+    def test_every_step_is_executed_or_skipped_once_and_never_late(self, ticks, steps, dt_ms):
         """A clock that only moves on; counts are taken from the answers, not from the counters."""
         schedule = ChunkSchedule(100.0)
         schedule.load(make(0, steps, dt_ms), 0)
@@ -128,7 +126,7 @@ class TestAgainstTwin:
 
 
 class TestCases:
-    def test_a_step_begins_and_ends_at_its_time(self) -> None:
+    def test_a_step_begins_and_ends_at_its_time(self):
         """Exact to the nanosecond: begun at stamp + i dt, over at stamp + (i + 1) dt."""
         schedule = ChunkSchedule(1.0)
         schedule.load(make(), 0)
@@ -137,7 +135,7 @@ class TestCases:
         ]
         assert steps == [None, 0, 0, 1, 2]
 
-    def test_late_arrival_skips_what_is_past(self) -> None:
+    def test_late_arrival_skips_what_is_past(self):
         """130 ms of inference at 50 ms per step: two steps are lost."""
         chunk, schedule = make(), ChunkSchedule(1.0)
         schedule.load(chunk, 130 * MS)
@@ -148,20 +146,20 @@ class TestCases:
         assert chunk.deltas[2, 0] == 3
 
     @pytest.mark.parametrize('now_ms, mono_ms', [(201, 10), (10, 201)])
-    def test_either_clock_makes_it_stale(self, now_ms: int, mono_ms: int) -> None:
+    def test_either_clock_makes_it_stale(self, now_ms, mono_ms):
         schedule = ChunkSchedule(0.2)
         schedule.load(make(), 0)
         got = due(schedule, now_ms, mono_ms)
         assert (got.reason, got.skipped, schedule.remaining) == ('stale', 8, 0)
 
-    def test_a_clock_that_steps_back_repeats_nothing(self) -> None:
+    def test_a_clock_that_steps_back_repeats_nothing(self):
         schedule = ChunkSchedule(1.0)
         schedule.load(make(), 0)
         answers = [due(schedule, now, 0) for now in (120, 60, 120, 160)]
         assert [a.reason for a in answers] == ['step', 'future', 'step', 'step']
         assert [a.first for a in answers] == [True, False, False, True]
 
-    def test_clear_forgets_and_accepts_an_older_chunk(self) -> None:
+    def test_clear_forgets_and_accepts_an_older_chunk(self):
         schedule = ChunkSchedule(1.0)
         schedule.load(make(500), 0)
         schedule.clear()
@@ -180,7 +178,7 @@ class TestRefusals:
         assert due(schedule, 10).step == 0  # the current chunk stays
         return caught.value.reason
 
-    def test_by_reason(self) -> None:
+    def test_by_reason(self):
         for bad in (np.nan, np.inf):
             assert self.refused(deltas=np.full((8, 6), bad)) == 'non_finite'
             assert self.refused(gripper=np.full(8, bad)) == 'non_finite'
@@ -191,7 +189,7 @@ class TestRefusals:
         for behind_ms in (0, 1, 1000):
             assert self.refused(stamp_ns=START - behind_ms * MS) == 'not_newer'
 
-    def test_a_restarted_clock_is_not_refused(self) -> None:
+    def test_a_restarted_clock_is_not_refused(self):
         schedule = ChunkSchedule(1.0)
         schedule.load(make(5000), 0)
         assert schedule.load(make(3999), 0) is True
@@ -199,7 +197,7 @@ class TestRefusals:
 
 
 @pytest.mark.parametrize('age', [0.0, -1.0, np.nan, np.inf])
-def test_age_limit(age: float) -> None:
+def test_age_limit(age):
     with pytest.raises(ProfileError, match='max_chunk_age_s'):
         ChunkSchedule(age)
 
@@ -207,14 +205,14 @@ def test_age_limit(age: float) -> None:
 class TestGripperLatch:
     @settings(deadline=None)
     @given(st.lists(st.floats(-0.5, 1.5), max_size=30))
-    def test_is_the_last_value_outside_the_band(self, values: list[float]) -> None:
+    def test_is_the_last_value_outside_the_band(self, values):
         latch = GripperLatch()
         for i, value in enumerate(values):
             decided = [v for v in values[: i + 1] if v < 0.4 or v > 0.6]
             expected = None if not decided else float(decided[-1] > 0.6)
             assert latch.update(value) == expected
 
-    def test_chatter_around_the_middle_changes_nothing(self) -> None:
+    def test_chatter_around_the_middle_changes_nothing(self):
         latch = GripperLatch()
         values = (0.5, 0.9, 0.45, 0.55, 0.4, np.nan, 0.39, 0.6)
         assert [latch.update(v) for v in values] == [None, 1, 1, 1, 1, 1, 0, 0]
@@ -222,6 +220,6 @@ class TestGripperLatch:
         assert latch.update(0.5) is None
 
     @pytest.mark.parametrize('close, open_', [(0.6, 0.4), (-0.1, 0.5), (0.5, 1.1), (np.nan, 0.5)])
-    def test_thresholds(self, close: float, open_: float) -> None:
+    def test_thresholds(self, close, open_):
         with pytest.raises(ProfileError, match='threshold'):
             GripperLatch(close, open_)

@@ -52,7 +52,7 @@ class TestGripperJoints:
 
     @settings(deadline=None)
     @given(st.permutations(['finger_1', 'elbow', 'finger_2', 'wrist']))
-    def test_any_order_of_joints(self, order: list[str]) -> None:
+    def test_any_order_of_joints(self, order):
         where = {'finger_1': 0.01, 'finger_2': 0.03, 'elbow': np.nan, 'wrist': 2.0}
         got = self.fingers.pick(order, [where[name] for name in order])
         assert got.tolist() == [0.01, -0.03]
@@ -66,7 +66,7 @@ class TestGripperJoints:
             (['finger_1', 'finger_2'], [0.0], 'length', '1 positions'),
         ],
     )
-    def test_refusals(self, names: list, positions: list, reason: str, what: str) -> None:
+    def test_refusals(self, names, positions, reason, what):
         error = refusal(self.fingers.pick, names, positions)
         assert error.reason == reason and what in error.what
 
@@ -74,7 +74,7 @@ class TestGripperJoints:
         'names, signs',
         [((), ()), (('a', 'a'), (1, 1)), (('a',), (1, -1)), (('a',), (0.5,)), (('a',), (np.nan,))],
     )
-    def test_bad_configuration(self, names: tuple, signs: tuple) -> None:
+    def test_bad_configuration(self, names, signs):
         with pytest.raises(ProfileError):
             GripperJoints(names, signs)
 
@@ -82,29 +82,27 @@ class TestGripperJoints:
 class TestResolveAxisAngle:
     @settings(deadline=None)
     @given(quaternions)
-    def test_is_the_same_rotation(self, quat: tuple) -> None:
+    def test_is_the_same_rotation(self, quat):
         vector = resolve_axis_angle(quat, LIBERO_MEAN)
         np.testing.assert_allclose(rodrigues(vector), matrix(quat), atol=1e-6)
 
     @settings(deadline=None)
     @given(quaternions, st.tuples(*[st.floats(-4, 4)] * 3))
-    def test_does_not_depend_on_the_sign(self, quat: tuple, reference: tuple) -> None:
+    def test_does_not_depend_on_the_sign(self, quat, reference):
         one = resolve_axis_angle(quat, reference)
         other = resolve_axis_angle([-v for v in quat], reference)
         np.testing.assert_array_equal(one, other)
 
     @settings(deadline=None)
     @given(st.tuples(*[st.floats(-1, 1)] * 3), st.floats(0.05, 2 * np.pi - 0.05), st.booleans())
-    def test_finds_the_branch_of_the_reference(
-        self, axis: tuple, angle: float, flip: bool
-    ) -> None:
+    def test_finds_the_branch_of_the_reference(self, axis, angle, flip):
         """A reference equal to the vector itself must give that vector, on either branch."""
         assume(np.linalg.norm(axis) > 0.1)
         unit = np.array(axis) / np.linalg.norm(axis)
         quat = np.append(unit * np.sin(angle / 2), np.cos(angle / 2)) * (-1 if flip else 1)
         np.testing.assert_allclose(resolve_axis_angle(quat, unit * angle), unit * angle, atol=1e-9)
 
-    def test_a_tie_does_not_depend_on_the_sign(self) -> None:
+    def test_a_tie_does_not_depend_on_the_sign(self):
         half_turn = np.array([0.0, 1.0, 0.0, 0.0])
         np.testing.assert_array_equal(
             resolve_axis_angle(half_turn, np.zeros(3)), resolve_axis_angle(-half_turn, np.zeros(3))
@@ -112,7 +110,7 @@ class TestResolveAxisAngle:
 
     @settings(deadline=None)
     @given(quaternions, st.floats(0.01, 100))
-    def test_length_does_not_matter(self, quat: tuple, length: float) -> None:
+    def test_length_does_not_matter(self, quat, length):
         assume(abs(abs(quat[3]) / np.linalg.norm(quat) - 1) > 1e-6)
         unit = np.array(quat) / np.linalg.norm(quat)
         reference = resolve_axis_angle(unit, LIBERO_MEAN)
@@ -123,12 +121,12 @@ class TestResolveAxisAngle:
     @pytest.mark.parametrize(
         'quat', [(0, 0, 0, 0), (0, 0, np.nan, 1), (0, np.inf, 0, 1), (0, 0, 1), (1e-9, 0, 0, 0)]
     )
-    def test_what_is_no_rotation(self, quat: tuple) -> None:
+    def test_what_is_no_rotation(self, quat):
         assert refusal(resolve_axis_angle, quat, LIBERO_MEAN).reason == 'quaternion'
 
 
 class TestPoseGripperProprio:
-    def test_is_the_published_state_for_either_sign(self) -> None:
+    def test_is_the_published_state_for_either_sign(self):
         golden = load_file(MICRO / 'observation.safetensors')
         state, quat = golden['state'], golden['raw.robot0_eef_quat']
         for sign in (1, -1):
@@ -137,7 +135,7 @@ class TestPoseGripperProprio:
             assert got.dtype == np.float64
             np.testing.assert_array_equal(got, state)
 
-    def test_a_position_that_is_not_finite(self) -> None:
+    def test_a_position_that_is_not_finite(self):
         arguments = (0, 0, np.nan), (0, 0, 0, 1), np.zeros(2), np.zeros(3)
         error = refusal(pose_gripper_proprio, *arguments)
         assert error.reason == 'non_finite' and ' z ' in error.what

@@ -112,7 +112,7 @@ def rig() -> Iterator[Callable[..., Rig]]:
         one.end()
 
 
-def test_runs_in_one_daemon_thread_of_its_own(rig) -> None:
+def test_runs_in_one_daemon_thread_of_its_own(rig):
     one = rig()
     one.go('spare')
     one.submit('a', 'done')
@@ -124,7 +124,7 @@ def test_runs_in_one_daemon_thread_of_its_own(rig) -> None:
     assert thread.daemon and thread is not threading.main_thread()
 
 
-def test_the_latest_job_wins_and_submit_returns_while_one_hangs(rig) -> None:
+def test_the_latest_job_wins_and_submit_returns_while_one_hangs(rig):
     one = rig('hangs')
     one.submit('hangs')
     for job in ('a', 'b', 'c'):
@@ -135,7 +135,7 @@ def test_the_latest_job_wins_and_submit_returns_while_one_hangs(rig) -> None:
     assert 'run a' not in one.log and 'run b' not in one.log
 
 
-def test_invalidate_discards_the_running_and_the_queued(rig) -> None:
+def test_invalidate_discards_the_running_and_the_queued(rig):
     one = rig('running')
     one.submit('running')
     one.worker.submit('queued')
@@ -147,7 +147,7 @@ def test_invalidate_discards_the_running_and_the_queued(rig) -> None:
     assert (one.worker.discarded, one.worker.replaced) == (2, 0)
 
 
-def test_invalidate_waits_for_a_delivery_that_has_begun(rig) -> None:
+def test_invalidate_waits_for_a_delivery_that_has_begun(rig):
     """When it returns, no earlier result can still be on its way out."""
     gate = threading.Event()
     one = rig(on_result=lambda result: (gate.wait(LONG), one.note('delivered')))
@@ -161,7 +161,7 @@ def test_invalidate_waits_for_a_delivery_that_has_begun(rig) -> None:
 
 
 @pytest.mark.parametrize('end', ['invalidate', 'close'])
-def test_to_end_from_on_result_does_not_deadlock(rig, end: str) -> None:
+def test_to_end_from_on_result_does_not_deadlock(rig, end):
     def take(result: object) -> None:
         one.note(str(one.worker.invalidate() if end == 'invalidate' else one.worker.close(LONG)))
 
@@ -172,7 +172,7 @@ def test_to_end_from_on_result_does_not_deadlock(rig, end: str) -> None:
 @pytest.mark.parametrize(
     'error', [ValueError('bad'), MemoryError(), SystemExit(3), KeyboardInterrupt()]
 )
-def test_an_exception_is_reported_and_the_thread_lives_on(rig, error: BaseException) -> None:
+def test_an_exception_is_reported_and_the_thread_lives_on(rig, error):
     """Of a job, of a part that was offered, and of spare work."""
     one = rig()
     one.submit(error, 'error')
@@ -184,7 +184,7 @@ def test_an_exception_is_reported_and_the_thread_lives_on(rig, error: BaseExcept
     assert one.errors == [repr(error)] * 3
 
 
-def test_an_exception_of_a_discarded_job_is_reported() -> None:
+def test_an_exception_of_a_discarded_job_is_reported():
     """A broken device matters whoever asked."""
     running, gate, errors = threading.Event(), threading.Event(), []
 
@@ -201,7 +201,7 @@ def test_an_exception_of_a_discarded_job_is_reported() -> None:
     assert worker.close(LONG) and [str(error) for error in errors] == ['device lost']
 
 
-def test_broken_handlers_do_not_kill_the_thread() -> None:
+def test_broken_handlers_do_not_kill_the_thread():
     ran = threading.Semaphore(0)
 
     def broken(_: object) -> None:
@@ -214,7 +214,7 @@ def test_broken_handlers_do_not_kill_the_thread() -> None:
     assert worker.close(LONG)
 
 
-def test_busy(rig) -> None:
+def test_busy(rig):
     one = rig('a')
     assert one.worker.busy_s() == 0
     one.now = 5.0
@@ -225,7 +225,7 @@ def test_busy(rig) -> None:
     assert one.worker.busy_s() == 0
 
 
-def test_close_during_a_hanging_job_returns_and_silences_it(rig) -> None:
+def test_close_during_a_hanging_job_returns_and_silences_it(rig):
     one = rig('hangs')
     one.submit('hangs')
     one.worker.submit('queued')
@@ -235,7 +235,7 @@ def test_close_during_a_hanging_job_returns_and_silences_it(rig) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from(['submit', 'invalidate', 'error']), max_size=60))
-def test_every_result_is_of_the_generation_in_force(script: list[str]) -> None:
+def test_every_result_is_of_the_generation_in_force(script):
     """Jobs carry the number of invalidations before them; a stale one must never be delivered."""
     generation, stale, last = 0, [], threading.Event()
 
@@ -262,7 +262,7 @@ def test_every_result_is_of_the_generation_in_force(script: list[str]) -> None:
     assert stale == [] and worker.close(LONG)
 
 
-def test_many_submitters_and_invalidators() -> None:
+def test_many_submitters_and_invalidators():
     """Four threads at once: the worker survives, and accounts for every job exactly once."""
     delivered = itertools.count()
     worker = InferenceWorker(lambda job: job, lambda result: next(delivered), lambda error: None)
@@ -288,7 +288,7 @@ def test_many_submitters_and_invalidators() -> None:
 
 
 @pytest.mark.parametrize('end', ['submit', 'offer', 'invalidate', 'close'])
-def test_spare_work_makes_way(rig, end: str) -> None:
+def test_spare_work_makes_way(rig, end):
     """For a job or a part, and where its result is no longer wanted."""
     one = rig()
     one.submit('a', 'spare')
@@ -299,14 +299,14 @@ def test_spare_work_makes_way(rig, end: str) -> None:
     assert one.log[:4] == ['run a', 'result a', 'spare', 'given up']
 
 
-def test_no_spare_work_while_a_job_waits(rig) -> None:
+def test_no_spare_work_while_a_job_waits(rig):
     """The second job is submitted while the first one is delivered."""
     one = rig(on_result=lambda result: result == 'a' and one.worker.submit('b'))
     one.submit('a', 'spare')
     assert one.log[:5] == ['run a', 'result a', 'run b', 'result b', 'spare']
 
 
-def test_what_is_offered_is_worked_on_before_its_job(rig) -> None:
+def test_what_is_offered_is_worked_on_before_its_job(rig):
     """A newer part replaces one that waits, and where a job waits it does all of its work."""
     one = rig('a', 'c')
     one.worker.offer('a')
@@ -322,14 +322,14 @@ def test_what_is_offered_is_worked_on_before_its_job(rig) -> None:
     assert one.log[:4] == ['part a', 'part c', 'run job', 'result job']
 
 
-def test_a_job_that_comes_at_once_takes_its_parts_along(rig) -> None:
+def test_a_job_that_comes_at_once_takes_its_parts_along(rig):
     one = rig(patience_s=LONG)
     one.worker.offer('a')
     one.submit('job', 'result job')
     assert one.end()[0] == 'run job' and 'part a' not in one.log
 
 
-def test_invalidated_parts_are_not_begun(rig) -> None:
+def test_invalidated_parts_are_not_begun(rig):
     one = rig('a')
     one.worker.offer('a')
     one.until('part a')
@@ -341,7 +341,7 @@ def test_invalidated_parts_are_not_begun(rig) -> None:
 
 
 @pytest.mark.parametrize('kind', ['spare', 'part'])
-def test_work_aside_is_busy_only_while_a_job_waits_for_it(rig, kind: str) -> None:
+def test_work_aside_is_busy_only_while_a_job_waits_for_it(rig, kind):
     """A hang in it is then seen; the clock of this test stands at 5, 12 and 14.5 s."""
     one = rig('part')
     one.now, gate = 5.0, threading.Event()
