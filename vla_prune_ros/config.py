@@ -40,8 +40,7 @@ def option(
     :param live: for a node: may be set while it runs.
     :param flags: for a command: what ``add_argument`` takes beyond what follows from the field;
         ``'flag'`` is its name, ``'positional'`` makes it one, ``'group'`` is its heading, and of
-        those that are ``'exclusive'`` one may be given.
-    """
+        those that are ``'exclusive'`` one may be given."""
     metadata = dict(doc=doc, low=low, high=high, choices=choices, live=live, flags=flags or {})
     if isinstance(default, (tuple, Mapping)):
         return field(default_factory=lambda: default, metadata=metadata)

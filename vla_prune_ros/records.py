@@ -57,8 +57,7 @@ class ActionChunk:
     Step ``i`` is to be complete at ``stamp_ns + (i + 1) * dt_s``.
 
     :param deltas: float64 (K, 6): translation in m and rotation vector in rad of each step, in the
-        base frame, rotation left-multiplied (REP-103 axes).
-    """
+        base frame, rotation left-multiplied (REP-103 axes)."""
 
     stamp_ns: int  # of the newest image it was computed from
     dt_s: float
@@ -80,8 +79,7 @@ def reported(
 
     :param unit: ``ms``, ``m/s``, ``1`` for a count, ``word`` and the like.
     :param key: in ``~/inference``; the field's name by default. For a mapping ``<name>`` stands
-        for the key of each item, and ``items`` says what those mean.
-    """
+        for the key of each item, and ``items`` says what those mean."""
     metadata = {'unit': unit, 'doc': doc, 'key': key, 'items': items or {}}
     if isinstance(default, Mapping):
         return field(default_factory=lambda: default, metadata=metadata)

@@ -51,8 +51,7 @@ class Replay:
 
     :param extra: streams that are passed on beside those that are paired, for example ``twist``.
     :param clock: ``'receipt'``, ``'header'`` (the newest stamp so far, for stamps of a simulator),
-        or ``'auto'``: header where stamps and receipt are more than a minute apart.
-    """
+        or ``'auto'``: header where stamps and receipt are more than a minute apart."""
 
     def __init__(
         self,

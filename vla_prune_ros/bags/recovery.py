@@ -2,8 +2,7 @@
 
 A killed recorder leaves MCAP without its footer and SQLite without its last pages. What is before
 is found here from the front: records of MCAP by their lengths (https://mcap.dev/spec), rows of
-SQLite in the order in which they were written.
-"""
+SQLite in the order in which they were written."""
 
 import sqlite3
 import struct

@@ -34,8 +34,7 @@ class BagWriter:
     after an error nothing is there, or what was there before.
 
     :param latched: topics whose last message is kept for late joiners: transient local, depth 1.
-    :param overwrite: replace a bag at ``path``, and nothing else than a bag.
-    """
+    :param overwrite: replace a bag at ``path``, and nothing else than a bag."""
 
     def __init__(
         self,

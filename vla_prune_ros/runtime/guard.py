@@ -60,8 +60,7 @@ class Guard:
 
         :param actions_si: (K, 7) in m, rad and gripper fraction.
         :raises ActionRefused: ``shape``, ``non_finite``, ``limit_translation``, ``limit_rotation``
-            or ``limit_jerk``.
-        """
+            or ``limit_jerk``."""
         actions = _as_chunk(actions_si, names)
         bad = np.argwhere(~np.isfinite(actions))
         if len(bad):
@@ -150,8 +149,7 @@ class PoseTarget:
     Anchoring each chunk anew keeps errors from adding up over chunks; inside a chunk the target is
     open loop, as the policy was trained.
 
-    :param max_age_s: oldest measured pose to start from, by receipt.
-    """
+    :param max_age_s: oldest measured pose to start from, by receipt."""
 
     def __init__(self, max_age_s: float) -> None:
         self._max_age_ns = round(max_age_s * 1e9)

@@ -2,8 +2,7 @@
 
 Without cv_bridge, whose apt package breaks next to NumPy 2. The pixels are those of its
 ``toCvCopy(msg, 'rgb8')``: demosaic or colour conversion in the message's depth first, then 16 to 8
-bit by 255 / 65535, rounded.
-"""
+bit by 255 / 65535, rounded."""
 
 import re
 from collections.abc import Sequence
@@ -63,8 +62,7 @@ def decode_image(
     written to afterwards. Everything else is a fresh array.
 
     :param step: bytes from one row to the next; of the luma plane for semi-planar formats.
-    :raises InputRefused: ``encoding``, ``size``, ``step`` or ``truncated``.
-    """
+    :raises InputRefused: ``encoding``, ``size``, ``step`` or ``truncated``."""
     if encoding not in ENCODINGS:
         raise _unknown(encoding)
     _require_size(height, width)

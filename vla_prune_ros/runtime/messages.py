@@ -139,8 +139,7 @@ class MessageBuilder:
 
     :param types: ``'sensor_msgs/msg/Image'`` -> class, of every type that is built.
     :param array: of a type code (``'d'``, ``'B'``) and values: ``array.array`` for rclpy, which
-        checks nothing else as fast; numpy for rosbags.
-    """
+        checks nothing else as fast; numpy for rosbags."""
 
     def __init__(self, types: Mapping[str, type], array: Callable[[str, Any], Any]) -> None:
         self._types, self._array = types, array

@@ -2,8 +2,7 @@
 
 The pruning controller keeps more tokens while the arm moves slowly, descends, or where its motion
 is not known: nothing is guessed. Pinocchio (package ``pin``) reads URDFs; it is imported when the
-first arm is built, and needs no meshes.
-"""
+first arm is built, and needs no meshes."""
 
 import os
 from abc import ABC, abstractmethod
@@ -184,8 +183,7 @@ class JointSpeedMotion(JointMotion):
     one. ``vertical_m_s`` is 0: neither a rise nor a descent is seen.
 
     :param joints: of the arm; empty for all but ``gripper_joints``.
-    :raises ProfileError: ``reach_m`` is not above 0.
-    """
+    :raises ProfileError: ``reach_m`` is not above 0."""
 
     name = 'joint_speed'
 
@@ -354,8 +352,7 @@ class ArmKinematics:
     :param urdf: its text, macros expanded.
     :param tip: link whose motion counts, relative to the link ``base`` (empty for the root).
     :raises ProfileError: pinocchio is not installed, the URDF is unusable, a link is unknown, or
-        no joint lies between the two, or one that a joint state cannot describe.
-    """
+        no joint lies between the two, or one that a joint state cannot describe."""
 
     def __init__(self, urdf: str, tip: str, base: str = '') -> None:
         self._pin = _import_pinocchio()
@@ -397,8 +394,7 @@ class ArmKinematics:
         its origin in m/s and angular in rad/s, along the base's axes.
 
         Of the tip's twist in the world's axes, what the base alone would carry along is
-        subtracted, ``v_base + w_base x (p_tip - p_base)``; the rest is turned into the base's.
-        """
+        subtracted, ``v_base + w_base x (p_tip - p_base)``; the rest is turned into the base's."""
         pin, model, data = self._pin, self._model, self._data
         pin.forwardKinematics(model, data, *self._vectors(positions, velocities))
         frames = (self._tip, self._base)

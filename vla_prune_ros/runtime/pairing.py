@@ -2,8 +2,7 @@
 
 A bag that loops leaves ``message_filters`` full of its first pass and starving. Here a stamp that
 jumps back clears the buffers, and ages are checked on both clocks: by header (a network that
-delays) and by receipt (a source that went silent).
-"""
+delays) and by receipt (a source that went silent)."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -42,8 +41,7 @@ class NotReady:
     :param reason: ``'missing:<stream>'`` (nothing received), ``'stale:<stream>'`` (too old by
         header or by receipt), ``'nothing_new'`` (no image since the last pair), ``'skew'``
         (stamps too far apart); of a session also ``'no_instruction'`` and ``'period'``.
-    :param detail: one line with the numbers, and the remedy if there is one.
-    """
+    :param detail: one line with the numbers, and the remedy if there is one."""
 
     reason: str
     detail: str
@@ -100,8 +98,7 @@ class Pairing:
         :param receipt_ns: monotonic time of receipt; ``now_ns``: ROS time of it.
         :returns: True if the stamp had jumped back and everything before was cleared.
         :raises InputRefused: ``stamp_zero``, ``stamp_future`` or ``out_of_order``.
-        :raises ProfileError: unknown stream.
-        """
+        :raises ProfileError: unknown stream."""
         if stream not in self._buffers:
             known = ', '.join(self._names)
             raise ProfileError(f'unknown stream {stream!r}', f'use one of {known}')
@@ -133,8 +130,7 @@ class Pairing:
 
         Its anchor is the newest image for which every other camera has an image at most the slop
         older, and every state stream a sample: the newest at or before the anchor, where it is at
-        most ``state_slop_s`` older, or else the first within the slop after it.
-        """
+        most ``state_slop_s`` older, or else the first within the slop after it."""
         fresh = {
             name: [
                 e

@@ -34,8 +34,7 @@ class Due:
     :param delta: float64 (6,), m and rad for the whole step; zeros without a step.
     :param skipped: steps that were newly given up, because their time passed or the chunk aged.
     :param first: this step was not returned before; a position target advances only then.
-    :param dt_s: the step's duration; 0 without a chunk.
-    """
+    :param dt_s: the step's duration; 0 without a chunk."""
 
     reason: str
     step: int | None
@@ -54,8 +53,7 @@ class ChunkSchedule:
     A step is decided once: executed when it is first returned, skipped, or superseded.
 
     :param max_chunk_age_s: by stamp (ROS clock) and by receipt (monotonic clock).
-    :raises ProfileError: the age is not above 0.
-    """
+    :raises ProfileError: the age is not above 0."""
 
     def __init__(self, max_chunk_age_s: float) -> None:
         if not (np.isfinite(max_chunk_age_s) and max_chunk_age_s > 0):
@@ -75,8 +73,7 @@ class ChunkSchedule:
         :returns: True where its stamp lies more than 1 s before the current one's: the clock was
             restarted.
         :raises ActionRefused: ``shape``, ``non_finite``, ``dt`` or ``not_newer``; the current
-            chunk stays.
-        """
+            chunk stays."""
         try:
             _require_usable(chunk)
             reset = self._is_reset(chunk.stamp_ns)
@@ -178,8 +175,7 @@ class GripperLatch:
     Checkpoints are trained on binary grippers; a value that hovers around the middle must not make
     the fingers chatter: between ``close_below`` and ``open_above`` the last command holds.
 
-    :raises ProfileError: not ``0 <= close_below <= open_above <= 1``.
-    """
+    :raises ProfileError: not ``0 <= close_below <= open_above <= 1``."""
 
     def __init__(self, close_below: float = 0.4, open_above: float = 0.6) -> None:
         if not 0.0 <= close_below <= open_above <= 1.0:  # False for NaN as well

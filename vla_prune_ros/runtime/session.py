@@ -3,8 +3,7 @@
 Node, replay and closed loop feed the same session, which starts no thread and knows no clock. A
 node drives it from two threads: the executor thread calls ``add``, ``watch``, ``next_request`` and
 ``reset``, the worker thread ``prefetch``, ``infer``, ``published`` and ``refresh``. Each attribute
-is written by one of the two; what the other reads is one immutable value.
-"""
+is written by one of the two; what the other reads is one immutable value."""
 
 import contextlib
 import time
@@ -89,8 +88,7 @@ class InferenceResult:
 
     :param observation: None if an input was refused, and so is ``inference``.
     :param position: (3,) of the end effector as it was measured, m; None without a pose.
-    :param frozen: camera -> repeats, where these are at least :data:`FROZEN_WARNING`.
-    """
+    :param frozen: camera -> repeats, where these are at least :data:`FROZEN_WARNING`."""
 
     request: InferenceRequest
     record: InferenceRecord
@@ -118,8 +116,7 @@ class Observer:
 
     :param period_s: least time between the images of two requests; None for the parameters'.
     :param rotation_mean: (3,) of the statistics; fixes the branch of the state's orientation.
-    :raises ProfileError: a parameter is not usable.
-    """
+    :raises ProfileError: a parameter is not usable."""
 
     def __init__(
         self,
@@ -230,8 +227,7 @@ class PolicySession(Observer):
     :param motion: None for the source of the parameters; ``limits`` likewise.
     :param fresh: the policy was reset, and is shown frames already before the first request.
         Otherwise that request resets it, and frames are shown from there on.
-    :raises ProfileError: a parameter is not usable.
-    """
+    :raises ProfileError: a parameter is not usable."""
 
     def __init__(
         self,

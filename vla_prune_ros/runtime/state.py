@@ -85,8 +85,7 @@ def resolve_axis_angle(quat_xyzw: Vector, reference: Vector) -> np.ndarray:
     formula, and the model has seen one branch only: the one nearer to ``reference``.
 
     :param reference: (3,) mean rotation vector of the statistics file, rad.
-    :raises InputRefused: ``quaternion``.
-    """
+    :raises InputRefused: ``quaternion``."""
     quat = unit_quaternion(quat_xyzw)
     # A tie must not depend on the sign either: the first number from w on that is not 0 is
     # positive.

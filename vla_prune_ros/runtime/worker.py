@@ -34,8 +34,7 @@ class InferenceWorker:
         often as it can, and returns soon after a False: a job waits, or the result is invalid.
     :param ahead: takes what :meth:`offer` was given, while no job waits.
     :param patience_s: what is offered is not begun before that time: where a job comes within it,
-        all of its parts at once are faster than one after the other.
-    """
+        all of its parts at once are faster than one after the other."""
 
     def __init__(
         self,
