@@ -27,23 +27,22 @@ class Made:
         return self._count
 
     def __getitem__(self, index):
-        number = self._first + index
-        side = 224 if self._prepared else 64
-        views = {
-            c: np.full((side, side, 3), 10 * number + i, np.uint8)
-            for i, c in enumerate(LIBERO.cameras)
-        }
-        chunk = np.full((8, 7), 0.1 * number)
-        valid = np.arange(8) <= number
+        number, side = self._first + index, 224 if self._prepared else 64
         return Sample(
-            views, np.full(8, 1.0 * number), self.instruction(index), chunk, valid, self._prepared
+            images={c: shade(10 * number + i, side) for i, c in enumerate(LIBERO.cameras)},
+            state=np.full(8, 1.0 * number),
+            instruction=self.instruction(index),
+            chunk=np.full((8, 7), 0.1 * number),
+            valid=np.arange(8) <= number,
+            prepared=self._prepared,
         )
 
     def instruction(self, index):
         return WORDS[(self._first + index) % 3]
 
-    def numbers(self):
-        raise NotImplementedError('not asked for')
+
+def shade(value, side=224):
+    return np.full((side, side, 3), value, np.uint8)
 
 
 @pytest.fixture
@@ -68,23 +67,19 @@ def test_a_sample_of_the_second_source(make, tokenizer):
     assert item.actions[0].tolist() == pytest.approx([-0.35] * 6 + [0.3], abs=1e-6)
     assert item.state.tolist() == pytest.approx([-0.4] * 8, abs=1e-6)
     assert item.weights.tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
-    views = [np.full((224, 224, 3), shade, np.uint8) for shade in (30, 31)]
-    assert np.array_equal(item.pixels.numpy(), pixel_values(views))
+    assert torch.equal(item.pixels, pixel_values([shade(30), shade(31)]))
     text = 'In: What action should the robot take to pick up the red cube?\nOut:'
     assert item.prompts.tolist() == tokenizer(text)
-
-
-def test_without_a_state_there_is_none(make):
     assert make([Made(1)], state=False)[0, 0].state.shape == (0,)
 
 
-def test_pictures_of_a_camera_are_prepared_as_for_a_query(make):
+def test_images_of_a_camera_are_prepared_as_for_a_query(make):
     raw = make([Made(1, first=7, prepared=False)])[0, 0]
-    views = [prepare_image(np.full((64, 64, 3), shade, np.uint8)) for shade in (70, 71)]
-    assert np.array_equal(raw.pixels.numpy(), pixel_values(views))
+    views = [prepare_image(shade(value, 64)) for value in (70, 71)]
+    assert torch.equal(raw.pixels, pixel_values(views))
 
 
-def test_augmentation_is_drawn_by_the_seed_and_leaves_prepared_pictures_alone(make):
+def test_augmentation_is_drawn_by_the_seed_and_leaves_prepared_images_alone(make):
     data = make([Made(1, first=7, prepared=False), Made(1, first=8)], augment=True)
     assert torch.equal(data[0, 5].pixels, data[0, 5].pixels)
     assert not torch.equal(data[0, 5].pixels, data[0, 6].pixels)

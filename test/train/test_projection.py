@@ -25,25 +25,26 @@ def camera(place=(0.0, 0.0, 0.0), axes=None, fovy=90.0):
     )
 
 
+ALONG_X = np.array([[0, -1, 0], [0, 0, 1], [-1, 0, 0]]).T  # right is -y, up is z, back is -x
+
+
 @pytest.mark.parametrize(
-    ('point', 'want'),
+    ('eye', 'point', 'want'),
     [
-        ((0, 0, -2), (0.5, 0.5)),
-        # 45 degrees either way are the border of the picture, a shade outside of the crop.
-        ((1, 0, -2), (0.5 - 0.25 / CROP, 0.5)),  # turned by 180 degrees: right becomes left,
-        ((0, 1, -2), (0.5, 0.5 - 0.25 / CROP)),  # but row 0 was at the bottom: up stays up
-        ((-0.4, -0.8, -1), (0.5 + 0.2 / CROP, 0.5 + 0.4 / CROP)),
+        (camera(), (0, 0, -2), (0.5, 0.5)),
+        # 45 degrees either way are the border of the image, a shade outside of the crop.
+        (camera(), (1, 0, -2), (0.5 - 0.25 / CROP, 0.5)),  # by 180 degrees: right becomes left,
+        (camera(), (0, 1, -2), (0.5, 0.5 - 0.25 / CROP)),  # but row 0 was at the bottom
+        (camera(), (-0.4, -0.8, -1), (0.5 + 0.2 / CROP, 0.5 + 0.4 / CROP)),
+        (
+            camera((1.0, 2.0, 3.0), ALONG_X),
+            (3.0, 1.5, 3.25),
+            (0.5 - 0.125 / CROP, 0.5 - 0.0625 / CROP),
+        ),
     ],
 )
-def test_a_camera_that_looks_down_the_z_axis(point, want):
-    np.testing.assert_allclose(seen_at(camera(), 'eye', np.array(point)), want, atol=1e-12)
-
-
-def test_a_camera_elsewhere_that_looks_along_x():
-    """Right is -y, up is z, back is -x."""
-    axes = np.array([[0, -1, 0], [0, 0, 1], [-1, 0, 0]]).T
-    got = seen_at(camera((1.0, 2.0, 3.0), axes), 'eye', np.array([3.0, 1.5, 3.25]))
-    np.testing.assert_allclose(got, [0.5 - 0.125 / CROP, 0.5 - 0.0625 / CROP], atol=1e-12)
+def test_a_camera_set_up_by_hand(eye, point, want):
+    np.testing.assert_allclose(seen_at(eye, 'eye', np.array(point)), want, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ frames follow from that log by counting steps. ``test_record_scene.py`` has the 
 
 from itertools import groupby
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -172,28 +173,19 @@ def test_sisters_exchange_the_cubes():
         assert record.sister_of(task).name == name
 
 
-def test_a_lure_goes_for_the_other_cube_and_never_closes():
+def test_a_lure_goes_for_the_other_cube_and_never_closes(monkeypatch):
     scene = LogScene()
     scene.closing_at = {7}
-    tape = recorder(scene)
-    tape.lure(20)
+    recorder(scene).lure(20)
     assert scene.task is scene.own and scene.steps == 7
     assert all(action[1] == 0.0 and action[6] < 0 and not mine for action, mine in scene.log)
-
-
-def test_a_lure_ends_after_its_steps_and_restores_the_task_whatever_happens(monkeypatch):
     scene = LogScene('place_green_left')
-    tape = recorder(scene)
-    tape.lure(4)
+    recorder(scene).lure(4)
     assert scene.task is scene.own and scene.steps == 4
-
-    def broken(asked):
-        raise RuntimeError('the simulator is gone')
-
-    monkeypatch.setattr(record, 'expert_action', broken)
+    monkeypatch.setattr(record, 'expert_action', Mock(side_effect=RuntimeError))
     with pytest.raises(RuntimeError):
-        tape.lure(4)
-    assert scene.task is scene.own
+        recorder(scene).lure(4)
+    assert scene.task is scene.own  # whatever happens
 
 
 @pytest.mark.parametrize(('task', 'limit'), [('pick_red', 150), ('stack_green_on_red', 260)])

@@ -20,9 +20,7 @@ class Data(_Strict):
 
 
 class Lora(_Strict):
-    """Low-rank updates of all linear layers; defaults as LightVLA's and OpenVLA-OFT's authors
-    have."""
-
+    # Of all linear layers; defaults as LightVLA's and OpenVLA-OFT's authors have.
     rank: int = Field(32, ge=1)
     alpha: float = Field(16, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -39,8 +37,6 @@ class Noise(_Strict):
 
 
 class LightVLASettings(_Strict):
-    """LightVLA, or LightVLA* where ``queries`` are given."""
-
     method: Literal['lightvla'] = 'lightvla'
     noise: Noise = Noise()
     # A token that several rows voted for weighs as one, as at inference; published is false.
@@ -50,8 +46,6 @@ class LightVLASettings(_Strict):
 
 
 class ScorerSettings(_Strict):
-    """VLA-ACL: a scorer beside a frozen policy."""
-
     method: Literal['vla_acl'] = 'vla_acl'
     budget: int | tuple[int, ...] = 64  # visual tokens per camera
     layers: int = Field(5, ge=1)

@@ -102,12 +102,13 @@ class CubeBatch(NamedTuple):
         return CubeBatch(*(tensor.to(device) for tensor in self))
 
 
-@dataclass(frozen=True)
 class _Family:
     """Samples of tasks that share the length of their prompt."""
 
-    episodes: list[Episode]
-    index: np.ndarray  # (N, 2), episode and frame
+    def __init__(self, episodes: list[Episode]) -> None:
+        self.episodes = episodes
+        every = [(e, f) for e, episode in enumerate(episodes) for f in range(len(episode))]
+        self.index = np.array(every)  # (N, 2), episode and frame
 
 
 class Samples:
@@ -124,22 +125,14 @@ class Samples:
         groups: dict[str, list[Episode]] = {}
         for episode in episodes:
             groups.setdefault(episode.task.split('_')[0], []).append(episode)
-        self.families = {
-            name: _Family(
-                found, np.array([(e, f) for e, ep in enumerate(found) for f in range(len(ep))])
-            )
-            for name, found in sorted(groups.items())
-        }
+        self.families = {name: _Family(found) for name, found in sorted(groups.items())}
 
     def __len__(self) -> int:
         return sum(len(family.index) for family in self.families.values())
 
     def draw(self, family: str, size: int, swapped: float, rng: np.random.Generator) -> CubeBatch:
-        """Random samples of one family.
-
-        :param swapped: ratio that gets the instruction about the other cube; the pointers and
-            offsets follow it, and the actions do not count.
-        """
+        """Random samples; a ratio ``swapped`` gets the instruction about the other cube, which
+        pointers and offsets follow, and its actions do not count."""
         chosen = rng.integers(len(self.families[family].index), size=size)
         return self.batch(family, chosen, rng.random(size) < swapped)
 
@@ -223,9 +216,7 @@ def _float(values: np.ndarray) -> Tensor:
 @dataclass(frozen=True)
 class TwoCubesOptions:
     split: str = option(
-        'train',
-        'train, or validation: every fortieth episode.',
-        choices=('train', 'validation'),
+        'train', 'train, or validation: every fortieth episode.', choices=('train', 'validation')
     )
 
 

@@ -33,10 +33,9 @@ VALIDATION_BATCH = 16
 
 
 class FineTuner:
-    """One run of a fine-tuning, or the rest of one that ``work`` holds the state of; every process
-    of a multi-GPU run holds one.
+    """One run, or the rest of one that ``work`` holds the state of; every process of a multi-GPU
+    run holds one. Without a ``device`` accelerate chooses it.
 
-    :param device: torch device; None for what accelerate chooses, see ``accelerate launch``.
     :raises VlaPruneError: accelerate is not installed, data or checkpoint are not usable, or
         ``work`` holds the state of another run.
     """

@@ -17,8 +17,6 @@ FORMAT = 2  # of the state file
 POINT_EVERY = 100
 _KEEP = 0.97  # of the running mean
 
-Report = Callable[[int, dict[str, float]], None]
-
 
 @dataclass(frozen=True)
 class Schedule:
@@ -84,7 +82,7 @@ class Trainer:
     def run(
         self,
         backward: Callable[[int], dict[str, float]],
-        report: Report = lambda step, metrics: None,
+        report: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
         save_every: int = 200,
         writes_state: bool = True,
     ) -> dict[str, float]:
@@ -108,7 +106,6 @@ class Trainer:
         return metrics
 
     def use_average(self) -> None:
-        """Put the running mean in the place of the weights."""
         with torch.no_grad():
             for name, mean in self.average.items():
                 self.weights[name].copy_(mean)

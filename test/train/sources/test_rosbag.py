@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.linalg import expm, logm
+from scipy.spatial.transform import Rotation
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
@@ -25,18 +26,9 @@ DT = 0.05
 FINGERS = ('panda_finger_joint1', 'panda_finger_joint2')
 TASK = 'pick up the cube'
 SI = replace(LIBERO, action_scale=(1.0,) * 7)  # labels in m and rad
-OPTIONS = {
-    'topics': {
-        'images': {'primary': '/primary', 'wrist': '/wrist'},
-        'ee_pose': '/ee',
-        'joint_states': '/joints',
-    },
-    'instruction': TASK,
-}
-
-
-def topics(**more):
-    return {**OPTIONS['topics'], **more}
+IMAGES = {'primary': '/primary', 'wrist': '/wrist'}
+TOPICS = {'images': IMAGES, 'ee_pose': '/ee', 'joint_states': '/joints'}
+OPTIONS = {'topics': TOPICS, 'instruction': TASK}
 
 
 def quat(axis, angle):
@@ -48,11 +40,7 @@ def still(_):
     return (0.3, 0.0, 0.5), (0, 0, 0, 1)
 
 
-def grip_open(_):
-    return 0.04
-
-
-def record(seconds, pose=still, finger=grip_open, start=T0, camera_hz=20, gap=None):
+def record(seconds, pose=still, finger=lambda t: 0.04, start=T0, camera_hz=20, gap=None):
     """States at 100 Hz, cameras at their rate; ``pose`` and ``finger`` are functions of seconds.
 
     :param gap: seconds between which no pose comes.
@@ -96,7 +84,7 @@ AXIS = np.array((2.0, -1.0, 2.0)) / 3.0
 def arc(t):
     """Half a radian a second about a fixed axis, from an arbitrary orientation."""
     rotation = expm(skew(0.5 * t * AXIS)) @ expm(skew(np.array((3.0, 0.2, -0.1))))
-    return (0, 0, t * t), matrix_quat(rotation)
+    return (0, 0, t * t), Rotation.from_matrix(rotation).as_quat()
 
 
 def skew(v):
@@ -106,15 +94,6 @@ def skew(v):
 
 def unskew(m):
     return np.array((m[2, 1], m[0, 2], m[1, 0]))
-
-
-def matrix_quat(m):
-    """x y z w from the eigenvector of Bar-Itzhack's symmetric matrix, of either sign."""
-    k = np.zeros((4, 4))
-    k[:3, :3] = m + m.T - np.trace(m) * np.eye(3)
-    k[3, :3] = k[:3, 3] = unskew(m - m.T)
-    k[3, 3] = np.trace(m)
-    return np.linalg.eigh(k)[1][:, -1]
 
 
 @pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
@@ -212,12 +191,8 @@ def test_the_gripper_between_the_thresholds_stays(tmp_path):
     """Openings 1, 0.5, 0.3, 0.5, 0.7 of one range, 0.2 s each: open until below 0.4, closed until
     above 0.6."""
     shares = (1.0, 0.5, 0.3, 0.5, 0.7)
-    data = source(
-        tmp_path,
-        record(1.0, line, lambda t: 0.02 + 0.06 * shares[min(int(t / 0.2 + 1e-9), 4)]),
-        gripper_closed=0.02,
-        gripper_open=0.08,
-    )
+    rows = record(1.0, line, lambda t: 0.02 + 0.06 * shares[min(int(t / 0.2 + 1e-9), 4)])
+    data = source(tmp_path, rows, gripper_closed=0.02, gripper_open=0.08)
     ends = DT * (np.arange(20) + 1)
     expected = np.where((ends > 0.4 - 1e-9) & (ends < 0.8 - 1e-9), 0, 1)
     assert [data[i].chunk[0, 6] for i in range(20)] == expected.tolist()
@@ -231,7 +206,11 @@ def test_gripper_commands_count_before_the_fingers(tmp_path):
         message = writer.trajectory_message(stamp, ['knuckle'], [[value]], 300 * MS)
         rows.append(('/gripper', stamp, message))
     data = source(
-        tmp_path, rows, topics=topics(gripper='/gripper'), gripper_closed=0.8, gripper_open=0.0
+        tmp_path,
+        rows,
+        topics={**TOPICS, 'gripper': '/gripper'},
+        gripper_closed=0.8,
+        gripper_open=0.0,
     )
     found = [int(data[i].chunk[0, 6]) for i in range(20)]
     assert found == [1] * 6 + [0] * 8 + [1] * 6
@@ -248,7 +227,7 @@ def test_commanded_velocities_are_integrated_over_the_step(tmp_path):
     rng = np.random.default_rng(0)
     values = rng.normal(size=(51, 6))
     rows = record(1.0) + twists(values)
-    data = source(tmp_path, rows, actions='commands', topics=topics(twist='/twist'))
+    data = source(tmp_path, rows, actions='commands', topics={**TOPICS, 'twist': '/twist'})
     assert len(data) == 20
     pieces = {0: ((0, 0.02), (1, 0.02), (2, 0.01)), 1: ((2, 0.01), (3, 0.02), (4, 0.02))}
     for step, parts in pieces.items():
@@ -264,7 +243,7 @@ def test_commanded_velocities_are_integrated_over_the_step(tmp_path):
 def test_a_velocity_without_a_successor_ends(tmp_path):
     """One twist of 1 m/s at 0.1 s holds for 0.2 s: frames from 0.1 to 0.25 s, 0.05 m each."""
     rows = record(1.0) + twists([(1, 0, 0, 0, 0, 0)], start=T0 + 100 * MS)
-    data = source(tmp_path, rows, actions='commands', topics=topics(twist='/twist'))
+    data = source(tmp_path, rows, actions='commands', topics={**TOPICS, 'twist': '/twist'})
     assert starts(data).tolist() == ms((100, 300))
     assert data.numbers()[0][:, 0].tolist() == pytest.approx([0.05] * 4)
     assert data[0].valid.tolist() == [True] * 4 + [False] * 4
@@ -275,7 +254,7 @@ def test_commanded_poses(tmp_path):
     rows = record(1.0)
     for i, stamp in enumerate(range(T0, T0 + 1010 * MS, 10 * MS)):
         rows.append(('/target', stamp, writer.pose_message(stamp, *line(i / 100))))
-    data = source(tmp_path, rows, actions='commands', topics=topics(pose_target='/target'))
+    data = source(tmp_path, rows, actions='commands', topics={**TOPICS, 'pose_target': '/target'})
     close(data[4].chunk, np.tile((0.005, -0.01, 0, 0, 0, 0, 1), (8, 1)), atol=1e-12)
     assert data[4].state[0] == pytest.approx(0.3)
 
@@ -312,7 +291,7 @@ def test_a_task_that_changes_ends_the_chunks_before(tmp_path):
     rows = record(1.0, line)
     rows += [('/task', T0, writer.text_message('Stack it.'))]
     rows += [('/task', T0 + 480 * MS, writer.text_message('pick it'))]
-    data = source(tmp_path, rows, topics=topics(instruction='/task'), instruction='')
+    data = source(tmp_path, rows, topics={**TOPICS, 'instruction': '/task'}, instruction='')
     found = [data.instruction(i) for i in range(len(data))]
     assert found == ['stack it'] * 9 + ['pick it'] * 10
     # The last pose before the change is that of 470 ms.
@@ -372,7 +351,7 @@ ONE_FINGER = {'gripper_joints': FINGERS[:1], 'gripper_signs': [1]}
         ({'profile': ALOHA}, ProfileError, 'joint_positions'),
         ({'no_op': 1.0}, DataError, 'no_op'),
         ({'actions': 'commands'}, DataError, 'twist'),
-        ({'topics': topics(ee_pose='/nothing')}, DataError, '/nothing'),
+        ({'topics': {**TOPICS, 'ee_pose': '/nothing'}}, DataError, '/nothing'),
         ({'gripper_closed': 0.04}, ProfileError, 'gripper_closed'),
         ({'max_gap_s': 0}, ProfileError, 'max_gap_s'),
         ({'close_below': 2}, ProfileError, 'thresholds'),

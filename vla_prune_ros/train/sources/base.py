@@ -137,10 +137,8 @@ class EpisodeSource(ABC):
 
 
 class Cache(Generic[T]):
-    """Open values by key; the last used ones are kept while their sizes add up to ``limit``.
-
-    Every process opens its own: a file that was opened before a fork has one position for both.
-    """
+    """Open values by key; the last used ones are kept while their sizes add up to ``limit``. Every
+    process opens its own: a file that was opened before a fork has one position for both."""
 
     def __init__(
         self,
@@ -190,7 +188,6 @@ GRIPPERS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 BEYOND = 1.0  # this many ranges (q01 to q99, or min to max) outside of the limits is far off
-
 MOST = 0.05  # ratio of far values that is refused: q01 and q99 alone leave 2 % outside
 
 
@@ -208,10 +205,8 @@ def require_finite(values: np.ndarray, what: str) -> None:
 
 
 def require_units(source: Source, name: str, statistics: Statistics) -> None:
-    """Refuse other units than the checkpoint's: degrees, millimetres, another gripper or order.
-
-    :raises DataError: a dimension is far off, or there are not as many as in the checkpoint.
-    """
+    """:raises DataError: a dimension is far off (degrees, millimetres, another gripper or order),
+    or there are not as many as in the checkpoint."""
     actions, states = source.numbers()
     _require_within(actions, statistics.action, f'{name}: actions')
     if statistics.proprio is not None:

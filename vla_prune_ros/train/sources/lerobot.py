@@ -152,15 +152,12 @@ def read_meta(root: Path) -> Meta:
 
 
 def _read_json_lines(meta: Path) -> tuple[dict[int, str], list[dict[str, Any]]]:
-    tasks, episodes = (
-        [
-            json.loads(line)
-            for line in file.read_text(encoding='utf-8').splitlines()
-            if line.strip()
-        ]
-        for file in (meta / 'tasks.jsonl', meta / 'episodes.jsonl')
-    )
-    return {int(entry['task_index']): entry['task'] for entry in tasks}, episodes
+    def entries(name: str) -> list[dict[str, Any]]:
+        text = (meta / name).read_text(encoding='utf-8')
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+    tasks = {int(entry['task_index']): entry['task'] for entry in entries('tasks.jsonl')}
+    return tasks, entries('episodes.jsonl')
 
 
 def _read_parquet(meta: Path) -> tuple[dict[int, str], list[dict[str, Any]]]:
@@ -184,11 +181,10 @@ def _read_parquet(meta: Path) -> tuple[dict[int, str], list[dict[str, Any]]]:
 def read_frames(
     meta: Meta, files: Sequence[Path], features: Sequence[str], episodes: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """N frames of some episodes, ordered by episode and time, from whatever files they are in.
+    """N frames of some episodes, ordered by episode and time, from whatever files they are in:
+    feature -> float64 (N, width); ``episode_index``, ``frame_index``, ``task_index``, and where a
+    frame is: ``file``, number of ``files``, row ``group`` and ``row`` of it; int64 (N,).
 
-    :returns: feature -> float64 (N, width); ``episode_index``, ``frame_index``, ``task_index``,
-        and where a frame is: ``file``, number of ``files``, row ``group`` and ``row`` of it;
-        int64 (N,).
     :raises DataError: frames are missing or there twice, not finite, or a file is broken.
     """
     parts: list[dict[str, np.ndarray]] = []
@@ -322,13 +318,10 @@ class _Video:
 
 
 class LeRobot(EpisodeSource):
-    """A folder in LeRobot's format, by :class:`LeRobotOptions`.
-
-    Images, state and actions are taken as they are, the gripper's command excepted: the robot
-    must later give and take the same.
+    """A folder in LeRobot's format. Images, state and actions are taken as they are, the gripper's
+    command excepted: the robot must later give and take the same.
 
     :raises DataError: the folder is no such dataset, incomplete, or does not fit the profile.
-    :raises ProfileError: an option has no meaning.
     """
 
     def __init__(self, root: str | Path, profile: Profile, **options: Any) -> None:

@@ -84,7 +84,7 @@ class Rosbag:
       gap on, steps are no labels.
 
     :raises DataError: a bag cannot be read, lacks a topic or an instruction, or no frame is left.
-    :raises ProfileError: the profile is not one of end-effector deltas, or an option is unusable.
+    :raises ProfileError: the profile is not one of end-effector deltas.
     """
 
     def __init__(self, path: str | Path, profile: Profile, **options: Any) -> None:
@@ -172,7 +172,9 @@ class Rosbag:
                 trajectory.note(event)
                 pair = event.request.pair if event.request else None
                 if pair is not None and self._begins_period(pair, frames):
-                    frames.append(self._frame(bag, pair, observer.instruction))
+                    state, task = self._state(pair), observer.instruction
+                    images = {camera: pair.items[camera].place for camera in self._profile.cameras}
+                    frames.append(Frame(bag.path, pair.stamp_ns, images, state, task))
             except InputRefused as error:
                 refusal = error
                 self.left_out[error.reason] += 1
@@ -204,10 +206,6 @@ class Rosbag:
             for stamp_ns in (pair.stamp_ns, frames[-1].stamp_ns)
         )
         return period > last
-
-    def _frame(self, bag: Bag, pair: Pair, instruction: str) -> Frame:
-        images = {camera: pair.items[camera].place for camera in self._profile.cameras}
-        return Frame(bag.path, pair.stamp_ns, images, self._state(pair), instruction)
 
     @property
     def _stateless(self) -> bool:

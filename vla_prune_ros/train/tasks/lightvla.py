@@ -76,10 +76,8 @@ def selected_pass(
     once: bool = False,
     queries: LearnedQueries | None = None,
 ) -> Selected:
-    """Run the decoder on sequences in which each visual row holds the token it voted for.
-
-    Several rows may hold the same token, each at that token's position; BOS, state, text and
-    slots stay what they are.
+    """Run the decoder on sequences in which each visual row holds the token it voted for, at that
+    token's position; BOS, state, text and slots stay what they are.
 
     :param embeddings: (B, S, D), of :meth:`OpenVLAOFT.embed`.
     :param noise: float32 (B, R, V) added to the scores; None for none.

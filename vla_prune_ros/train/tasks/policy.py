@@ -1,8 +1,7 @@
 """The reference policy: OpenVLA-OFT+ at reduced width, with two training aids beside it.
 
-Towers, FiLM, projector, decoder and head are the package's own modules, so that what is trained is
-what runs. Only the embedding table is smaller while it trains: rows of words that no task uses
-would cost an optimiser step each.
+What is trained is what runs; only the embedding table is smaller while it trains: rows of words
+that no task uses would cost an optimiser step each.
 """
 
 from collections.abc import Sequence
