@@ -1,13 +1,12 @@
 """A whole evaluation: pairs, resume, order and workers.
 
-On the line everything is scripted; the last tests run the micro checkpoint in the two-cube scene
-and compare runs with each other, bit for bit.
+On the line everything is scripted; runs of the micro checkpoint in the two-cube scene are compared
+with each other, bit for bit.
 """
 
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,18 +16,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import quick_worker
 
 from vla_prune_ros import cli
 from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.evaluate.closed_loop import run as closed_loop
 from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey
 from vla_prune_ros.evaluate.closed_loop.rollout import run_episode
-from vla_prune_ros.evaluate.closed_loop.run import (
-    plan_jobs,
-    run_evaluate,
-    stored,
-    task_names,
-)
+from vla_prune_ros.evaluate.closed_loop.run import plan_jobs, run_evaluate, stored, task_names
 from vla_prune_ros.evaluate.closed_loop.worker import EpisodeWorker, Outcome
 from vla_prune_ros.evaluate.machine import versions
 from vla_prune_ros.evaluate.methods import parse_methods
@@ -89,14 +84,21 @@ def ignore(key, result):
     """Nobody watches."""
 
 
-def test_all_methods_run_on_the_same_seeds_in_turn(options, checkpoint):
-    methods = parse_methods(options.methods, checkpoint)
-    keys = [job.key for job in plan_jobs(options, methods, ())]
+def planned(options, **changes):
+    options = replace(options, **changes)
+    return plan_jobs(options, parse_methods(options.methods, options.checkpoint), ())
+
+
+def test_all_methods_run_on_the_same_seeds_in_turn_and_the_first_are_filmed(options):
+    jobs = planned(options, videos=1)
+    keys = [job.key for job in jobs]
     assert len(keys) == len(set(keys)) == 12
     assert keys[:4] == [
         EpisodeKey(m, 'pick_red', s) for s in (10, 11) for m in ('dense', 'uniform:64')
     ]
     assert [k.task for k in keys] == ['pick_red'] * 6 + ['pick_green'] * 6
+    filmed = [job.key for job in jobs if job.video]
+    assert len(filmed) == 4 and {key.seed for key in filmed} == {10}
 
 
 def test_tasks_of_the_two_cubes_by_name():
@@ -126,18 +128,10 @@ def test_tasks_of_a_suite_are_asked_of_its_scene(monkeypatch):
     assert task_names('libero_spatial', ['1', 'plate']) == ('plate',) and Suite.closed
 
 
-def test_videos_are_of_the_first_seeds(options, checkpoint):
-    options = replace(options, videos=1)
-    jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
-    filmed = [job.key for job in jobs if job.video]
-    assert len(filmed) == 4 and {key.seed for key in filmed} == {10}
-
-
-def test_rows_hold_what_happened(options, line):
+def test_rows_hold_what_happened_and_a_second_run_runs_nothing(options, line):
     seen = []
-    evaluation = run_evaluate(options, lambda key, result: seen.append(key))
+    result = run_evaluate(options, lambda key, result: seen.append(key)).result
     assert seen == line.ran and len(seen) == 12
-    result = evaluation.result
     rows = {(r.task, r.method): r for r in result.rows}
     assert rows['pick_red', 'dense'].successes == 2  # seeds 10 and 12 of 10, 11, 12
     versus = rows['all', 'uniform:64'].versus_first
@@ -145,15 +139,10 @@ def test_rows_hold_what_happened(options, line):
     assert versus.p_value == pytest.approx(0.125)
     assert result.ok and result.untrained
     assert result.checkpoints[0]['note']['preset'] == 'micro'
-
-
-def test_a_second_run_runs_nothing_and_says_the_same(options, line):
-    first = run_evaluate(options, ignore)
     line.ran.clear()
-    seen = []
-    again = run_evaluate(options, lambda key, result: seen.append(key))
-    assert line.ran == [] and len(seen) == 12
-    assert again.result.rows == first.result.rows == stored(options).result.rows
+    again = run_evaluate(options, lambda key, result: seen.append(key)).result
+    assert line.ran == [] and len(seen) == 24
+    assert again.rows == result.rows == stored(options).result.rows
 
 
 def test_more_episodes_add_to_what_is_there(options, line):
@@ -208,17 +197,15 @@ def test_a_job_that_cannot_run_stops_the_run_with_its_reason(options, monkeypatc
         run_evaluate(options, ignore)
 
 
-def test_without_ray_its_extra_is_named(options, checkpoint, monkeypatch):
+def test_without_ray_its_extra_is_named(options, monkeypatch):
     monkeypatch.setitem(sys.modules, 'ray', None)
-    jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
     with pytest.raises(VlaPruneError, match=r"pip install 'vla_prune_ros\[ray\]'"):
-        next(run_jobs(EpisodeWorker, jobs, options.setting, 2, 'auto'))
+        next(run_jobs(EpisodeWorker, planned(options), options.setting, 2, 'auto'))
 
 
-def real_jobs(options, checkpoint):
-    tasks = ('pick_red',)
-    options = replace(options, methods=('dense', 'specprune'), tasks=tasks, episodes=2)
-    return plan_jobs(options, parse_methods(options.methods, checkpoint), ())
+@pytest.fixture
+def real_jobs(options, renderer):
+    return planned(options, methods=('dense', 'specprune'), tasks=('pick_red',), episodes=2)
 
 
 def numbers(outcomes):
@@ -233,8 +220,8 @@ def numbers(outcomes):
 
 
 @pytest.mark.slow
-def test_order_and_number_of_workers_change_no_number(options, checkpoint, renderer):
-    jobs = real_jobs(options, checkpoint)
+def test_order_and_number_of_workers_change_no_number(options, real_jobs):
+    jobs = real_jobs
     in_order = numbers(run_jobs(EpisodeWorker, jobs, options.setting, 1))
     shuffled = random.Random(3).sample(jobs, len(jobs))
     assert [j.key for j in shuffled] != [j.key for j in jobs]
@@ -245,25 +232,24 @@ def test_order_and_number_of_workers_change_no_number(options, checkpoint, rende
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec('ray') is None, reason='ray is not installed')
-def test_a_ray_cluster_gives_the_same_numbers(options, checkpoint, renderer, monkeypatch):
+def test_a_ray_cluster_gives_the_same_numbers(options, real_jobs, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', str(ROOT))  # of the actors
     monkeypatch.setenv('RAY_AUTH_MODE', 'disabled')  # else it keeps a token in the home folder
-    jobs = real_jobs(options, checkpoint)[:3]
+    jobs = real_jobs[:3]
     expected = numbers(run_jobs(EpisodeWorker, jobs, options.setting, 1))
     assert numbers(run_jobs(EpisodeWorker, jobs, options.setting, 2, 'local')) == expected
 
 
 @pytest.mark.skipif(find_spec('ray') is None, reason='ray is not installed')
-def test_a_cluster_that_is_not_there_is_said(options, checkpoint, monkeypatch):
+def test_a_cluster_that_is_not_there_is_named(options, monkeypatch):
     import ray
 
     def refuse(**options):
         raise ConnectionError('Could not find any running Ray instance.\nmore')
 
     monkeypatch.setattr(ray, 'init', refuse)
-    jobs = plan_jobs(options, parse_methods(options.methods, checkpoint), ())
     with pytest.raises(VlaPruneError, match="no Ray cluster at 'auto'.*ray start --head"):
-        next(run_jobs(EpisodeWorker, jobs, options.setting, 1, 'auto'))
+        next(run_jobs(EpisodeWorker, planned(options), options.setting, 1, 'auto'))
 
 
 def _heed_ctrl_c():
@@ -271,17 +257,16 @@ def _heed_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(checkpoint, tmp_path, renderer):
+def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(checkpoint, tmp_path, monkeypatch):
     out = tmp_path / 'out'
-    words = f'evaluate {checkpoint} --methods dense --tasks pick_red --max-steps 8 --out {out}'
-    command = [sys.executable, '-m', 'vla_prune_ros.cli', *words.split()]
-    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    command = f'evaluate {checkpoint} --methods dense --tasks pick_red --out {out}'.split()
     run = subprocess.Popen(
-        [*command, '--episodes', '500', '--workers', '2'], env=env, stdout=subprocess.PIPE,
+        [sys.executable, quick_worker.__file__, *command, '--episodes', '999', '--workers', '2'],
+        env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, preexec_fn=_heed_ctrl_c,
     )  # fmt: skip
     episodes = out / 'episodes.jsonl'
-    deadline = time.monotonic() + 240  # two processes load torch: minutes on a busy machine
+    deadline = time.monotonic() + 240  # minutes on a busy machine
     while not (episodes.is_file() and episodes.stat().st_size):
         assert run.poll() is None, run.communicate()
         if time.monotonic() > deadline:
@@ -289,15 +274,15 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(checkpoint, tmp_pa
             pytest.fail(f'no episode: {run.communicate()}')
         time.sleep(0.1)
     run.send_signal(signal.SIGINT)
-    said, wrong = run.communicate(timeout=60)
-    assert run.returncode == 130 and 'interrupted' in wrong and 'Traceback' not in wrong
-    assert 'Incomplete' in said
-    kept = [json.loads(line)['seed'] for line in episodes.read_text().splitlines()]
+    printed, errors = run.communicate(timeout=60)
+    assert run.returncode == 130 and 'interrupted' in errors and 'Traceback' not in errors
+    assert 'Incomplete' in printed
+    before = episodes.read_text()
+    kept = [json.loads(line)['seed'] for line in before.splitlines()]
     assert kept and (out / 'result.json').is_file()
-    shutil.copy(episodes, tmp_path / 'before')
-    more = str(max(kept) + 2)
-    assert cli.main([*words.split(), '--episodes', more]) == 0
-    text = episodes.read_text()
-    assert text.startswith((tmp_path / 'before').read_text())
-    seeds = sorted(json.loads(line)['seed'] for line in text.splitlines())
+    monkeypatch.setattr(closed_loop, 'EpisodeWorker', quick_worker.QuickWorker)
+    assert cli.main([*command, '--episodes', str(max(kept) + 2)]) == 0
+    after = episodes.read_text()
+    assert after.startswith(before)
+    seeds = sorted(json.loads(line)['seed'] for line in after.splitlines())
     assert seeds == list(range(max(kept) + 2))
