@@ -18,6 +18,7 @@ from vla_prune_ros import load_policy
 from vla_prune_ros.bags.reader import Bag
 from vla_prune_ros.bags.topics import guess_topics
 from vla_prune_ros.errors import DataError, VlaPruneError
+from vla_prune_ros.evaluate.closed_loop import record_demo as module
 from vla_prune_ros.evaluate.closed_loop.record_demo import record_demo
 from vla_prune_ros.evaluate.closed_loop.rollout import observe
 from vla_prune_ros.evaluate.options import RecordOptions
@@ -46,13 +47,20 @@ def expert(renderer, tmp_path_factory):
     return result, path
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def scene(renderer):
     from vla_prune_ros.sim.two_cubes import TwoCubeScene
 
     scene = TwoCubeScene(image_size=SIZE, tasks=('pick_red',))
     yield scene
     scene.close()
+
+
+@pytest.fixture
+def in_one_scene(scene, monkeypatch):
+    """Recordings share a scene, which takes seconds to make."""
+    monkeypatch.setattr(type(scene), 'close', lambda self: None)
+    monkeypatch.setattr(module, 'make_scene', lambda simulator, tasks, image_size: scene)
 
 
 def seen(path):
@@ -75,27 +83,23 @@ def test_the_result_tells_what_was_recorded(expert):
         (4, 'pick_red', True),
         (5, 'pick_red', True),
     ]
-    counts = {name: topic['count'] for name, topic in result['topics'].items()}
-    frames_there = sum(steps) + 2
-    assert counts == {
-        '/camera/primary/image_raw': frames_there,
-        '/camera/wrist/image_raw': frames_there,
-        '/ee_pose': frames_there,
+    each = sum(steps) + 2  # and one where an episode ends
+    assert {name: topic['count'] for name, topic in result['topics'].items()} == {
+        **dict.fromkeys(('/ee_pose', '/joint_states', '/twist'), each),
+        **dict.fromkeys(('/camera/primary/image_raw', '/camera/wrist/image_raw'), each),
         '/gripper': sum(steps),
         '/instruction': 2,
-        '/joint_states': frames_there,
-        '/twist': frames_there,
     }
     with Bag(path) as bag:
         assert {n: tuple(t.values()) for n, t in result['topics'].items()} == bag.topics
     assert result['bytes'] == sum(f.stat().st_size for f in path.iterdir())
-    assert result['bytes'] > 2 * frames_there * SIZE * SIZE * 3
+    assert result['bytes'] > 2 * each * SIZE * SIZE * 3
     assert result['seconds'] == pytest.approx(0.05 * (sum(steps) + 1) + 2.0, abs=0.05)
     assert result['next'] == f'vla-prune replay {path} --params {path}.yaml'
 
 
 def test_the_parameters_beside_the_bag_are_those_of_the_simulator(expert):
-    """As ``config/libero.yaml`` has them, but for the pictures, which are upright already."""
+    """As ``config/libero.yaml`` has them, but for the images, which are upright already."""
     result, path = expert
     written = load_params(result['parameters'])
     usual = load_params(ROOT / 'config' / 'libero.yaml')
@@ -165,35 +169,25 @@ def test_the_same_options_give_the_same_messages(expert, tmp_path):
     assert len(short) == 1 + 6 * 6 + 4 and short == raws[0][: len(short)]
 
 
-def test_limits_storage_and_compression_are_taken(renderer, tmp_path):
-    options = RecordOptions(
-        tmp_path / 'bag',
-        task='place_green_left',
-        steps=3,
-        size=32,
-        storage='sqlite3',
-        compressed=True,
-    )
-    result = asdict(record_demo(options))
+def test_limits_storage_and_compression_are_taken(in_one_scene, tmp_path):
+    packed, plain = (RecordOptions(tmp_path / name, steps=3) for name in ('packed', 'plain'))
+    result = asdict(record_demo(replace(packed, storage='sqlite3', compressed=True)))
     (episode,) = result['episodes']
     assert (episode['steps'], episode['success']) == (3, False)
-    assert episode['instruction'] == 'place the green cube on the left'
-    assert (tmp_path / 'bag' / 'bag.db3').is_file() and '32x32' in result['scene']
+    assert (tmp_path / 'packed' / 'packed.db3').is_file() and f'{SIZE}x{SIZE}' in result['scene']
     assert result['topics']['/camera/primary/image_raw/compressed'] == {
         'type': 'sensor_msgs/msg/CompressedImage',
         'count': 4,
     }
-    record_demo(RecordOptions(tmp_path / 'plain', task='place_green_left', steps=3, size=32))
-    for jpeg, plain in zip(seen(tmp_path / 'bag'), seen(tmp_path / 'plain'), strict=True):
-        for camera, view in plain.images.items():
+    record_demo(plain)
+    for jpeg, raw in zip(seen(packed.out), seen(plain.out), strict=True):
+        for camera, view in raw.images.items():
             assert np.abs(view.astype(int) - jpeg.images[camera]).mean() < 6
 
 
-def test_a_policy_can_drive_and_answers_the_same_to_what_is_read(renderer, tmp_path):
+def test_a_policy_can_drive_and_answers_the_same_to_what_is_read(in_one_scene, tmp_path):
     checkpoint = make_checkpoint(tmp_path / 'micro', 'micro')
-    options = RecordOptions(
-        tmp_path / 'bag', driver='policy', checkpoint=checkpoint, steps=16, size=SIZE
-    )
+    options = RecordOptions(tmp_path / 'bag', driver='policy', checkpoint=checkpoint, steps=16)
     result = asdict(record_demo(options))
     assert (result['driver'], result['method']) == ('policy', 'dense')
     assert result['next'].endswith(f'bag.yaml --checkpoint {checkpoint}')
@@ -234,10 +228,10 @@ def test_what_cannot_be_recorded_leaves_nothing(tmp_path, changes, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bag_that_is_there_stays_unless_it_may_be_replaced(renderer, tmp_path):
-    options = {'out': tmp_path / 'bag', 'steps': 1, 'size': 16}
-    record_demo(RecordOptions(**options))
+def test_a_bag_that_is_there_stays_unless_it_may_be_replaced(in_one_scene, tmp_path):
+    options = RecordOptions(tmp_path / 'bag', steps=1)
+    record_demo(options)
     with pytest.raises(DataError, match='bag exists'):
-        record_demo(RecordOptions(**options))
-    record_demo(RecordOptions(**options, seed=1, overwrite=True))
+        record_demo(options)
+    record_demo(replace(options, seed=1, overwrite=True))
     assert sorted(p.name for p in tmp_path.iterdir()) == ['bag', 'bag.yaml']

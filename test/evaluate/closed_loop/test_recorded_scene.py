@@ -76,7 +76,7 @@ def test_a_step_is_what_was_seen_and_then_what_was_told(tmp_path, line_scene):
     assert [m.read(read_gripper) for m in found['/gripper']] == [0.0] * 4
 
 
-def test_pictures_are_upright_and_of_their_instant(tmp_path, line_scene):
+def test_images_are_upright_and_of_their_instant(tmp_path, line_scene):
     """The scene marks the corner of row 0, which it renders at the bottom."""
     found, _, _ = record(tmp_path / 'bag', line_scene(), steps(3, 0))
     for camera in LIBERO.cameras:
