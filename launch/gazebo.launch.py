@@ -124,7 +124,8 @@ def servo(context: LaunchContext) -> list[ExecuteProcess]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    policy, argument = ('checkpoint', 'pruning', 'instruction'), common.argument
+    policy = ('checkpoint', 'pruning', 'instruction')
+    argument = common.argument
     servo_off = 'Start MoveIt Servo; false where something else turns twists into joints.'
     window = "Open Gazebo's window; false renders the cameras without a display."
     servo_params = 'Parameter file of MoveIt Servo.'

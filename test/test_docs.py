@@ -125,16 +125,13 @@ def launch_arguments(name):
 
 
 def text_tuple(tree, name):
-    """The texts of ``name = ('a', 'b')``, alone or in an assignment of several names."""
-    for node in (n for n in ast.walk(tree) if isinstance(n, ast.Assign)):
-        targets, value = node.targets[0], node.value
-        pairs = [(targets, value)]
-        if isinstance(targets, ast.Tuple):
-            pairs = zip(targets.elts, value.elts, strict=True)
-        for target, found in pairs:
-            if getattr(target, 'id', '') == name:
-                return ast.literal_eval(found)
-    raise AssertionError(name)
+    """The texts of ``name = ('a', 'b')``."""
+    (value,) = (
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == name
+    )
+    return ast.literal_eval(value)
 
 
 def check_name(words, name):
@@ -184,22 +181,28 @@ def test_nodes_are_started_with_parameters_that_they_have():
                 assert name in names(words[0], 'Subscribes', 'Publishes'), words
 
 
-def yaml_blocks():
-    return [(page, yaml.safe_load(content), content) for page, content in blocks('yaml')]
-
-
-def test_profiles_in_the_docs_load(tmp_path):
-    found = [content for _, data, content in yaml_blocks() if 'base' in data]
-    assert len(found) >= 2
+def yaml_files(folder, key, least):
+    """The YAML blocks with a key, as files."""
+    found = [content for _, content in blocks('yaml') if key in yaml.safe_load(content)]
+    assert len(found) >= least
     for i, content in enumerate(found):
-        path = tmp_path / f'profile_{i}.yaml'
+        path = folder / f'{key}_{i}.yaml'
         path.write_text(content, encoding='utf-8')
+        yield path
+
+
+def test_profiles_and_topics_in_the_docs_load(tmp_path):
+    for path in yaml_files(tmp_path, 'base', 2):
         assert load_profile(path).action_kind == 'delta_pose'
+    for path in yaml_files(tmp_path, 'images', 1):
+        topics = load_topics(path)
+        assert set(topics.images) == {'primary', 'wrist'} and topics.ee_pose
 
 
 def test_parameter_files_in_the_docs_are_valid():
     others = {'base', 'train', 'images'}  # profiles, trainings, topics of a bag
-    found = [data for _, data, _ in yaml_blocks() if not others & set(data)]
+    found = [yaml.safe_load(content) for _, content in blocks('yaml')]
+    found = [data for data in found if not others & set(data)]
     assert len(found) >= 4
     for data in found:
         for key, section in data.items():
@@ -209,25 +212,12 @@ def test_parameter_files_in_the_docs_are_valid():
             from_mapping(record, {n: v for n, v in values.items() if n not in qos}, key)
 
 
-def test_topics_in_the_docs_load(tmp_path):
-    found = [content for _, data, content in yaml_blocks() if 'images' in data]
-    assert found
-    for content in found:
-        (tmp_path / 'topics.yaml').write_text(content, encoding='utf-8')
-        topics = load_topics(tmp_path / 'topics.yaml')
-        assert set(topics.images) == {'primary', 'wrist'} and topics.ee_pose
-
-
 def test_fine_tunings_in_the_docs_are_valid(tmp_path):
     pytest.importorskip('pydantic', reason='the train extra is not installed')
     from vla_prune_ros.train.config import read_settings
 
-    found = [content for _, data, content in yaml_blocks() if 'train' in data]
-    found += [text(path) for path in (ROOT / 'config' / 'training').glob('*.yaml')]
-    assert len(found) >= 4
-    for i, content in enumerate(found):
-        path = tmp_path / f'run_{i}.yaml'
-        path.write_text(content, encoding='utf-8')
+    shipped = (ROOT / 'config' / 'training').glob('*.yaml')
+    for path in (*yaml_files(tmp_path, 'train', 1), *shipped):
         assert read_settings(path).steps > 0
 
 
@@ -243,7 +233,6 @@ def test_python_of_the_docs_runs_as_written(page, source, tmp_path, monkeypatch,
 
 
 def test_tables_of_the_results_are_those_of_the_file_beside_them():
-    from vla_prune_ros.config import from_mapping
     from vla_prune_ros.evaluate.closed_loop.tables import ResultRow, result_markdown
 
     page = text(ROOT / 'docs' / 'results.md')

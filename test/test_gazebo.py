@@ -41,6 +41,7 @@ def read(path: Path):
     return yaml.safe_load(path.read_text(encoding='utf-8'))
 
 
+WORLD = xml.parse(FILES / 'tabletop.sdf').getroot()
 THEIRS = read(ROOT / 'test' / 'data' / 'gazebo_interfaces.yaml')
 BRIDGE = read(FILES / 'bridge.yaml')
 SERVO = read(FILES / 'servo.yaml')['/**']['ros__parameters']
@@ -52,10 +53,9 @@ NODES = {
 
 def gazebo_topics() -> dict[str, tuple[str, str]]:
     """Topics of the world: name -> (type, direction of its bridge)."""
-    world = xml.parse(FILES / 'tabletop.sdf').getroot()
     found = {'/clock': ('gz.msgs.Clock', OUT)}
-    found |= {s.findtext('topic'): ('gz.msgs.Image', OUT) for s in world.iter('sensor')}
-    for model in world.iter('model'):
+    found |= {s.findtext('topic'): ('gz.msgs.Image', OUT) for s in WORLD.iter('sensor')}
+    for model in WORLD.iter('model'):
         for plugin in model.findall('plugin'):
             system = plugin.get('name').rpartition('::')[2]
             if system == 'PosePublisher':
@@ -71,12 +71,8 @@ def interface(node: str, what: str) -> dict[str, str]:
     page = (ROOT / 'docs/interface.md').read_text(encoding='utf-8')
     section = page.split(f'\n## {node}\n')[1].split('\n## ')[0]
     table = section.split(f'### {what}\n')[1].split('\n### ')[0]
-    rows = dict(re.findall(r'^\| `(~/[^`]+)` \| ([\w/]+) \|', table, re.MULTILINE))
-    return {
-        topic.replace('<camera>', camera): kind
-        for topic, kind in rows.items()
-        for camera in ('primary', 'wrist')
-    }
+    rows = re.findall(r'^\| `(~/[^`]+)` \| ([\w/]+) \|', table, re.MULTILINE)
+    return {t.replace('<camera>', c): kind for t, kind in rows for c in ('primary', 'wrist')}
 
 
 @pytest.fixture
@@ -129,8 +125,7 @@ def test_the_bridge_carries_every_topic_of_the_world_its_way():
 
 
 def test_both_fingers_listen_to_one_topic():
-    world = xml.parse(FILES / 'tabletop.sdf').getroot()
-    fingers = world.findall(".//plugin[@name='gz::sim::systems::JointPositionController']")
+    fingers = WORLD.findall(".//plugin[@name='gz::sim::systems::JointPositionController']")
     assert len(fingers) == 2 and len({p.findtext('topic') for p in fingers}) == 1
 
 
@@ -183,9 +178,12 @@ def test_gazebo_runs_the_world_with_and_without_a_window(started):
     assert headless == '-r -s --headless-rendering /w.sdf'
 
 
-def test_all_nodes_take_simulated_time(started):
+def test_all_nodes_take_simulated_time_and_arguments_are_passed_on(started):
     entities = started()
-    assert passed(entities['policy.launch.py'])['use_sim_time'] == 'true'
+    given = passed(entities['policy.launch.py'])
+    assert given['use_sim_time'] == 'true' and given['output'] == 'twist'
+    for name in ('checkpoint', 'pruning', 'instruction', 'params_file'):
+        assert given[name].args == (name,)
     nodes = [e for e in entities.values() if e.kind == 'Node']
     assert len(nodes) == 5
     for node in nodes:
@@ -199,7 +197,7 @@ def test_the_bridge_reads_its_file_and_sends_images_best_effort(started):
     assert given == {f'qos_overrides.{i}.publisher.reliability': 'best_effort' for i in images}
 
 
-def test_servo_gets_the_robot_and_is_told_to_take_twists(started):
+def test_servo_gets_the_robot_takes_twists_and_can_be_off(started):
     entities = started()
     given = launch_files.overrides(entities['servo_node'])
     for name, file in (('', 'panda.urdf'), ('_semantic', 'panda.srdf')):
@@ -209,18 +207,8 @@ def test_servo_gets_the_robot_and_is_told_to_take_twists(started):
     command = entities['ExecuteProcess'].kwargs['cmd']
     assert command[:4] == ['ros2', 'service', 'call', '/servo_node/switch_command_type']
     assert command[4:] == ['moveit_msgs/srv/ServoCommandType', '{command_type: 1}']
-
-
-def test_servo_can_be_left_out(started):
-    left = set(started()) - set(started(servo='false'))
-    assert left == {'servo_node', 'robot_state_publisher', 'ExecuteProcess'}
-
-
-def test_arguments_are_passed_on(started):
-    given = passed(started()['policy.launch.py'])
-    assert given['output'] == 'twist'
-    for name in ('checkpoint', 'pruning', 'instruction', 'params_file'):
-        assert given[name].args == (name,)
+    missing = set(entities) - set(started(servo='false'))
+    assert missing == {'servo_node', 'robot_state_publisher', 'ExecuteProcess'}
 
 
 def test_servo_has_parameters_that_it_knows_and_that_agree():
@@ -252,8 +240,7 @@ def test_the_group_reaches_from_the_frame_of_the_chunk_to_the_grip_point():
 def test_the_policy_finds_robot_fingers_and_limits():
     policy, executor = NODES['vla_policy'], NODES['chunk_executor']
     assert policy['urdf'] == 'package://vla_prune_ros/gazebo/panda.urdf'
-    world = xml.parse(FILES / 'tabletop.sdf').getroot()
-    joints = {j.get('name'): j for j in world.iter('joint')}
+    joints = {j.get('name'): j for j in WORLD.iter('joint')}
     assert set(policy['gripper_joints']) <= set(joints)
     finger = joints[executor['gripper_joint']]
     for name, side in (('gripper_closed', 'lower'), ('gripper_open', 'upper')):

@@ -24,8 +24,12 @@ START = np.array([0, np.pi / 16, 0, -5 * np.pi / 6, 0, np.pi - 0.2, np.pi / 4])
 
 
 @pytest.fixture(scope='module')
-def panda() -> xml.Element:
-    world = xml.parse(ROOT / 'gazebo' / 'tabletop.sdf').getroot()
+def world() -> xml.Element:
+    return xml.parse(ROOT / 'gazebo' / 'tabletop.sdf').getroot()
+
+
+@pytest.fixture(scope='module')
+def panda(world) -> xml.Element:
     return world.find("world/model[@name='panda']")
 
 
@@ -101,8 +105,7 @@ def inertia(link: xml.Element) -> tuple[float, np.ndarray, np.ndarray]:
     return float(part.findtext('mass')), transform(part.find('pose'))[:3, 3], matrix
 
 
-def test_every_moving_body_has_a_physical_inertia():
-    world = xml.parse(ROOT / 'gazebo' / 'tabletop.sdf').getroot()
+def test_every_moving_body_has_a_physical_inertia(world):
     moving = [m for m in world.iter('model') if m.findtext('static') != 'true']
     links = [link for m in moving for link in m.findall('link')]
     assert len(links) == 8 + 3 + 1 + 2
@@ -114,8 +117,7 @@ def test_every_moving_body_has_a_physical_inertia():
 
 
 @pytest.mark.parametrize(('name', 'side'), [('red_cube', 0.04), ('green_cube', 0.05)])
-def test_cubes_have_the_inertia_of_a_cube(name, side):
-    world = xml.parse(ROOT / 'gazebo' / 'tabletop.sdf').getroot()
+def test_cubes_have_the_inertia_of_a_cube(world, name, side):
     mass, _, matrix = inertia(world.find(f"world/model[@name='{name}']/link"))
     np.testing.assert_allclose(matrix, np.eye(3) * mass * side**2 / 6, rtol=1e-3, atol=1e-12)
 

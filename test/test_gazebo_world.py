@@ -23,46 +23,24 @@ WORLD = ROOT / 'gazebo' / 'tabletop.sdf'
 SPEC = yaml.safe_load((ROOT / 'test/data/sdformat_1_9.yaml').read_text(encoding='utf-8'))
 NUMBERS = {'vector3': 3, 'vector2d': 2, 'pose': 6, 'color': 4, 'double': 1, 'float': 1}
 FREE = 'plugin'  # its children are the plugin's own
-# Systems of gz-sim 8 (Harmonic): name after gz::sim::systems:: -> library.
+# Systems of gz-sim 8 (Harmonic), gz::sim::systems::NAME, and the parameters that the world uses
+# of them, from its headers; the library of JointStatePublisher is
+# gz-sim-joint-state-publisher-system.
+JOINT = ('topic', 'joint_name', 'initial_position')
 SYSTEMS = {
-    'Physics': 'gz-sim-physics-system',
-    'UserCommands': 'gz-sim-user-commands-system',
-    'SceneBroadcaster': 'gz-sim-scene-broadcaster-system',
-    'Sensors': 'gz-sim-sensors-system',
-    'JointStatePublisher': 'gz-sim-joint-state-publisher-system',
-    'PosePublisher': 'gz-sim-pose-publisher-system',
-    'JointTrajectoryController': 'gz-sim-joint-trajectory-controller-system',
-    'JointPositionController': 'gz-sim-joint-position-controller-system',
-}
-# Their parameters that the world uses, from the headers of gz-sim 8.
-PARAMETERS = {
+    'Physics': {},
+    'UserCommands': {},
+    'SceneBroadcaster': {},
     'Sensors': {'render_engine'},
     'JointStatePublisher': {'topic', 'joint_name'},
     'PosePublisher': {
-        'publish_link_pose',
-        'publish_model_pose',
-        'publish_nested_model_pose',
-        'use_pose_vector_msg',
-        'update_frequency',
+        *('publish_link_pose', 'publish_model_pose', 'publish_nested_model_pose'),
+        *('use_pose_vector_msg', 'update_frequency'),
     },
     'JointTrajectoryController': {
-        'topic',
-        'joint_name',
-        'initial_position',
-        'position_p_gain',
-        'position_cmd_min',
-        'position_cmd_max',
+        *(*JOINT, 'position_p_gain', 'position_cmd_min', 'position_cmd_max'),
     },
-    'JointPositionController': {
-        'topic',
-        'joint_name',
-        'initial_position',
-        'p_gain',
-        'i_gain',
-        'd_gain',
-        'cmd_min',
-        'cmd_max',
-    },
+    'JointPositionController': {*JOINT, 'p_gain', 'i_gain', 'd_gain', 'cmd_min', 'cmd_max'},
 }
 
 
@@ -172,18 +150,21 @@ def test_sdformats_own_parser_takes_the_world(tmp_path):
 def test_systems_are_those_of_gz_sim_and_take_their_parameters(root):
     for plugin in root.iter('plugin'):
         space, _, name = plugin.get('name').rpartition('::')
-        assert space == 'gz::sim::systems' and plugin.get('filename') == SYSTEMS[name]
-        assert {child.tag for child in plugin} <= PARAMETERS.get(name, set()), name
+        library = re.sub('(?<!^)(?=[A-Z])', '-', name).lower()
+        assert space == 'gz::sim::systems'
+        assert plugin.get('filename') == f'gz-sim-{library}-system'
+        assert {child.tag for child in plugin} <= set(SYSTEMS[name]), name
 
 
 def test_names_are_unique_among_siblings_and_within_the_arm(root):
+    def unique(parent, *tags):
+        names = [child.get('name') for tag in tags for child in parent.findall(tag)]
+        assert len(names) == len(set(names)), names
+
     for parent in root.iter():
         for tag in ('model', 'link', 'joint', 'sensor', 'collision', 'visual', 'light'):
-            names = [child.get('name') for child in parent.findall(tag)]
-            assert len(names) == len(set(names)), names
-    panda = root.find("world/model[@name='panda']")
-    names = [c.get('name') for tag in ('link', 'joint', 'model') for c in panda.findall(tag)]
-    assert len(names) == len(set(names))
+            unique(parent, tag)
+    unique(root.find("world/model[@name='panda']"), 'link', 'joint', 'model')
 
 
 def test_frames_that_poses_refer_to_exist(root):

@@ -5,6 +5,7 @@ of docs/interface.md.
 """
 
 import ast
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -23,12 +24,8 @@ TOPICS = ('Subscribes', 'Publishes')
 HUMBLE_API = {
     'launch': {'LaunchDescription', 'LaunchContext'},
     'launch.actions': {
-        'DeclareLaunchArgument',
-        'ExecuteProcess',
-        'IncludeLaunchDescription',
-        'OpaqueFunction',
-        'SetEnvironmentVariable',
-        'Shutdown',
+        *('DeclareLaunchArgument', 'ExecuteProcess', 'IncludeLaunchDescription'),
+        *('OpaqueFunction', 'SetEnvironmentVariable', 'Shutdown'),
     },
     'launch.launch_description_sources': {'PythonLaunchDescriptionSource'},
     'launch.substitutions': {'LaunchConfiguration'},
@@ -37,13 +34,7 @@ HUMBLE_API = {
 }
 # Keywords that Humble's constructors take.
 NODE_KEYWORDS = {
-    'package',
-    'executable',
-    'name',
-    'namespace',
-    'output',
-    'parameters',
-    'remappings',
+    *('package', 'executable', 'name', 'namespace', 'output', 'parameters', 'remappings'),
 }
 ARGUMENT_KEYWORDS = {'default_value', 'description', 'choices'}
 
@@ -73,12 +64,8 @@ def fake_launch(monkeypatch):
     index.get_package_share_directory = lambda name: {'vla_prune_ros': str(ROOT)}[name]
     monkeypatch.setitem(sys.modules, 'ament_index_python', ModuleType('ament_index_python'))
     monkeypatch.setitem(sys.modules, 'ament_index_python.packages', index)
-    for name in (
-        'FASTRTPS_DEFAULT_PROFILES_FILE',
-        'FASTDDS_DEFAULT_PROFILES_FILE',
-        'CYCLONEDDS_URI',
-        'ROS_DISTRO',
-    ):
+    fast_dds = (f'FAST{k}_DEFAULT_PROFILES_FILE' for k in ('RTPS', 'DDS'))
+    for name in (*fast_dds, 'CYCLONEDDS_URI', 'ROS_DISTRO'):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -124,27 +111,17 @@ def overrides(node: Recorded) -> dict[str, Any]:
 
 def console_scripts() -> set[str]:
     """Names of the entry points in setup.py."""
-    tree = ast.parse((ROOT / 'setup.py').read_text(encoding='utf-8'))
-    texts = (
-        n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
-    )
-    return {t.split('=')[0].strip() for t in texts if t.endswith(':main')}
+    return set(re.findall(r"'([\w-]+) = [\w.]+:main'", (ROOT / 'setup.py').read_text('utf-8')))
 
 
 @pytest.mark.parametrize('path', SOURCES, ids=lambda p: p.name)
 def test_only_the_api_of_humble_is_used(path):
     tree = ast.parse(path.read_text(encoding='utf-8'), feature_version=(3, 10))
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module.split('.')[0] in (
-            'launch',
-            'launch_ros',
-        ):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith('launch'):
             assert {a.name for a in node.names} <= HUMBLE_API[node.module]
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id == 'DeclareLaunchArgument'
-        ):
+        called = getattr(getattr(node, 'func', None), 'id', '')
+        if called == 'DeclareLaunchArgument':
             assert {k.arg for k in node.keywords} - {None} <= ARGUMENT_KEYWORDS
 
 
@@ -160,36 +137,33 @@ def test_every_argument_is_described_and_every_default_file_exists(fake_launch, 
 
 def test_policy_launch_starts_both_nodes_from_the_parameter_file(fake_launch):
     nodes = launched('policy.launch.py')
-    assert {name: n.kind for name, n in nodes.items()} == {
-        'vla_policy': 'LifecycleNode',
-        'chunk_executor': 'Node',
-    }
+    kinds = {name: n.kind for name, n in nodes.items()}
+    assert kinds == {'vla_policy': 'LifecycleNode', 'chunk_executor': 'Node'}
     for name, node in nodes.items():
         assert node.kwargs['executable'] == name and name in console_scripts()
         assert node.kwargs['parameters'][0] == str(ROOT / 'config/robot.yaml')
         assert set(node.kwargs) <= NODE_KEYWORDS
     assert overrides(nodes['vla_policy']) == {'use_sim_time': False, 'autostart': True}
     assert overrides(nodes['chunk_executor']) == {'use_sim_time': False}
+    assert set(launched('policy.launch.py', executor='false')) == {'vla_policy'}
 
 
 def test_policy_launch_passes_its_arguments_on(fake_launch):
-    given = {
+    texts = {
         'checkpoint': '/models/a',
         'profile': 'bridge',
         'pruning': 'uniform:64',
         'instruction': '1: lift it',
-        'autostart': 'false',
-        'use_sim_time': 'true',
-        'output': 'pose',
     }
-    nodes = launched('policy.launch.py', **given)
+    given = {'autostart': 'false', 'use_sim_time': 'true', 'output': 'pose'}
+    nodes = launched('policy.launch.py', **texts, **given)
     policy, executor = overrides(nodes['vla_policy']), overrides(nodes['chunk_executor'])
     assert policy.pop('autostart') is False and policy.pop('use_sim_time') is True
-    # A typed value: launch would otherwise parse '1: lift it' as a YAML mapping.
-    assert {k: (v.args[0], v.kwargs) for k, v in policy.items()} == {
-        k: (given[k], {'value_type': str})
-        for k in ('checkpoint', 'profile', 'pruning', 'instruction')
+    assert {name: value.args for name, value in policy.items()} == {
+        name: (text,) for name, text in texts.items()
     }
+    # A typed value: launch would otherwise parse '1: lift it' as a YAML mapping.
+    assert all(value.kwargs == {'value_type': str} for value in policy.values())
     assert executor['output'].args == ('pose',) and executor['use_sim_time'] is True
 
 
@@ -205,20 +179,13 @@ def test_every_parameter_that_a_launch_file_sets_is_declared_by_its_node(fake_la
         assert set(overrides(node)) <= set(interface()[name]['Parameters']) | EVERY_NODE
 
 
-def test_executor_can_be_left_out(fake_launch):
-    assert set(launched('policy.launch.py', executor='false')) == {'vla_policy'}
-
-
 def test_remap_rules_reach_both_nodes(fake_launch):
-    nodes = launched(
-        'policy.launch.py', remap='~/image/primary:=/cam/image_raw  ~/ee_pose:=/arm/pose'
-    )
+    text = '~/image/primary:=/cam/image_raw  ~/ee_pose:=/arm/pose'
+    nodes = launched('policy.launch.py', remap=text)
     rules = [('~/image/primary', '/cam/image_raw'), ('~/ee_pose', '/arm/pose')]
+    chunk = ('~/action_chunk', 'vla_policy/action_chunk')
     assert nodes['vla_policy'].kwargs['remappings'] == rules
-    assert nodes['chunk_executor'].kwargs['remappings'] == [
-        ('~/action_chunk', 'vla_policy/action_chunk'),
-        *rules,
-    ]
+    assert nodes['chunk_executor'].kwargs['remappings'] == [chunk, *rules]
 
 
 @pytest.mark.parametrize('rule', ['~/ee_pose=/arm/pose', ':=/arm/pose', '~/ee_pose:='])
@@ -228,48 +195,36 @@ def test_a_broken_remap_rule_is_named(fake_launch, rule):
 
 
 @pytest.mark.parametrize(
-    ('distro', 'name'),
-    [
-        ('humble', 'FASTRTPS_DEFAULT_PROFILES_FILE'),
-        ('jazzy', 'FASTRTPS_DEFAULT_PROFILES_FILE'),
-        ('kilted', 'FASTDDS_DEFAULT_PROFILES_FILE'),
-    ],
+    ('distro', 'library'), [('humble', 'RTPS'), ('jazzy', 'RTPS'), ('kilted', 'DDS')]
 )
-def test_transport_profiles_are_set_for_each_distribution(fake_launch, monkeypatch, distro, name):
+def test_transport_profiles_are_those_of_the_distribution_or_of_the_user(
+    fake_launch, monkeypatch, distro, library
+):
+    def profiles():
+        found = entities(ROOT / 'launch/policy.launch.py')
+        return dict(e.args for e in found if e.kind == 'SetEnvironmentVariable')
+
+    name = f'FAST{library}_DEFAULT_PROFILES_FILE'
     monkeypatch.setenv('ROS_DISTRO', distro)
-    found = entities(ROOT / 'launch/policy.launch.py')
-    values = dict(e.args for e in found if e.kind == 'SetEnvironmentVariable')
-    assert set(values) == {name, 'CYCLONEDDS_URI'}
-    assert all(Path(v.removeprefix('file://')).is_file() for v in values.values())
-
-
-def test_a_transport_profile_of_the_user_wins(fake_launch, monkeypatch):
-    monkeypatch.setenv('ROS_DISTRO', 'jazzy')
-    monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', '/mine.xml')
-    found = entities(ROOT / 'launch/policy.launch.py')
-    assert [e.args[0] for e in found if e.kind == 'SetEnvironmentVariable'] == ['CYCLONEDDS_URI']
+    assert set(profiles()) == {name, 'CYCLONEDDS_URI'}
+    assert all(Path(v.removeprefix('file://')).is_file() for v in profiles().values())
+    monkeypatch.setenv(name, '/mine.xml')
+    assert set(profiles()) == {'CYCLONEDDS_URI'}
 
 
 def test_libero_launch_closes_the_loop_on_simulated_time(fake_launch):
     nodes = launched('libero.launch.py', checkpoint='/models/a')
     assert set(nodes) == {'simulator', 'vla_policy', 'chunk_executor'}
     assert nodes['simulator'].kwargs['executable'] in console_scripts()
-    assert 'use_sim_time' not in overrides(
-        nodes['simulator']
-    )  # it is the one that publishes /clock
+    # It is the one that publishes /clock.
+    assert nodes['simulator'].kwargs['parameters'] == [str(ROOT / 'config/simulator.yaml'), {}]
     for name in ('vla_policy', 'chunk_executor'):
-        assert overrides(nodes[name])['use_sim_time'] is True
+        given = overrides(nodes[name])
+        assert given['use_sim_time'] is True and 'stepping' not in given
         rules = dict(nodes[name].kwargs['remappings'])
-        assert all(
-            rules[t] == t.replace('~', '/simulator') for t in rules if t != '~/action_chunk'
-        )
+        rules.pop('~/action_chunk', None)
+        assert all(target == source.replace('~', '/simulator') for source, target in rules.items())
     assert overrides(nodes['chunk_executor'])['output'].args == ('twist',)
-
-
-def test_libero_launch_gives_all_three_nodes_the_same_stepping(fake_launch):
-    free = launched('libero.launch.py')
-    assert not any('stepping' in overrides(node) for node in free.values())
-    assert free['simulator'].kwargs['parameters'] == [str(ROOT / 'config/simulator.yaml'), {}]
     nodes = launched('libero.launch.py', stepping='synchronous', simulator='two_cubes')
     assert {overrides(node)['stepping'].args for node in nodes.values()} == {('synchronous',)}
     assert overrides(nodes['simulator'])['simulator'].args == ('two_cubes',)
@@ -281,28 +236,23 @@ def test_replay_launch_starts_a_player_and_a_policy_on_its_time_and_no_executor(
     policy, player = overrides(nodes['vla_policy']), overrides(nodes['bag_player'])
     assert policy['use_sim_time'] is True and policy['autostart'] is True
     assert policy['checkpoint'].args == ('/models/a',)
-    assert 'use_sim_time' not in player  # it is the one that publishes /clock
     assert (player['bag'].args, player['loop']) == (('/bags/run1',), False)
+    # Not use_sim_time: it is the one that publishes /clock.
     assert set(player) == {'bag', 'rate', 'loop', 'wait_for_subscribers_s'}
     assert nodes['bag_player'].kwargs['executable'] in console_scripts()
     assert nodes['bag_player'].kwargs['on_exit'].kind == 'Shutdown'
 
 
 def test_replay_launch_passes_its_arguments_on(fake_launch):
-    given = {
-        'topics': '/bags/topics.yaml',
-        'profile': '/robots/mine.yaml',
-        'params_file': '/robots/params.yaml',
-        'rate': '0.5',
-        'loop': 'true',
-    }
-    nodes = launched('replay.launch.py', pruning='specprune', instruction='1: lift it', **given)
+    given = {'topics': '/t.yaml', 'profile': '/mine.yaml', 'params_file': '/params.yaml'}
+    more = {'loop': 'true', 'pruning': 'specprune', 'instruction': '1: lift it'}
+    nodes = launched('replay.launch.py', rate='0.5', **given, **more)
     policy, player = overrides(nodes['vla_policy']), overrides(nodes['bag_player'])
-    assert all(n.kwargs['parameters'][0] == given['params_file'] for n in nodes.values())
-    assert policy['profile'].args == player['profile'].args == (given['profile'],)
+    assert all(n.kwargs['parameters'][0] == '/params.yaml' for n in nodes.values())
+    assert policy['profile'].args == player['profile'].args == ('/mine.yaml',)
     assert policy['pruning'].args == ('specprune',)
     assert policy['instruction'].kwargs == {'value_type': str}
-    assert player['topics'].args == (given['topics'],) and player['loop'] is True
+    assert player['topics'].args == ('/t.yaml',) and player['loop'] is True
     (rate,) = player['rate'].args  # launch_ros converts a substitution, and refuses a text
     assert rate.kind == 'LaunchConfiguration' and rate.args == ('rate',)
     assert player['rate'].kwargs == {'value_type': float}

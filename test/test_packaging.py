@@ -34,16 +34,8 @@ ROSDEP = {
 # No key exists for these; docs/dependencies.md says how they come.
 NO_KEY = {'rich', 'tokenizers', 'safetensors', 'sentencepiece', 'robosuite', 'mujoco'}
 INSTALLED = (
-    'setup.py',
-    'setup.cfg',
-    'pyproject.toml',
-    'package.xml',
-    'LICENSE',
-    'resource',
-    'launch',
-    'config',
-    'gazebo',
-    NAME,
+    *('setup.py', 'setup.cfg', 'pyproject.toml', 'package.xml', 'LICENSE'),
+    *('resource', 'launch', 'config', 'gazebo', NAME),
 )
 
 
@@ -84,14 +76,11 @@ def setup_arguments() -> dict:
     return recorded
 
 
-@pytest.mark.parametrize(
-    'path',
-    sorted([*(ROOT / NAME / 'nodes').rglob('*.py'), *(ROOT / 'launch').glob('*.py')]),
-    ids=lambda p: p.name,
-)
-def test_package_xml_names_what_nodes_and_launch_files_import(path):
-    keys = {ROSDEP.get(name, name) for name in imported(path) - NO_KEY}
-    assert keys <= exec_depends(), f'{path.name} imports what package.xml does not name'
+@pytest.mark.parametrize('folder', [f'{NAME}/nodes', 'launch'])
+def test_package_xml_names_what_nodes_and_launch_files_import(folder):
+    for path in (ROOT / folder).rglob('*.py'):
+        keys = {ROSDEP.get(name, name) for name in imported(path) - NO_KEY}
+        assert keys <= exec_depends(), f'{path} imports what package.xml does not name'
 
 
 def test_package_xml_is_one_that_colcon_takes_for_ament_python():
@@ -102,43 +91,28 @@ def test_package_xml_is_one_that_colcon_takes_for_ament_python():
     assert (ROOT / root.find('license').get('file')).is_file()
 
 
-def test_one_version_everywhere(setup_arguments):
-    assert (
-        setup_arguments['version'] == manifest().findtext('version') == vla_prune_ros.__version__
-    )
-
-
-def test_setup_and_manifest_name_the_same_maintainer(setup_arguments):
+def test_setup_and_manifest_agree(setup_arguments):
     maintainer = manifest().find('maintainer')
     assert setup_arguments['maintainer_email'] == maintainer.get('email')
     assert setup_arguments['maintainer'] == maintainer.text
     assert setup_arguments['license'] == manifest().findtext('license')
+    version = setup_arguments['version']
+    assert version == manifest().findtext('version') == vla_prune_ros.__version__
 
 
 def test_no_file_states_a_python_range():
     # colcon evaluates the metadata literally and stops with "invalid syntax" where one is stated.
     for name in ('setup.py', 'setup.cfg', 'pyproject.toml'):
         text = (ROOT / name).read_text(encoding='utf-8')
-        assert not re.search(r'^\s*(requires-python|python_requires)\s*=', text, re.MULTILINE), (
-            name
-        )
+        assert not re.search(r'^\s*(requires-python|python_requires)\s*=', text, re.MULTILINE)
 
 
 def test_all_launch_and_config_files_are_installed(setup_arguments):
     installed = {file for _, files in setup_arguments['data_files'] for file in files}
-    present = {
-        str(p.relative_to(ROOT))
-        for folder in (
-            'launch',
-            'config',
-            'config/training',
-            'gazebo',
-            'models/reference',
-            'models/reference-lightvla',
-        )
-        for p in (ROOT / folder).iterdir()
-        if p.is_file()
-    }
+    folders = ('launch', 'config', 'config/training', 'gazebo')
+    models = ('models/reference', 'models/reference-lightvla')
+    files = (p for f in (*folders, *models) for p in (ROOT / f).iterdir() if p.is_file())
+    present = {str(p.relative_to(ROOT)) for p in files}
     assert present | {'package.xml', f'resource/{NAME}'} == installed
 
 
@@ -166,32 +140,21 @@ def test_the_tried_set_satisfies_what_setup_py_asks_for(setup_arguments):
             name, version = line.split('==')
             assert '+' not in version, f'{line}: only one index serves a local version'
             locked[canonicalize_name(name)] = version
-    wanted = [
-        *setup_arguments['install_requires'],
-        *sum(setup_arguments['extras_require'].values(), []),
-    ]
-    for requirement in map(Requirement, wanted):
-        environment = {
-            'python_version': '3.11',
-            'sys_platform': 'linux',
-            'platform_machine': 'x86_64',
-        }
+    extras = sum(setup_arguments['extras_require'].values(), [])
+    machine = {'sys_platform': 'linux', 'platform_machine': 'x86_64'}
+    environment = {'python_version': '3.11', **machine}
+    for requirement in map(Requirement, [*setup_arguments['install_requires'], *extras]):
         if requirement.marker is None or requirement.marker.evaluate(environment):
             version = locked.get(canonicalize_name(requirement.name))
-            assert version and requirement.specifier.contains(version), (
-                f'{requirement} against {version}'
-            )
+            assert version and requirement.specifier.contains(version), requirement
 
 
 def test_one_opencv_and_one_ros_distribution(setup_arguments):
     # Two OpenCV wheels write one folder; wheels of two ROS distributions do not load together.
     text = (ROOT / 'requirements/lock.txt').read_text(encoding='utf-8')
     assert 'opencv-python==' in text and 'opencv-python-headless' not in text
-    versions = {
-        line.partition('==')[2].partition(';')[0]
-        for line in setup_arguments['extras_require']['ros']
-    }
-    assert versions <= {'7.1.6', '5.3.6', '2.0.3'}
+    wheels = ' '.join(setup_arguments['extras_require']['ros'])
+    assert set(re.findall(r'==([\d.]+);', wheels)) <= {'7.1.6', '5.3.6', '2.0.3'}
 
 
 @pytest.fixture(scope='module')
@@ -210,21 +173,11 @@ def workspace(tmp_path_factory) -> Path:
 
 def colcon(workspace: Path, *arguments: str) -> str:
     """Output of colcon, run in the workspace with no ROS and none of our variables around."""
-    keep = {k: v for k, v in os.environ.items() if k in ('HOME', 'LANG', 'TMPDIR')}
-    environment = {
-        **keep,
-        'PATH': f'{COLCON.parent}:/usr/bin:/bin',
-        'COLCON_LOG_PATH': str(workspace / 'log'),
-    }
-    done = subprocess.run(
-        [COLCON, *arguments],
-        cwd=workspace,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    environment = {k: v for k, v in os.environ.items() if k in ('HOME', 'LANG', 'TMPDIR')}
+    environment['PATH'] = f'{COLCON.parent}:/usr/bin:/bin'
+    environment['COLCON_LOG_PATH'] = str(workspace / 'log')
+    how = {'cwd': workspace, 'env': environment, 'timeout': 300}
+    done = subprocess.run([COLCON, *arguments], capture_output=True, text=True, **how)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_process import Command
 
 from vla_prune_ros.pruning.base import Pruner, PruningSite
 
@@ -43,18 +44,17 @@ WAIT_S = 120.0  # for hangs only
 
 
 class Spinning:
-    """A node that is spun by a thread of its own."""
+    """A node that is spun by a thread of its own; ``rules`` remap its topics."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.node = make()
+    def __init__(self, make: Callable[..., Any], *rules: str, **parameters: Any) -> None:
+        self.node = make(
+            parameter_overrides=[Parameter(k, value=v) for k, v in parameters.items()],
+            cli_args=['--ros-args', *(word for rule in rules for word in ('-r', rule))],
+        )
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._executor.spin, name='spinning', daemon=True)
         self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
 
     def close(self) -> None:
         self._executor.shutdown()
@@ -73,7 +73,7 @@ class Robot:
     they are stamped with.
     """
 
-    def __init__(self, policy: str = '/vla_policy') -> None:
+    def __init__(self) -> None:
         self.client = Client('robot', idle=self.tick)
         self.spoil: Callable[[dict[str, Any]], None] = lambda messages: None
         self.silent = False
@@ -86,12 +86,11 @@ class Robot:
         self.diagnostics: dict[str, Any] = {}
         self._random = np.random.default_rng(0)
         node = self.client
-        node.watch(policy.strip('/'))
-        self._policy = policy
+        node.watch('vla_policy')
         self._out = {c: self._sensor(Image, f'image/{c}') for c in CAMERAS}
         self._out['ee_pose'] = self._sensor(PoseStamped, 'ee_pose')
         self._out['joint_states'] = self._sensor(JointState, 'joint_states')
-        self._task = node.create_publisher(String, f'{policy}/instruction', interface.latched())
+        self._task = self.publisher(String, 'instruction', interface.latched())
         self.listen(JointTrajectory, 'action_chunk', self.chunks.append, interface.command())
         self.listen(
             DiagnosticArray, 'inference', self.inferences.append, interface.sensor_data(10)
@@ -99,14 +98,14 @@ class Robot:
         node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
     def publisher(self, kind: type, topic: str, profile: Any) -> Any:
-        return self.client.create_publisher(kind, f'{self._policy}/{topic}', profile)
+        return self.client.create_publisher(kind, f'/vla_policy/{topic}', profile)
 
     def _sensor(self, kind: type, topic: str) -> Any:
         return self.publisher(kind, topic, interface.sensor_data())
 
     def listen(self, kind: type, topic: str, take: Callable[[Any], None], profile: Any) -> Any:
         return self.client.create_subscription(
-            kind, f'{self._policy}/{topic}', lambda message: take(message), profile
+            kind, f'/vla_policy/{topic}', lambda message: take(message), profile
         )
 
     def _on_diagnostics(self, message: Any) -> None:
@@ -172,22 +171,23 @@ class Robot:
 
     @property
     def status(self) -> Any:
-        return self.client.status(self._policy.strip('/'))
+        return self.client.status('vla_policy')
 
     @property
     def state(self) -> str:
-        return self.client.state(self._policy.strip('/'))
+        return self.client.state('vla_policy')
 
     @property
     def text(self) -> str:
-        return f'{self.state}: {self.status.message}' if self.status is not None else ''
+        return f'{self.state}: {self.client.message("vla_policy")}'
 
     def inference_of(self, chunk: Any) -> dict[str, str]:
         """Values of ~/inference with the chunk's stamp."""
-        stamp = to_ns(chunk.header.stamp)
+        return self.inference_at(to_ns(chunk.header.stamp))
 
+    def inference_at(self, stamp_ns: int) -> dict[str, str]:
         def found() -> list[Any]:
-            return [m for m in self.inferences if to_ns(m.header.stamp) == stamp]
+            return [m for m in self.inferences if to_ns(m.header.stamp) == stamp_ns]
 
         self.until(lambda: bool(found()), 'inference record')
         return status_values(found()[0].status[0])
@@ -204,16 +204,30 @@ def ros() -> Iterator[None]:
 
 @pytest.fixture
 def spinning(ros: None) -> Iterator[Callable[..., Any]]:
-    """Makes a node and spins it in a thread until the test is over."""
+    """Makes a node, as :class:`Spinning`, and spins it in a thread until the test is over."""
     made = []
 
-    def make(open_node: Callable[[], Any]) -> Any:
-        made.append(Spinning(open_node))
+    def make(*how: Any, **parameters: Any) -> Any:
+        made.append(Spinning(*how, **parameters))
         return made[-1].node
 
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Starts ``vla-prune``; nothing of it outlives the test."""
+    started = []
+
+    def start(*arguments: Any) -> Command:
+        started.append(Command(tmp_path, *arguments))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.end()
 
 
 @pytest.fixture(scope='session')
@@ -225,16 +239,12 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class PolicyRig:
-    """A policy node and the robot it listens to; ``remap`` is one rule of topics."""
+    """A policy node and the robot it listens to; ``rules`` remap its topics."""
 
-    def __init__(self, remap: str = '', **parameters: Any) -> None:
+    def __init__(self, *rules: str, **parameters: Any) -> None:
         from vla_prune_ros.nodes.policy.node import PolicyNode
 
-        overrides = [Parameter(k, value=v) for k, v in parameters.items()]
-        arguments = ['--ros-args', '-r', remap] if remap else None
-        self.spinning = Spinning(
-            lambda: PolicyNode(parameter_overrides=overrides, cli_args=arguments)
-        )
+        self.spinning = Spinning(PolicyNode, *rules, **parameters)
         self.node = self.spinning.node
         self.robot = Robot()
         self.robot.silent = True
@@ -330,6 +340,35 @@ class _Refresher(Pruner):
         self._harvest(view.site.layer)
 
 
+class Hold:
+    """Replaces a function; each call says that it has begun and waits for ``go``."""
+
+    def __init__(self, function=lambda *args: None):
+        self.begun, self.go = threading.Event(), threading.Event()
+        self.calls = []
+        self._function = function
+
+    def __call__(self, *args):
+        self.calls.append(args)
+        self.begun.set()
+        assert self.go.wait(60.0)
+        return self._function(*args)
+
+
+@pytest.fixture
+def hold():
+    """Makes holds that are let go when the test ends, however it ends."""
+    made = []
+
+    def make(*args):
+        made.append(Hold(*args))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.go.set()
+
+
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes ``pruning: recorder`` a method."""
@@ -345,8 +384,8 @@ def rig(ros: None, micro: Path) -> Iterator[Callable[..., PolicyRig]]:
     queries."""
     made = []
 
-    def make(**parameters: Any) -> PolicyRig:
-        made.append(PolicyRig(**{'checkpoint': str(micro), **PARAMETERS, **parameters}))
+    def make(*rules: str, **parameters: Any) -> PolicyRig:
+        made.append(PolicyRig(*rules, **{'checkpoint': str(micro), **PARAMETERS, **parameters}))
         return made[-1]
 
     yield make

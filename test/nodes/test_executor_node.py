@@ -17,7 +17,6 @@ pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
 from geometry_msgs.msg import PoseStamped, TwistStamped
-from rclpy.parameter import Parameter
 from scipy.spatial.transform import Rotation
 from trajectory_msgs.msg import JointTrajectory
 
@@ -27,12 +26,12 @@ from vla_prune_ros.nodes.client import Client
 from vla_prune_ros.nodes.executor import ExecutorNode
 from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.records import ActionChunk
-from vla_prune_ros.runtime.messages import read_pose
+from vla_prune_ros.runtime.messages import read_pose, read_twist
 
 NODE = '/chunk_executor'
 DT_S = 0.05
 WAIT_S = 120.0  # for hangs only
-NAMES = ['linear', 'angular']
+STEADY = np.full((100, 6), 1e-3)
 
 
 def chunk(steps=8, stamp_ns=None, deltas=None, gripper=None):
@@ -41,12 +40,6 @@ def chunk(steps=8, stamp_ns=None, deltas=None, gripper=None):
         deltas = np.outer(np.arange(1, steps + 1), [0.001, 0, 0, 0, 0, 0.001])
     gripper = np.ones(len(deltas)) if gripper is None else np.asarray(gripper, float)
     return ActionChunk(stamp_ns or time.time_ns(), DT_S, np.asarray(deltas), gripper, 'base')
-
-
-def twist_row(message):
-    return [
-        getattr(getattr(message.twist, part), axis) for part in NAMES for axis in ('x', 'y', 'z')
-    ]
 
 
 class Arm:
@@ -87,8 +80,7 @@ class Arm:
         return self.client.set_bool(f'{NODE}/arm', value)
 
     def until(self, done, what):
-        if not self.client.wait(done, WAIT_S):
-            pytest.fail(f'no {what}; the node says: {self.text}')
+        assert self.client.wait(done, WAIT_S), f'no {what}; the node says: {self.text}'
 
     def until_says(self, *words):
         self.until(lambda: all(w in self.text for w in words), f'status with {words}')
@@ -102,12 +94,11 @@ class Arm:
 
     @property
     def velocities(self):
-        return np.array([twist_row(m) for m in self.twists]).reshape(-1, 6)
+        return np.array([read_twist(m) for m in self.twists]).reshape(-1, 6)
 
     @property
     def text(self):
-        status = self.client.status('chunk_executor')
-        return f'{self.client.state("chunk_executor")}: {status.message}' if status else ''
+        return f'{self.client.state("chunk_executor")}: {self.client.message("chunk_executor")}'
 
 
 @pytest.fixture
@@ -116,12 +107,10 @@ def arm(ros, spinning):
     clients = []
 
     def make(**parameters):
-        parameters = {'output': 'twist', **parameters}
-        overrides = [Parameter(k, value=v) for k, v in parameters.items()]
-        spinning(lambda: ExecutorNode(parameter_overrides=overrides))
+        spinning(ExecutorNode, **{'output': 'twist', **parameters})
         one = Arm()
         clients.append(one.client)
-        one.until(lambda: one.text != '', 'first status')
+        one.until_says('DISARMED')
         return one
 
     yield make
@@ -163,19 +152,15 @@ def test_steps_whose_time_is_past_are_skipped(arm):
     assert one.velocities[0, 0] >= 0.005 / DT_S - 1e-12  # step 4, the fifth, or a later one
 
 
-def test_a_chunk_that_is_wholly_past_moves_nothing(arm):
-    one = arm()
+@pytest.mark.parametrize(
+    ('age_ns', 'deltas', 'limit_s', 'reason'),
+    [(10**9, STEADY[:8], 2.0, 'used up'), (4 * 10**8, STEADY, 0.3, 'too old')],
+)
+def test_a_chunk_that_is_past_or_old_moves_nothing(arm, age_ns, deltas, limit_s, reason):
+    one = arm(max_chunk_age_s=limit_s)
     one.arm()
-    one.send(chunk(stamp_ns=time.time_ns() - 1_000_000_000))
-    one.until_says('HOLDING', 'the chunk is used up')
-    assert one.twists == []
-
-
-def test_an_old_chunk_moves_nothing(arm):
-    one = arm(max_chunk_age_s=0.3)
-    one.arm()
-    one.send(chunk(100, stamp_ns=time.time_ns() - 400_000_000, deltas=np.full((100, 6), 1e-3)))
-    one.until_says('HOLDING', 'the chunk is too old')
+    one.send(chunk(stamp_ns=time.time_ns() - age_ns, deltas=deltas))
+    one.until_says('HOLDING', f'the chunk is {reason}')
     assert one.twists == []
 
 
@@ -183,12 +168,10 @@ def test_an_old_chunk_moves_nothing(arm):
 def test_stop_and_disarming_end_motion_with_zeros(arm, how):
     one = arm()
     one.arm()
-    one.send(chunk(40, deltas=np.full((40, 6), 1e-3)))
+    one.send(chunk(deltas=STEADY[:40]))
     one.until(lambda: len(one.twists) > 2, 'motion')
-    if how == 'stop':
-        assert one.client.trigger(f'{NODE}/stop') == 'disarmed'
-    else:
-        assert one.arm(False) == 'disarmed'
+    stop = one.client.trigger(f'{NODE}/stop') if how == 'stop' else one.arm(False)
+    assert stop == 'disarmed'
     one.until_quiet()
     assert not one.velocities[-5:].any() and one.velocities[-6].any()
     one.send(chunk())
@@ -287,7 +270,7 @@ def test_no_pose_target_without_a_fresh_and_finite_pose(arm, pose):
     one = arm(output='pose')
     one.measured = pose
     one.arm()
-    one.send(chunk(20, deltas=np.full((20, 6), 1e-3)))
+    one.send(chunk(deltas=STEADY[:20]))
     one.client.spin_for(0.5)
     assert one.poses == [] and one.grippers == []
 
@@ -297,7 +280,7 @@ def test_gripper_is_commanded_once_per_change(arm):
     one = arm()
     one.arm()
     opening = [1] * 4 + [0.5] * 3 + [0.1] * 4 + [0.5] * 3 + [0.9] * 4 + [0.5] * 3
-    one.send(chunk(deltas=np.full((21, 6), 1e-3), gripper=opening))
+    one.send(chunk(deltas=STEADY[:21], gripper=opening))
     one.until_says('MOVING')
     one.until_says('HOLDING')
     one.until_quiet()
@@ -310,7 +293,7 @@ def test_a_policy_that_falls_silent_leaves_the_arm_at_rest(arm):
     one = arm()
     one.arm()
     for _ in range(3):
-        one.send(chunk(deltas=np.full((8, 6), 1e-3)))
+        one.send(chunk(deltas=STEADY[:8]))
         one.client.spin_for(0.15)
     one.until_says('HOLDING')
     one.until_quiet()
@@ -323,16 +306,17 @@ def test_parameters_of_a_running_executor_cannot_look_changed(arm):
         assert 'read-only' in one.client.set_parameter('chunk_executor', name, value)
 
 
+COMMAND = [sys.executable, '-m', 'vla_prune_ros.nodes.executor', '--ros-args']
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_process_with_a_last_zero(ros, tmp_path, number):
-    log = (tmp_path / 'log').open('wb')
-    command = [sys.executable, '-m', 'vla_prune_ros.nodes.executor', '--ros-args']
-    one = Arm()
-    process = subprocess.Popen([*command, '-p', 'output:=twist'], stdout=log, stderr=log)
+    log, one = (tmp_path / 'log').open('wb'), Arm()
+    process = subprocess.Popen([*COMMAND, '-p', 'output:=twist'], stdout=log, stderr=log)
     try:
-        one.until(lambda: one.text != '', 'first status')
+        one.until_says('DISARMED')
         one.arm()
-        one.send(chunk(100, deltas=np.full((100, 6), 1e-3)))
+        one.send(chunk(deltas=STEADY))
         one.until(lambda: len(one.twists) > 3, 'motion')
         assert one.velocities[-1].any()
         process.send_signal(number)
@@ -347,17 +331,13 @@ def test_a_signal_ends_the_process_with_a_last_zero(ros, tmp_path, number):
 
 
 def test_a_bad_parameter_is_one_line_and_exit_code_one():
-    command = [sys.executable, '-m', 'vla_prune_ros.nodes.executor', '--ros-args']
-    done = subprocess.run([*command, '-p', 'rate_hz:=1000.0'], capture_output=True, text=True)
+    done = subprocess.run([*COMMAND, '-p', 'rate_hz:=1000.0'], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith('error: parameter rate_hz') and done.stderr.count('\n') == 1
 
 
 def test_the_executor_never_loads_torch():
-    code = (
-        'import sys, vla_prune_ros.nodes.executor; '
-        'print([m for m in ("torch", "transformers", "cv2") if m in sys.modules])'
-    )
+    code = 'import sys, vla_prune_ros.nodes.executor; print(*sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert 'torch' not in done.stdout and 'transformers' not in done.stdout, done.stdout
     assert done.returncode == 0, done.stderr
+    assert not {'torch', 'transformers'} & set(done.stdout.split())

@@ -9,47 +9,35 @@ context managers (4.2.1), timers that start paused (5.0.0).
 """
 
 import ast
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = sorted((ROOT / 'vla_prune_ros' / 'nodes').rglob('*.py'))
+TREES = {
+    path.name: list(ast.walk(ast.parse(path.read_text(encoding='utf-8'))))
+    for path in sorted((ROOT / 'vla_prune_ros' / 'nodes').rglob('*.py'))
+}
+OWN = {n.name for nodes in TREES.values() for n in nodes if hasattr(n, 'name')}
 
 # Module -> names that can be imported from it in Humble; only what is used or likely to be.
 MODULES = {
     'rclpy': {'init', 'ok', 'shutdown', 'try_shutdown', 'create_node', 'spin', 'spin_once'},
     'rclpy.clock': {'Clock', 'ClockType', 'JumpThreshold'},
     'rclpy.duration': {'Duration'},
-    'rclpy.executors': {
-        'ExternalShutdownException',
-        'MultiThreadedExecutor',
-        'SingleThreadedExecutor',
-    },
-    'rclpy.lifecycle': {
-        'LifecycleNode',
-        'LifecyclePublisher',
-        'LifecycleState',
-        'TransitionCallbackReturn',
-    },
-    'rclpy.logging': {'get_logger'},
+    'rclpy.executors': {'ExternalShutdownException', 'SingleThreadedExecutor'},
+    'rclpy.lifecycle': {'LifecycleNode', 'LifecycleState', 'TransitionCallbackReturn'},
     'rclpy.node': {'Node'},
     'rclpy.parameter': {'Parameter'},
     'rclpy.publisher': {'Publisher'},
-    'rclpy.qos': {
-        'DurabilityPolicy',
-        'HistoryPolicy',
-        'QoSPolicyKind',
-        'QoSProfile',
-        'ReliabilityPolicy',
-    },
+    'rclpy.qos': {'DurabilityPolicy', 'QoSPolicyKind', 'QoSProfile', 'ReliabilityPolicy'},
     'rclpy.qos_overriding_options': {'QoSOverridingOptions'},
     'rclpy.signals': {'SignalHandlerOptions'},
     'rclpy.time': {'Time'},
 }
+ENDPOINT = {'callback_group', 'event_callbacks', 'qos_overriding_options'}
+LOG = {'throttle_duration_sec', 'throttle_time_source_type', 'skip_first', 'once'}
 # Call -> keyword arguments that Humble takes; a call that is not here takes none.
 KEYWORDS = {
     'init': {'args', 'context', 'domain_id', 'signal_handler_options'},
@@ -60,23 +48,15 @@ KEYWORDS = {
     'QoSProfile': {'history', 'depth', 'reliability', 'durability', 'deadline', 'lifespan'},
     'SingleThreadedExecutor': {'context'},
     'create_jump_callback': {'pre_callback', 'post_callback'},
-    'create_lifecycle_publisher': {'callback_group', 'event_callbacks', 'qos_overriding_options'},
-    'create_publisher': {'callback_group', 'event_callbacks', 'qos_overriding_options'},
+    'create_lifecycle_publisher': ENDPOINT,
+    'create_publisher': ENDPOINT,
     'create_service': {'qos_profile', 'callback_group'},
-    'create_subscription': {
-        'callback_group',
-        'event_callbacks',
-        'qos_overriding_options',
-        'raw',
-    },
+    'create_subscription': {*ENDPOINT, 'raw'},
     'create_timer': {'callback_group', 'clock'},
     'spin_once': {'timeout_sec'},
     'with_default_policies': {'callback', 'entity_id'},
     'shutdown': {'timeout_sec'},
-    **dict.fromkeys(
-        ('debug', 'info', 'warning', 'error', 'fatal'),
-        {'throttle_duration_sec', 'throttle_time_source_type', 'skip_first', 'once'},
-    ),
+    **dict.fromkeys(('debug', 'info', 'warning', 'error', 'fatal'), LOG),
 }
 # Methods and attributes of Node and LifecycleNode, and of what they hand out.
 MEMBERS = {
@@ -106,88 +86,46 @@ LATER = {
     *('get_parameter_type', 'get_parameter_types', 'list_parameters', 'create_future'),
     *('get_type_description', 'logger_name', 'set_logger_level', 'get_child_sublogger'),
 }
+CLASSES = (
+    *('node.Node', 'lifecycle.LifecycleNode', 'publisher.Publisher', 'subscription.Subscription'),
+    *('client.Client', 'timer.Timer', 'context.Context', 'executors.SingleThreadedExecutor'),
+    'impl.rcutils_logger.RcutilsLogger',
+)
 
 
-def trees() -> Iterator[tuple[str, ast.Module]]:
-    for path in SOURCES:
-        yield path.name, ast.parse(path.read_text(encoding='utf-8'))
+def attributes(name):
+    return {node.attr for node in TREES[name] if isinstance(node, ast.Attribute)}
 
 
-def imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """(module, name) of every import from rclpy; the name is empty for a plain import."""
-    for node in ast.walk(tree):
+@pytest.mark.parametrize('name', TREES)
+def test_imports_functions_and_keywords_exist_in_humble(name):
+    taken = (MEMBERS | {n for names in MODULES.values() for n in names}) - OWN
+    for node in TREES[name]:
         if isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] == 'rclpy':
-            yield from ((node.module, alias.name) for alias in node.names)
+            assert {alias.name for alias in node.names} <= MODULES[node.module]
         elif isinstance(node, ast.Import):
-            yield from ((a.name, '') for a in node.names if a.name.split('.')[0] == 'rclpy')
-
-
-def attributes(tree: ast.AST) -> set[str]:
-    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-
-
-def called_name(call: ast.Call) -> str:
-    return getattr(call.func, 'attr', getattr(call.func, 'id', ''))
-
-
-def rclpy_members() -> set[str]:
-    """Public names of the installed rclpy's classes that nodes come to hold."""
-    classes = [
-        ('rclpy.node', 'Node'),
-        ('rclpy.lifecycle', 'LifecycleNode'),
-        ('rclpy.publisher', 'Publisher'),
-        ('rclpy.subscription', 'Subscription'),
-        ('rclpy.client', 'Client'),
-        ('rclpy.timer', 'Timer'),
-        ('rclpy.context', 'Context'),
-        ('rclpy.executors', 'SingleThreadedExecutor'),
-        ('rclpy.impl.rcutils_logger', 'RcutilsLogger'),
-    ]
-    found = set()
-    for module, name in classes:
-        found |= {n for n in dir(getattr(import_module(module), name)) if n[0] != '_'}
-    return found
-
-
-def test_imports_exist_in_humble():
-    for name, tree in trees():
-        for module, imported in imports(tree):
-            assert module in MODULES, f'{name}: {module}'
-            assert imported in MODULES[module] or not imported, f'{name}: {module}.{imported}'
-
-
-def test_functions_of_the_module_exist_in_humble():
-    for name, tree in trees():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and getattr(node.value, 'id', '') == 'rclpy':
-                assert node.attr in MODULES['rclpy'], f'{name}: rclpy.{node.attr}'
-
-
-def test_keyword_arguments_exist_in_humble():
-    taken = MEMBERS | {n for names in MODULES.values() for n in names}
-    own = {n.name for _, tree in trees() for n in ast.walk(tree) if hasattr(n, 'name')}
-    for name, tree in trees():
-        for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
-            called = called_name(call)
-            if called not in taken or called in own:
-                continue
-            for keyword in call.keywords:
-                good = keyword.arg is None or keyword.arg in KEYWORDS.get(called, set())
-                assert good, f'{name}:{call.lineno}: {called}({keyword.arg}=)'
-
-
-def test_nothing_that_came_after_humble_is_used_anywhere():
-    for name, tree in trees():
-        assert not attributes(tree) & LATER, name
+            rclpy = {a.name for a in node.names if a.name.split('.')[0] == 'rclpy'}
+            assert rclpy <= set(MODULES)
+        elif isinstance(node, ast.Attribute) and getattr(node.value, 'id', '') == 'rclpy':
+            assert node.attr in MODULES['rclpy']
+        elif isinstance(node, ast.Call):
+            called = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
+            given = {k.arg for k in node.keywords} - {None}
+            assert called not in taken or given <= KEYWORDS.get(called, set()), node.lineno
+    assert not attributes(name) & LATER
 
 
 @pytest.mark.ros
 def test_every_rclpy_member_in_use_is_on_the_list():
     """Names that rclpy's classes have and nodes/ uses, whoever the object in hand is."""
     pytest.importorskip('rclpy')
-    own = {n.name for _, tree in trees() for n in ast.walk(tree) if hasattr(n, 'name')}
-    for name, tree in trees():
-        used = (attributes(tree) & rclpy_members()) - own - MODULES['rclpy']
+    members = set()
+    for place in CLASSES:
+        module, _, kind = place.rpartition('.')
+        found = getattr(import_module(f'rclpy.{module}'), kind)
+        members |= {n for n in dir(found) if n[0] != '_'}
+    for name in TREES:
+        used = (attributes(name) & members) - OWN - MODULES['rclpy']
         assert used <= MEMBERS, f'{name}: {sorted(used - MEMBERS)}'
 
 
@@ -195,6 +133,5 @@ def test_every_rclpy_member_in_use_is_on_the_list():
 def test_the_lists_name_things_that_exist():
     """A misspelt entry would allow nothing, and hide that it does."""
     pytest.importorskip('rclpy')
-    for module_name, names in MODULES.items():
-        module: ModuleType = import_module(module_name)
-        assert all(hasattr(module, name) for name in names), module_name
+    for name, names in MODULES.items():
+        assert all(hasattr(import_module(name), n) for n in names), name

@@ -1,4 +1,5 @@
-"""A policy node that cannot load: one line that names the thing and the mend, and a second try."""
+"""A policy node that cannot load, or would answer wrongly: one line that names thing and remedy,
+and a second try."""
 
 import json
 import shutil
@@ -8,101 +9,60 @@ import pytest
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
 
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from vla_prune_ros.engine import policy
 from vla_prune_ros.nodes.client import CLEANUP, CONFIGURE
 
 
-def remove(folder, pattern):
-    for path in folder.glob(pattern):
-        path.unlink()
+def remove(path):
+    path.unlink()
 
 
-def truncate(folder, pattern):
-    path = next(folder.glob(pattern))
+def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def no_config(folder):
-    remove(folder, 'config.json')
+def another_model(path):
+    path.write_text('{"model_type": "llama"}')
 
 
-def config_is_no_json(folder):
-    (folder / 'config.json').write_text('{"llm')
-
-
-def config_of_another_model(folder):
-    (folder / 'config.json').write_text('{"model_type": "llama"}')
-
-
-def no_statistics(folder):
-    remove(folder, 'dataset_statistics.json')
-
-
-def statistics_are_no_json(folder):
-    truncate(folder, 'dataset_statistics.json')
-
-
-def statistics_lack_a_field(folder):
-    path = folder / 'dataset_statistics.json'
+def without_a_field(path):
     statistics = json.loads(path.read_text())
     del next(iter(statistics.values()))['action']['q01']
     path.write_text(json.dumps(statistics))
 
 
-def no_weights(folder):
-    remove(folder, 'model-*.safetensors')
+def not_finite(path):
+    """In a weight that grey frames do not reach: the embedding of a rare word."""
+    tensors = load_file(path)
+    tensors['language_model.model.embed_tokens.weight'][31999, 0] = float('nan')
+    save_file(tensors, path)
 
 
-def one_shard_missing(folder):
-    remove(folder, 'model-00002*.safetensors')
-
-
-def weights_cut_short(folder):
-    truncate(folder, 'model-00001*.safetensors')
-
-
-def index_is_no_json(folder):
-    truncate(folder, 'model.safetensors.index.json')
-
-
-def no_head(folder):
-    remove(folder, 'action_head*')
-
-
-def head_cut_short(folder):
-    truncate(folder, 'action_head*')
-
-
-def no_proprio_projector(folder):
-    remove(folder, 'proprio_projector*')
-
-
-def no_tokenizer(folder):
-    remove(folder, 'tokenizer*')
-
-
-def tokenizer_is_no_json(folder):
-    truncate(folder, 'tokenizer.json')
-
-
-BROKEN = {
-    no_config: 'config.json',
-    config_is_no_json: 'config.json',
-    config_of_another_model: 'config.json',
-    no_statistics: 'dataset_statistics.json',
-    statistics_are_no_json: 'dataset_statistics.json',
-    statistics_lack_a_field: 'q01',
-    no_weights: 'safetensors',
-    one_shard_missing: 'model-00002',
-    weights_cut_short: 'model-00001',
-    index_is_no_json: 'index.json',
-    no_head: 'action_head',
-    head_cut_short: 'action_head',
-    no_proprio_projector: 'proprio_projector',
-    no_tokenizer: 'tokenizer',
-    tokenizer_is_no_json: 'tokenizer.json',
-}
+BROKEN = [
+    ('config.json', remove, ('config.json',)),
+    ('config.json', truncate, ('config.json',)),
+    ('config.json', another_model, ('config.json',)),
+    ('dataset_statistics.json', remove, ('dataset_statistics.json',)),
+    ('dataset_statistics.json', truncate, ('dataset_statistics.json',)),
+    ('dataset_statistics.json', without_a_field, ('q01',)),
+    ('model-*.safetensors', remove, ('safetensors',)),
+    ('model-00002*.safetensors', remove, ('model-00002',)),
+    ('model-00001*.safetensors', truncate, ('model-00001',)),
+    (
+        'model-00002*.safetensors',
+        not_finite,
+        ('check of its weights', 'embed_tokens', 'vla-prune check '),
+    ),
+    ('model.safetensors.index.json', truncate, ('index.json',)),
+    ('action_head*', remove, ('action_head',)),
+    ('action_head*', truncate, ('action_head',)),
+    ('proprio_projector*', remove, ('proprio_projector',)),
+    ('tokenizer*', remove, ('tokenizer',)),
+    ('tokenizer.json', truncate, ('tokenizer.json',)),
+]
 
 WRONG = [
     ('checkpoint', '', ('parameter checkpoint is empty', 'folder of a checkpoint')),
@@ -142,8 +102,7 @@ def assert_configures(one):
     assert one.change(CLEANUP)
 
 
-@pytest.mark.parametrize(('name', 'value', 'words'), WRONG, ids=lambda v: str(v)[:20])
-def test_a_wrong_parameter_is_named_and_can_be_mended(one, name, value, words):
+def assert_refused_then_configures(one, name, value, *words):
     good = one.node.get_parameter(name).value
     assert one.set(name, value) == ''
     try:
@@ -153,17 +112,21 @@ def test_a_wrong_parameter_is_named_and_can_be_mended(one, name, value, words):
     assert_configures(one)
 
 
-@pytest.mark.parametrize('spoil', BROKEN, ids=lambda v: v.__name__)
-def test_a_broken_checkpoint_is_named_and_can_be_mended(one, micro, tmp_path, spoil):
-    broken = tmp_path / 'broken'
-    shutil.copytree(micro, broken)
-    spoil(broken)
-    assert one.set('checkpoint', str(broken)) == ''
-    try:
-        assert_refused(one, BROKEN[spoil])
-    finally:
-        assert one.set('checkpoint', str(micro)) == ''
-    assert_configures(one)
+@pytest.mark.parametrize(('name', 'value', 'words'), WRONG, ids=lambda v: str(v)[:20])
+def test_a_wrong_parameter_is_named_and_can_be_set_right(one, name, value, words):
+    assert_refused_then_configures(one, name, value, *words)
+
+
+@pytest.mark.parametrize(
+    ('files', 'spoil', 'words'), BROKEN, ids=lambda v: getattr(v, '__name__', None)
+)
+def test_a_broken_checkpoint_is_named_and_can_be_replaced(
+    one, micro, tmp_path, files, spoil, words
+):
+    broken = shutil.copytree(micro, tmp_path / 'broken')
+    for path in broken.glob(files):
+        spoil(path)
+    assert_refused_then_configures(one, 'checkpoint', str(broken), *words)
 
 
 ERRORS = [
@@ -181,6 +144,18 @@ def test_no_error_leaves_the_node_in_loading(one, monkeypatch, error, words):
     with monkeypatch.context() as patch:
         patch.setattr(policy.Policy, 'warm_up', fail)
         assert_refused(one, 'loading failed', words)
+    assert_configures(one)
+
+
+def test_a_causal_mask_is_refused(one, monkeypatch):
+    attend = F.scaled_dot_product_attention
+
+    def causal(q, k, v, **options):
+        return attend(q, k, v, **{**options, 'is_causal': True})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(F, 'scaled_dot_product_attention', causal)
+        assert_refused(one, 'check of its attention', 'causal', 'vla-prune check ')
     assert_configures(one)
 
 

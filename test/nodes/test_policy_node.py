@@ -22,7 +22,7 @@ from sensor_msgs.msg import CompressedImage
 from vla_prune_ros import load_policy
 from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.nodes import interface
-from vla_prune_ros.nodes.client import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE
+from vla_prune_ros.nodes.client import CLEANUP, DEACTIVATE
 from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.pruning.layout import write_trained
 from vla_prune_ros.records import Observation
@@ -32,38 +32,22 @@ POSITION = np.array([0.05, 0.1, 1.1])
 QUATERNION = np.array([0.995, -0.05, 0.03, 0.08])
 FINGERS = (0.02, -0.02)
 TASK = 'pick up the red cube'
+AXES = ('x', 'y', 'z', 'rx', 'ry', 'rz')
 TO_SI = np.array([0.05, 0.05, 0.05, 0.5, 0.5, 0.5, 1.0])
 WIDE = {'max_step_m': 1.0, 'max_step_rad': 3.0}
 
 
-def rows(chunk):
-    return np.array([p.positions for p in chunk.points])
-
-
-def expected_rows(policy, frames, task=TASK):
-    """What the policy says of these frames, in SI units, the gripper within 0 ... 1."""
-    actions = policy.infer(Observation(frames, state_vector(), task)).actions * TO_SI
-    actions[:, 6] = actions[:, 6].clip(0, 1)
-    return actions
-
-
-def state_vector():
+def observation(frames, task=TASK):
     unit = QUATERNION / np.linalg.norm(QUATERNION)
-    return np.concatenate([POSITION, Rotation.from_quat(unit).as_rotvec(), FINGERS])
+    state = np.concatenate([POSITION, Rotation.from_quat(unit).as_rotvec(), FINGERS])
+    return Observation(frames, state, task)
 
 
-class Gate:
-    """Holds an inference until it is opened."""
-
-    def __init__(self, policy):
-        self.begun, self.open = threading.Event(), threading.Event()
-        self._infer = policy.infer
-        policy.infer = self
-
-    def __call__(self, *args):
-        self.begun.set()
-        assert self.open.wait(60.0)
-        return self._infer(*args)
+def assert_answers(chunk, policy, frames):
+    """The chunk is what the policy says of these frames, in SI units, the gripper in 0 ... 1."""
+    want = policy.infer(observation(frames)).actions * TO_SI
+    want[:, 6] = want[:, 6].clip(0, 1)
+    np.testing.assert_allclose([p.positions for p in chunk.points], want, rtol=0, atol=1e-6)
 
 
 def counts(node):
@@ -75,10 +59,13 @@ def counts(node):
 
 
 def test_five_life_cycles_leave_nothing_behind(rig):
+    """Quick rounds of start, stop and reset in each."""
     one = rig()
     seen = []
     for _ in range(5):
         one.bring_up()
+        for service in 2 * ('stop', 'start', 'reset'):
+            one.robot.client.trigger(f'/vla_policy/{service}')
         one.robot.next_chunk()
         assert one.change(DEACTIVATE) and one.robot.state == 'INACTIVE'
         one.robot.no_chunk_for(1)
@@ -93,13 +80,10 @@ def test_chunk_is_the_policys_answer_in_si_units(rig, micro):
     chunk = one.robot.next_chunk()
     frames = one.robot.frames[to_ns(chunk.header.stamp)]
     turned = {'primary': frames['primary'][::-1, ::-1].copy(), 'wrist': frames['wrist']}
-    want = expected_rows(load_policy(micro), turned)
-    np.testing.assert_allclose(rows(chunk), want, rtol=0, atol=1e-6)
+    assert_answers(chunk, load_policy(micro), turned)
     assert chunk.header.frame_id == 'panda_link0'
-    assert list(chunk.joint_names) == [
-        *('delta_x', 'delta_y', 'delta_z', 'delta_rx', 'delta_ry', 'delta_rz', 'gripper')
-    ]
-    times = [p.time_from_start.sec * 10**9 + p.time_from_start.nanosec for p in chunk.points]
+    assert list(chunk.joint_names) == [*(f'delta_{d}' for d in AXES), 'gripper']
+    times = [to_ns(p.time_from_start) for p in chunk.points]
     assert times == [50_000_000 * (i + 1) for i in range(8)]
 
 
@@ -110,11 +94,10 @@ def test_a_checkpoint_that_was_trained_for_lightvla_runs_pruned(rig, micro, tmp_
     chunk = one.robot.next_chunk()
     policy = load_policy(folder, pruning='lightvla')
     frames = one.robot.frames[to_ns(chunk.header.stamp)]
-    np.testing.assert_allclose(rows(chunk), expected_rows(policy, frames), rtol=0, atol=1e-6)
+    assert_answers(chunk, policy, frames)
     values = one.robot.inference_of(chunk)
     assert values['early_cameras'] == '0'  # both come at once: together they are faster
-    mine = policy.infer(Observation(frames, state_vector(), TASK)).kept
-    kept = {camera: int(mask.sum()) for camera, mask in mine.items()}
+    kept = {c: int(mask.sum()) for c, mask in policy.infer(observation(frames)).kept.items()}
     assert {camera: int(values[f'kept_{camera}']) for camera in kept} == kept
     assert sum(kept.values()) < 512
 
@@ -146,8 +129,7 @@ def test_an_early_camera_is_looked_at_before_its_partner_comes(rig, micro):
     one.bring_up().robot.next_chunk()  # of the first frame: nobody knows of a wrist camera yet
     chunk = one.robot.next_chunk()
     assert one.robot.inference_of(chunk)['early_cameras'] == '1'
-    want = expected_rows(load_policy(micro), one.robot.frames[to_ns(chunk.header.stamp)])
-    np.testing.assert_allclose(rows(chunk), want, rtol=0, atol=1e-6)
+    assert_answers(chunk, load_policy(micro), one.robot.frames[to_ns(chunk.header.stamp)])
 
 
 def test_lossless_compressed_images_give_the_same_chunk(rig, micro):
@@ -167,8 +149,7 @@ def test_lossless_compressed_images_give_the_same_chunk(rig, micro):
 
     one.robot.spoil = compress
     chunk = one.robot.next_chunk()
-    want = expected_rows(load_policy(micro), one.robot.frames[to_ns(chunk.header.stamp)])
-    np.testing.assert_allclose(rows(chunk), want, rtol=0, atol=1e-6)
+    assert_answers(chunk, load_policy(micro), one.robot.frames[to_ns(chunk.header.stamp)])
 
 
 def test_instruction_from_parameter_and_topic(rig):
@@ -190,28 +171,28 @@ def test_instruction_from_parameter_and_topic(rig):
     assert 'open the drawer?' in values['prompt']
 
 
-def test_a_new_instruction_discards_the_answer_that_is_under_way(rig):
+def test_a_new_instruction_discards_the_answer_that_is_under_way(rig, hold):
     one = rig().bring_up()
-    gate = Gate(one.policy)
+    gate = one.policy.infer = hold(one.policy.infer)
     one.robot.until(gate.begun.is_set, 'inference')
     old = len(one.robot.chunks)
     one.robot.say('open the drawer')
     one.robot.until(
         lambda: one.pipeline.session.instruction == 'open the drawer', 'new instruction'
     )
-    gate.open.set()
+    gate.go.set()
     chunk = one.robot.next_chunk()
     assert chunk is one.robot.chunks[old]
     assert 'open the drawer' in one.robot.inference_of(chunk)['prompt']
 
 
-def test_stop_is_answered_and_obeyed_while_an_inference_hangs(rig):
+def test_stop_is_answered_and_obeyed_while_an_inference_hangs(rig, hold):
     one = rig(inference_timeout_s=0.2).bring_up()
-    gate = Gate(one.policy)
+    gate = one.policy.infer = hold(one.policy.infer)
     one.robot.until_says('TIMEOUT', 'runs longer than 0.2 s')
     assert one.robot.client.trigger('/vla_policy/stop', 10.0) == 'stopped'
-    assert not gate.open.is_set()
-    gate.open.set()
+    assert not gate.go.is_set()
+    gate.go.set()
     one.robot.until_state('STOPPED')
     one.robot.no_chunk_for(3)
 
@@ -281,33 +262,14 @@ def test_parameters_of_an_active_node(rig):
     assert values['visual_tokens'] == '128'
 
 
-def test_deactivation_from_any_load_is_prompt(rig):
-    """Ten quick rounds of start, stop and reset, then a clean life-cycle end."""
-    one = rig().bring_up()
-    for _ in range(10):
-        for service in ('stop', 'start', 'reset'):
-            one.robot.client.trigger(f'/vla_policy/{service}')
-    one.robot.next_chunk()
-    assert one.change(DEACTIVATE) and one.change(CLEANUP)
-    assert one.change(CONFIGURE) and one.change(ACTIVATE)
-    one.robot.next_chunk()
-
-
-def test_a_job_from_before_a_reset_does_not_hold_up_those_after_it(rig):
+def test_a_job_from_before_a_reset_does_not_hold_up_those_after_it(rig, hold):
     """The worker has taken a job and not begun it when the reset comes."""
     one = rig(replan_period_s=10.0).bring_up()
-    worker, taken, go_on = one.pipeline.worker, threading.Event(), threading.Event()
-    run = worker._run
-
-    def late(job):
-        taken.set()
-        assert go_on.wait(60.0)
-        return run(job)
-
-    worker._run = late
-    one.robot.until(taken.is_set, 'job')
+    worker = one.pipeline.worker
+    late = worker._run = hold(worker._run)
+    one.robot.until(late.begun.is_set, 'job')
     one.robot.client.trigger('/vla_policy/reset')
-    go_on.set()
+    late.go.set()
     before = one.robot.ticks
     one.robot.next_chunk()
     assert one.robot.ticks - before < 50  # half of the ten seconds between queries

@@ -4,8 +4,6 @@ Expected frames are those the test's robot sent, prepared by the function that t
 go through; ``RecordingPruner`` keeps what it was told.
 """
 
-import threading
-
 import numpy as np
 import pytest
 
@@ -19,42 +17,11 @@ from vla_prune_ros.nodes.client import CLEANUP, DEACTIVATE
 from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.runtime.messages import status_values
 
-LONG = 60.0
-
 
 @pytest.fixture
 def watching(rig, recorder):
     """A rig whose pruner looks back in time and may refresh."""
     return lambda **parameters: rig(pruning='recorder', **parameters)
-
-
-class Hold:
-    """Replaces a function; each call says that it has begun and waits for ``go``."""
-
-    def __init__(self, function=lambda *args: None):
-        self.begun, self.go = threading.Event(), threading.Event()
-        self.calls = []
-        self._function = function
-
-    def __call__(self, *args):
-        self.calls.append(args)
-        self.begun.set()
-        assert self.go.wait(LONG)
-        return self._function(*args)
-
-
-@pytest.fixture
-def hold():
-    """Makes holds that are let go when the test ends, however it ends."""
-    made = []
-
-    def make(*args):
-        made.append(Hold(*args))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.go.set()
 
 
 def which_frame(robot, camera, image, turned):

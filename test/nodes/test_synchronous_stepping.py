@@ -5,15 +5,17 @@ and unit); everything else is equality between runs that differ in nothing but t
 """
 
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
 pytestmark = pytest.mark.ros
-rclpy = pytest.importorskip('rclpy', reason='no ROS 2 distribution and no ros-* wheels')
+pytest.importorskip('rclpy', reason='no ROS 2 distribution and no ros-* wheels')
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
@@ -36,6 +38,7 @@ CHUNK = 8
 STEPS = 3 * CHUNK + 3  # ends within a chunk
 QUERIES_NS = [0, 400_000_000, 800_000_000, 1_200_000_000]  # a chunk is 8 steps of 50 ms
 WAIT_S = 120.0
+SYNCHRONOUS = {'use_sim_time': True, 'stepping': 'synchronous'}
 JOINTS = (*(f'panda_joint{i}' for i in range(1, 8)), 'panda_finger_joint1', 'panda_finger_joint2')
 QUATERNION = np.array([0.995, -0.05, 0.03, 0.08])
 
@@ -95,18 +98,18 @@ class Recorded:
         self.actions.append(np.array(action))
 
 
-class SlowPolicy:
+class SlowPolicy(Node):
     """Answers the observation at which the chunk before is used up, after a random while."""
 
-    def __init__(self):
+    def __init__(self, **kwargs):
+        super().__init__('slow_policy', **kwargs)
         self.slowest_s = 0.0
         self._random = np.random.default_rng()
         self._next_ns = 0
-        self.node = rclpy.create_node('slow_policy')
-        self._out = self.node.create_publisher(
+        self._out = self.create_publisher(
             JointTrajectory, '/vla_policy/action_chunk', interface.command()
         )
-        self.node.create_subscription(
+        self.create_subscription(
             PoseStamped, '/simulator/ee_pose', self.on_pose, interface.lossless()
         )
 
@@ -129,14 +132,13 @@ class Loop:
     def __init__(self, spinning, make_scene=FakeScene, **parameters):
         self.spin = spinning
         self.scene = None
-        values = {'stepping': 'synchronous', 'real_time_factor': 0.0, **parameters}
 
         def make(parameters):
             self.scene = Recorded(make_scene(parameters))
             return self.scene
 
-        overrides = [Parameter(k, value=v) for k, v in values.items()]
-        spinning(lambda: SimulatorNode(make, parameter_overrides=overrides))
+        values = {'stepping': 'synchronous', 'real_time_factor': 0.0, **parameters}
+        spinning(partial(SimulatorNode, make), **values)
         self.client = Client('client')
         self.episode, self.chunks, self.queries, self.waits = {}, [], [], []
         self.start_ns = 0
@@ -160,42 +162,27 @@ class Loop:
     def _on_query(self, message):
         self.queries.append(to_ns(message.header.stamp))
 
-    def add_executor(self, **parameters):
-        values = {'use_sim_time': True, 'stepping': 'synchronous', 'output': 'twist'}
-        rules = ['action_chunk:=/vla_policy/action_chunk']
-        rules += [f'{t}:=/simulator/{t}' for t in ('twist', 'gripper', 'ee_pose')]
-        remaps = [word for rule in rules for word in ('-r', f'~/{rule}')]
-        overrides = {**values, 'max_linear_m_s': 5.0, 'close_below': 0.5, 'open_above': 0.5}
-        overrides = {**overrides, **parameters}
-        return self.spin(
-            lambda: ExecutorNode(
-                parameter_overrides=[Parameter(k, value=v) for k, v in overrides.items()],
-                cli_args=['--ros-args', *remaps],
-            )
-        )
+    def add_executor(self):
+        rules = ['~/action_chunk:=/vla_policy/action_chunk']
+        rules += [f'~/{t}:=/simulator/{t}' for t in ('twist', 'gripper', 'ee_pose')]
+        limits = {'max_linear_m_s': 5.0, 'close_below': 0.5, 'open_above': 0.5}
+        return self.spin(ExecutorNode, *rules, **SYNCHRONOUS, output='twist', **limits)
 
     def add_policy(self, checkpoint, **parameters):
-        values = {'use_sim_time': True, 'stepping': 'synchronous', 'checkpoint': str(checkpoint)}
         topics = (*(f'image/{c}' for c in CAMERAS), 'ee_pose', 'joint_states', 'instruction')
-        remaps = [word for t in topics for word in ('-r', f'~/{t}:=/simulator/{t}')]
-        overrides = {**values, **parameters}
-        self.spin(
-            lambda: PolicyNode(
-                parameter_overrides=[Parameter(k, value=v) for k, v in overrides.items()],
-                cli_args=['--ros-args', *remaps],
-            )
-        )
+        rules = [f'~/{t}:=/simulator/{t}' for t in topics]
+        parameters = {**SYNCHRONOUS, 'checkpoint': str(checkpoint), **parameters}
+        self.spin(PolicyNode, *rules, **parameters)
         for transition in (CONFIGURE, ACTIVATE):
-            assert self.client.change_state('vla_policy', transition), self.says('vla_policy')
+            assert self.client.change_state('vla_policy', transition), self.state('vla_policy')
 
-    def says(self, node):
-        status = self.client.status(node)
-        return f'{node}: {self.client.state(node)} {status.message if status else ""}'
+    def state(self, node):
+        return f'{node}: {self.client.state(node)} {self.client.message(node)}'
 
     def until(self, done, what):
         if not self.client.wait(done, WAIT_S):
-            said = f'{self.says("vla_policy")}; {self.says("chunk_executor")}; {self.episode}'
-            pytest.fail(f'no {what}; {said}')
+            states = f'{self.state("vla_policy")}; {self.state("chunk_executor")}'
+            pytest.fail(f'no {what}; {states}; {self.episode}')
 
     def run_episode(self, seed, steps=STEPS):
         """Position and action of each step, (steps, 10), and what was answered meanwhile."""
@@ -251,7 +238,7 @@ def loop(spinning):
         one.close()
 
 
-def told(chunks, steps=STEPS):
+def commanded(chunks, steps=STEPS):
     """Actions (steps, 7) that the chunks ask for, one row after the other."""
     rows = [
         np.column_stack(
@@ -265,12 +252,11 @@ def told(chunks, steps=STEPS):
 def test_every_action_of_every_chunk_is_one_step_whatever_the_policy_takes(loop):
     one = loop()
     one.add_executor()
-    policy = SlowPolicy()
-    one.spin(lambda: policy.node)
+    policy = one.spin(SlowPolicy)
     paths = []
     for policy.slowest_s in (0.0, 0.15):
         path = one.run_episode(seed=7)
-        np.testing.assert_allclose(path[:, 3:], told(one.answers()), atol=1e-9)
+        np.testing.assert_allclose(path[:, 3:], commanded(one.answers()), atol=1e-9)
         assert one.since_start(c.stamp_ns for c in one.chunks) == QUERIES_NS
         paths.append(path)
     np.testing.assert_array_equal(*paths)
@@ -285,14 +271,14 @@ def test_the_real_nodes_repeat_an_episode_to_the_last_bit(loop, micro, pruning):
     runs = []
     for seed in (3, 4, 3):
         path = one.run_episode(seed)
-        np.testing.assert_allclose(path[:, 3:], told(one.answers()), atol=1e-9)
+        np.testing.assert_allclose(path[:, 3:], commanded(one.answers()), atol=1e-9)
         assert one.since_start(one.queries) == QUERIES_NS
         runs.append(path)
     np.testing.assert_array_equal(runs[0], runs[2])
     assert not np.array_equal(runs[0], runs[1])
 
 
-def test_time_stands_still_without_a_command_and_the_reason_is_said_once(loop):
+def test_time_stands_still_without_a_command_and_the_reason_is_reported(loop):
     one = loop(step_timeout_s=0.3)
     one.until(lambda: len(one.waits) > 2, 'warning in the episode')
     assert 'twist and gripper stamped 1.000 s' in one.waits[0]
@@ -305,7 +291,7 @@ def test_a_policy_that_joins_late_gets_the_observation_that_waits(loop):
     one.until(lambda: one.episode, 'episode')
     one.client.spin_for(0.6)  # everything of the first instant went out long ago
     one.add_executor()
-    one.spin(lambda: SlowPolicy().node)
+    one.spin(SlowPolicy)
     one.arm()
     one.until(lambda: len(one.scene.actions) >= 10, 'steps')
 
@@ -313,7 +299,7 @@ def test_a_policy_that_joins_late_gets_the_observation_that_waits(loop):
 def test_disarming_pauses_and_no_step_is_lost_or_doubled(loop):
     one = loop()
     one.add_executor()
-    one.spin(lambda: SlowPolicy().node)
+    one.spin(SlowPolicy)
     one.run_episode(seed=1, steps=5)
     before = len(one.scene.actions)
     one.client.spin_for(0.3)
@@ -322,7 +308,7 @@ def test_disarming_pauses_and_no_step_is_lost_or_doubled(loop):
     one.until(lambda: len(one.scene.actions) >= before + STEPS, 'steps')
     steps = before + STEPS
     got = np.array(one.scene.actions[:steps])
-    np.testing.assert_allclose(got, told(one.answers(), steps), atol=1e-9)
+    np.testing.assert_allclose(got, commanded(one.answers(), steps), atol=1e-9)
 
 
 def test_commands_of_another_time_or_of_one_kind_move_nothing(loop):
@@ -367,12 +353,7 @@ def test_synchronous_on_wall_time_is_refused(ros):
 
 def test_a_chunk_that_is_there_before_its_time_survives_the_jump_to_it(ros, spinning):
     """The clock's message may be the slower one; time would stand still for ever."""
-    overrides = {'use_sim_time': True, 'stepping': 'synchronous', 'output': 'twist'}
-    spinning(
-        lambda: ExecutorNode(
-            parameter_overrides=[Parameter(k, value=v) for k, v in overrides.items()]
-        )
-    )
+    spinning(ExecutorNode, **SYNCHRONOUS, output='twist')
     client, twists = Client('client'), []
     client.watch('chunk_executor')
     client.create_subscription(
@@ -391,12 +372,9 @@ def test_a_chunk_that_is_there_before_its_time_survives_the_jump_to_it(ros, spin
         assert client.wait(tick, WAIT_S)
 
     def says(text):
-        status = client.status('chunk_executor')
-        return status is not None and text in status.message
+        return text in client.message('chunk_executor')
 
-    until(
-        lambda: client.status('chunk_executor') is not None and clock.get_subscription_count(), 1
-    )
+    until(lambda: says('DISARMED') and clock.get_subscription_count(), 1)
     until(lambda: out.get_subscription_count() > 0, 1)
     assert client.set_bool('/chunk_executor/arm', True)
     until(lambda: says('no chunk yet'), 1)
@@ -423,7 +401,7 @@ class Choosy(FakeScene):
         super().__init__()
 
 
-def test_a_wrong_task_at_the_start_is_said_and_can_be_mended(loop):
+def test_a_wrong_task_at_the_start_is_logged_and_can_be_set_right(loop):
     one = loop(Choosy, tasks=['pick_blue'], stepping='free')
     assert one.scene is None
     refused = one.client.set_parameter('simulator', 'tasks', ['pick_grey'])
@@ -434,33 +412,29 @@ def test_a_wrong_task_at_the_start_is_said_and_can_be_mended(loop):
     assert one.episode['simulator'] == 'two_cubes'
 
 
-def test_a_wrong_task_later_leaves_the_scene_and_time_goes_on(loop):
-    clocks = []
-    one = loop(Choosy, stepping='free', real_time_factor=1.0)
-    one.client.create_subscription(
+def test_a_wrong_task_later_leaves_the_scene_and_another_one_goes_on_in_time(loop):
+    clocks, instructions = [], []
+    one = loop(Choosy, stepping='free', real_time_factor=1.0, seed=1)
+    listen, first = one.client.create_subscription, one.scene
+    listen(
         PoseStamped,
         '/simulator/ee_pose',
         lambda m: clocks.append(to_ns(m.header.stamp)),
         interface.sensor_data(),
     )
-    first = one.scene
+    listen(
+        String,
+        '/simulator/instruction',
+        lambda m: instructions.append(m.data),
+        interface.latched(),
+    )
     assert 'pick_grey' in one.client.set_parameter('simulator', 'tasks', ['pick_grey'])
-    one.until(lambda: clocks, 'pose')
+    one.until(lambda: clocks and instructions, 'pose and instruction')
     assert one.scene is first
+    assert one.client.set_parameter('simulator', 'seed', 2) == ''
     assert one.client.set_parameter('simulator', 'tasks', ['pick_red']) == ''
     assert one.scene is not first
     count = len(clocks)
     one.until(lambda: len(clocks) > count + 3, 'pose')
+    one.until(lambda: instructions[-1] == 'pick up the red cube', 'instruction of seed 2')
     assert (np.diff(clocks) > 0).all() and np.diff(clocks).max() >= 2_000_000_000
-
-
-def test_instruction_of_the_reopened_scene_is_told(loop):
-    said = []
-    one = loop(Choosy, stepping='free', seed=1)
-    one.client.create_subscription(
-        String, '/simulator/instruction', lambda m: said.append(m.data), interface.latched()
-    )
-    one.until(lambda: said, 'instruction')
-    assert one.client.set_parameter('simulator', 'seed', 2) == ''
-    assert one.client.set_parameter('simulator', 'tasks', ['pick_red']) == ''
-    one.until(lambda: said[-1] == 'pick up the red cube', 'instruction of seed 2')

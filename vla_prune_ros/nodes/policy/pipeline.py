@@ -176,7 +176,8 @@ class Pipeline:
             return 'WAITING', text, WARN, ''
         wait = self.inputs.why(self._wait)
         if wait is not None:
-            return 'WAITING', wait.detail, WARN, wait.reason
+            # Its numbers change all the time; its words tell an old stamp from a silent driver.
+            return 'WAITING', wait.detail, WARN, ''.join(filter(str.isalpha, wait.detail))
         code, text = self.problem
         if code == 'late':
             return 'LATE', text, WARN, code
@@ -273,7 +274,7 @@ class Pipeline:
         self.faults += 1
         code = error.reason if isinstance(error, ActionRefused) else type(error).__name__
         self.problem = Problem(code, f'{where}{code}: {(str(error).splitlines() or [""])[0]}')
-        if self.faults >= self._params.max_faults:
+        if self.faults >= self._params.max_faults and not self.latched:
             self.latched = (
                 f'{self.faults} failed inferences in a row, last {self.problem.text}; call ~/reset'
             )
