@@ -4,7 +4,6 @@ Expected values are the files of the checkout, the parser of the command line, t
 records, and docs/interface.md, which test_interface.py compares with running nodes.
 """
 
-import ast
 import json
 import re
 import shlex
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fake_launch import arguments, entities
 from interface_page import interface, names
 
 from vla_prune_ros.bags.topics import load_topics
@@ -108,32 +108,6 @@ def test_options_of_the_command_line_exist():
         check_tool(words)
 
 
-def launch_arguments(name):
-    """Arguments that a launch file declares, through the helpers of launch/common.py."""
-    tree = ast.parse(text(ROOT / 'launch' / name))
-    found = set()
-    for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
-        called = getattr(call.func, 'attr', getattr(call.func, 'id', ''))
-        words = [a.value for a in call.args if isinstance(a, ast.Constant)]
-        if called == 'params_file':
-            found.add(called)
-        elif called in ('argument', 'arguments'):
-            found |= set(words[:1] if called == 'argument' else words)
-            starred = [a.value.id for a in call.args if isinstance(a, ast.Starred)]
-            found |= {w for t in starred for w in text_tuple(tree, t)}
-    return found
-
-
-def text_tuple(tree, name):
-    """The texts of ``name = ('a', 'b')``."""
-    (value,) = (
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == name
-    )
-    return ast.literal_eval(value)
-
-
 def check_name(words, name):
     """A full name of a topic or service of our nodes exists; others are not looked at."""
     node, _, rest = name.strip('/').partition('/')
@@ -156,7 +130,7 @@ def test_ros2_commands_name_what_the_nodes_have():
         verb = ' '.join(words[1:3])
         if verb == 'launch vla_prune_ros':
             given = dict(w.split(':=', 1) for w in words[4:])
-            assert set(given) <= launch_arguments(words[3]), words
+            assert set(given) <= set(arguments(entities(ROOT / 'launch' / words[3]))), words
             known = set.union(*(names(n, 'Subscribes', 'Publishes') for n in interface()))
             rules = given.get('remap', '').split()
             assert {rule.partition(':=')[0] for rule in rules} <= known, words

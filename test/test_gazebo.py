@@ -5,15 +5,14 @@ transcriptions, ``test/data/gazebo_interfaces.yaml``; topics of the own nodes co
 docs/interface.md, those of Gazebo from the world file.
 """
 
-import importlib.util
 import re
-import sys
 import xml.etree.ElementTree as xml
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from fake_launch import arguments, entities, overrides
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ROOT / 'gazebo'
@@ -23,18 +22,6 @@ TOPIC_OF = {  # parameter <topic> of a system -> type and direction
     'JointTrajectoryController': ('gz.msgs.JointTrajectory', IN),
     'JointPositionController': ('gz.msgs.Double', IN),
 }
-
-
-def sibling(name: str):
-    """A test module of this folder; pytest imports them without a package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f'{name}.py'))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-launch_files = sibling('test_launch_files')
-fake_launch = launch_files.fake_launch
 
 
 def read(path: Path):
@@ -75,38 +62,30 @@ def interface(node: str, what: str) -> dict[str, str]:
     return {t.replace('<camera>', c): kind for t, kind in rows for c in ('primary', 'wrist')}
 
 
-@pytest.fixture
-def started(fake_launch, monkeypatch):
-    """``started(**arguments)``: entities that the launch file makes, by name or kind."""
-    share = {'vla_prune_ros': str(ROOT), 'ros_gz_sim': '/opt/ros/jazzy/share/ros_gz_sim'}
-    index = sys.modules['ament_index_python.packages']
-    monkeypatch.setattr(index, 'get_package_share_directory', share.__getitem__)
-
-    def start(**given: str) -> dict[str, SimpleNamespace]:
-        found = launch_files.entities(ROOT / 'launch/gazebo.launch.py')
-        declared = launch_files.arguments(found)
-        assert set(given) <= set(declared)
-        context, flat = {**declared, **given}, {}
-        for entity in found:
-            made = [entity]
-            if entity.kind == 'OpaqueFunction':
-                made = entity.kwargs['function'](context)
-            for one in made:
-                key = one.kwargs.get('name') or one.kind
-                if one.kind == 'IncludeLaunchDescription':
-                    key = Path(one.args[0].args[0]).name
-                flat[key] = one
-        return flat
-
-    return start
+def started(**given: str) -> dict[str, SimpleNamespace]:
+    """Entities that the launch file makes, by name or kind."""
+    found = entities(ROOT / 'launch/gazebo.launch.py')
+    declared = arguments(found)
+    assert set(given) <= set(declared)
+    context, flat = {**declared, **given}, {}
+    for entity in found:
+        made = [entity]
+        if entity.kind == 'OpaqueFunction':
+            made = entity.kwargs['function'](context)
+        for one in made:
+            key = one.kwargs.get('name') or one.kind
+            if one.kind == 'IncludeLaunchDescription':
+                key = Path(one.args[0].args[0]).name
+            flat[key] = one
+    return flat
 
 
 def passed(include: SimpleNamespace) -> dict:
     return dict(include.kwargs['launch_arguments'])
 
 
-def remaps(entities: dict) -> dict[str, str]:
-    return dict(r.split(':=') for r in passed(entities['policy.launch.py'])['remap'].split())
+def remaps(made: dict) -> dict[str, str]:
+    return dict(r.split(':=') for r in passed(made['policy.launch.py'])['remap'].split())
 
 
 def test_the_bridge_file_has_the_bridges_keys_directions_and_types():
@@ -129,7 +108,7 @@ def test_both_fingers_listen_to_one_topic():
     assert len(fingers) == 2 and len({p.findtext('topic') for p in fingers}) == 1
 
 
-def test_every_topic_of_our_nodes_is_served(started):
+def test_every_topic_of_our_nodes_is_served():
     entities = started()
     rules = remaps(entities)
     bridged = {
@@ -158,7 +137,7 @@ def test_every_topic_of_our_nodes_is_served(started):
 
 
 @pytest.mark.parametrize('opening', ['gripper_closed', 'gripper_open'])
-def test_the_gripper_expression_takes_the_executors_message(started, opening):
+def test_the_gripper_expression_takes_the_executors_message(opening):
     arguments = started()['gripper_transform'].kwargs['arguments']
     value = NODES['chunk_executor'][opening]
     message = SimpleNamespace(points=[SimpleNamespace(positions=[value])])
@@ -169,7 +148,7 @@ def test_the_gripper_expression_takes_the_executors_message(started, opening):
     assert arguments[arguments.index('--qos-reliability') + 1] == 'reliable'
 
 
-def test_gazebo_runs_the_world_with_and_without_a_window(started):
+def test_gazebo_runs_the_world_with_and_without_a_window():
     file = 'gz_sim.launch.py'
     include = started()[file]
     assert include.args[0].args == (f'/opt/ros/jazzy/share/ros_gz_sim/launch/{file}',)
@@ -178,7 +157,7 @@ def test_gazebo_runs_the_world_with_and_without_a_window(started):
     assert headless == '-r -s --headless-rendering /w.sdf'
 
 
-def test_all_nodes_take_simulated_time_and_arguments_are_passed_on(started):
+def test_all_nodes_take_simulated_time_and_arguments_are_passed_on():
     entities = started()
     given = passed(entities['policy.launch.py'])
     assert given['use_sim_time'] == 'true' and given['output'] == 'twist'
@@ -187,19 +166,19 @@ def test_all_nodes_take_simulated_time_and_arguments_are_passed_on(started):
     nodes = [e for e in entities.values() if e.kind == 'Node']
     assert len(nodes) == 5
     for node in nodes:
-        assert launch_files.overrides(node)['use_sim_time'] is True, node.kwargs['name']
+        assert overrides(node)['use_sim_time'] is True, node.kwargs['name']
 
 
-def test_the_bridge_reads_its_file_and_sends_images_best_effort(started):
-    given = launch_files.overrides(started()['gazebo_bridge'])
+def test_the_bridge_reads_its_file_and_sends_images_best_effort():
+    given = overrides(started()['gazebo_bridge'])
     assert given.pop('config_file').args == ('bridge_file',) and given.pop('use_sim_time')
     images = [e['ros_topic_name'] for e in BRIDGE if e['ros_type_name'].endswith('/Image')]
     assert given == {f'qos_overrides.{i}.publisher.reliability': 'best_effort' for i in images}
 
 
-def test_servo_gets_the_robot_takes_twists_and_can_be_off(started):
+def test_servo_gets_the_robot_takes_twists_and_can_be_off():
     entities = started()
-    given = launch_files.overrides(entities['servo_node'])
+    given = overrides(entities['servo_node'])
     for name, file in (('', 'panda.urdf'), ('_semantic', 'panda.srdf')):
         value = given[f'robot_description{name}']
         assert value.args == ((FILES / file).read_text(encoding='utf-8'),)

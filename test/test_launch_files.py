@@ -1,4 +1,4 @@
-"""Launch files, run against a recording stand-in for ``launch`` and ``launch_ros`` (no wheels).
+"""Launch files, run against a recording stand-in for ``launch`` and ``launch_ros``.
 
 Expected values: executables are the console scripts of setup.py; parameters and topics are those
 of docs/interface.md.
@@ -6,12 +6,10 @@ of docs/interface.md.
 
 import ast
 import re
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import pytest
+from fake_launch import HUMBLE_API, Recorded, arguments, entities, overrides
 from interface_page import interface, names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,18 +18,6 @@ SOURCES = sorted((ROOT / 'launch').glob('*.py'))
 EVERY_NODE = {'use_sim_time'}
 TOPICS = ('Subscribes', 'Publishes')
 
-# What launch and launch_ros offer in Humble already; the launch files may use no more.
-HUMBLE_API = {
-    'launch': {'LaunchDescription', 'LaunchContext'},
-    'launch.actions': {
-        *('DeclareLaunchArgument', 'ExecuteProcess', 'IncludeLaunchDescription'),
-        *('OpaqueFunction', 'SetEnvironmentVariable', 'Shutdown'),
-    },
-    'launch.launch_description_sources': {'PythonLaunchDescriptionSource'},
-    'launch.substitutions': {'LaunchConfiguration'},
-    'launch_ros.actions': {'LifecycleNode', 'Node'},
-    'launch_ros.parameter_descriptions': {'ParameterValue'},
-}
 # Keywords that Humble's constructors take.
 NODE_KEYWORDS = {
     *('package', 'executable', 'name', 'namespace', 'output', 'parameters', 'remappings'),
@@ -39,48 +25,11 @@ NODE_KEYWORDS = {
 ARGUMENT_KEYWORDS = {'default_value', 'description', 'choices'}
 
 
-class Recorded(SimpleNamespace):
-    """A constructor call: ``kind``, positional ``args`` and ``kwargs``."""
-
-    def perform(self, context: dict[str, str]) -> str:
-        """Value of a LaunchConfiguration."""
-        return context[self.args[0]]
-
-
-def recorder(kind: str) -> Any:
-    return lambda *args, **kwargs: Recorded(kind=kind, args=args, kwargs=kwargs)
-
-
-@pytest.fixture
-def fake_launch(monkeypatch):
-    """Recording modules in place of launch and launch_ros; the checkout as the share folder."""
-    for name, members in HUMBLE_API.items():
-        module = ModuleType(name)
-        for member in members:
-            setattr(module, member, recorder(member))
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setitem(sys.modules, 'launch_ros', ModuleType('launch_ros'))
-    index = ModuleType('ament_index_python.packages')
-    index.get_package_share_directory = lambda name: {'vla_prune_ros': str(ROOT)}[name]
-    monkeypatch.setitem(sys.modules, 'ament_index_python', ModuleType('ament_index_python'))
-    monkeypatch.setitem(sys.modules, 'ament_index_python.packages', index)
+@pytest.fixture(autouse=True)
+def no_settings_of_the_user(monkeypatch):
     fast_dds = (f'FAST{k}_DEFAULT_PROFILES_FILE' for k in ('RTPS', 'DDS'))
     for name in (*fast_dds, 'CYCLONEDDS_URI', 'ROS_DISTRO'):
         monkeypatch.delenv(name, raising=False)
-
-
-def entities(path: Path) -> list[Recorded]:
-    """What ``generate_launch_description`` of a file returns."""
-    scope: dict[str, Any] = {'__name__': path.stem, '__file__': str(path)}
-    exec(compile(path.read_text(encoding='utf-8'), str(path), 'exec'), scope)
-    return scope['generate_launch_description']().args[0]
-
-
-def arguments(found: list[Recorded]) -> dict[str, str]:
-    """Declared launch arguments with their defaults."""
-    return {
-        e.args[0]: e.kwargs['default_value'] for e in found if e.kind == 'DeclareLaunchArgument'
-    }
 
 
 def launched(name: str, **given: str) -> dict[str, Recorded]:
@@ -104,11 +53,6 @@ def launched(name: str, **given: str) -> dict[str, Recorded]:
     return nodes
 
 
-def overrides(node: Recorded) -> dict[str, Any]:
-    """Single parameters that a launch file sets on a node."""
-    return {k: v for p in node.kwargs['parameters'] if isinstance(p, dict) for k, v in p.items()}
-
-
 def console_scripts() -> set[str]:
     """Names of the entry points in setup.py."""
     return set(re.findall(r"'([\w-]+) = [\w.]+:main'", (ROOT / 'setup.py').read_text('utf-8')))
@@ -126,7 +70,7 @@ def test_only_the_api_of_humble_is_used(path):
 
 
 @pytest.mark.parametrize('path', LAUNCH_FILES, ids=lambda p: p.name)
-def test_every_argument_is_described_and_every_default_file_exists(fake_launch, path):
+def test_every_argument_is_described_and_every_default_file_exists(path):
     for entity in entities(path):
         if entity.kind == 'DeclareLaunchArgument':
             assert entity.kwargs['description'].endswith('.')
@@ -135,7 +79,7 @@ def test_every_argument_is_described_and_every_default_file_exists(fake_launch, 
             assert default in entity.kwargs.get('choices', [default])
 
 
-def test_policy_launch_starts_both_nodes_from_the_parameter_file(fake_launch):
+def test_policy_launch_starts_both_nodes_from_the_parameter_file():
     nodes = launched('policy.launch.py')
     kinds = {name: n.kind for name, n in nodes.items()}
     assert kinds == {'vla_policy': 'LifecycleNode', 'chunk_executor': 'Node'}
@@ -148,7 +92,7 @@ def test_policy_launch_starts_both_nodes_from_the_parameter_file(fake_launch):
     assert set(launched('policy.launch.py', executor='false')) == {'vla_policy'}
 
 
-def test_policy_launch_passes_its_arguments_on(fake_launch):
+def test_policy_launch_passes_its_arguments_on():
     texts = {
         'checkpoint': '/models/a',
         'profile': 'bridge',
@@ -167,7 +111,7 @@ def test_policy_launch_passes_its_arguments_on(fake_launch):
     assert executor['output'].args == ('pose',) and executor['use_sim_time'] is True
 
 
-def test_every_parameter_that_a_launch_file_sets_is_declared_by_its_node(fake_launch):
+def test_every_parameter_that_a_launch_file_sets_is_declared_by_its_node():
     given = {a: 'x' for a in ('checkpoint', 'profile', 'pruning', 'instruction')}
     nodes = {
         **launched('libero.launch.py'),
@@ -179,7 +123,7 @@ def test_every_parameter_that_a_launch_file_sets_is_declared_by_its_node(fake_la
         assert set(overrides(node)) <= set(interface()[name]['Parameters']) | EVERY_NODE
 
 
-def test_remap_rules_reach_both_nodes(fake_launch):
+def test_remap_rules_reach_both_nodes():
     text = '~/image/primary:=/cam/image_raw  ~/ee_pose:=/arm/pose'
     nodes = launched('policy.launch.py', remap=text)
     rules = [('~/image/primary', '/cam/image_raw'), ('~/ee_pose', '/arm/pose')]
@@ -189,7 +133,7 @@ def test_remap_rules_reach_both_nodes(fake_launch):
 
 
 @pytest.mark.parametrize('rule', ['~/ee_pose=/arm/pose', ':=/arm/pose', '~/ee_pose:='])
-def test_a_broken_remap_rule_is_named(fake_launch, rule):
+def test_a_broken_remap_rule_is_named(rule):
     with pytest.raises(RuntimeError, match='remap'):
         launched('policy.launch.py', remap=rule)
 
@@ -198,7 +142,7 @@ def test_a_broken_remap_rule_is_named(fake_launch, rule):
     ('distro', 'library'), [('humble', 'RTPS'), ('jazzy', 'RTPS'), ('kilted', 'DDS')]
 )
 def test_transport_profiles_are_those_of_the_distribution_or_of_the_user(
-    fake_launch, monkeypatch, distro, library
+    monkeypatch, distro, library
 ):
     def profiles():
         found = entities(ROOT / 'launch/policy.launch.py')
@@ -212,7 +156,7 @@ def test_transport_profiles_are_those_of_the_distribution_or_of_the_user(
     assert set(profiles()) == {'CYCLONEDDS_URI'}
 
 
-def test_libero_launch_closes_the_loop_on_simulated_time(fake_launch):
+def test_libero_launch_closes_the_loop_on_simulated_time():
     nodes = launched('libero.launch.py', checkpoint='/models/a')
     assert set(nodes) == {'simulator', 'vla_policy', 'chunk_executor'}
     assert nodes['simulator'].kwargs['executable'] in console_scripts()
@@ -230,7 +174,7 @@ def test_libero_launch_closes_the_loop_on_simulated_time(fake_launch):
     assert overrides(nodes['simulator'])['simulator'].args == ('two_cubes',)
 
 
-def test_replay_launch_starts_a_player_and_a_policy_on_its_time_and_no_executor(fake_launch):
+def test_replay_launch_starts_a_player_and_a_policy_on_its_time_and_no_executor():
     nodes = launched('replay.launch.py', bag='/bags/run1', checkpoint='/models/a')
     assert set(nodes) == {'vla_policy', 'bag_player'}
     policy, player = overrides(nodes['vla_policy']), overrides(nodes['bag_player'])
@@ -243,7 +187,7 @@ def test_replay_launch_starts_a_player_and_a_policy_on_its_time_and_no_executor(
     assert nodes['bag_player'].kwargs['on_exit'].kind == 'Shutdown'
 
 
-def test_replay_launch_passes_its_arguments_on(fake_launch):
+def test_replay_launch_passes_its_arguments_on():
     given = {'topics': '/t.yaml', 'profile': '/mine.yaml', 'params_file': '/params.yaml'}
     more = {'loop': 'true', 'pruning': 'specprune', 'instruction': '1: lift it'}
     nodes = launched('replay.launch.py', rate='0.5', **given, **more)
@@ -258,7 +202,7 @@ def test_replay_launch_passes_its_arguments_on(fake_launch):
     assert player['rate'].kwargs == {'value_type': float}
 
 
-def test_every_remapped_topic_is_one_of_the_nodes(fake_launch):
+def test_every_remapped_topic_is_one_of_the_nodes():
     known = {t for n in ('vla_policy', 'chunk_executor') for t in names(n, *TOPICS)}
     for node in launched('libero.launch.py').values():
         for source, _ in node.kwargs.get('remappings', []):
