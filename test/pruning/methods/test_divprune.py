@@ -57,16 +57,6 @@ def test_ties_and_all(joint, case):
     assert got.tolist() == twin(layout, budget, tokens, joint)
 
 
-@pytest.mark.parametrize('joint', [False, True])
-@pytest.mark.parametrize('seed', range(10))
-def test_random_directions(joint, seed):
-    layout, budget = Layout(('a', 'b'), 12, 0, 12, 2), (3, 7)
-    tokens = torch.randn(24, 3, generator=torch.Generator().manual_seed(seed)).tolist()
-    pruner = build(layout, budget, joint=joint)
-    got = run_sites(pruner, layout, {}, hidden_of(layout, tokens))
-    assert got.tolist() == twin(layout, budget, tokens, joint)
-
-
 def test_it_acts_before_layer_0_on_what_the_language_model_is_given(tiny_llama):
     layout = Layout(('a', 'b'), 8, 1, 12, 2)
     x = tiny_llama.embeddings(layout, 3)
