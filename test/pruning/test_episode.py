@@ -9,7 +9,7 @@ from vla_prune_ros.pruning.frames import FrameHistory
 from vla_prune_ros.pruning.layout import Layout, Target
 
 LAYOUT = Layout(('a',), 4, 1, 20, 8)
-PICTURE = np.zeros((28, 28, 3), np.uint8)
+IMAGE = np.zeros((28, 28, 3), np.uint8)
 
 
 def query(at_s, instruction='task', history=None):
@@ -52,7 +52,7 @@ def test_frames_that_are_watched_decide_alone():
 
     def frames(*times_s):
         for at in times_s:
-            history.push('a', round(at * 1e9), PICTURE)
+            history.push('a', round(at * 1e9), IMAGE)
 
     frames(0.0, 0.3, 0.6)
     assert monitor.check(query(0.6, history=history)) == 'first'

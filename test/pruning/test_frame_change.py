@@ -170,7 +170,7 @@ def test_black_patches():
 
 
 def test_dark_noise_does_not_outrank_motion():
-    """Half the picture is black with noise; the amounts of the other half's motion are larger."""
+    """Half the image is black with noise; the amounts of the other half's motion are larger."""
     image = flat(120)
     image[112:] = 0
     before, after = (with_object(image, 28, 28 + by, COLOUR) for by in (0, 14))
@@ -254,7 +254,7 @@ def test_half_resolution_gives_the_amounts_of_full_resolution():
 
 @st.composite
 def image_pairs(draw):
-    """Two pictures of a few patches, with equal and black patches among them, and the side."""
+    """Two images of a few patches, with equal and black patches among them, and the side."""
     side, rows, cols = (draw(st.integers(1, high)) for high in (5, 3, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     a = rng.integers(0, draw(st.integers(1, 256)), (rows * side, cols * side, 3)).astype(np.uint8)

@@ -27,12 +27,9 @@ SELECTION = 'selection'  # stage of all work of a pruner: comparing, scoring, ch
 
 @dataclass(frozen=True)
 class PruningSite:
-    """A place where a pruner acts.
-
-    ``scores`` are means over heads. ``'attention'``: softmax over all keys of the layer that just
-    ran. ``'logits'``: products of queries and keys of the layer that comes next, over sqrt(d),
-    neither rotated nor normalised.
-    """
+    """A place where a pruner acts. ``scores`` are means over heads; ``'attention'``: softmax over
+    all keys of the layer that just ran; ``'logits'``: products of queries and keys of the layer
+    that comes next, over sqrt(d), neither rotated nor normalised."""
 
     layer: int  # -1 is before layer 0; l >= 0 is after layer l
     rows: Rows | None = None  # that the pruner needs; visual ones while none is dropped
@@ -194,12 +191,9 @@ MAX_GAP_S = 0.5
 
 
 class EpisodeMonitor(Stateful):
-    """Tells a query that continues an episode from one that does not, whoever calls ``reset``.
-
-    A camera that was silent for more than 0.5 s leaves nothing to compare with. Where only frames
-    of queries are known, the limit is a chunk and a quarter, or twice the time between the two
-    before.
-    """
+    """Tells a query that continues an episode from one that does not. Where only frames of queries
+    are known, a gap is more than a chunk and a quarter and twice the time between the two before:
+    a slow policy is not a silent camera."""
 
     state_names = ('_last', '_interval_s')
 

@@ -135,7 +135,6 @@ class FrameHistory:
                 ring.present = self._store(ring, stamp_ns, ring.last_image)
 
     def count(self, camera: str) -> int:
-        """Of all frames stored, forgotten ones included."""
         with self._lock:
             return self._rings[camera].count if camera in self._rings else 0
 

@@ -1,7 +1,5 @@
-"""Coarse or fine: how many visual tokens a query may lose, by how the end effector moves.
-
-SpecPrune-VLA (arXiv 2509.05614). An *action unit* is what 1.0 means in one step of the robot's
-action: ``step_m`` metres or ``step_rad`` radians of the target per ``control_period_s``.
+"""Coarse or fine, by how the end effector moves (SpecPrune-VLA, arXiv 2509.05614). An action unit
+is what 1.0 means in one step of the robot's action: ``step_m`` metres or ``step_rad`` radians.
 """
 
 import math

@@ -90,13 +90,10 @@ def cosine_distance(features: Tensor) -> Tensor:
 
 
 def farthest_first(distance: Tensor, count: int, candidates: Tensor | None = None) -> Tensor:
-    """Greedy max-min selection (DivPrune, arXiv 2503.02175; VLA-Pruner, arXiv 2511.16449) from B
-    sets at once, (B, n, n) and bool (B, n): int64 (B, count), in order.
-
-    The first pick is the candidate whose nearest other candidate is farthest; every further one
-    is farthest from all that are picked. Ties go to the lower index. A set with fewer candidates
-    repeats index 0 once it is exhausted: cut it there.
-    """
+    """Greedy max-min selection (DivPrune, arXiv 2503.02175) from B sets (B, n, n), bool (B, n):
+    int64 (B, count), in order. The first pick is the candidate whose nearest other one is
+    farthest; every further one is farthest from all that are picked. Ties go to the lower index. A
+    set with fewer candidates repeats index 0 once it is exhausted: cut it there."""
     eye = torch.eye(distance.shape[-1], dtype=torch.bool, device=distance.device)
     if candidates is None:
         candidates = torch.ones_like(distance[:, 0], dtype=torch.bool)

@@ -70,7 +70,6 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(data: bytes) -> Any:
-    """What was packed; tensors are on their devices again."""
     end = 8 + int.from_bytes(data[:8], 'little')
     tensors = safetensors.torch.load(data[end:])
     arrays: dict[str, np.ndarray] = {}  # what stood in two places does so again

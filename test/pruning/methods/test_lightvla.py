@@ -144,13 +144,13 @@ def test_a_size_adds_unseen_tokens_only(seed, cameras, more):
     answer = pruner.keep(view)
     assert answer.ids[answer.visible].tolist() == exact and len(answer.ids) == size
     assert answer.ids.tolist() == sorted(set(answer.ids.tolist()))
-    stay = state.decide(state.site_after(-1), x)
+    rows = state.decide(state.site_after(-1), x)
     hidden = (state.bias.flatten() == -torch.inf).nonzero().flatten().tolist()
     unseen = [row for row in range(1, 1 + size) if not answer.visible[row - 1]]
-    assert hidden == unseen and len(stay) == layout.length - layout.visual + size
+    assert hidden == unseen and len(rows) == layout.length - layout.visual + size
     assert state.kept_by_site['before_L0'].tolist() == exact
     with pytest.raises(ProfileError, match='one site only'):
-        state.context(state.site_after(-1), x[:, stay])
+        state.context(state.site_after(-1), x[:, rows])
 
 
 # LightVLA*: the votes of learned queries ---------------------------------------------------------

@@ -48,7 +48,7 @@ def build(layout):
     return build_pruner({'name': 'vla_cache', **OPTIONS}, target)
 
 
-def pictures(layout, seed):
+def random_images(layout, seed):
     across = math.isqrt(layout.patches)
     random = np.random.default_rng(seed)
     shape = (across * PIXELS, across * PIXELS, 3)
@@ -57,7 +57,7 @@ def pictures(layout, seed):
 
 def repaint(images, layout, patches_of, seed):
     """Copies of ``images`` in which the given patches of each camera show something else."""
-    across, other = math.isqrt(layout.patches), pictures(layout, seed)
+    across, other = math.isqrt(layout.patches), random_images(layout, seed)
     out = {c: image.copy() for c, image in images.items()}
     for camera, patches in zip(layout.cameras, patches_of, strict=True):
         for patch in patches:
@@ -174,7 +174,7 @@ def test_an_episode_matches_the_twin(cameras, heads, seed):
     layout, model = layout_of(cameras), MODELS[heads]
     pruner, twin = build(layout), Twin(layout, model.reference)
     random = np.random.default_rng(seed)
-    images, sets, oldest = pictures(layout, 50 + seed), [], 0
+    images, sets, oldest = random_images(layout, 50 + seed), [], 0
     for step in range(6):
         x = model.embeddings(layout, 100 * seed + step)
         mode = pruner.begin(query_of(layout, images, step * SECOND // 2))
@@ -222,7 +222,7 @@ def test_selection_of_a_camera_against_loops(patches, static_top, relevant_top, 
 
 def test_two_identical_queries_give_the_dense_answer_with_fewer_tokens():
     layout = layout_of(2)
-    pruner, images, x = build(layout), pictures(layout, 0), MODEL.embeddings(layout, 0)
+    pruner, images, x = build(layout), random_images(layout, 0), MODEL.embeddings(layout, 0)
     dense, _ = MODEL.run(layout, x, Dense())
     modes, num_kept = [], []
     for _ in range(3):
@@ -243,7 +243,7 @@ def test_nothing_static_is_bit_identical_to_dense():
     pruner = build(layout)
     for step in range(3):
         x = MODEL.embeddings(layout, step)
-        assert pruner.begin(query_of(layout, pictures(layout, step))) == 'dense'
+        assert pruner.begin(query_of(layout, random_images(layout, step))) == 'dense'
         got, state = MODEL.run(layout, x, pruner)
         assert torch.equal(got, MODEL.run(layout, x, Dense())[0])
         assert len(state.ids) == layout.visual
@@ -273,7 +273,7 @@ def give_up(pruner, query):
 )
 def test_what_ends_an_episode_runs_dense_and_fills_the_cache_anew(change, reason):
     layout = layout_of(2)
-    pruner, images = build(layout), pictures(layout, 0)
+    pruner, images = build(layout), random_images(layout, 0)
     query = query_of(layout, images, 5 * SECOND)
     for _ in range(2):
         pruner.begin(query)
@@ -294,9 +294,9 @@ def test_what_ends_an_episode_runs_dense_and_fills_the_cache_anew(change, reason
 def test_a_diffusion_head_and_patches_that_are_no_grid_are_refused():
     layout = replace(layout_of(1), time=1)
     with pytest.raises(ProfileError, match='diffusion head'):
-        build(layout).begin(query_of(layout, pictures(layout, 0)))
+        build(layout).begin(query_of(layout, random_images(layout, 0)))
     layout = layout_of(1, patches=12)
-    pruner, images = build(layout), pictures(layout, 0)
+    pruner, images = build(layout), random_images(layout, 0)
     pruner.begin(query_of(layout, images))
     MODEL.run(layout, MODEL.embeddings(layout, 0), pruner)
     with pytest.raises(ProfileError, match='12 patches'):
@@ -406,7 +406,7 @@ def test_every_slot_holds_what_was_written_last(writes):
 @pytest.mark.gpu
 def test_everything_stays_on_the_device():
     """An episode on a GPU: the tokens of the CPU, and its answers but for rounding."""
-    layout, images, answers = layout_of(2), pictures(layout_of(2), 0), {}
+    layout, images, answers = layout_of(2), random_images(layout_of(2), 0), {}
     for device in ('cpu', 'cuda'):
         model, pruner = deepcopy(MODEL), build(layout)
         model.ours.to(device)

@@ -42,15 +42,15 @@ class Twin:
         return cosine_distance(self.tokens[i], self.tokens[j])
 
     def query(self, maps):
-        """Ids that are left after a pass that sees these maps, layer -> (S, V)."""
+        """Ids that are kept after a pass that sees these maps, layer -> (S, V)."""
         layout, pruned = self.layout, len(self.past) >= self.window
         prompt = 1 + layout.visual + layout.proprio
         slots = prompt + layout.prompt - 1
-        alive, act = list(range(layout.visual)), [0.0] * layout.visual
+        kept, act = list(range(layout.visual)), [0.0] * layout.visual
         for layer in range(LAYERS):
             table = maps[layer].tolist()
             if layer in HALF:
-                for i in alive:
+                for i in kept:
                     rows = [table[p][i] for p in range(slots, slots + layout.slots)]
                     act[i] += sum(rows) / len(rows)
             if layer == self.cut and pruned:
@@ -58,9 +58,9 @@ class Twin:
                     sum(table[p][i] for p in range(prompt, slots)) / (slots - prompt)
                     for i in range(layout.visual)
                 ]
-                alive = self.select(words)
+                kept = self.select(words)
         self.past.insert(0, [a / len(HALF) for a in act])
-        return alive
+        return kept
 
     def select(self, words):
         recent = self.past[: self.window]

@@ -59,8 +59,6 @@ def count_votes(scores: Tensor) -> Tensor:
 
 
 class VotingPruner(Pruner):
-    """Keeps the visual tokens with a vote, of all cameras as one set."""
-
     capturable = True
     bucketed = True
     sites = (PruningSite(-1),)
@@ -154,8 +152,6 @@ def query_scores(queries: Tensor, visual: Tensor, others: Tensor) -> Tensor:
 
 
 class LightVLAStar(VotingPruner):
-    """With the queries of the checkpoint; random ones where nothing is known of it."""
-
     name = STAR_METHOD
 
     def __init__(self, options: object, target: Target) -> None:

@@ -1,6 +1,6 @@
 """VLA-ACL (arXiv 2610.08133): a scorer of 5 bidirectional layers over the patch embeddings, a hard
 top-K per view before layer 0, the policy frozen. Ours, since the paper's are not known to us:
-width, heads and position embeddings of the scorer.
+width, heads and position embeddings.
 """
 
 from collections.abc import Mapping

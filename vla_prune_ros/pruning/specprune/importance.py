@@ -67,11 +67,9 @@ HARVEST = 'global'  # key of PruningContext.memory: layer -> scores of the pass 
 
 @dataclass
 class GlobalMemory(Stateful):
-    """V_global of SpecPrune-VLA: what the language model attended to last time, and how old it is.
-
-    Harvested from pruned passes, scores feed on themselves (arXiv 2608.00391 measures how success
-    falls). Tensors are overwritten in place: a captured pass finds them where they were.
-    """
+    """V_global: what the language model attended to last time. Harvested from pruned passes it
+    feeds on itself (arXiv 2608.00391 measures how success falls). Tensors are overwritten in
+    place: a captured pass finds them where they were."""
 
     state_names = ('age', 'mode', 'stamp_ns', 'empty', '_scores')
     layers: int  # that are harvested
@@ -105,7 +103,6 @@ class GlobalMemory(Stateful):
                 self._scores[layer] = fresh.clone()
 
     def after_pass(self, memory: Mapping[str, Any], mode: str, stamp_ns: int) -> None:
-        """A pass is over: if all layers were seen, the scores are its own now."""
         if self.layers and len(memory.get(HARVEST, ())) == self.layers:
             self.age, self.mode, self.stamp_ns, self.empty = 0, mode, stamp_ns, False
 

@@ -1,8 +1,6 @@
-"""SpecPrune-VLA (arXiv 2509.05614): training-free, static, layer-wise dynamic and action-aware.
-
-After the first two layers the tokens are kept that the previous inference attended to, that moved,
-or that the task's words attend to now; deeper layers drop more by a running score; how many
-depends on how fast the end effector moves.
+"""SpecPrune-VLA (arXiv 2509.05614): after the first two layers tokens are kept that the previous
+inference attended to, that moved, or that the task's words attend to now; deeper layers drop more
+by a running score; how many depends on how fast the end effector moves.
 """
 
 from collections.abc import Mapping
@@ -306,5 +304,4 @@ class Refresher(Pruner):
 
 @cache
 def _spread(patches: int, cameras: int, device: torch.device) -> Tensor:
-    """Scores by which patches spread over the image come first: float32 (V,)."""
     return -even_ranks(patches).repeat(cameras).to(device, torch.float32)
