@@ -11,7 +11,7 @@ import pytest
 import tape
 import torch
 
-from vla_prune_ros.engine import graphs as programs
+from vla_prune_ros.engine import graphs
 from vla_prune_ros.engine.graphs import (
     Eager,
     Graphs,
@@ -52,7 +52,7 @@ DYNAMIC = (
     '{name: fastv, joint: true}',
     '{name: divprune, joint: true}',
 )
-QUERIES = 5
+QUERIES = 4
 
 
 @pytest.fixture(scope='module')
@@ -60,15 +60,11 @@ def bench_model():
     return build_bench_model(BenchModelOptions('micro', dtype='float32'))
 
 
-def recorded(policy, record):
+def recorded(policy, record=tape.record_tape):
     return Policy(replace(policy.setup, engine=capturing(record)), policy.pruner)
 
 
-def programs_of(policy):
-    return policy.forward.graphs
-
-
-def episode(policy, model, instruction=None):
+def episode(policy, model):
     scene = BenchScene(model.profile, QUERIES)
     state = policy.statistics.proprio.mean
     answers = []
@@ -96,7 +92,7 @@ def assert_same(got, want, atol=0.0):
 
 @pytest.mark.parametrize('method', STATIC)
 def test_a_replay_is_the_query(bench_model, method):
-    one, fast = bench_model.policy(method), recorded(bench_model.policy(method), tape.record_tape)
+    one, fast = bench_model.policy(method), recorded(bench_model.policy(method))
     assert isinstance(fast.forward, Graphs) and isinstance(one.forward, Eager)
     for _ in range(2):  # the second episode replays only
         want, got = episode(one, bench_model), episode(fast, bench_model)
@@ -110,11 +106,11 @@ def test_a_replay_is_the_query(bench_model, method):
 @pytest.mark.parametrize('method', COUNTED)
 def test_a_set_of_any_size_is_filled_up_with_tokens_that_nobody_sees(bench_model, method):
     """Equal but for the order of sums: the same tokens count, the same are reported."""
-    one, fast = bench_model.policy(method), recorded(bench_model.policy(method), tape.record_tape)
+    one, fast = bench_model.policy(method), recorded(bench_model.policy(method))
     want, got = episode(one, bench_model), episode(fast, bench_model)
     assert_same(got, want, atol=1e-5)
     counts = {sum(map(sum, kept['before_L0'].values())) for _, _, kept in got}
-    sizes = {key[2] for key in programs_of(fast) if len(key) == 3 and key[1] == 'coarse'}
+    sizes = {key[2] for key in fast.forward.graphs if len(key) == 3 and key[1] == 'coarse'}
     assert len(counts) > 1 and sizes == {-(-count // 32) * 32 for count in counts}
 
 
@@ -137,7 +133,7 @@ def test_every_method_is_in_one_of_the_lists():
 
 @pytest.mark.parametrize('method', DYNAMIC)
 def test_what_cannot_be_recorded_runs_and_says_why(bench_model, method):
-    policy = recorded(bench_model.policy(method), tape.record_tape)
+    policy = recorded(bench_model.policy(method))
     assert isinstance(policy.forward, Eager)
     assert 'depends on the data' in policy.describe()['engine']
 
@@ -147,10 +143,7 @@ class Counting(Pruner):
     sites = (PruningSite(-1),)
 
     def __init__(self, keep):
-        self._keep = keep
-
-    def begin(self, query):
-        return 'coarse'
+        self._keep, self.begin = keep, lambda query: 'coarse'
 
     def keep(self, view):
         return self._keep(view)
@@ -166,28 +159,27 @@ class Counting(Pruner):
 )
 def test_what_needs_the_host_is_found(bench_model, keep):
     """The tape would not notice otherwise that a graph cannot hold it."""
-    policy = recorded(bench_model.policy(Counting(keep)), tape.record_tape)
+    policy = recorded(bench_model.policy(Counting(keep)))
     scene = BenchScene(bench_model.profile, 1)
     with pytest.raises(tape.NotStatic):
         policy.infer(scene.observation(0, policy.statistics.proprio.mean))
 
 
-def test_other_words_are_another_program(bench_model):
-    one, fast = (bench_model.policy('uniform:40') for _ in 'ab')
-    fast = recorded(fast, tape.record_tape)
+def test_another_instruction_is_another_graph(bench_model):
+    one, fast = bench_model.policy('uniform:40'), recorded(bench_model.policy('uniform:40'))
     scene = BenchScene(bench_model.profile, 2)
-    words = ('pick up the cup', 'put the red cube on the green cube', 'pick up the cup')
-    for query, task in enumerate(words):
+    tasks = ('pick up the cup', 'put the red cube on the green cube', 'pick up the cup')
+    for query, task in enumerate(tasks):
         seen = scene.observation(query % 2, one.statistics.proprio.mean)
         seen = replace(seen, instruction=task)
         got, want = fast.infer(seen), one.infer(seen)
         assert got.normalized.tobytes() == want.normalized.tobytes()
-    assert len(programs_of(fast)) == 3  # towers, and two lengths of the prompt
+    assert len(fast.forward.graphs) == 3  # towers, and two lengths of the prompt
 
 
 @pytest.mark.parametrize('good', [0, 1])
 def test_a_device_that_refuses_to_record_runs_one_by_one_and_says_so(bench_model, good):
-    """``good`` programs are recorded before it refuses: the towers', or none."""
+    """``good`` graphs are recorded before it refuses: the towers', or none."""
     recordings = []
 
     def record(run):
@@ -205,25 +197,23 @@ def test_a_device_that_refuses_to_record_runs_one_by_one_and_says_so(bench_model
     )
 
 
-def test_programs_do_not_grow_without_end(bench_model, monkeypatch):
-    monkeypatch.setattr(programs, 'MAX_GRAPHS', 3)
-    policy = recorded(bench_model.policy('dense'), tape.record_tape)
+def test_graphs_do_not_grow_without_end(bench_model, monkeypatch):
+    monkeypatch.setattr(graphs, 'MAX_GRAPHS', 3)
+    policy = recorded(bench_model.policy('dense'))
     seen = BenchScene(bench_model.profile, 1).observation(0, policy.statistics.proprio.mean)
     for count in range(1, 7):
         policy.infer(replace(seen, instruction='word ' * count))
-        assert len(programs_of(policy)) <= 3
+        assert len(policy.forward.graphs) <= 3
 
 
 @pytest.mark.parametrize(
-    ('name', 'device', 'words'),
-    [('fast', 'cpu', "'fast' is unknown"), ('graphs', 'cpu', 'does not exist on device')],
+    ('name', 'says'), [('fast', "'fast' is unknown"), ('graphs', 'on device')]
 )
-def test_a_wrong_engine_is_refused(name, device, words):
-    with pytest.raises(ProfileError, match=words):
-        choose_engine(name, device)
+def test_a_wrong_engine_is_refused(name, says):
+    with pytest.raises(ProfileError, match=says):
+        choose_engine(name, 'cpu')
 
 
 def test_a_diffusion_head_runs_one_by_one(bench_model):
-    size = replace(bench_model.model.size, head='diffusion')
-    model = SimpleNamespace(size=size)
+    model = SimpleNamespace(size=replace(bench_model.model.size, head='diffusion'))
     assert 'diffusion' in why_eager(model, bench_model.policy('dense').pruner)

@@ -1,13 +1,11 @@
-"""Every probe passes on the published variants and fails on the mistake it is there for.
-
-The mistakes are made in the model itself: the causal mask of stock libraries, a read-out one
-position off, Meta's epsilon, rounded rotary frequencies. Fixed ids and the hash are those of the
-published Llama-2 tokenizer.
-"""
+"""Every probe passes on the published variants and fails on the mistake it is there for, which is
+made in the model itself. Fixed ids and the hash are those of the published Llama-2 tokenizer."""
 
 import copy
+import re
 import shutil
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -26,6 +24,7 @@ from vla_prune_ros.engine.self_check import (
 from vla_prune_ros.errors import CheckpointError
 from vla_prune_ros.model import language
 from vla_prune_ros.model.openvla import OpenVLAOFT
+from vla_prune_ros.model.prompt import PromptTokenizer
 from vla_prune_ros.model.synthetic import make_checkpoint, standin_tokenizer
 from vla_prune_ros.pruning.base import Layout
 
@@ -130,35 +129,23 @@ def test_rotary_frequencies_in_bfloat16_are_found(policy, monkeypatch):
     monkeypatch.setattr(language, 'rope', rounded)
     assert list(failures(policy)) == ['rotary angles']
 
-
-def test_another_theta_is_found(policy):
+    monkeypatch.undo()
     policy.model.language_model.model.config.rope_parameters['rope_theta'] = 500000.0
     assert '500000' in failures(policy)['rotary angles']
 
 
-def swapped(x, visual):
-    state = slice(1 + visual, 2 + visual)
-    return torch.cat([x[:, :1], x[:, state], x[:, 1 : 1 + visual], x[:, 2 + visual :]], 1)
-
-
-def unstopped(x, visual):
-    return torch.cat([x[:, :-1], torch.zeros_like(x[:, :1])], dim=1)
-
-
-def filled(x, visual):
-    return torch.cat([x[:, :-57], x[:, :1].expand(-1, 56, -1), x[:, -1:]], dim=1)
-
-
 @pytest.mark.parametrize(
-    ('change', 'part'), [(swapped, 'visual tokens'), (unstopped, '</s>'), (filled, 'slots')]
+    ('change', 'part'),
+    [
+        # State before images; no stop token; slots that are not zero. 8 visual tokens.
+        (lambda x: [x[:, :1], x[:, 9:10], x[:, 1:9], x[:, 10:]], 'visual tokens'),
+        (lambda x: [x[:, :-1], torch.zeros_like(x[:, :1])], '</s>'),
+        (lambda x: [x[:, :-57], x[:, :1].expand(-1, 56, -1), x[:, -1:]], 'slots'),
+    ],
 )
 def test_a_part_of_the_sequence_in_the_wrong_place(policy, monkeypatch, change, part):
     embed = OpenVLAOFT.embed
-
-    def spoiled(*a, **options):
-        return change(embed(*a, **options), a[1].shape[1])
-
-    monkeypatch.setattr(OpenVLAOFT, 'embed', spoiled)
+    monkeypatch.setattr(OpenVLAOFT, 'embed', lambda *a, **k: torch.cat(change(embed(*a, **k)), 1))
     assert part in failures(policy)['sequence']
 
 
@@ -195,6 +182,9 @@ def test_a_masked_limit_may_be_anything(policy):
 def test_one_value_is_found_by_the_name_of_its_tensor(policy, name, value):
     policy.model.get_parameter(name).view(-1)[7] = value
     assert name in failures(policy)['weights']
+    with pytest.raises(CheckpointError, match=re.escape(name)) as caught:
+        require_sound(policy)
+    assert '\n' not in str(caught.value)
 
 
 @pytest.mark.parametrize('kind', ['int8', 'int4'])
@@ -212,30 +202,23 @@ class TestTokenizer:
     def value(self, policy):
         return {f.name: f.value for f in probe_policy(policy)}['tokenizer']
 
-    def test_the_published_one(self, data_dir, golden_dir):
-        checkpoint, folder = data_dir / 'micro' / 'checkpoint', golden_dir / 'tokenizer'
-        policy = vla_prune_ros.load_policy(checkpoint, tokenizer=folder)
+    def test_the_published_one(self, policy, golden_dir):
+        assert self.value(policy) == 'Llama-2 by its ids'  # without its hash
+        policy.tokenizer = PromptTokenizer(golden_dir / 'tokenizer')
         assert self.value(policy) == 'Llama-2'
-        assert tokenizer_hash(folder / 'tokenizer.model') == LLAMA2_SHA256
-
-    def test_without_the_hash_its_ids_tell(self, policy):
-        assert self.value(policy) == 'Llama-2 by its ids'
+        assert tokenizer_hash(golden_dir / 'tokenizer' / 'tokenizer.model') == LLAMA2_SHA256
 
     def test_a_stand_in_is_named_and_does_not_fail(self, tmp_path):
         policy = vla_prune_ros.load_policy(make_checkpoint(tmp_path / 'ck', 'micro'))
         assert failures(policy) == {} and self.value(policy) == 'stand-in, not Llama-2'
 
-    def test_another_vocabulary(self, data_dir, tmp_path):
+    def test_another_vocabulary_or_file(self, policy, tokenizer, tmp_path):
         standin_tokenizer({'▁In': 300, '▁What': 301}).save(str(tmp_path / 'tokenizer.json'))
-        checkpoint = data_dir / 'micro' / 'checkpoint'
-        policy = vla_prune_ros.load_policy(checkpoint, tokenizer=tmp_path)
+        policy.tokenizer = PromptTokenizer(tmp_path)
         assert 'expected [1, 512, 29901, 1724,' in failures(policy)['tokenizer']
-
-    def test_another_file_of_that_name(self, data_dir, tokenizer, tmp_path):
         shutil.copy(tokenizer / 'tokenizer.json', tmp_path)
         (tmp_path / 'tokenizer.model').write_bytes(b'abc')
-        checkpoint = data_dir / 'micro' / 'checkpoint'
-        policy = vla_prune_ros.load_policy(checkpoint, tokenizer=tmp_path)
+        policy.tokenizer = PromptTokenizer(tmp_path)
         # SHA-256 of b'abc', as FIPS 180-2 appendix B.1 gives it: ba7816bf 8f01...
         assert 'SHA-256 ba7816bf8f01...' in failures(policy)['tokenizer']
 
@@ -251,32 +234,12 @@ class TestTokenizer:
     )
     def test_a_broken_frame(self, policy, spoil):
         good = policy.tokenizer
-
-        class Spoiled:
-            path = good.path
-
-            def __call__(self, text):
-                return spoil(good(text))
-
-        policy.tokenizer = Spoiled()
+        policy.tokenizer = Mock(path=good.path, side_effect=lambda text: spoil(good(text)))
         assert check_tokenizer(policy).reason
 
 
-@pytest.mark.parametrize(
-    'actions', [np.full((8, 7), np.inf), np.ones(7)], ids=['not finite', 'another length']
-)
-def test_a_dry_run_that_cannot_be(policy, actions):
-    assert 'dry run' in failures(policy, replace(policy.warm_up(), actions=actions))
-
-
-def test_actions_far_beyond_the_training(policy):
-    policy.model.action_head.model.fc2.weight.mul_(1000)
+def test_a_dry_run_that_cannot_be(policy):
+    for actions in (np.full((8, 7), np.inf), np.ones(7)):
+        assert 'dry run' in failures(policy, replace(policy.warm_up(), actions=actions))
+    policy.model.action_head.model.fc2.weight.mul_(1000)  # far beyond the training
     assert 'dry run' in failures(policy)
-
-
-def test_an_unsound_policy_is_refused_in_one_line(policy):
-    require_sound(policy)
-    policy.model.projector.fc1.weight[0, 0] = float('nan')
-    with pytest.raises(CheckpointError, match=r'projector\.fc1') as caught:
-        require_sound(policy)
-    assert '\n' not in str(caught.value)

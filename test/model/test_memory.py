@@ -1,15 +1,16 @@
 """Peak memory of loading: one copy of the model in its dtype, and little more.
 
 A child process reads a checkpoint of half a gigabyte and reports its peak resident memory (VmHWM,
-reset after the imports) above what it held before. The weights are read and not mapped, so no page
-of a file is among it; what is mapped at the peak are libraries, which is why only growth counts.
+reset after the imports) above what it held before.
 """
 
 import json
-import os
+import math
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -48,21 +49,19 @@ print(json.dumps({'peak': peak, 'after': after, 'size': size, 'mapped': len(mapp
 """
 
 
-def _can_reset_the_peak() -> bool:
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
     try:
         Path('/proc/self/clear_refs').write_text('5')
     except OSError:
-        return False
-    return True
-
-
-@pytest.fixture(scope='module')
-def folders(tmp_path_factory):
-    if not _can_reset_the_peak():
         pytest.skip('this kernel does not let a process reset its peak memory')
+
+    def cheap_tensor(name, shape, seed):
+        return torch.linspace(-0.02, 0.02, math.prod(shape)).view(shape)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(synthetic.PRESETS, 'large', LARGE)
-        patch.setattr(synthetic, '_random_tensor', _cheap_tensor)
+        patch.setattr(synthetic, '_random_tensor', cheap_tensor)
         large = synthetic.make_checkpoint(tmp_path_factory.mktemp('large') / 'ck', 'large')
     shard = sorted(large.glob('*.safetensors'))[-1]
     state = load_file(shard)
@@ -70,18 +69,6 @@ def folders(tmp_path_factory):
     save_file(state, shard)
     small = synthetic.make_checkpoint(tmp_path_factory.mktemp('small') / 'ck', 'micro')
     return large, small
-
-
-def _cheap_tensor(name, shape, seed):
-    return torch.linspace(-0.02, 0.02, torch.Size(shape).numel()).view(shape)
-
-
-def measure(folders, dtype):
-    command = [sys.executable, '-c', CHILD, str(folders[0]), dtype, str(folders[1])]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr, 'loading is silent'
-    return json.loads(done.stdout)
 
 
 @pytest.mark.slow
@@ -93,7 +80,10 @@ def test_peak_is_below_1_2_of_the_model(folders, dtype, bytes_per_weight, slack)
     """The size is counted from the shapes: decoder and embeddings, and a little for the rest."""
     if slack:
         pytest.importorskip('torchao', reason='torchao is not installed')
-    got = measure(folders, dtype)
+    command = [sys.executable, '-c', CHILD, str(folders[0]), dtype, str(folders[1])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and not done.stderr, done.stderr  # loading is silent
+    got = json.loads(done.stdout)
     width, mlp = LARGE.hidden, LARGE.mlp
     decoder = LARGE.layers * (4 * width * width + 3 * width * mlp) * bytes_per_weight
     table = synthetic.VOCABULARY * width * (4 if dtype == 'float32' else 2)
@@ -105,22 +95,15 @@ def test_peak_is_below_1_2_of_the_model(folders, dtype, bytes_per_weight, slack)
 def test_what_no_action_depends_on_is_not_read(data_dir, monkeypatch):
     read = []
 
-    class Recorder:
-        def __init__(self, *given, **named):
-            self.open = safe_open(*given, **named)
-            self.offset_keys = self.open.offset_keys
+    @contextmanager
+    def recording(*given, **named):
+        with safe_open(*given, **named) as shard:
+            yield Mock(
+                offset_keys=shard.offset_keys,
+                get_tensor=lambda name: read.append(name) or shard.get_tensor(name),
+            )
 
-        def get_tensor(self, name):
-            read.append(name)
-            return self.open.get_tensor(name)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            return None
-
-    monkeypatch.setattr(files, 'safe_open', Recorder)
+    monkeypatch.setattr(files, 'safe_open', recording)
     folder = data_dir / 'micro' / 'checkpoint'
     model = load_model(folder, LIBERO, find_variant(folder, LIBERO), 'cpu', torch.float32)
     assert set(read) < set(dict(model.named_parameters()))

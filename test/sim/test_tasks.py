@@ -1,8 +1,7 @@
 """When a task of the two-cube scene counts as done, and when the wrong cube was touched.
 
-Expected values: the cubes' edges (40 and 50 mm, robosuite's Stack scene) and closed-form geometry
-written out here; the base's upper face as a polygon, not as a rotated frame; MuJoCo's own contacts
-for cubes that are put somewhere.
+Expected values: the cubes' edges (40 and 50 mm, robosuite's Stack scene) and closed-form geometry;
+the base's upper face as a polygon, not as a rotated frame; MuJoCo's own contacts.
 """
 
 import math
@@ -13,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.sim.two_cubes import TASKS, Cube
+from vla_prune_ros.sim.two_cubes import TASKS, Cube, TwoCubeScene
 
 TABLE_Z = 0.8
+STILL = np.array([0.0] * 6 + [-1.0])
 HALF = {'red': 0.020, 'green': 0.025}
-JOINT = {'red': 'cubeA_joint0', 'green': 'cubeB_joint0'}
 FAR = {'red': (-0.05, -0.08), 'green': (0.08, 0.08)}
 PAIRS = [('red', 'green'), ('green', 'red')]
 
@@ -101,57 +100,46 @@ def ask(scene, name):
     assert scene.task is TASKS[name] and not scene.success()
 
 
-def put(scene, colour, position, speed_z=0.0):
-    sim = scene.env.sim
-    sim.data.set_joint_qpos(JOINT[colour], [*position, 1.0, 0.0, 0.0, 0.0])
-    sim.data.set_joint_qvel(JOINT[colour], [0.0, 0.0, speed_z, 0.0, 0.0, 0.0])
-    sim.forward()
-
-
-def put_stack(scene, top, base, aside=0.0, gap=-3e-4, speed_z=0.0):
-    put(scene, base, (0.0, 0.0, TABLE_Z + HALF[base] - 1e-4))
-    z = TABLE_Z + 2 * HALF[base] + HALF[top] + gap
-    put(scene, top, (aside, 0.0, z), speed_z)
-
-
 @pytest.mark.parametrize(('top', 'base'), PAIRS)
-def test_stack_in_the_simulator(scene, top, base):
+def test_stack_in_the_simulator(scene, put, top, base):
     ask(scene, f'stack_{top}_on_{base}')
-    put_stack(scene, top, base, gap=0.002)
-    assert not scene.success()  # touches nothing
-    put_stack(scene, top, base, speed_z=-0.2)
-    assert not scene.success()
-    put_stack(scene, top, base, aside=HALF[base] + 0.002)
-    assert not scene.success()
-    put_stack(scene, top, base, aside=HALF[base] - 0.005)
-    assert scene.success()
+    for aside, gap, speed_z, done in (
+        (0.0, 0.002, 0.0, False),  # touches nothing
+        (0.0, -3e-4, -0.2, False),
+        (HALF[base] + 0.002, -3e-4, 0.0, False),
+        (HALF[base] - 0.005, -3e-4, 0.0, True),
+    ):
+        put(scene, base, (0.0, 0.0, TABLE_Z + HALF[base] - 1e-4))
+        z = TABLE_Z + 2 * HALF[base] + HALF[top] + gap
+        put(scene, top, (aside, 0.0, z), speed_z)
+        assert scene.success() is done
     for _ in range(20):
-        scene.step(np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0]))
+        scene.step(STILL)
     assert scene.success()  # a centre over the face stays there
 
 
 @pytest.mark.parametrize('colour', HALF)
-def test_contacts_with_fingers_and_table_are_seen(scene, colour):
+def test_contacts_with_fingers_and_table_are_seen(scene, put, colour):
     scene.reset(0)
     assert scene.cubes()[colour].touching == {'table'} and scene.cubes()[colour].released
-    scene.step(np.array([0.0] * 6 + [1.0]))
+    scene.step(-STILL)
     pads = [f'gripper0_finger{i}_pad_collision' for i in (1, 2)]
     ends = np.array([scene.env.sim.data.get_geom_xpos(pad) for pad in pads])
     put(scene, colour, ends[0])
     assert 'finger1' in scene.cubes()[colour].touching and not scene.cubes()[colour].released
     for _ in range(12):
         put(scene, colour, scene.state().ee_position - [0.0, 0.0, 0.011])
-        scene.step(np.array([0.0] * 6 + [1.0]))
+        scene.step(-STILL)
     assert scene.cubes()[colour].between_fingers
 
 
-def test_cubes_tell_pose_and_rest(scene):
+def test_cubes_tell_pose_and_rest(scene, put):
     scene.reset(1)
-    resting = {name: scene.cube_position(name) for name in HALF}
+    rest = scene.cube_position('red')
     put(scene, 'red', (0.03, 0.04, 0.9))
     red = scene.cubes()['red']
     np.testing.assert_allclose(red.position, [0.03, 0.04, 0.9], atol=1e-9)
-    np.testing.assert_allclose(red.rest, resting['red'], atol=1e-12)
+    np.testing.assert_allclose(red.rest, rest, atol=1e-12)
     assert {name: c.half_m for name, c in scene.cubes().items()} == pytest.approx(HALF)
 
 
@@ -165,42 +153,39 @@ def test_cubes_tell_pose_and_rest(scene):
         ('red', (0.0, 0.0, 0.06), ''),
     ],
 )
-def test_wrong_object_is_the_other_cube_lifted_or_pushed(scene, colour, shift, found):
+def test_wrong_object_is_the_other_cube_lifted_or_pushed(scene, put, colour, shift, found):
     ask(scene, 'pick_red')
     assert scene.wrong_object() == ''
     put(scene, colour, scene.cube_position(colour) + shift)
     assert scene.wrong_object() == found
 
 
-def test_wrong_object_is_kept_until_the_reset(scene):
+def test_wrong_object_is_kept_until_the_reset(scene, put):
     ask(scene, 'pick_red')
-    still = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
     rest = scene.cube_position('green')
     for shift, found in (([0.04, 0.0, 0.0], 'pushed'), ([0.0, 0.0, 0.1], 'lifted')):
         put(scene, 'green', rest + shift)
-        scene.step(still)
+        scene.step(STILL)
         put(scene, 'green', rest)
-        scene.step(still)
+        scene.step(STILL)
         assert scene.wrong_object() == found
     scene.reset(0)
     assert scene.wrong_object() == ''
 
 
-def test_the_left_is_on_the_left_of_the_picture_that_the_policy_sees(scene):
+def test_the_left_is_on_the_left_of_the_image_that_the_policy_sees(scene):
     sim = scene.env.sim
     camera = sim.model.camera_name2id('agentview')
     axes, origin = sim.data.cam_xmat[camera].reshape(3, 3), sim.data.cam_xpos[camera]
     half_view = math.tan(math.radians(sim.model.cam_fovy[camera]) / 2)
     for x in (-0.1, 0.1):
         right, up, back = axes.T @ (np.array([x, 0.19, TABLE_Z + 0.02]) - origin)
-        # Turned by 180 degrees the bottom-up picture stands upright and is mirrored.
+        # Turned by 180 degrees the bottom-up image stands upright and is mirrored.
         assert -0.95 < -right / -back / half_view < -0.2
         assert abs(up / -back / half_view) < 0.95
 
 
 def test_where_things_lie_follows_from_the_seed_whatever_the_task(scene):
-    from vla_prune_ros.sim.two_cubes import TwoCubeScene
-
     other = TwoCubeScene(tasks=('stack_green_on_red', 'place_red_left'), render=False)
     for seed in (7, 8):
         scene.reset(seed)
@@ -214,9 +199,6 @@ def test_where_things_lie_follows_from_the_seed_whatever_the_task(scene):
 
 @pytest.mark.parametrize(('tasks', 'named'), [(('pick_blue',), "'pick_blue'"), ((), 'no task')])
 def test_unknown_tasks_are_named(tasks, named):
-    pytest.importorskip('robosuite', reason='the sim extra is not installed')
-    from vla_prune_ros.sim.two_cubes import TwoCubeScene
-
     with pytest.raises(VlaPruneError, match=named) as error:
         TwoCubeScene(tasks=tasks, render=False)
     assert 'stack_red_on_green' in str(error.value)

@@ -1,5 +1,3 @@
-"""From camera frames to visual tokens; of a camera whose frame came early, before the others."""
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,7 +32,7 @@ class PreparedImages:
 
 
 class EncoderCache:
-    """The towers of a policy. A frame that was encoded ahead is not encoded again."""
+    """From camera frames to visual tokens; a frame that was encoded ahead is not encoded again."""
 
     def __init__(
         self, forward: Forward, profile: Profile, device: torch.device, fast: bool = False
@@ -43,10 +41,7 @@ class EncoderCache:
         self._prefetched: dict[str, _Prefetched] = {}
 
     def prefetch(self, camera: str, frame: np.ndarray, prompt_ids: Tensor) -> None:
-        """Encode one camera's frame ahead; a later one of that camera takes its place.
-
-        :param frame, prompt_ids: the very array of the observation, the very tensor of the query.
-        :raises InputRefused: it is no image, or the profile has no such camera."""
+        """The very array of the observation, the very tensor of the query."""
         self._require(camera, self._profile.cameras)
         image = self._prepared(camera, frame)
         visual = self._forward.visual(self._upload({camera: image}), prompt_ids)
@@ -54,7 +49,6 @@ class EncoderCache:
         self._prefetched[camera] = _Prefetched(frame, prompt_ids, image, visual.clone())
 
     def prepare(self, observation: Observation, prompt_ids: Tensor) -> PreparedImages:
-        """:raises InputRefused: a camera is absent, or an image has the wrong shape."""
         images, cached = {}, {}
         for camera in self._profile.cameras:
             self._require(camera, observation.images)
@@ -78,7 +72,6 @@ class EncoderCache:
         return torch.cat([visual[camera] for camera in prepared.images], dim=1)
 
     def warm_up(self, side: int, prompt_ids: Tensor) -> None:
-        """Run the towers on every number of cameras below all of them."""
         frame = np.full((side, side, 3), 127, np.uint8)
         images = {c: self._prepared(c, frame) for c in self._profile.cameras[1:]}
         while images:

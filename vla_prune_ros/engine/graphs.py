@@ -1,11 +1,9 @@
 """How the network is run for one query: operation by operation, or as captured graphs.
 
-A query launches some thousand small kernels; on a fast device the time goes into launching them.
-A CUDA graph launches them all at once, but only what a device can do without the host: fixed
-shapes, fixed addresses, no number that the host has to look at. Inputs are therefore copied into
-tensors that stay, a pruner's answers have sizes that follow from the mode alone
-(``Pruner.capturable``), and what it learns is overwritten in place.
-"""
+A query launches some thousand small kernels, and a CUDA graph launches them all at once; but only
+with fixed shapes, fixed addresses, and no number that the host has to read. Inputs are therefore
+copied into tensors that stay, a pruner's answers have sizes that follow from the mode alone
+(``Pruner.capturable``), and what it learns is overwritten in place."""
 
 from collections.abc import Callable, Hashable
 from contextlib import nullcontext
@@ -22,14 +20,11 @@ from ..pruning.forward_state import PruningState
 
 T = TypeVar('T')
 
-MAX_GRAPHS = 24
-"""Per policy: three modes of eight prompt lengths. What was not used for longest goes first."""
+MAX_GRAPHS = 24  # per policy: three modes of eight prompt lengths; the least recently used goes
+BUCKET = 32  # where the data say how many tokens are kept, a graph holds a multiple of it
 
-BUCKET = 32
-"""Where the data say how many tokens are kept, a graph holds a multiple of it."""
-
+# Runs a computation; gives what it returned, and how to do it again on the same tensors.
 Capture = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
-"""Runs a computation; gives what it returned, and how to do it again on the same tensors."""
 
 
 class Forward(Protocol):
@@ -58,13 +53,11 @@ def eager(model: OpenVLAOFT, pruner: Pruner) -> Forward:
 
 
 class CaptureFailed(Exception):
-    """The device did not capture a computation; the message is its reason."""
+    """The message is the device's reason."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A captured computation: where its inputs lie, where its outputs will be."""
-
     inputs: tuple[Tensor | None, ...]
     outputs: Any
     replay: Callable[[], None]
@@ -79,12 +72,9 @@ class Graph:
 
 
 class Graphs:
-    """A graph of the towers per number of cameras; of decoder and head per prompt length, mode,
-    bucket.
-
-    The first query of each shape is slower, since it captures; ``Policy.warm_up`` does that. An
-    arm that waits for a chunk is not helped by an error, so the query during which a device
-    refuses to capture is answered one operation at a time, and so are those after it."""
+    """A graph of the towers per number of cameras; of decoder and head per prompt length, mode and
+    bucket, captured by the first query of each (``Policy.warm_up``). The query during which a
+    device refuses to capture is answered one operation at a time, and so are those after it."""
 
     def __init__(self, model: OpenVLAOFT, capture: Capture) -> None:
         self.name = 'graphs'
@@ -206,8 +196,6 @@ def why_eager(model: OpenVLAOFT, pruner: Pruner) -> str:
 
 
 def capturing(capture: Capture) -> Engine:
-    """Graphs where nothing speaks against it, see :func:`why_eager`."""
-
     def engine(model: OpenVLAOFT, pruner: Pruner) -> Forward:
         why = why_eager(model, pruner)
         return Eager(model, why) if why else Graphs(model, capture)

@@ -1,5 +1,3 @@
-"""``load_policy``: a checkpoint folder in, a :class:`Policy` out."""
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -37,13 +35,11 @@ UNTRAINED_NOTE = 'vla_prune.json'
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
     """What :func:`load_policy` takes by keyword.
-
     :param unnorm_key: key of ``dataset_statistics.json``; needed where there are several.
     :param tokenizer: folder with ``tokenizer.json`` or ``tokenizer.model``, else the checkpoint's.
     :param head: ``'l1'``, ``'diffusion'``, ``'discrete'``, or ``'auto'``: found from the files.
     :param diffusion_steps: denoising steps of a diffusion head, 1 ... 50.
-    :param fast_images: resize and crop in Pillow: about half the preprocessing time, pixels 0.4
-        levels off on average. Off, the image path is the training data's bit for bit.
+    :param fast_images: about half the preprocessing time, pixels 0.4 levels off on average.
     :param cameras: replaces the profile's. No published file records how many there were in
         training, and the weights have the same shapes for any number: a wrong choice acts badly.
     :param progress: called with a line of text at each step of loading.
@@ -68,12 +64,9 @@ def load_policy(
     dtype: str = 'float32',
     **options: Any,
 ) -> Policy:
-    """Load a checkpoint folder in the published layout.
-
-    :param checkpoint_dir: the folder, or a name on the Hugging Face hub (``'org/name'``), whose
-        files are fetched once and then taken from the hub's cache; no code of it is run.
-    :param profile: ``'libero'``, ``'aloha'``, ``'bridge'``, the path of a YAML profile, or a
-        Profile.
+    """:param checkpoint_dir: a folder in the published layout, or a name on the Hugging Face hub
+        (``'org/name'``), whose files are fetched once into its cache; no code of it is run.
+    :param profile: ``'libero'``, ``'aloha'``, ``'bridge'``, a YAML file's path, or a Profile.
     :param pruning: method by name (``'dense'``, ``'uniform:128'``, ``'specprune'``), mapping, path
         of a YAML file, or a Pruner; docs/methods.md has them all.
     :param dtype: ``'float32'``, ``'bfloat16'``, or weight-only ``'int8'`` or ``'int4'`` with
@@ -106,15 +99,11 @@ def load_policy(
     if dtype in KINDS:
         require_library()  # before minutes of loading
         loaded = partial(quantize_module, kind=dtype)
+    progress = wanted.progress
     model = load_model(
-        folder,
-        profile,
-        variant,
-        device,
-        torch_dtype,
-        progress=wanted.progress,
-        loaded=loaded,
+        folder, profile, variant, device, torch_dtype, progress=progress, loaded=loaded
     )
+    note = folder / UNTRAINED_NOTE
     setup = PolicySetup(
         model=model,
         profile=profile,
@@ -127,7 +116,8 @@ def load_policy(
             'head': variant.head,
             'film': variant.film,
             'proprio': variant.proprio,
-            'untrained': _untrained(folder),
+            'untrained': note.is_file()
+            and json.loads(note.read_text(encoding='utf-8')).get('trained') is False,
         },
         target=target,
         diffusion_steps=wanted.diffusion_steps,
@@ -140,7 +130,6 @@ def load_policy(
 def pruner_target(
     profile: Profile, size: ModelSize | None = None, trained: Trained | None = None
 ) -> Target:
-    """What a pruner must know of a robot and a model; the published one where ``size`` is None."""
     delta_pose = profile.action_kind == 'delta_pose'
     return Target(
         cameras=profile.cameras,
@@ -167,8 +156,3 @@ def check_device_and_dtype(device: str, dtype: str) -> torch.dtype:
     if dtype not in DTYPES:
         raise ProfileError(f'dtype {dtype!r} is unknown', f'use one of {sorted(DTYPES)}')
     return DTYPES[dtype]
-
-
-def _untrained(folder: Path) -> bool:
-    note = folder / UNTRAINED_NOTE
-    return note.is_file() and json.loads(note.read_text(encoding='utf-8')).get('trained') is False

@@ -1,5 +1,3 @@
-"""``Policy``: observations in, timed and pruned inferences out."""
-
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -33,25 +31,16 @@ from .timing import StageTimer
 MAX_PROMPTS = 64  # an instruction flood must not grow memory
 # What unpacking and loading raise for bytes that are no state, or one of other attributes. torch
 # asserts that it was built for the device that a tensor was on.
-NOT_A_STATE = (
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    ValueError,
-)
+BAD_VALUE = AttributeError, LookupError, TypeError, ValueError
+NOT_A_STATE = (*BAD_VALUE, AssertionError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySetup:
     """What a policy is made of, but for its pruner.
-
     :param about: plain values for reports: ``untrained``, ``checkpoint`` where there is one, ...
     :param target: what a pruner for this model is built for; None where it gets no other.
-    :param seed: of the noise that a diffusion head starts from; ``reset`` starts it anew.
-    :param fast_images: half the preprocessing time, pixels up to 2 levels off."""
+    :param seed: of the noise that a diffusion head starts from."""
 
     model: OpenVLAOFT
     profile: Profile
@@ -96,9 +85,7 @@ class Policy:
         motion: MotionHint | None = None,
         noise: np.ndarray | None = None,
     ) -> Inference:
-        """One action chunk from one observation.
-
-        :param motion: how the end effector moves; feeds action-aware pruning, None where unknown.
+        """:param motion: how the end effector moves, for action-aware pruning; None where unknown.
         :param noise: float32 (K, D) that a diffusion head starts from; None draws it.
         :raises InputRefused: a camera is absent, an image or state has the wrong shape or is not
             finite."""
@@ -159,27 +146,17 @@ class Policy:
 
     @torch.inference_mode()
     def prefetch(self, camera: str, frame: np.ndarray, instruction: str) -> None:
-        """Encode one camera's frame of a query whose other inputs have not come yet.
-
-        The query does it itself where it gets another frame or instruction. For the thread that
-        infers.
-
-        :param frame: uint8 (H, W, 3) RGB, the very array that the Observation will hold, which
-            must not be changed afterwards.
-        :raises InputRefused: it is no image, or the profile has no such camera."""
+        """Encode one camera's frame ahead of its query. For the thread that infers.
+        :param frame: uint8 (H, W, 3) RGB, the very array that the Observation will hold."""
         self._encoder.prefetch(camera, frame, self._prompt_ids(instruction))
         if self.pruner.half_resolution:
             self._prefetched_frames[camera] = frame, comparison_frame(frame)
 
     def watch(self, camera: str, stamp_ns: int, frame: Frame) -> None:
-        """Show a frame that is not queried, so that motion between queries is seen.
-
-        Cheap, and allowed from any thread: the frame is prepared only if a later query compares
-        with it.
-
+        """Show a frame that is not queried, so that motion between queries is seen. Cheap, and
+        allowed from any thread: it is prepared only if a later query compares with it.
         :param frame: uint8 (H, W, 3) RGB, which must not be changed afterwards, or a function that
-            returns it. One that turns out to be unusable counts as none.
-        :raises InputRefused: the profile has no such camera."""
+            returns it. One that turns out to be unusable counts as none."""
         if camera not in self.profile.cameras:
             raise InputRefused(
                 'camera',
@@ -191,14 +168,10 @@ class Policy:
 
     @torch.inference_mode()
     def refresh(self, proceed: Callable[[], bool] = lambda: True) -> float | None:
-        """Run the last query once more, un-pruned, for what the pruner learns from it.
-
-        Meant for the time in which the robot executes a chunk: scores that are harvested from
-        pruned passes feed on themselves. It changes no chunk.
-
+        """Run the last query once more, un-pruned, for what the pruner learns from it, while the
+        robot executes a chunk: scores from pruned passes feed on themselves. It changes no chunk.
         :param proceed: asked before each layer; False gives the refresh up.
-        :returns: milliseconds, or None where there was nothing to refresh or it was given up.
-        """
+        :returns: milliseconds, or None where there was nothing to refresh or it was given up."""
         refresher = self.pruner.refresher()
         if refresher is None or self._last is None:
             return None
@@ -209,50 +182,38 @@ class Policy:
         return 1e3 * (time.perf_counter() - start) if complete else None
 
     def with_pruning(self, pruning: 'str | Mapping[str, Any] | Pruner') -> 'Policy':
-        """Another policy around the same network.
-
-        :raises ProfileError: the method is unknown, or not possible with this checkpoint."""
         return Policy(self.setup, build_pruner(pruning, self.setup.target))
 
     def memory(self) -> bytes:
-        """What outlives a query, so that a policy like this one can go on from here.
-
-        :raises DataError: the pruner names something as its state that cannot be stored.
-        """
-        return pack(
-            {
-                'pruning': self.pruner.label,
-                'pruner': self.pruner.state(),
-                'frames': None if self._history is None else self._history.state(),
-                'noise': self._generator.get_state(),
-            }
-        )
+        """What outlives a query, so that a policy like this one can go on from here."""
+        state = {
+            'pruning': self.pruner.label,
+            'pruner': self.pruner.state(),
+            'frames': None if self._history is None else self._history.state(),
+            'noise': self._generator.get_state(),
+        }
+        return pack(state)
 
     def restore(self, memory: bytes) -> None:
-        """Go on where the policy that gave :meth:`memory` was.
-
-        :raises DataError: that policy pruned by another method, or its state has another form.
-            What was restored until then stays: reset before the next query.
-        """
+        """:raises DataError: of a policy that pruned by another method, or in another form. What
+        was restored until then stays: reset before the next query."""
         try:
-            self._restore(unpack(memory))
+            state = unpack(memory)
+            if state['pruning'] != self.pruner.label:
+                raise DataError(
+                    f'the memory is of {state["pruning"]!r}, the policy prunes by '
+                    f'{self.pruner.label!r}',
+                    'restore it into a policy of the same method',
+                )
+            self.pruner.load_state(state['pruner'])
+            if self._history is not None:
+                self._history.load_state(state['frames'])
+            self._generator.set_state(state['noise'])
         except NOT_A_STATE as error:
             raise DataError(
                 f'the memory is damaged, or of other code ({error!r})',
                 'replay from the start: reset the policy instead',
             ) from error
-
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        if state['pruning'] != self.pruner.label:
-            raise DataError(
-                f'the memory is of {state["pruning"]!r}, the policy prunes by '
-                f'{self.pruner.label!r}',
-                'restore it into a policy of the same method',
-            )
-        self.pruner.load_state(state['pruner'])
-        if self._history is not None:
-            self._history.load_state(state['frames'])
-        self._generator.set_state(state['noise'])
         self._last = None
         self._connect()  # captured graphs read the tensors of the state before
 
@@ -264,14 +225,9 @@ class Policy:
         self._generator.manual_seed(self.setup.seed)
 
     def warm_up(self, side: int = 256, instruction: str = 'warm up') -> Inference:
-        """Infer on grey frames, so that the first real ones are not slower; resets.
-
-        Where the first query of an episode is dense, the pruned shapes of a fast and a slow arm
-        are run too.
-
-        :param instruction: shapes follow from its length; give the one that comes first.
-        :returns: the first of them.
-        """
+        """Infer on grey frames, so that the first real ones are not slower; resets. Where the
+        first query is dense, the pruned shapes of a fast and a slow arm are run too.
+        :param instruction: shapes follow from its length; give the one that comes first."""
         grey = np.full((side, side, 3), 127, np.uint8)
         bounds = self.statistics.proprio
         state = None if bounds is None else bounds.mean
@@ -292,11 +248,9 @@ class Policy:
 
     @property
     def checkpoint(self) -> Path:
-        """The folder that the weights come from; of a policy of :func:`load_policy`."""
         return Path(self.setup.about['checkpoint'])
 
     def describe(self) -> dict[str, Any]:
-        """Plain values for status, reports and bug reports."""
         return {
             **self.setup.about,
             'profile': self.profile.name,
@@ -356,13 +310,12 @@ class Policy:
         self, observation: Observation, model_images: Mapping[str, np.ndarray]
     ) -> Mapping[str, np.ndarray]:
         """The query's frames as they are compared, by camera; the history keeps them."""
-        frames = model_images
+        frames = dict(model_images)
         if self.pruner.half_resolution:
-            frames = {c: self._compared_frame(c, observation.images[c]) for c in model_images}
+            for camera in frames:
+                raw = observation.images[camera]
+                prefetched, frame = self._prefetched_frames.pop(camera, (None, None))
+                frames[camera] = frame if prefetched is raw else comparison_frame(raw)
         if self._history is not None:
             self._history.push_prepared(observation.stamp_ns, frames)
         return frames
-
-    def _compared_frame(self, camera: str, raw: np.ndarray) -> np.ndarray:
-        prefetched, frame = self._prefetched_frames.pop(camera, (None, None))
-        return frame if prefetched is raw else comparison_frame(raw)

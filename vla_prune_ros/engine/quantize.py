@@ -1,9 +1,7 @@
 """Weight-only int8 and int4: 7.8 or 5.0 GB for the published sizes instead of bfloat16's 15.1.
 
-torchao chooses the scales and rounds. The layers that hold the integers are ours: they expand
-the weight to the activations' dtype at each call, with operations that every device has. That cost
-does not depend on the number of rows, so it weighs least where few tokens were pruned.
-"""
+torchao chooses the scales and rounds. Our layers hold the integers and expand them to the
+activations' dtype at each call, with operations that every device has."""
 
 from collections.abc import Iterator
 from types import ModuleType
@@ -23,9 +21,6 @@ _TOWERS = ('vision_backbone.', 'projector.')
 
 
 def require_library() -> ModuleType:
-    """``torchao.quantization``.
-
-    :raises ProfileError: it is not installed."""
     try:
         import torchao.quantization as library
     except ImportError as error:
@@ -40,10 +35,7 @@ def _rounded(
     weight: Tensor, bits: int, block: tuple[int, ...]
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Some rows at a time: which, their integers (int8), and one float32 scale per block, flat.
-
-    Symmetric and without clipping: scale = max(max / (2^(bits-1) - 1), -min / 2^(bits-1)), so
-    every weight is at most half a step off. 4-bit scales are rounded to bfloat16 first.
-    """
+    4-bit scales are rounded to bfloat16 before the weights are."""
     library, top = require_library(), 2 ** (bits - 1)
     grid = library.MappingType.SYMMETRIC_NO_CLIPPING_ERR
     limits = {'quant_min': -top, 'quant_max': top - 1}
@@ -58,8 +50,6 @@ def _rounded(
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with one byte per weight and one float32 scale per output."""
-
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight, self.bias = linear.weight, linear.bias
@@ -76,11 +66,10 @@ class Int8Linear(nn.Module):
 
 
 class Int4Linear(nn.Module):
-    """A linear layer with half a byte per weight and one bfloat16 scale per 32 weights.
+    """Half a byte per weight and one bfloat16 scale per 32 weights.
 
     A group is every n-th column, n = in / 32, and a byte holds columns that are in / 2 apart:
-    both halves then expand along contiguous memory, three times faster than adjacent columns.
-    """
+    both halves then expand along contiguous memory, three times faster than adjacent columns."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -101,7 +90,6 @@ class Int4Linear(nn.Module):
         return F.linear(x, self.expand(x.dtype), self.bias)
 
     def expand(self, dtype: torch.dtype) -> Tensor:
-        """The weight that is in effect, (out, in)."""
         rows, half, groups = self.pairs.shape
         out, scale = self.pairs.new_empty(rows, 2, half, groups, dtype=dtype), self.scale.to(dtype)
         torch.mul((self.pairs << 4) >> 4, scale, out=out[:, 0])  # >> keeps the sign
@@ -110,14 +98,9 @@ class Int4Linear(nn.Module):
 
 
 def quantize_module(model: nn.Module, name: str, kind: str) -> None:
-    """Put a quantised layer in the place of the linear layer ``name``, once its weights are there,
-    on their device.
-
-    ``int8``: the layers of the decoder, the towers and the projector. ``int4``: those of the
-    decoder whose width is a multiple of 32; towers and projector, a tenth of the weights, stay
-    int8. Embeddings, norms, the patch convolution, ``lm_head``, heads and the projectors of state
-    and noise are left alone. A quantised layer is not moved or cast afterwards.
-    """
+    """Put a quantised layer in the place of the linear layer ``name``, once its weights are there:
+    of the decoder, the towers and the projector. ``int4`` is for layers of the decoder whose width
+    is a multiple of 32. A quantised layer is not moved or cast afterwards."""
     linear, decoder = model.get_submodule(name), name.startswith(_DECODER)
     if not isinstance(linear, nn.Linear) or not (decoder or name.startswith(_TOWERS)):
         return

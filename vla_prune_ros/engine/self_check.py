@@ -1,15 +1,11 @@
 """Self-check of a policy: one that would answer, but wrongly, is found before it moves a robot.
 
-Each check is aimed at a silent mistake of the field: a causal mask from stock libraries (52-60 %
-success instead of 98 %), rows read one position off, rounded rotary frequencies, another
-tokenizer, files of several checkpoints. The probes run the model itself, on random embeddings,
-and compare with what the published code does (``predict_action`` of openvla-oft's
-``modeling_prismatic.py``).
-"""
+Each check is aimed at a silent mistake of the field, such as a causal mask from stock libraries
+(52-60 % success instead of 98 %). The probes run the model itself, on random embeddings, and
+compare with the published code (``predict_action`` of ``modeling_prismatic.py``)."""
 
 import hashlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -34,6 +30,7 @@ from .policy import Policy
 PREFIX_IDS = [1, 512, 29901, 1724, 3158, 881, 278, 19964, 2125, 304]
 SUFFIX_IDS = [29973, 13, 3744, 29901, 29871]
 LLAMA2_SHA256 = '9e556afd44213b6bd1be2b850ebbbd98f5481437a8021afaf58ee7fb1818d347'
+PROMPT = build_prompt('pick up the red cube')
 BACKBONE_EPS, HEAD_EPS = 1e-6, 1e-5
 # The heads have no squashing, but they were trained on targets in -1 ... 1.
 PLAUSIBLE = 10.0
@@ -64,13 +61,12 @@ def finding(name: str, value: str, wrong: str = '', remedy: str = '') -> Finding
 @torch.inference_mode()
 def probe_policy(policy: Policy, dry: Inference | None = None) -> tuple[Finding, ...]:
     """All checks, in the order of a table. Two short passes of the decoder; resets nothing.
-
     :param dry: of :meth:`Policy.warm_up`; None infers it here, which resets the pruner."""
     random = torch.Generator().manual_seed(0)
     layout = _layout(policy)
-    trace: list[Tensor] = []
+    trace: list[Tensor] = []  # with it every layer sees all rows, so that a mask is found
     embeddings = _random(policy, random, 1, layout.length)
-    hidden = _decode(policy, layout, embeddings, trace)
+    hidden = policy.model.decode(embeddings, layout, build_pruner('dense'), trace)[0]
     return (
         check_weights(policy),  # first: what is not finite fails the others as well
         check_norms(policy),
@@ -85,7 +81,6 @@ def probe_policy(policy: Policy, dry: Inference | None = None) -> tuple[Finding,
 
 
 def require_sound(policy: Policy, dry: Inference | None = None) -> None:
-    """:raises CheckpointError: the policy fails a check; with the first failure."""
     for found in probe_policy(policy, dry):
         if not found.ok:
             raise CheckpointError(
@@ -95,22 +90,18 @@ def require_sound(policy: Policy, dry: Inference | None = None) -> None:
 
 
 def check_norms(policy: Policy) -> Finding:
-    """Epsilon 1e-6 in the decoder and in the towers, 1e-5 in the head.
-
-    Meta's Llama-2 has 1e-5; the published ``config.json`` leaves the field out, which means 1e-6.
-    """
-    found = list(_epsilons(policy.model))
-    wrong = [f'{n} has {eps:g}, expected {want:g}' for n, eps, want in found if eps != want]
-    value = f'{len(found) - len(wrong)} of {len(found)} as published'
+    """Meta's Llama-2 has 1e-5; the published ``config.json`` leaves it out, which means 1e-6."""
+    count, wrong = 0, []
+    for name, module in policy.model.named_modules():
+        if not isinstance(module, LlamaRMSNorm | nn.LayerNorm):
+            continue
+        eps = module.variance_epsilon if isinstance(module, LlamaRMSNorm) else module.eps
+        expected = HEAD_EPS if name.startswith('action_head') else BACKBONE_EPS
+        count += 1
+        if eps != expected:
+            wrong.append(f'{name} has {eps:g}, expected {expected:g}')
+    value = f'{count - len(wrong)} of {count} as published'
     return finding('norm eps', value, next(iter(wrong), ''), 'take the published config.json')
-
-
-def _epsilons(model: nn.Module) -> Iterator[tuple[str, float, float]]:
-    for name, module in model.named_modules():
-        if isinstance(module, LlamaRMSNorm):
-            yield name, module.variance_epsilon, BACKBONE_EPS
-        elif isinstance(module, nn.LayerNorm):
-            yield name, module.eps, HEAD_EPS if name.startswith('action_head') else BACKBONE_EPS
 
 
 def check_statistics(policy: Policy) -> Finding:
@@ -142,7 +133,7 @@ def check_weights(policy: Policy) -> Finding:
     bad = [
         f'{name} holds values that are not finite'
         for name, tensor in tensors.items()
-        # A sum is finite only where every term is; it makes no mask as large as the weights.
+        # A sum needs no mask as large as the weights.
         if tensor.is_floating_point() and not torch.isfinite(tensor.detach().sum())
     ]
     value = 'not finite' if bad else f'{len(tensors)} tensors are finite'
@@ -150,18 +141,24 @@ def check_weights(policy: Policy) -> Finding:
 
 
 def check_tokenizer(policy: Policy) -> Finding:
-    """The prompt's fixed ids are Llama-2's, and ``tokenizer.model`` is the published file.
-
-    A stand-in (``vla-prune make-checkpoint``) has pieces of its own; it is named as one, and only
-    BOS and the closing space are looked at.
-    """
-    path = policy.tokenizer.path
-    ids = policy.tokenizer(build_prompt('pick up the red cube'))
+    """The prompt's fixed ids are Llama-2's, and ``tokenizer.model`` is the published file. Of a
+    stand-in (``vla-prune make-checkpoint``) only BOS and the closing space are checked."""
+    path, vocabulary = policy.tokenizer.path, policy.model.size.text.vocab_size
+    ids = policy.tokenizer(PROMPT)
     standin = (path.parent / UNTRAINED_NOTE).is_file()  # make-checkpoint wrote both
     digest = tokenizer_hash(path)
-    wrong = _framed(ids, policy.model.size.text.vocab_size) or ('' if standin else _llama2(ids))
-    if digest not in ('', LLAMA2_SHA256):
-        wrong = wrong or f"tokenizer.model has SHA-256 {digest[:12]}..., which is not Llama-2's"
+    prefix, suffix = ids[: len(PREFIX_IDS)], ids[-len(SUFFIX_IDS) :]
+    wrong = ''
+    if ids[0] != BOS_ID or ids.count(BOS_ID) != 1 or ids[-1] != SPACE_ID:
+        wrong = f'the prompt is {ids[:2]} ... {ids[-2:]}, expected one {BOS_ID} ... {SPACE_ID}'
+    elif max(ids) >= vocabulary:
+        wrong = f'id {max(ids)} is beyond the {vocabulary} rows of the embedding table'
+    elif not standin and prefix != PREFIX_IDS:
+        wrong = f'fixed ids of the prompt are {prefix}, expected {PREFIX_IDS}'
+    elif not standin and suffix != SUFFIX_IDS:
+        wrong = f'fixed ids of the prompt are {suffix}, expected {SUFFIX_IDS}'
+    elif digest not in ('', LLAMA2_SHA256):
+        wrong = f"tokenizer.model has SHA-256 {digest[:12]}..., which is not Llama-2's"
     value = 'stand-in, not Llama-2' if standin else 'Llama-2' if digest else 'Llama-2 by its ids'
     remedy = 'copy the tokenizer files of openvla/openvla-7b'
     return finding('tokenizer', value if not wrong else 'another', wrong, remedy)
@@ -171,21 +168,6 @@ def tokenizer_hash(path: Path) -> str:
     """SHA-256 of ``tokenizer.model`` beside a tokenizer's file (or itself), empty without one."""
     model = path if path.suffix == '.model' else path.parent / 'tokenizer.model'
     return hashlib.sha256(model.read_bytes()).hexdigest() if model.is_file() else ''
-
-
-def _framed(ids: list[int], vocabulary: int) -> str:
-    if ids[0] != BOS_ID or ids.count(BOS_ID) != 1 or ids[-1] != SPACE_ID:
-        return f'the prompt is {ids[:2]} ... {ids[-2:]}, expected one {BOS_ID} ... {SPACE_ID}'
-    if max(ids) >= vocabulary:
-        return f'id {max(ids)} is beyond the {vocabulary} rows of the embedding table'
-    return ''
-
-
-def _llama2(ids: list[int]) -> str:
-    for got, want in ((ids[: len(PREFIX_IDS)], PREFIX_IDS), (ids[-len(SUFFIX_IDS) :], SUFFIX_IDS)):
-        if got != want:
-            return f'fixed ids of the prompt are {got}, expected {want}'
-    return ''
 
 
 def check_dry_run(policy: Policy, dry: Inference) -> Finding:
@@ -206,7 +188,7 @@ def probe_sequence(policy: Policy) -> Finding:
     """The decoder's input is ``[BOS | visual | state | time | prompt | slots | stop]``."""
     model, layout = policy.model, _layout(policy)
     random = torch.Generator().manual_seed(1)
-    ids = _ids(policy)
+    ids = torch.tensor([policy.tokenizer(PROMPT)], device=policy.device)
     visual = _random(policy, random, 1, layout.visual)
     noisy = None
     if layout.time:
@@ -245,7 +227,8 @@ def _probe_attention(
     """Another last slot changes every row that is read: attention looks forward, too."""
     other = embeddings.clone()
     other[:, -2] = _random(policy, random, 1)
-    change = _rms(_decode(policy, layout, other, []) - hidden) / _rms(hidden).mean()
+    changed = policy.model.decode(other, layout, build_pruner('dense'), [])[0]
+    change = _rms(changed - hidden) / _rms(hidden).mean()
     least = float(change.min())
     wrong = ''
     if not least > LEAST_CHANGE:  # also where it is NaN
@@ -295,24 +278,14 @@ def probe_rope(policy: Policy) -> Finding:
 
 
 def _layout(policy: Policy) -> Layout:
-    profile, prompt = policy.profile, _ids(policy).shape[1]
+    profile, prompt = policy.profile, len(policy.tokenizer(PROMPT))
     layout = policy.model.layout(profile.cameras, prompt, profile.chunk)
     return replace(layout, patches=PATCHES)
-
-
-def _ids(policy: Policy) -> Tensor:
-    ids = policy.tokenizer(build_prompt('pick up the red cube'))
-    return torch.tensor([ids], device=policy.device)
 
 
 def _random(policy: Policy, random: torch.Generator, *rows: int) -> Tensor:
     width = policy.model.size.text.hidden_size
     return (0.02 * torch.randn(*rows, width, generator=random)).to(policy.device, policy.dtype)
-
-
-def _decode(policy: Policy, layout: Layout, embeddings: Tensor, trace: list[Tensor]) -> Tensor:
-    """With a trace every layer sees all rows, as a mask would have to be found in."""
-    return policy.model.decode(embeddings, layout, build_pruner('dense'), trace)[0]
 
 
 def _rms(x: Tensor) -> Tensor:

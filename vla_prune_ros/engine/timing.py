@@ -1,26 +1,19 @@
-"""Where the time of one inference goes."""
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 class StageTimer:
-    """Milliseconds per named stage of one inference.
-
-    A stage that is entered twice accumulates. The time of a stage inside another counts for the
-    inner one only, so that all stages add up to the total, less the gaps between them.
-
-    :param sync: called at both ends of a stage, for devices that run asynchronously; it makes
-        stage times true and the whole a little slower."""
+    """Milliseconds per named stage of one inference. A stage that is entered twice accumulates;
+    the time of a stage inside another counts for the inner one only, so that all add up.
+    :param sync: called at both ends of a stage, for devices that run asynchronously."""
 
     def __init__(
         self,
         sync: Callable[[], object] | None = None,
         clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
-        self._sync = sync
-        self._clock = clock
+        self._sync, self._clock = sync, clock
         self._stages: dict[str, int] = {}
         self._inner: list[int] = []  # per open stage: time of the stages inside it
         self._first: int | None = None

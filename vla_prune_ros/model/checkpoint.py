@@ -1,14 +1,9 @@
-"""A checkpoint folder in the published layout -> the network with its weights.
-
-``config.json``, sharded or single safetensors, and ``.pt`` components (state dicts with a
-``module.`` prefix). Head, proprioception and FiLM are found from the files, since ``config.json``
-records none of them: they were run-time flags of the published code. Nothing is executed from the
-folder.
-"""
+"""A checkpoint folder in the published layout -> the network with its weights. Head, state and
+FiLM are found from the files: they were run-time flags of the published code."""
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,33 +15,29 @@ from ..profiles import Profile
 from .files import Progress, component_files, read_component, read_json, stream_weights
 from .language import reserve
 from .openvla import HEADS, ModelSize, OpenVLAOFT
-from .vision import DINO_ID, SIGLIP_ID, TowerSize, dino_size, film_tensors, siglip_size
+from .vision import DINO_ID, SIGLIP_ID, Mlp, dino_size, film_tensors, siglip_size
 
 
 @dataclass(frozen=True)
 class Variant:
-    """:param head: ``'l1'``, ``'diffusion'`` or ``'discrete'``.
-    :param film: the towers are conditioned on the instruction and come from a file of their own.
-    """
+    """``film``: the towers are conditioned on the instruction and have a file of their own."""
 
     head: str
     proprio: bool
     film: bool
 
     @property
-    def components(self) -> tuple[str, ...]:
-        heads = {
-            'l1': ('action_head',),
-            'diffusion': ('action_head', 'noisy_action_projector'),
-            'discrete': (),
+    def components(self) -> list[str]:
+        needed = {
+            'action_head': self.head != 'discrete',
+            'noisy_action_projector': self.head == 'diffusion',
+            'proprio_projector': self.proprio,
         }
-        return (*heads[self.head], *(('proprio_projector',) if self.proprio else ()))
+        return [name for name, there in needed.items() if there]
 
 
 def find_variant(folder: Path, profile: Profile, head: str = 'auto') -> Variant:
-    """From the component files of a folder.
-
-    :param head: ``'auto'``, or the head that must be there; ``'discrete'`` may be chosen for any
+    """:param head: ``'auto'``, or the head that must be there; ``'discrete'`` is possible for any
         checkpoint that kept its ``lm_head``.
     :raises CheckpointError: the files contradict each other or the wish."""
     if head not in ('auto', *HEADS):
@@ -80,44 +71,22 @@ def _head_of_files(folder: Path, wish: str, has_proprio: bool) -> str:
     return kind
 
 
-Shapes = dict[str, tuple[int, ...]]
-
-# Our modules that published checkpoints keep in files of their own.
-_COMPONENTS = ('action_head.', 'proprio_projector.', 'noisy_action_projector.')
-
-
-def published_shapes(size: ModelSize) -> Shapes:
-    """Tensor name -> shape of the main state dict: 982 entries at the published size.
-
-    Beside what we run: the last block and the norm of both towers, SigLIP's pooling head and
-    ``lm_head``, 43 entries of the towers that never influence an action."""
+def published_shapes(size: ModelSize) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape of the main state dict: 982 entries at the published size. Beside what
+    we run: the last block and norm of both towers, SigLIP's pooling head and ``lm_head``."""
+    dino, siglip = (replace(t, depth=t.depth + 1) for t in (size.dino, size.siglip))
     with torch.device('meta'):
-        used = OpenVLAOFT(size).state_dict()
-    shapes = {n: tuple(t.shape) for n, t in used.items() if not n.startswith(_COMPONENTS)}
-    for name, tower in (('featurizer', size.dino), ('fused_featurizer', size.siglip)):
-        prefix = f'vision_backbone.{name}'
-        first, last = f'{prefix}.blocks.0.', f'{prefix}.blocks.{tower.depth - 1}.'
-        block = {n: s for n, s in shapes.items() if n.startswith(first)}
-        shapes.update({last + n.removeprefix(first): s for n, s in block.items()})
-        shapes.update({f'{prefix}.norm.{leaf}': (tower.width,) for leaf in ('weight', 'bias')})
-    shapes.update(_pooling_head('vision_backbone.fused_featurizer.attn_pool', size.siglip))
-    shapes['language_model.lm_head.weight'] = (size.text.vocab_size, size.text.hidden_size)
-    return shapes
-
-
-def _pooling_head(prefix: str, tower: TowerSize) -> Shapes:
-    width, hidden = tower.width, tower.mlp_width
-    matrices = {
-        'q': (width, width),
-        'kv': (2 * width, width),
-        'proj': (width, width),
-        'mlp.fc1': (hidden, width),
-        'mlp.fc2': (width, hidden),
-    }
-    out: Shapes = {f'{prefix}.latent': (1, 1, width)}
-    for name, shape in matrices.items():
-        out.update({f'{prefix}.{name}.weight': shape, f'{prefix}.{name}.bias': shape[:1]})
-    return {**out, f'{prefix}.norm.weight': (width,), f'{prefix}.norm.bias': (width,)}
+        model = OpenVLAOFT(replace(size, dino=dino, siglip=siglip, head='discrete', proprio_dim=0))
+        towers = model.vision_backbone.featurizer, model.vision_backbone.fused_featurizer
+        for tower in towers:
+            tower.norm = nn.LayerNorm(tower.size.width)
+        width, pool = siglip.width, nn.Module()
+        pool.latent = nn.Parameter(torch.empty(1, 1, width))
+        pool.q, pool.kv = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        pool.proj, pool.norm = nn.Linear(width, width), nn.LayerNorm(width)
+        pool.mlp = Mlp(width, siglip.mlp_width, width)
+        towers[1].attn_pool = pool
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 # Tensors of the published files that never influence an action, and buffers of old exports.
@@ -125,15 +94,12 @@ _UNUSED = re.compile(
     r'.*\.rotary_emb\.inv_freq$|vision_backbone\.(featurizer|fused_featurizer)\.norm\.|'
     r'vision_backbone\.fused_featurizer\.attn_pool\.'
 )
-Loaded = Callable[[OpenVLAOFT, str], None]
 _BLOCK = re.compile(r'vision_backbone\.(featurizer|fused_featurizer)\.blocks\.(\d+)\.')
 
 
 def read_size(folder: Path, profile: Profile, variant: Variant) -> ModelSize:
     """Shapes from ``config.json``; smaller towers than the published stand in its
-    ``oracle_vision_overrides``, missing fields take ``LlamaConfig``'s defaults.
-
-    :raises CheckpointError: not an OpenVLA model, or a field that is not usable."""
+    ``oracle_vision_overrides``, missing fields take ``LlamaConfig``'s defaults."""
     config = read_json(folder / 'config.json')
     text = dict(config.get('text_config') or {})
     if config.get('model_type') != 'openvla' or text.pop('model_type', 'llama') != 'llama':
@@ -145,8 +111,9 @@ def read_size(folder: Path, profile: Profile, variant: Variant) -> ModelSize:
     text.pop('torch_dtype', None)
     try:
         towers = config.get('oracle_vision_overrides') or {}
+        keys = ('embed_dim', 'depth', 'num_heads')
         dino, siglip = (
-            _tower(make, towers.get(name))
+            make(*(towers[name][key] for key in keys)) if towers.get(name) else make()
             for make, name in ((dino_size, DINO_ID), (siglip_size, SIGLIP_ID))
         )
         llama = LlamaConfig(**text)
@@ -166,14 +133,6 @@ def read_size(folder: Path, profile: Profile, variant: Variant) -> ModelSize:
         ) from None
 
 
-def _tower(make: Callable[..., TowerSize], override: dict[str, int] | None) -> TowerSize:
-    return (
-        make(override['embed_dim'], override['depth'], override['num_heads'])
-        if override
-        else make()
-    )
-
-
 def load_model(
     folder: Path,
     profile: Profile,
@@ -182,16 +141,12 @@ def load_model(
     dtype: torch.dtype,
     *,
     progress: Progress = lambda text: None,
-    loaded: Loaded | None = None,
+    loaded: Callable[[OpenVLAOFT, str], None] | None = None,
 ) -> OpenVLAOFT:
-    """The network with its weights on ``device`` in ``dtype``, in evaluation mode.
-
-    Peak host memory is one copy of the model in ``dtype`` plus its largest tensor; with another
-    device, one component file.
-
-    :param loaded: called after each tensor with the name of the module that got it, so that it may
-        be replaced as soon as it is complete. Without it weights lie side by side
-        (:mod:`.language`).
+    """In evaluation mode. Peak host memory is one copy of the model in ``dtype`` plus its largest
+    tensor; with another device, one component file.
+    :param loaded: called after each tensor with the name of the module that got it, which may be
+        replaced once it is complete. Without it weights lie side by side (:mod:`.language`).
     :raises CheckpointError: missing, surplus or wrongly shaped tensors, named."""
     size = read_size(folder, profile, variant)
     with torch.device('meta'):
@@ -229,7 +184,6 @@ def load_model(
 def _tensors(
     folder: Path, variant: Variant, size: ModelSize, progress: Progress
 ) -> Iterator[tuple[str, str, Tensor]]:
-    """Where it is from, name and value of every tensor that an action depends on."""
     for component in variant.components:
         progress(f'reading {component}')
         for name, tensor in read_component(folder, component).items():

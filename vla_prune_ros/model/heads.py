@@ -1,8 +1,8 @@
-"""Action heads, their small projectors under the published component names, and the sampler of the
-diffusion head (DDIM, deterministic: eta = 0)."""
+"""Action heads, their small projectors, and the sampler of the diffusion head (DDIM, eta = 0)."""
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +15,9 @@ TRAIN_STEPS = 50
 
 def alphas_cumprod() -> Tensor:
     """float32 (50,): cumulative products of the squared-cosine schedule, betas capped at 0.999."""
-
-    def alpha_bar(t: float) -> float:
-        return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
-
-    betas = [
-        min(1 - alpha_bar((i + 1) / TRAIN_STEPS) / alpha_bar(i / TRAIN_STEPS), 0.999)
-        for i in range(TRAIN_STEPS)
-    ]
+    times = [i / TRAIN_STEPS for i in range(TRAIN_STEPS + 1)]
+    bars = [math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2 for t in times]
+    betas = [min(1 - after / before, 0.999) for before, after in pairwise(bars)]
     return torch.cumprod(1 - torch.tensor(betas, dtype=torch.float32), dim=0)
 
 
@@ -33,11 +28,8 @@ def timesteps(steps: int) -> list[int]:
 
 
 def denoise(noise: Tensor, predict: Callable[[Tensor, int], Tensor], steps: int) -> Tensor:
-    """Sample an action chunk float32 (1, K, D) from ``noise`` of that shape.
-
-    The clean sample is clipped to -1 ... 1; the noise is not re-derived from it, as in training.
-
-    :param predict: (noisy chunk, step) -> predicted noise, same shape."""
+    """Sample an action chunk float32 (1, K, D); ``predict`` maps a noisy chunk and its step to the
+    noise. The clean sample is clipped to -1 ... 1, and the noise is not re-derived from it."""
     table = alphas_cumprod().to(noise.device)
     x = noise
     for step in timesteps(steps):
@@ -132,7 +124,6 @@ def time_embedding(step: int, width: int, device: torch.device, dtype: torch.dty
 
 def bins_to_actions(token_ids: Tensor, vocabulary: int) -> Tensor:
     """Action tokens int64 -> centres of the 255 intervals of linspace(-1, 1, 256).
-
     :param vocabulary: size without padding, 32000: bin b has the id ``vocabulary - 1 - b``."""
     edges = torch.linspace(-1, 1, 256, dtype=torch.float64, device=token_ids.device)
     centres = (edges[:-1] + edges[1:]) / 2

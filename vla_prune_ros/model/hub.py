@@ -1,7 +1,5 @@
-"""A checkpoint by its name: the package's own, or one of the Hugging Face hub.
-
-Of the hub's only the files that are read are fetched, never code.
-"""
+"""A checkpoint by its name: the package's own, or one of the Hugging Face hub, of whose files only
+those that are read are fetched, never code."""
 
 import io
 import re
@@ -16,33 +14,16 @@ from ..errors import CheckpointError
 if TYPE_CHECKING:
     from .files import Progress  # imports torch, which evaluate's main process does without
 
-
 # The folder's own files; patterns are anchored, so LoRA adapters in sub-folders stay away.
-FILES = (
-    'config.json',
-    'generation_config.json',
-    'preprocessor_config.json',
-    'dataset_statistics.json',
-    'vla_prune.json',
-    'model*.safetensors',
-    'model.safetensors.index.json',
-    'action_head--*_checkpoint.pt',
-    'proprio_projector--*_checkpoint.pt',
-    'noisy_action_projector--*_checkpoint.pt',
-    'vision_backbone--*_checkpoint.pt',
-    'tokenizer.json',
-    'tokenizer.model',
-    'tokenizer_config.json',
-    'special_tokens_map.json',
-    'added_tokens.json',
-)
-REFERENCE = 'reference'
-"""Name of the policy that comes with the package: it solves the simulator's two-cube tasks."""
-
-REFERENCE_LIGHTVLA = 'reference-lightvla'
-"""The same, trained on to be pruned by ``lightvla``."""
-
-NEVER = ('*.py', '*/*')
+FILES = """
+    config.json generation_config.json preprocessor_config.json dataset_statistics.json
+    model*.safetensors model.safetensors.index.json vla_prune.json pruning.json pruning.safetensors
+    action_head--*_checkpoint.pt proprio_projector--*_checkpoint.pt
+    noisy_action_projector--*_checkpoint.pt vision_backbone--*_checkpoint.pt
+    tokenizer.json tokenizer.model tokenizer_config.json special_tokens_map.json added_tokens.json
+"""
+# Policies of the package for the two-cube tasks; the second was trained on for ``lightvla``.
+REFERENCE, REFERENCE_LIGHTVLA = 'reference', 'reference-lightvla'
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+')
 
 
@@ -52,9 +33,8 @@ def is_hub_id(text: str) -> bool:
 
 
 def checkpoint_folder(checkpoint: str | Path, progress: 'Progress' = lambda text: None) -> Path:
-    """The folder of a checkpoint, fetched from the hub (or its cache) where a hub id is given.
-
-    :param checkpoint: a folder, ``'org/name'``, ``'reference'`` or ``'reference-lightvla'``.
+    """:param checkpoint: a folder, a hub's ``'org/name'``, ``'reference'`` or
+        ``'reference-lightvla'``.
     :raises CheckpointError: no such folder; the hub cannot be reached, does not know the name, or
         wants a login."""
     folder = Path(checkpoint).expanduser()
@@ -71,7 +51,6 @@ def checkpoint_folder(checkpoint: str | Path, progress: 'Progress' = lambda text
 
 
 def reference_folder(name: str = REFERENCE) -> Path:
-    """Where a policy of the package lies: in the checkout, or in what pip or colcon installed."""
     package = Path(__file__).resolve().parents[1]
     inside = Path('models', name)
     places = [package.parent / inside]
@@ -92,14 +71,13 @@ def _fetch(name: str, progress: 'Progress') -> Path:
     progress(f'looking up {name} on the Hugging Face hub')
     what = f'checkpoint {name!r} is not a folder'
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name,
-                allow_patterns=list(FILES),
-                ignore_patterns=list(NEVER),
-                tqdm_class=_meter(name, progress),
-            )
+        folder = huggingface_hub.snapshot_download(
+            name,
+            allow_patterns=FILES.split(),
+            ignore_patterns=['*.py', '*/*'],
+            tqdm_class=_meter(name, progress),
         )
+        return Path(folder)
     except errors.GatedRepoError:
         what += ', and the hub gives it only to users who accepted its terms'
         remedy = 'accept them on its page and run hf auth login, or fetch it by hand'
@@ -118,7 +96,6 @@ def _fetch(name: str, progress: 'Progress') -> Path:
 
 
 def _meter(name: str, progress: 'Progress') -> type[tqdm]:
-    """A progress bar that reports through ``progress``, once per per cent of all bytes."""
     lock, reported = threading.Lock(), [-1]
 
     class Meter(tqdm):

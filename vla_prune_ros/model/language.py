@@ -1,13 +1,9 @@
 """The Llama decoder as one loop over layers that we own: bidirectional, prunable, no cache.
 
-The layers are ``transformers``' own modules; attention is called here, because OFT needs every
-token to see every token (its transformers fork drops the causal mask), and because pruners need a
-few attention rows beside the fused kernel.
-
-Weights lie side by side: one product where a Llama layer makes three, and one where it makes two;
-fewer and larger products leave a device idle less often. The modules keep their published names
-and parameters: those become views into the joined matrix, so that no memory is added and whatever
-is written to them is seen here."""
+The layers are ``transformers``' own modules; attention is called here, because in OFT every token
+sees every token, and because pruners need a few attention rows beside the fused kernel. Weights
+lie side by side, for one product where a layer makes two or three: the published parameters become
+views into a joined matrix."""
 
 from collections.abc import Iterator, Sequence
 
@@ -32,9 +28,8 @@ _JOINED = 'joined_weight'  # a plain attribute: not a parameter, not in the stat
 
 
 def fuse(layers: Sequence[LlamaDecoderLayer]) -> None:
-    """Join the weights of every layer where they are plain matrices. Layers may share them.
-
-    A module that is moved or cast afterwards has weights of its own again, and runs unfused."""
+    """Join weights where they are plain matrices; layers may share them. A module that is moved or
+    cast afterwards has weights of its own again, and runs unfused."""
     joined: dict[int, Tensor] = {}
     for module, weights in _joinable(layers):
         key = id(weights[0])
@@ -49,9 +44,8 @@ def fuse(layers: Sequence[LlamaDecoderLayer]) -> None:
 def reserve(
     layers: Sequence[LlamaDecoderLayer], device: torch.device | str, dtype: torch.dtype
 ) -> dict[int, Tensor]:
-    """Joined matrices for weights that are still to be read, so that no layer is in memory twice.
-
-    :returns: id of each of their parameters -> the part of a joined matrix that it must become."""
+    """Joined matrices for weights that are still to be read, so that no layer is in memory twice:
+    id of each of their parameters -> the part of a joined matrix that it must become."""
     places: dict[int, Tensor] = {}
     for module, weights in _joinable(layers):
         rows = [len(weight) for weight in weights]
@@ -79,8 +73,7 @@ def _plain(module: nn.Module) -> bool:
 
 
 def _joined(module: nn.Module, first: nn.Module, last: nn.Module) -> Tensor | None:
-    """The joined matrix where it is still that of the module's weights; gradients need the
-    parts."""
+    """None where it is no longer that of the module's weights, or gradients need the parts."""
     joined: Tensor | None = module.__dict__.get(_JOINED)
     if joined is None or torch.is_grad_enabled() or not (_plain(first) and _plain(last)):
         return None
@@ -92,10 +85,8 @@ def _joined(module: nn.Module, first: nn.Module, last: nn.Module) -> Tensor | No
 def query_key_value(
     attention: LlamaAttention, y: Tensor, only: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, S, D) -> queries (B, S or A, heads * d), keys and values (B, S, kv heads * d).
-
-    :param only: int64 (A,) rows whose queries alone are wanted.
-    """
+    """(B, S, D) -> queries (B, S, heads * d), or of the rows ``only``, int64 (A,); keys and values
+    (B, S, kv heads * d)."""
     parts = attention.q_proj, attention.k_proj, attention.v_proj
     weight = _joined(attention, parts[0], parts[2])
     if weight is None:
@@ -144,8 +135,7 @@ def attention_rows(q: Tensor, k: Tensor, rows: Tensor, scale: float) -> Tensor:
 
 
 def logit_rows(layer: LlamaDecoderLayer, x: Tensor, rows: Tensor) -> Tensor:
-    """Head-mean products of un-rotated queries and keys that ``layer`` would form: float32 (R,
-    S)."""
+    """Head-mean products of un-rotated queries and keys: float32 (R, S)."""
     attn = layer.self_attn
     y = layer.input_layernorm(x)[0]
     q = attn.q_proj(y[rows]).unflatten(-1, (-1, attn.head_dim))  # [R, heads, d]
@@ -158,8 +148,6 @@ def logit_rows(layer: LlamaDecoderLayer, x: Tensor, rows: Tensor) -> Tensor:
 
 
 class Decoder(nn.Module):
-    """Embedding table, layers and final norm under the published names."""
-
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.config = config
@@ -169,11 +157,13 @@ class Decoder(nn.Module):
         )
         self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
+    def rope(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        theta = self.config.rope_parameters['rope_theta']
+        return rope(positions, self.config.head_dim, theta, dtype)
+
 
 class LanguageModel(nn.Module):
-    """From multimodal embeddings to the hidden states that the head reads.
-
-    :param with_logits: keep ``lm_head``, which only the discrete variant reads."""
+    """:param with_logits: keep ``lm_head``, which only the discrete variant reads."""
 
     def __init__(self, config: LlamaConfig, with_logits: bool = False) -> None:
         super().__init__()
@@ -182,11 +172,8 @@ class LanguageModel(nn.Module):
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def forward(self, x: Tensor, state: PruningState, first: int = 0) -> Tensor:
-        """(B, S, D) -> (B, A, D) hidden states of the read-out rows, after the final norm.
-
-        B is 1 where tokens are dropped; training runs batches with a dense state.
-
-        :param x: embeddings, or the output of the layer before ``first``."""
+        """(B, S, D) embeddings, or the output of the layer before ``first`` -> (B, A, D) hidden
+        states of the read-out rows, after the final norm. B is 1 where tokens are dropped."""
         count, read = len(self.model.layers), state.layout.readout_positions
         # Only the rows that the head reads are taken through the last layer, a tenth of its work,
         # unless a trace or a site behind it wants the others too.
@@ -198,9 +185,7 @@ class LanguageModel(nn.Module):
         self, x: Tensor, state: PruningState, layers: range, read: Sequence[int] | None = None
     ) -> Tensor:
         """(B, S, D) -> the residual stream (B, S', D) behind the last of ``layers``.
-
-        :param read: original positions of which alone the last layer is computed.
-        """
+        :param read: original positions of which alone the last layer is computed."""
         if layers.start == 0:
             x = self._prune(x, state, -1)
         positions, cos, sin = None, None, None
@@ -210,7 +195,7 @@ class LanguageModel(nn.Module):
                 break
             if state.positions is not positions:  # kept tokens keep their original positions
                 positions = state.positions
-                cos, sin = self._rope(positions, x.dtype)
+                cos, sin = self.model.rope(positions, x.dtype)
             layer, site, bias = self.model.layers[index], state.site_after(index), state.bias
             attn = layer.self_attn
 
@@ -267,7 +252,3 @@ class LanguageModel(nn.Module):
                 attention = logit_rows(self.model.layers[layer + 1], x, rows)
             kept = state.decide(site, x, attention)
             return x if kept is None else x[:, kept]
-
-    def _rope(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        config = self.model.config
-        return rope(positions, config.head_dim, config.rope_parameters['rope_theta'], dtype)

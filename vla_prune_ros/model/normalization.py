@@ -1,7 +1,5 @@
-"""Normalisation of actions and state: the statistics of a checkpoint, and both directions.
-
-The formulas are those of OpenVLA-OFT's evaluation code (``robot_utils.py``, ``openvla_utils.py``),
-reproduced to the last bit."""
+"""Normalisation of actions and state: the statistics of a checkpoint, and both directions, by the
+formulas of OpenVLA-OFT (``robot_utils.py``, ``openvla_utils.py``) to the last bit."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +89,6 @@ def normalize(
     values: np.ndarray, low: np.ndarray, high: np.ndarray, mask: np.ndarray | None = None
 ) -> np.ndarray:
     """(..., D) in the robot's units: ``low ... high`` (D,) to -1 ... 1, and clip. float64.
-
     :param mask: bool (D,), True where a dimension is normalised; the others are only clipped."""
     values, low, high = (np.asarray(a, np.float64) for a in (values, low, high))
     scaled = 2.0 * (values - low) / (high - low + _EPSILON) - 1.0
@@ -106,10 +103,8 @@ def unnormalize(
     """(..., D) of the head: -1 ... 1 back to ``low ... high`` (D,), without clipping. float64.
 
     ``0.5 * (values + 1)`` is taken in the dtype of ``values`` (the head gives float32) and only
-    then widened, as in the reference: the result is the same to the last bit.
-
-    :param mask: bool (D,), True where a dimension was normalised; the others pass through
-        (LIBERO's gripper, predicted as 0 closed ... 1 open)."""
+    then widened, as in the reference.
+    :param mask: bool (D,), True where a dimension was normalised; the others pass through."""
     values = np.asarray(values)
     low, high = (np.asarray(a, np.float64) for a in (low, high))
     scaled = 0.5 * (values + 1) * (high - low + _EPSILON) + low

@@ -3,15 +3,14 @@
     pixels -> two towers -> projector -+
     [BOS | visual | proprio | time | prompt | slots | stop] -> decoder -> read-out rows -> head
 
-Sequence layout and read-out: openvla-oft's ``modeling_prismatic.py`` (``predict_action``). The
-three heads share everything before them: ``l1`` regresses, ``diffusion`` denoises in several
-passes of the decoder, ``discrete`` takes the most likely action tokens.
-"""
+Sequence layout and read-out: openvla-oft's ``modeling_prismatic.py`` (``predict_action``). Of the
+heads ``l1`` regresses, ``diffusion`` denoises in several passes of the decoder, ``discrete`` takes
+the most likely action tokens."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +37,7 @@ HEADS = ('l1', 'diffusion', 'discrete')
 
 @dataclass(frozen=True)
 class ModelSize:
-    """:param proprio_dim: 0 without proprioception.
-    :param head: ``'l1'``, ``'diffusion'`` or ``'discrete'``.
+    """:param proprio_dim: 0 without proprioception. :param head: one of :data:`HEADS`.
     :param action_vocabulary: token ids below it, counted down, are the discrete action bins."""
 
     dino: TowerSize
@@ -54,9 +52,7 @@ class ModelSize:
 
 @dataclass(frozen=True, kw_only=True)
 class ActInputs:
-    """What :meth:`OpenVLAOFT.act` goes by; the towers have done their part.
-
-    :param visual: (1, V, D). :param prompt_ids: int64 (1, P), BOS first.
+    """:param visual: (1, V, D). :param prompt_ids: int64 (1, P), BOS first.
     :param proprio: (1, proprio_dim), normalised, or None.
     :param noise: float32 (1, K, D_action) to start a diffusion of ``steps`` passes from.
     :param stage: times ``'language'``, ``'selection'`` inside it, and ``'head'``.
@@ -85,7 +81,7 @@ class Act(NamedTuple):
 
 
 class OpenVLAOFT(nn.Module):
-    """The whole network; sub-module names are the published state dict's."""
+    """Sub-module names are the published state dict's."""
 
     def __init__(self, size: ModelSize) -> None:
         super().__init__()
@@ -114,9 +110,7 @@ class OpenVLAOFT(nn.Module):
         )
 
     def visual_tokens(self, pixels: Tensor, prompt_ids: Tensor) -> Tensor:
-        """(cameras, 6, 224, 224) -> embeddings (1, cameras * 256, D).
-
-        :param prompt_ids: int64 (1, P); conditions the towers where the checkpoint has FiLM."""
+        """(cameras, 6, 224, 224) and, for FiLM, int64 (1, P) -> (1, cameras * 256, D)."""
         return self.projector(self.vision_backbone(pixels, self.condition(prompt_ids)))
 
     def encode_images(self, images: Tensor, prompt_ids: Tensor) -> Tensor:
@@ -141,10 +135,8 @@ class OpenVLAOFT(nn.Module):
         noisy: Tensor | None = None,
         step: int = 0,
     ) -> Tensor:
-        """The multimodal sequence (1, S, D). The stop token is a real one.
-
-        :param noisy: (1, K, D_action) noisy actions at diffusion ``step``; else slots are zero
-            vectors."""
+        """The multimodal sequence (1, S, D). The slots are zero vectors, or of the ``noisy``
+        actions (1, K, D_action) at diffusion ``step``. The stop token is a real one."""
         table = self.language_model.model.embed_tokens
         text, stop = table(prompt_ids), table(self._stop(prompt_ids))
         parts = [text[:, :1], visual]
@@ -173,18 +165,12 @@ class OpenVLAOFT(nn.Module):
     def decode_actions(self, inputs: ActInputs, noisy: Tensor | None = None, step: int = 0) -> Act:
         """One pass of the decoder: the chunk, or what a diffusion head predicts of the noise."""
         with inputs.stage('language'):
-            x = self.embed(
-                inputs.visual,
-                inputs.prompt_ids,
-                inputs.proprio,
-                inputs.layout,
-                noisy=noisy,
-                step=step,
-            )
-            state = PruningState(
-                layout=inputs.layout,
-                pruner=inputs.pruner,
-                positions=torch.arange(x.shape[1], device=x.device),
+            visual, ids, layout = inputs.visual, inputs.prompt_ids, inputs.layout
+            x = self.embed(visual, ids, inputs.proprio, layout, noisy=noisy, step=step)
+            state = _first_state(
+                x,
+                layout,
+                inputs.pruner,
                 checked=inputs.checked,
                 bucket_size=inputs.bucket_size,
                 stage=inputs.stage,
@@ -201,18 +187,15 @@ class OpenVLAOFT(nn.Module):
         trace: list[Tensor] | None = None,
     ) -> tuple[Tensor, PruningState]:
         """(1, S, D) -> read-out hidden states (1, K * D, D), and what was kept."""
-        positions = torch.arange(embeddings.shape[1], device=embeddings.device)
-        state = PruningState(layout=layout, pruner=pruner, positions=positions, trace=trace)
+        state = _first_state(embeddings, layout, pruner, trace=trace)
         return self.language_model(embeddings, state), state
 
     def harvest(
         self, embeddings: Tensor, layout: Layout, pruner: Pruner, proceed: Callable[[], bool]
     ) -> bool:
         """Take (1, S, D) through the layers up to the last site of ``pruner``, for what it learns
-        there; False where ``proceed``, asked before each layer, ended it earlier.
-        """
-        positions = torch.arange(embeddings.shape[1], device=embeddings.device)
-        state = PruningState(layout=layout, pruner=pruner, positions=positions, proceed=proceed)
+        there; False where ``proceed``, asked before each layer, ended it earlier."""
+        state = _first_state(embeddings, layout, pruner, proceed=proceed)
         layers = range(1 + max(site.layer for site in pruner.sites))
         self.language_model.run_layers(embeddings, state, layers)
         return not state.interrupted
@@ -226,3 +209,8 @@ class OpenVLAOFT(nn.Module):
 
     def _stop(self, like: Tensor) -> Tensor:
         return like.new_full((len(like), 1), STOP_ID)
+
+
+def _first_state(x: Tensor, layout: Layout, pruner: Pruner, **options: Any) -> PruningState:
+    positions = torch.arange(x.shape[1], device=x.device)
+    return PruningState(layout=layout, pruner=pruner, positions=positions, **options)

@@ -1,31 +1,23 @@
-"""The published prompt and its tokens.
+"""The published prompt and its tokens."""
 
-The ids must end in 29871, the lone space that stood between ``Out:`` and the first action token
-when the model was trained (openvla-oft ``predict_action`` appends it).
-"""
-
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from ..errors import CheckpointError
 
 BOS_ID = 1
+# The lone space that stood between ``Out:`` and the first action token in training; openvla-oft's
+# ``predict_action`` appends it.
 SPACE_ID = 29871
 
 
-class _Encoder(Protocol):
-    def __call__(self, text: str) -> list[int]: ...
-
-
 def build_prompt(task: str) -> str:
-    """The text the model was trained on, for a task in plain words."""
     return f'In: What action should the robot take to {task.lower()}?\nOut:'
 
 
 class PromptTokenizer:
-    """Llama-2 tokenisation from ``tokenizer.json`` or ``tokenizer.model``, of a folder or a file.
-
-    :raises CheckpointError: neither is there, or it cannot be read."""
+    """Llama-2 tokenisation from ``tokenizer.json`` or ``tokenizer.model``, of a folder or a file;
+    a CheckpointError where neither is there or can be read."""
 
     def __init__(self, folder: str | Path) -> None:
         path = Path(folder)
@@ -50,12 +42,11 @@ class PromptTokenizer:
         return ids if ids[-1] == SPACE_ID else [*ids, SPACE_ID]
 
 
-def _open(path: Path) -> _Encoder:
+def _open(path: Path) -> Callable[[str], list[int]]:
     if path.suffix == '.model':
         import sentencepiece
 
-        processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        return processor.encode
+        return sentencepiece.SentencePieceProcessor(model_file=str(path)).encode
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(path))

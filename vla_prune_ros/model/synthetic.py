@@ -1,8 +1,5 @@
-"""Seeded random checkpoints in the published layout, for demos and tests without the 7B weights.
-
-They move an arm, they do not know what they do: the folder says so (``vla_prune.json``), and
-everything that shows their results repeats it.
-"""
+"""Seeded random checkpoints in the published layout, for demos and tests without the 7B weights:
+untrained, as the folder says (``vla_prune.json``) and every result repeats."""
 
 import zlib
 from collections.abc import Mapping
@@ -12,12 +9,12 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LlamaConfig
 
 from ..errors import CheckpointError
 from ..profiles import LIBERO, Profile
-from .export import PAD_ID, write_configs, write_json, write_weights
+from .files import PAD_ID, write_configs, write_json, write_weights
 from .openvla import ModelSize, OpenVLAOFT
 from .prompt import SPACE_ID
 from .vision import dino_size, siglip_size
@@ -57,9 +54,7 @@ PRESETS = {
 
 
 def make_checkpoint(folder: str | Path, preset: str = 'demo', seed: int = 0) -> Path:
-    """Write an untrained LIBERO-profile checkpoint; the same arguments give the same weights.
-
-    :raises CheckpointError: unknown preset, or the folder exists and holds something else."""
+    """With LIBERO's profile; a CheckpointError where the folder holds something else."""
     if preset not in PRESETS:
         raise CheckpointError(f'unknown preset {preset!r}', f'use one of {sorted(PRESETS)}')
     folder = Path(folder).expanduser()
@@ -68,18 +63,34 @@ def make_checkpoint(folder: str | Path, preset: str = 'demo', seed: int = 0) -> 
             f'{folder} exists and is not a synthetic checkpoint', 'choose another folder'
         )
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = PRESETS[preset]
-    model = _random_model(sizes, seed)
-    write_weights(folder, model.state_dict())
+    with torch.device('meta'):
+        model = OpenVLAOFT(model_size(PRESETS[preset]))
+    weights = {
+        name: _random_tensor(name, tuple(parameter.shape), seed)
+        for name, parameter in model.named_parameters()
+    }
+    write_weights(folder, weights)
     pieces = {piece: 300 + i for i, piece in enumerate(dict.fromkeys(STANDIN_PIECES))}
     standin_tokenizer(pieces).save(str(folder / 'tokenizer.json'))
     write_configs(folder, model.size)
-    _write_notes(folder, preset, seed)
+    statistics = {
+        'action': _limits(_ACTION_Q01, _ACTION_Q99) | {'mask': [True] * 6 + [False]},
+        'proprio': _limits(_PROPRIO_Q01, _PROPRIO_Q99),
+        'num_transitions': 0,
+        'num_trajectories': 0,
+    }
+    write_json(folder / 'dataset_statistics.json', {'untrained': statistics})
+    note = {
+        'trained': False,
+        'preset': preset,
+        'seed': seed,
+        'made_by': f'vla-prune make-checkpoint --preset {preset} --seed {seed}',
+    }
+    write_json(folder / 'vla_prune.json', note)
     return folder
 
 
 def model_size(sizes: Preset, profile: Profile = LIBERO) -> ModelSize:
-    """Shapes of all modules for a robot, with the L1 head."""
     text = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=sizes.hidden,
@@ -89,16 +100,6 @@ def model_size(sizes: Preset, profile: Profile = LIBERO) -> ModelSize:
     )
     towers = dino_size(*sizes.dino), siglip_size(*sizes.siglip)
     return ModelSize(*towers, text, profile.action_dim, profile.proprio_dim)
-
-
-def _random_model(sizes: Preset, seed: int) -> OpenVLAOFT:
-    with torch.device('meta'):
-        model = OpenVLAOFT(model_size(sizes))
-    for name, parameter in list(model.named_parameters()):
-        parent, _, leaf = name.rpartition('.')
-        value = _random_tensor(name, tuple(parameter.shape), seed)
-        setattr(model.get_submodule(parent), leaf, nn.Parameter(value, requires_grad=False))
-    return model
 
 
 def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
@@ -115,38 +116,15 @@ def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
     return noise * gain / (noise[0].numel() ** 0.5)
 
 
-def _write_notes(folder: Path, preset: str, seed: int) -> None:
-    statistics = {
-        'untrained': {
-            'action': _limits(_ACTION_Q01, _ACTION_Q99, [True] * 6 + [False]),
-            'proprio': _limits(_PROPRIO_Q01, _PROPRIO_Q99, None),
-            'num_transitions': 0,
-            'num_trajectories': 0,
-        }
-    }
-    write_json(folder / 'dataset_statistics.json', statistics)
-    note = {
-        'trained': False,
-        'preset': preset,
-        'seed': seed,
-        'made_by': f'vla-prune make-checkpoint --preset {preset} --seed {seed}',
-    }
-    write_json(folder / 'vla_prune.json', note)
-
-
-def _limits(
-    low: tuple[float, ...], high: tuple[float, ...], mask: list[bool] | None
-) -> dict[str, Any]:
+def _limits(low: tuple[float, ...], high: tuple[float, ...]) -> dict[str, Any]:
     middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
     spread = [(b - a) / 4 for a, b in zip(low, high, strict=True)]
-    out = {'q01': low, 'q99': high, 'min': low, 'max': high, 'mean': middle, 'std': spread}
-    return out if mask is None else {**out, 'mask': mask}
+    return {'q01': low, 'q99': high, 'min': low, 'max': high, 'mean': middle, 'std': spread}
 
 
 def standin_tokenizer(pieces: Mapping[str, int]) -> Tokenizer:
-    """A tokenizer with Llama-2's frame (BOS 1, EOS 2, bytes 3-258, 29871 for a lone space) and own
-    pieces: the Llama-2 vocabulary is not ours to ship. What is no piece falls back to characters
-    or bytes, so any text has ids."""
+    """Llama-2's frame (BOS 1, EOS 2, bytes 3-258, 29871 for a lone space) and own pieces: its
+    vocabulary is not ours to ship. What is no piece becomes characters or bytes."""
     vocabulary = {'<unk>': 0, '<s>': 1, '</s>': 2, **{f'<0x{b:02X}>': 3 + b for b in range(256)}}
     vocabulary['▁'] = SPACE_ID
     characters = sorted(

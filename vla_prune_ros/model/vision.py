@@ -2,9 +2,7 @@
 
 Both are ViTs at 224 px with patch 14: 16 x 16 = 256 patches, row-major. ``featurizer`` is DINOv2
 (channels 0-2 of a camera), ``fused_featurizer`` is SigLIP (channels 3-5). The feature is the
-output of the second-to-last block, without the final norm; the last block is therefore never
-built. Module names are the published state dict's. FiLM runs save the towers in a file of their
-own, wrapped (``blocks.i.block``) and with unmerged LoRA."""
+output of the second-to-last block, without the final norm: the last block is never built."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +19,6 @@ def attend(
 ) -> Tensor:
     """Unmasked attention, of the decoder too: (B, heads, S, d), (B, heads, K, d) twice -> (B,
     heads, S, d). On a CPU, plain products are faster than the fused kernel with gradients.
-
     :param bias: added to the logits, broadcast to (B, heads, S, K)."""
     if torch.is_grad_enabled() and q.requires_grad and q.device.type == 'cpu':
         scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -38,7 +35,8 @@ def fold_lora(base: Tensor, down: Tensor, up: Tensor) -> Tensor:
 
 
 def film_tensors(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Plain names and folded weights out of the file's state dict."""
+    """Plain names and folded weights: FiLM runs save the towers in a file of their own, wrapped
+    (``blocks.i.block``) and with unmerged LoRA."""
     for name, tensor in state.items():
         plain = name.replace('.block.', '.')
         if '.base_layer.' in plain:
@@ -196,15 +194,13 @@ class VisionBackbone(nn.Module):
         return self.featurizer.size.width + self.fused_featurizer.size.width
 
     def features(self, pixels: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(N, 6, 224, 224) -> (N, 256, width)."""
         dino = self.featurizer(pixels[:, :3], condition)
         siglip = self.fused_featurizer(pixels[:, 3:], condition)
         return torch.cat([dino, siglip], dim=2)
 
     def forward(self, pixels: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(cameras, 6, 224, 224) -> (1, cameras * 256, width), camera by camera.
-
-        :param condition: (1, 1, D) mean embedding of the instruction, for FiLM."""
+        """(cameras, 6, 224, 224) -> (1, cameras * 256, width), camera by camera; with FiLM by the
+        mean embedding (1, 1, D) of the instruction."""
         return self.features(pixels, condition).flatten(0, 1)[None]
 
 

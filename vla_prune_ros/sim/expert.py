@@ -1,9 +1,7 @@
-"""A scripted expert with privileged sight: the right action in any state of the two-cube scene.
-
-It keeps nothing from step to step, so it can also label states that another policy visits (DAgger,
-Ross et al. 2011). Proportional control towards a target that follows from where things are:
-above the cube, down, close; then up, over the goal, down, open, and away.
-"""
+"""A scripted expert that reads the two-cube scene's state, and nothing from the steps before: it
+can also label states that another policy visits (DAgger, Ross et al. 2011). Proportional control
+towards a target that follows from where things are: above the cube, down, close; then up, over the
+goal, down, open, and away."""
 
 import math
 
@@ -30,15 +28,18 @@ _ROOM_M = 0.015  # between the fingers beyond the cube, to come down
 
 
 def expert_action(scene: TwoCubeScene) -> np.ndarray:
-    """The next action (7,) towards the present task, from the present state alone."""
     cubes, task, hand = scene.cubes(), scene.task, _Hand(scene)
     cube = cubes[task.target]
     if hand.twisted or hand.stretched:
         return _free_the_arm(hand, CLOSE if hand.holds(cube) else OPEN)
     if hand.holds(cube):
-        return _lift(hand) if task.goal is None else _carry(hand, cubes, cube, task.goal(cubes))
+        if task.goal is not None:
+            return _carry(hand, cubes, cube, task.goal(cubes))
+        up = TABLE_Z_M + _HELD_M - hand.position[2]
+        return hand.action(np.array([0.0, 0.0, up]), hand.yaw_rad, CLOSE)
     if task.goal is not None and task.reached(cubes):
-        return _retreat(hand, cube)
+        up = cube.position[2] + _HOVER_M - hand.position[2]
+        return hand.action(np.array([0.0, 0.0, max(up, 0.0)]), hand.yaw_rad, OPEN)
     return _approach(hand, cubes, task)
 
 
@@ -80,18 +81,11 @@ class _Hand:
 
 
 def _free_the_arm(hand: _Hand, gripper: float) -> np.ndarray:
-    """Out of two postures in which a joint is at its stop and the arm would stay for good.
-
-    Only a push outwards bends a straight elbow (a pull inwards goes through the singularity), and
-    a forearm that is turned far aside turns back on the way home."""
+    """A joint is at its stop, where the arm would stay for good: a straight elbow bends by a push
+    outwards only, a forearm far aside turns back on the way home."""
     if hand.stretched:
         return np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, gripper])
     return hand.action(_HOME_M - hand.position, _HOME_YAW_RAD, gripper)
-
-
-def _lift(hand: _Hand) -> np.ndarray:
-    up = TABLE_Z_M + _HELD_M - hand.position[2]
-    return hand.action(np.array([0.0, 0.0, up]), hand.yaw_rad, CLOSE)
 
 
 def _carry(hand: _Hand, cubes: Cubes, cube: Cube, goal: np.ndarray) -> np.ndarray:
@@ -111,11 +105,6 @@ def _carry(hand: _Hand, cubes: Cubes, cube: Cube, goal: np.ndarray) -> np.ndarra
     free = 1.0 - _ramp(error[2], 0.01, 0.03)
     error[:2] *= free
     return hand.action(error, _HOME_YAW_RAD if free else hand.yaw_rad, CLOSE)
-
-
-def _retreat(hand: _Hand, cube: Cube) -> np.ndarray:
-    up = cube.position[2] + _HOVER_M - hand.position[2]
-    return hand.action(np.array([0.0, 0.0, max(up, 0.0)]), hand.yaw_rad, OPEN)
 
 
 def _approach(hand: _Hand, cubes: Cubes, task: Task) -> np.ndarray:
@@ -145,8 +134,7 @@ def _grasp_yaw(hand: _Hand, cube: Cube, others: list[Cube]) -> float:
     """Yaw of the finger axis, rad: along an edge, away from other cubes, near the home pose.
 
     The range of half a turn holds each of the two directions once. Home counts for more than the
-    present yaw because joint 6 gets stuck at its stop where the hand has turned far.
-    """
+    present yaw because joint 6 gets stuck at its stop where the hand has turned far."""
     axis = cube.rotation[:, int(np.argmin(np.abs(cube.rotation[2])))]
     edge = math.atan2(axis[1], axis[0]) - _HOME_YAW_RAD
     first = (edge - _YAW_RANGE_RAD[0]) % (math.pi / 2) + _YAW_RANGE_RAD[0] + _HOME_YAW_RAD
@@ -154,7 +142,8 @@ def _grasp_yaw(hand: _Hand, cube: Cube, others: list[Cube]) -> float:
 
     def cost(yaw: float) -> float:
         blocked = any(_fingers_meet(cube, yaw, other) for other in others)
-        turns = abs(yaw - _HOME_YAW_RAD) + 0.5 * abs(_wrap(yaw - hand.yaw_rad))
+        turn = (yaw - hand.yaw_rad + math.pi) % (2.0 * math.pi) - math.pi
+        turns = abs(yaw - _HOME_YAW_RAD) + 0.5 * abs(turn)
         return turns + (10.0 if blocked else 0.0)
 
     return min(yaws, key=cost)
@@ -166,7 +155,3 @@ def _fingers_meet(cube: Cube, yaw_rad: float, other: Cube) -> bool:
     across = abs(offset[1] * math.cos(yaw_rad) - offset[0] * math.sin(yaw_rad))
     reach = 1.2 * other.half_m
     return bool(abs(offset[2]) < 0.04 and along < 0.058 + reach and across < 0.014 + reach)
-
-
-def _wrap(angle: float) -> float:
-    return (angle + math.pi) % (2.0 * math.pi) - math.pi

@@ -1,7 +1,5 @@
-"""What every robosuite scene with one Panda shares, LIBERO's too: names, state, images.
-
-robosuite is imported late: names and tasks of the scenes are needed without it.
-"""
+"""What every robosuite scene with one Panda shares, LIBERO's too. robosuite is imported late:
+names and tasks of the scenes are needed without it."""
 
 import atexit
 import contextlib
@@ -23,6 +21,10 @@ OPEN_AND_STILL = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
 # Our name of a camera -> robosuite's.
 MUJOCO_CAMERAS = {'primary': 'agentview', 'wrist': 'robot0_eye_in_hand'}
 
+FINGER_BODIES = (
+    {'gripper0_leftfinger', 'gripper0_finger_joint1_tip'},
+    {'gripper0_rightfinger', 'gripper0_finger_joint2_tip'},
+)
 _JOINTS = {
     **{f'panda_joint{i}': f'robot0_joint{i}' for i in range(1, 8)},
     **{f'panda_finger_joint{i}': f'gripper0_finger_joint{i}' for i in (1, 2)},
@@ -30,11 +32,9 @@ _JOINTS = {
 
 
 class PandaScene(Scene):
-    """One Panda, LIBERO's cameras, OSC_POSE at 20 Hz.
-
-    World frame: origin on the floor, x away from the robot, y to its left, z up. A subclass makes
-    ``env``, robosuite's environment, names the episode's ``task``, and calls :meth:`_begin`. A
-    scene that does not ``render`` has no OpenGL context, but robosuite still loads the library."""
+    """One Panda, LIBERO's cameras, OSC_POSE at 20 Hz. World frame: origin on the floor, x away
+    from the robot, y to its left, z up. A subclass makes ``env``, robosuite's environment, names
+    the episode's ``task``, and calls :meth:`_begin`."""
 
     control_hz = CONTROL_HZ
     cameras = tuple(MUJOCO_CAMERAS)
@@ -46,7 +46,12 @@ class PandaScene(Scene):
 
     def __init__(self, *, image_size: int, gl: str, render: bool) -> None:
         self.image_size, self._render, self._steps = image_size, render, 0
-        backend = choose_renderer(gl, render)
+        backend = ''
+        try:
+            backend = apply_gl(gl)
+        except VlaPruneError:
+            if render:
+                raise
         robosuite = import_robosuite()
         import mujoco
 
@@ -75,7 +80,6 @@ class PandaScene(Scene):
         return self._steps / self.control_hz
 
     def step(self, action: np.ndarray) -> None:
-        """Values beyond [-1, 1] are clipped."""
         self.env.step(np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0))
         self._steps += 1
 
@@ -107,7 +111,6 @@ class PandaScene(Scene):
 
 
 def forget_finger_command(env: Any) -> None:
-    """robosuite keeps the finger command of the last episode across a reset; drop it."""
     gripper = env.robots[0].gripper
     gripper.current_action = np.zeros_like(gripper.current_action)
 
@@ -119,6 +122,16 @@ def use_fast_visuals(sim: Any, image_size: int) -> None:
     sim._render_context_offscreen.update_offscreen_size(image_size, image_size)
 
 
+def contacts(sim: Any) -> Iterator[tuple[str, str]]:
+    """Names of the bodies that touch, each pair in both orders."""
+    for contact in sim.data.contact[: sim.data.ncon]:
+        one, other = (
+            sim.model.body_id2name(sim.model.geom_bodyid[geom])
+            for geom in (contact.geom1, contact.geom2)
+        )
+        yield from ((one, other), (other, one))
+
+
 def close_env(env: Any, rendered: bool) -> None:
     if env.sim is not None:
         if rendered:
@@ -126,19 +139,8 @@ def close_env(env: Any, rendered: bool) -> None:
         env.close()
 
 
-def choose_renderer(gl: str, render: bool) -> str:
-    """Apply the backend and name it; '' where none renders and no images are wanted."""
-    try:
-        return apply_gl(gl)
-    except VlaPruneError:
-        if render:
-            raise
-    return ''
-
-
 def import_robosuite() -> ModuleType:
-    """robosuite 1.4 without its advice."""
-    # robosuite advises private macro files at every import; nothing here uses them.
+    # It advises private macro files at every import.
     logging.getLogger('robosuite_logs').setLevel(logging.ERROR)
     remedy = 'pip install "vla_prune_ros[sim]"'
     try:
@@ -158,7 +160,7 @@ def import_robosuite() -> ModuleType:
 
 @contextlib.contextmanager
 def matched_versions() -> Iterator[None]:
-    """Within, a failed assertion of robosuite names its cause: a wrong MuJoCo."""
+    """A failed assertion of robosuite names its cause: a wrong MuJoCo."""
     import mujoco
     import robosuite
 
@@ -174,7 +176,7 @@ def matched_versions() -> Iterator[None]:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """robosuite draws from NumPy's global generator: seed it inside, give it back as it was."""
+    """robosuite draws from NumPy's global generator, which is as before afterwards."""
     before = np.random.get_state()
     np.random.seed(seed)
     try:

@@ -15,44 +15,37 @@ import numpy as np
 
 from ..errors import VlaPruneError
 
-# --- culling -------------------------------------------------------------------------------------
 # MuJoCo draws every geom for every camera. On a software driver the time goes into transforming
 # the meshes' vertices (a Panda has 350 000), and the wrist camera sees little of the arm that
 # carries it: without what is out of sight the same pixels take less than half of the work.
 
 HIDDEN_GROUP = 0  # of collision geoms, which robosuite never draws
-
 _MARGIN_M = 1e-3  # a driver rounds: what touches a side of the pyramid is drawn
 _CORNERS = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
 
 
 def may_be_seen(model: Any, data: Any, camera: str) -> np.ndarray:
-    """Which geoms reach into a square image's viewing pyramid, bool (ngeom,).
-
-    A geom counts by the box around it in its own axes (``geom_aabb``): with the camera looking
-    along -z and half the field of view ``h``, a point lies beyond a side of the pyramid by ``|x|
-    cos h + z sin h``, and a box whose corners all lie beyond one and the same side is outside."""
+    """Which geoms reach into a square image's viewing pyramid, bool (ngeom,). With the camera
+    looking along -z and half the field of view ``h``, a point lies beyond a side of the pyramid
+    by ``|x| cos h + z sin h``; a box whose corners all lie beyond one side is outside."""
     index = model.camera_name2id(camera)
+    half = math.radians(model.cam_fovy[index]) / 2.0
+    c, s = math.cos(half), math.sin(half)
+    # Outward normals of the pyramid's four sides and of the plane behind the camera.
+    sides = np.array([(c, 0, s), (-c, 0, s), (0, c, s), (0, -c, s), (0, 0, 1)], np.float64).T
     boxes = model.geom_aabb.reshape(-1, 2, 3)  # centre and half sizes
     corners = boxes[:, :1] + boxes[:, 1:] * _CORNERS  # (ngeom, 8, 3), own frame
     turns = data.geom_xmat.reshape(-1, 3, 3)
     in_world = corners @ turns.transpose(0, 2, 1) + data.geom_xpos[:, None]
     in_camera = (in_world - data.cam_xpos[index]) @ data.cam_xmat[index].reshape(3, 3)
-    beyond = in_camera @ _sides(math.radians(model.cam_fovy[index]) / 2.0) > _MARGIN_M
+    beyond = in_camera @ sides > _MARGIN_M
     return ~beyond.all(axis=1).any(axis=1) | (model.geom_rbound == 0.0)
-
-
-def _sides(half: float) -> np.ndarray:
-    """Outward normals of the pyramid's four sides and of the plane behind the camera, (3, 5)."""
-    c, s = math.cos(half), math.sin(half)
-    return np.array([(c, 0, s), (-c, 0, s), (0, c, s), (0, -c, s), (0, 0, 1)], np.float64).T
 
 
 @contextlib.contextmanager
 def culled(sim: Any, camera: str) -> Iterator[None]:
-    """Within, robosuite's renderer skips what ``camera`` cannot see.
-
-    Needs shadows and reflections off: both show geoms that are out of sight."""
+    """Within, robosuite's renderer skips what ``camera`` cannot see. Needs shadows and reflections
+    off: both show geoms that are out of sight."""
     groups = sim.model.geom_group
     before = groups.copy()
     groups[~may_be_seen(sim.model, sim.data, camera)] = HIDDEN_GROUP
@@ -62,7 +55,6 @@ def culled(sim: Any, camera: str) -> Iterator[None]:
         groups[:] = before
 
 
-# --- choice of OpenGL ----------------------------------------------------------------------------
 # A missing or broken driver shows itself only when a context is made, and then it may end the
 # process. So the trial, a few pixels, runs in a child process.
 
@@ -89,36 +81,37 @@ with mujoco.Renderer(model, 8, 8) as renderer:
 
 def choose_gl(wanted: str = 'auto') -> str:
     """The OpenGL backend that renders on this machine: ``'egl'`` or ``'osmesa'``.
-
     :param wanted: ``'egl'`` or ``'osmesa'`` to insist on one; ``'auto'`` takes the environment
         variable ``MUJOCO_GL`` where the user set it, else EGL, else OSMesa.
-    :raises VlaPruneError: MuJoCo is not installed, or no allowed backend renders.
-    """
+    :raises VlaPruneError: MuJoCo is not installed, or no allowed backend renders."""
     if importlib.util.find_spec('mujoco') is None:
         raise VlaPruneError('mujoco is not installed', 'pip install "vla_prune_ros[sim]"')
     from_user = os.environ.get('MUJOCO_GL', '').strip().lower() if wanted == 'auto' else ''
     insisted = from_user or ('' if wanted == 'auto' else wanted)
-    if not insisted:
-        return _first_that_renders()
     name = f'MUJOCO_GL={insisted}' if from_user else f'gl={insisted}'
-    if insisted not in PACKAGES:
+    if insisted and insisted not in PACKAGES:
         raise VlaPruneError(
             f'{name} does not render without a display', "use 'egl' or 'osmesa', or leave it unset"
         )
-    reason = _trial(insisted, _egl_device())
-    if reason:
+    reasons = []
+    for backend in (insisted,) if insisted else PACKAGES:
+        reason = _trial(backend, _egl_device())
+        if not reason:
+            return backend
+        reasons.append(f'{backend}: {reason}')
+    if insisted:
         raise VlaPruneError(
             f'{name} does not render ({reason})',
             f'apt-get install {PACKAGES[insisted]}, or leave it unset',
         )
-    return insisted
+    raise VlaPruneError(
+        'no OpenGL renders without a display (' + '; '.join(reasons) + ')',
+        f'apt-get install {PACKAGES["egl"]} (or {PACKAGES["osmesa"]})',
+    )
 
 
 def apply_gl(wanted: str = 'auto') -> str:
-    """Choose a backend and set the environment for it, before MuJoCo is imported.
-
-    :raises VlaPruneError: nothing renders, or this process has loaded OpenGL for another backend.
-    """
+    """Set the environment for :func:`choose_gl`'s backend, before MuJoCo is imported."""
     backend = choose_gl(wanted)
     loaded = os.environ.get('PYOPENGL_PLATFORM', '')
     if 'OpenGL' in sys.modules and loaded != backend:
@@ -128,19 +121,6 @@ def apply_gl(wanted: str = 'auto') -> str:
         )
     os.environ.update(_environment(backend, _egl_device()))
     return backend
-
-
-def _first_that_renders() -> str:
-    reasons = []
-    for backend in PACKAGES:
-        reason = _trial(backend, _egl_device())
-        if not reason:
-            return backend
-        reasons.append(f'{backend}: {reason}')
-    raise VlaPruneError(
-        'no OpenGL renders without a display (' + '; '.join(reasons) + ')',
-        f'apt-get install {PACKAGES["egl"]} (or {PACKAGES["osmesa"]})',
-    )
 
 
 def _egl_device() -> str:

@@ -1,7 +1,5 @@
-"""What a simulated scene offers to the rest of the package, and how one is opened by name.
-
-Actions are those of a LIBERO environment: robosuite's OSC_POSE controller with delta commands.
-"""
+"""What a simulated scene offers to the rest of the package, and how one is opened by name. Actions
+are those of a LIBERO environment: robosuite's OSC_POSE controller with delta commands."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -34,10 +32,8 @@ class SceneState:
 
 
 class Scene(ABC):
-    """A robot, a task and some cameras, advanced one control step at a time.
-
-    One scene belongs to the thread that made it: its OpenGL context cannot move to another.
-    """
+    """A robot, a task and some cameras, advanced one control step at a time; it belongs to the
+    thread that made it, since its OpenGL context cannot move to another."""
 
     control_hz: float  # control steps per simulated second
     cameras: tuple[str, ...]  # the third-person camera first
@@ -51,12 +47,10 @@ class Scene(ABC):
 
     @property
     def task_name(self) -> str:
-        """Short name of the present episode's task; the instruction where it has none."""
         return self.instruction
 
     @property
     def step_limit(self) -> int:
-        """Control steps after which the present episode has failed."""
         if self.max_steps is not None:
             return self.max_steps
         return PICK_STEPS if self.task_name.startswith('pick') else OTHER_STEPS
@@ -73,9 +67,8 @@ class Scene(ABC):
 
     @abstractmethod
     def images(self) -> dict[str, np.ndarray]:
-        """Camera -> uint8 (H, W, 3) RGB as the simulator renders it: row 0 is the bottom one.
-
-        OpenVLA-OFT's LIBERO preprocessing rotates this by 180 degrees (``image[::-1, ::-1]``)."""
+        """Camera -> uint8 (H, W, 3) RGB as the simulator renders it: row 0 is the bottom one, and
+        OpenVLA-OFT's LIBERO preprocessing rotates it by 180 degrees (``image[::-1, ::-1]``)."""
 
     @abstractmethod
     def state(self) -> SceneState: ...
@@ -114,12 +107,9 @@ def twist_to_action(
 ) -> np.ndarray:
     """A twist (3,), (3,) along the world's axes as one OSC_POSE action, clipped to [-1, 1].
 
-    The result sets the controller's goal ``twist / control_hz`` ahead of where the arm is. Within
-    the step the arm covers about a quarter of that, in LIBERO as here: in SI units too, OSC_POSE
-    deltas are commands and not distances.
-
-    :param gripper_open: 0 closed .. 1 open.
-    """
+    It sets the controller's goal ``twist / control_hz`` ahead of where the arm is, of which it
+    covers about a quarter within the step, in LIBERO as here: a command and not a distance.
+    :param gripper_open: 0 closed .. 1 open."""
     action = np.empty(7)
     action[:3] = np.asarray(linear_m_s, dtype=np.float64) / (control_hz * LINEAR_UNIT_M)
     action[3:6] = np.asarray(angular_rad_s, dtype=np.float64) / (control_hz * ANGULAR_UNIT_RAD)

@@ -3,23 +3,21 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import InputRefused
 from .scene import Scene, SceneState, twist_to_action
 
+# What a step waits for; each is stamped with the simulated time at which it begins to hold.
 PARTS = ('twist', 'gripper')
-"""What a step waits for; each is stamped with the simulated time at which it begins to hold."""
 
 
 class Lockstep:
     """Synchronous stepping: simulated time goes on when all :data:`PARTS` of its instant are in.
 
-    A command of another instant counts for nothing. A part that came once is not wanted again, so
-    a sender may repeat itself until time goes on.
-    """
+    A command of another instant counts for nothing, and a repeated one for nothing more."""
 
     def __init__(self) -> None:
         self._now_ns = 0
@@ -36,21 +34,17 @@ class Lockstep:
             self.missing = tuple(p for p in self.missing if p != part)
 
 
-@dataclass(frozen=True)
-class _Twist:
+class _Twist(NamedTuple):
     linear_m_s: np.ndarray
     angular_rad_s: np.ndarray
     received_ns: int
 
 
 class CommandHold:
-    """Zero-order hold of the latest gripper goal, and of the latest twist until it is old.
-
-    Setters may run in another thread than :meth:`action`: each replaces one immutable value.
-
+    """Zero-order hold of the latest gripper goal, and of the latest twist until it is old. Setters
+    may run in another thread than :meth:`action`: each replaces one immutable value.
     :param timeout_s: simulated seconds; a twist received longer ago no longer moves the arm. Age
-        counts from receipt, not from the header's stamp: a sender may run on wall time.
-    """
+        counts from receipt, not from the header's stamp: a sender may run on wall time."""
 
     def __init__(self, control_hz: float, timeout_s: float) -> None:
         self._control_hz = control_hz
@@ -64,10 +58,7 @@ class CommandHold:
         self.applied = 0
 
     def set_twist(self, linear_m_s: np.ndarray, angular_rad_s: np.ndarray, now_ns: int) -> None:
-        """Hold this twist (world axes), received at simulated time ``now_ns``.
-
-        :raises InputRefused: ``non_finite``; the twist held before stays.
-        """
+        """:raises InputRefused: ``non_finite``; the twist held before stays."""
         linear = np.array(linear_m_s, dtype=np.float64)
         angular = np.array(angular_rad_s, dtype=np.float64)
         if not (np.isfinite(linear).all() and np.isfinite(angular).all()):
@@ -77,10 +68,6 @@ class CommandHold:
         self._twist = _Twist(linear, angular, now_ns)
 
     def set_gripper(self, fraction_open: float) -> None:
-        """Hold this gripper goal: 0 closed .. 1 open, clipped.
-
-        :raises InputRefused: ``non_finite``; the goal held before stays.
-        """
         if not np.isfinite(fraction_open):
             raise InputRefused(
                 'non_finite', 'gripper position is NaN or infinity', 'send 0 (closed) to 1 (open)'
@@ -88,7 +75,6 @@ class CommandHold:
         self._open = float(np.clip(fraction_open, 0.0, 1.0))
 
     def action(self, now_ns: int) -> np.ndarray:
-        """The action for the step that starts at ``now_ns``; see :meth:`Scene.step`."""
         twist = self._twist
         if twist is None or now_ns - twist.received_ns > self._timeout_ns:
             return twist_to_action(np.zeros(3), np.zeros(3), self._open, self._control_hz)
@@ -98,19 +84,15 @@ class CommandHold:
         return twist_to_action(twist.linear_m_s, twist.angular_rad_s, self._open, self._control_hz)
 
 
+# Simulated time of the first observation: ROS reads a clock at zero as not started.
 START_NS = 1_000_000_000
-"""Simulated time of the first observation: ROS reads a clock at zero as not started."""
-
+# A jump ahead that tells policy and executor to forget what was before: they do from 1 s on.
 GAP_NS = 2_000_000_000
-"""A jump ahead that tells policy and executor to forget what was before: they do from 1 s on."""
 
 
 class Session:
-    """Episodes of one scene, moved by held commands, on one clock that only rises.
-
-    :param seed: seed of episode 0; episode n has ``seed + n``.
-    :param command_timeout_s: simulated seconds; see :class:`CommandHold`.
-    """
+    """Episodes of one scene, moved by held commands, on one clock that only rises; episode n has
+    ``seed + n``."""
 
     def __init__(
         self, scene: Scene, seed: int, command_timeout_s: float, start_ns: int = START_NS
@@ -128,7 +110,7 @@ class Session:
         return self._first_seed + self.episode
 
     def restart_seeds(self, seed: int) -> None:
-        """The next episode has ``seed``, the one after it ``seed + 1``, and so on."""
+        """The next episode has ``seed``."""
         self._first_seed = seed - (self.episode + 1)
 
     def next_episode(self, gap_ns: int = 0) -> None:
@@ -152,7 +134,7 @@ class Session:
         return self.step == 0 or now > before
 
     def report(self) -> dict[str, int | str]:
-        """For diagnostics; ``commands`` counts the twists that moved the arm."""
+        """``commands`` counts the twists that moved the arm."""
         return {
             'episode': self.episode,
             'step': self.step,
@@ -173,10 +155,8 @@ class Session:
 
 class Pacer:
     """Spreads control steps over wall time; a step that comes late is not made up for.
-
     :param period_s: simulated seconds per step.
-    :param factor: simulated seconds per wall second; 0 for no waiting.
-    """
+    :param factor: simulated seconds per wall second; 0 for no waiting."""
 
     def __init__(
         self, period_s: float, factor: float, clock: Callable[[], float] = time.monotonic

@@ -1,10 +1,8 @@
 """Two cubes on a table and tasks about them: robosuite's Stack scene with a Panda arm.
 
-It needs no asset download, its action space is LIBERO's (OSC_POSE at 20 Hz) and its two 256x256
-views are those of LIBERO's cameras. All in the world frame: x away from the robot, y to its left,
-z up, m. In the image of camera ``primary`` as OpenVLA-OFT sees it (turned by 180 degrees) the
-robot's left is on the left, too.
-"""
+It needs no asset download; actions and cameras are LIBERO's. World frame: x away from the robot, y
+to its left, z up, m. In the image of camera ``primary`` as OpenVLA-OFT sees it (turned by 180
+degrees) the robot's left is on the left, too."""
 
 import atexit
 from collections.abc import Callable, Mapping, Sequence
@@ -16,28 +14,25 @@ import numpy as np
 from ..errors import VlaPruneError
 from .panda import (
     CONTROL_HZ,
+    FINGER_BODIES,
     OPEN_AND_STILL,
     SETTLING_STEPS,
     PandaScene,
     close_env,
+    contacts,
     forget_finger_command,
     matched_versions,
     seeded,
     use_fast_visuals,
 )
 
-# --- cubes ---------------------------------------------------------------------------------------
-
 BODIES = {'red': 'cubeA_main', 'green': 'cubeB_main'}
-
 _GEOMS = {'red': 'cubeA_g0', 'green': 'cubeB_g0'}
 _TOUCHED = {
     'world': 'floor',
     'table': 'table',
-    'gripper0_leftfinger': 'finger1',
-    'gripper0_finger_joint1_tip': 'finger1',
-    'gripper0_rightfinger': 'finger2',
-    'gripper0_finger_joint2_tip': 'finger2',
+    **dict.fromkeys(FINGER_BODIES[0], 'finger1'),
+    **dict.fromkeys(FINGER_BODIES[1], 'finger2'),
     **{body: colour for colour, body in BODIES.items()},
 }
 _FINGERS = frozenset({'finger1', 'finger2'})
@@ -45,8 +40,6 @@ _FINGERS = frozenset({'finger1', 'finger2'})
 
 @dataclass(frozen=True)
 class Cube:
-    """One cube now, and where it lay when the episode began."""
-
     position: np.ndarray  # (3,), centre, m
     rotation: np.ndarray  # (3, 3), the cube's axes as columns
     rest: np.ndarray  # (3,), centre after the reset, m
@@ -67,42 +60,6 @@ class Cube:
 Cubes = Mapping[str, Cube]
 
 
-def cube_position(sim: Any, colour: str) -> np.ndarray:
-    return np.array(sim.data.get_body_xpos(BODIES[colour]), dtype=np.float64)
-
-
-def read_cubes(sim: Any, rest: Mapping[str, np.ndarray]) -> dict[str, Cube]:
-    touching = _contacts(sim)
-    return {colour: _cube(sim, colour, rest[colour], touching[colour]) for colour in BODIES}
-
-
-def _cube(sim: Any, colour: str, rest: np.ndarray, touching: set[str]) -> Cube:
-    body, geom = BODIES[colour], sim.model.geom_name2id(_GEOMS[colour])
-    return Cube(
-        position=cube_position(sim, colour),
-        rotation=np.array(sim.data.get_body_xmat(body), dtype=np.float64).reshape(3, 3),
-        rest=rest,
-        half_m=float(sim.model.geom_size[geom][0]),
-        speed_m_s=float(np.linalg.norm(sim.data.get_body_xvelp(body))),
-        touching=frozenset(touching),
-    )
-
-
-def _contacts(sim: Any) -> dict[str, set[str]]:
-    def name(geom: int) -> str:
-        return _TOUCHED.get(sim.model.body_id2name(sim.model.geom_bodyid[geom]), 'robot')
-
-    found: dict[str, set[str]] = {colour: set() for colour in BODIES}
-    for contact in sim.data.contact[: sim.data.ncon]:
-        pair = name(contact.geom1), name(contact.geom2)
-        for one, other in (pair, pair[::-1]):
-            if one in found:
-                found[one].add(other)
-    return found
-
-
-# --- tasks ---------------------------------------------------------------------------------------
-
 TABLE_Z_M = 0.8  # height of the table's top
 LIFTED_M = 0.05  # so far above where it rested a cube counts as picked up,
 PUSHED_M = 0.03  # and so far beside it as pushed
@@ -112,17 +69,8 @@ _HEIGHT_TOLERANCE_M = 0.005
 _STILL_M_S = 0.05
 
 
-def misuse(shift_m: np.ndarray) -> str:
-    """What was done to a cube that moved by ``shift_m``: ``'lifted'``, ``'pushed'`` or ``''``."""
-    if shift_m[2] > LIFTED_M:
-        return 'lifted'
-    return 'pushed' if float(np.hypot(shift_m[0], shift_m[1])) > PUSHED_M else ''
-
-
 @dataclass(frozen=True)
 class Task:
-    """An instruction and what fulfils it."""
-
     name: str
     instruction: str
     target: str  # colour of the cube that is to be moved
@@ -201,7 +149,6 @@ PICK_TASKS = ('pick_red', 'pick_green')
 
 
 def find_tasks(names: Sequence[str]) -> tuple[Task, ...]:
-    """:raises VlaPruneError: a name is unknown, or there is none."""
     unknown = [name for name in names if name not in TASKS]
     if unknown or not names:
         wrong = f'task {unknown[0]!r} is unknown' if unknown else 'no task is named'
@@ -209,19 +156,11 @@ def find_tasks(names: Sequence[str]) -> tuple[Task, ...]:
     return tuple(TASKS[name] for name in names)
 
 
-# --- scene ---------------------------------------------------------------------------------------
-
-
 class TwoCubeScene(PandaScene):
-    """Pick up, stack or place the cube that is named.
-
-    The episode of a seed has task ``seed % len(tasks)``: successive episodes are balanced, and by
-    default even seeds ask for the red cube, odd ones for the green one. Where things lie follows
-    from the seed alone, whatever the task.
-
+    """The episode of a seed has task ``seed % len(tasks)``: by default even seeds ask for the red
+    cube, odd ones for the green one. Where things lie follows from the seed alone.
     :param region_m: cubes lie within +-region_m of the table's centre in x and y.
-    :param yaw_rad: cubes are turned by up to this angle either way.
-    """
+    :param yaw_rad: cubes are turned by up to this angle either way."""
 
     def __init__(
         self,
@@ -263,14 +202,30 @@ class TwoCubeScene(PandaScene):
         return self.task.success(self.cubes())
 
     def wrong_object(self) -> str:
-        found = {self._misuse}
-        for colour in BODIES:
-            if colour != self.task.target:
-                found.add(misuse(self.cube_position(colour) - self._rest[colour]))
-        return next((how for how in ('lifted', 'pushed') if how in found), '')
+        (colour,) = (c for c in BODIES if c != self.task.target)
+        x, y, z = self.cube_position(colour) - self._rest[colour]
+        if self._misuse == 'lifted' or z > LIFTED_M:
+            return 'lifted'
+        return 'pushed' if float(np.hypot(x, y)) > PUSHED_M else self._misuse
 
     def cubes(self) -> dict[str, Cube]:
-        return read_cubes(self.env.sim, self._rest)
+        sim = self.env.sim
+        touching: dict[str, set[str]] = {colour: set() for colour in BODIES}
+        for pair in contacts(sim):
+            one, other = (_TOUCHED.get(body, 'robot') for body in pair)
+            if one in touching:
+                touching[one].add(other)
+        return {
+            colour: Cube(
+                position=self.cube_position(colour),
+                rotation=np.array(sim.data.get_body_xmat(body), dtype=np.float64).reshape(3, 3),
+                rest=self._rest[colour],
+                half_m=float(sim.model.geom_size[sim.model.geom_name2id(_GEOMS[colour])][0]),
+                speed_m_s=float(np.linalg.norm(sim.data.get_body_xvelp(body))),
+                touching=frozenset(touching[colour]),
+            )
+            for colour, body in BODIES.items()
+        }
 
     def grip_rotation(self) -> np.ndarray:
         """Axes of the grip point as columns, (3, 3): x is the direction in which the fingers move,
@@ -280,7 +235,8 @@ class TwoCubeScene(PandaScene):
 
     def cube_position(self, colour: str | None = None) -> np.ndarray:
         """Centre (3,), m; of the cube that the instruction names, if none is given."""
-        return cube_position(self.env.sim, colour or self.task.target)
+        body = BODIES[colour or self.task.target]
+        return np.array(self.env.sim.data.get_body_xpos(body), dtype=np.float64)
 
     def close(self) -> None:
         atexit.unregister(self.close)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..engine.load import UNTRAINED_NOTE
 from ..engine.policy import Policy
-from ..model.export import write_configs, write_json, write_weights
+from ..model.files import write_configs, write_json, write_weights
 from ..model.openvla import ModelSize
 from ..model.synthetic import VOCABULARY
 from ..pruning.layout import write_trained

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import CheckpointError, ProfileError, VlaPruneError
 from ..evaluate.closed_loop.rollout import EpisodeResult
 from ..evaluate.figures import figure_class
-from ..model.export import write_json
+from ..model.files import write_json
 from ..model.prompt import PromptTokenizer
 from ..runtime.progress import Progress
 from ..sim.two_cubes import TASKS

@@ -19,14 +19,8 @@ pytestmark = pytest.mark.libero
 if not (find_spec('libero') and find_spec('bddl')):
     pytest.skip('hf-libero or bddl is not installed', allow_module_level=True)
 
-PARTS = (
-    'articulated_objects',
-    'scenes',
-    'stable_hope_objects',
-    'stable_scanned_objects',
-    'textures',
-    'turbosquid_objects',
-)
+PARTS = """articulated_objects scenes stable_hope_objects stable_scanned_objects textures
+    turbosquid_objects"""
 
 
 @pytest.fixture
@@ -47,7 +41,7 @@ def refuse(*arguments):
 
 
 def asset_folder(path: Path) -> Path:
-    for part in PARTS:
+    for part in PARTS.split():
         (path / part).mkdir(parents=True)
     return path
 
@@ -94,56 +88,41 @@ def test_a_home_that_cannot_be_written_is_named(home, monkeypatch):
         libero_assets.find_assets()
 
 
-def test_a_stale_configuration_is_named(home):
+@pytest.mark.parametrize('content', [None, '', '[1, 2', '- a list', '\0'])
+def test_a_stale_or_broken_configuration_is_named(home, content):
     config = write_config(home / '.libero', bddl_files=str(home / 'gone'))
-    with pytest.raises(VlaPruneError, match=f'{config}: bddl_files'):
+    if content is not None:
+        config.write_text(content, encoding='utf-8')
+    with pytest.raises(VlaPruneError, match=f'{config}' if content else f'{config}: bddl_files'):
         libero_assets.find_assets()
 
 
-@pytest.mark.parametrize('content', ['', '[1, 2', '- a list', '\0'])
-def test_a_broken_configuration_is_named(home, content):
-    config = write_config(home / '.libero')
-    config.write_text(content, encoding='utf-8')
-    with pytest.raises(VlaPruneError, match=str(config)):
-        libero_assets.find_assets()
-
-
-def test_an_earlier_download_is_found(home):
-    earlier = asset_folder(home / '.cache' / 'libero' / 'assets')
+def test_a_download_is_found_once_it_is_complete(home):
+    earlier = home / '.cache' / 'libero' / 'assets'
+    earlier.mkdir(parents=True)
+    (earlier / 'scenes').mkdir()
+    generated = libero_assets.find_assets()
+    assert generated.generated
+    (earlier / 'scenes').rmdir()
+    asset_folder(earlier)
     assert libero_assets.find_assets().folder == earlier
+    assert libero_assets.find_assets('generated') == generated
+    assert libero_assets.find_assets(str(generated.folder)).generated  # labelled there, too
 
 
-def test_a_half_download_is_not_taken_for_assets(home):
-    (home / '.cache' / 'libero' / 'assets' / 'scenes').mkdir(parents=True)
-    assert libero_assets.find_assets().generated
-
-
-def test_generated_is_generated_even_where_assets_are(home):
-    asset_folder(home / '.cache' / 'libero' / 'assets')
-    assert libero_assets.find_assets('generated').generated
-
-
-def test_a_named_folder_is_used_or_refused(home):
+def test_a_named_folder_is_used_or_refused(home, monkeypatch):
+    """By argument, or by the variable, which says what auto means."""
     own = asset_folder(home / 'mine')
     assert libero_assets.find_assets(own).folder == own
-    (own / 'scenes').rmdir()
-    with pytest.raises(VlaPruneError, match='mine is not a folder of LIBERO assets .no scenes'):
-        libero_assets.find_assets(own)
-
-
-def test_the_variable_says_what_auto_means(home, monkeypatch):
-    own = asset_folder(home / 'mine')
     monkeypatch.setenv('VLA_PRUNE_LIBERO_ASSETS', str(own))
     assert libero_assets.find_assets().folder == own
     assert libero_assets.find_assets('generated').generated
+    (own / 'scenes').rmdir()
+    with pytest.raises(VlaPruneError, match='mine is not a folder of LIBERO assets .no scenes'):
+        libero_assets.find_assets(own)
     asset_folder(home / '.cache' / 'libero' / 'assets')
     monkeypatch.setenv('VLA_PRUNE_LIBERO_ASSETS', 'generated')
     assert libero_assets.find_assets().generated
-
-
-def test_generated_assets_stay_labelled_when_named_as_a_folder(home):
-    generated = libero_assets.find_assets('generated').folder
-    assert libero_assets.find_assets(str(generated)).generated
 
 
 def test_the_hub_is_asked_only_where_that_is_said(home, monkeypatch):

@@ -1,10 +1,10 @@
-"""LIBERO's suites: the protocol's numbers, task lists, instructions and initial states.
-
-Where expected values come from: OpenVLA-OFT's ``run_libero_eval.py`` (steps, settling, seed,
-trials), the names of LIBERO's own task files, and the states as the files hold them.
-"""
+"""LIBERO's suites, against OpenVLA-OFT's ``run_libero_eval.py`` (steps, settling, seed, trials),
+the names of LIBERO's own task files, and the states as the files hold them; and generated assets:
+complete, and what the BDDL files ask for."""
 
 import re
+import xml.etree.ElementTree as xml
+from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,17 +14,23 @@ import pytest
 from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.sim import panda
 from vla_prune_ros.sim.libero import suites as libero_suites
+from vla_prune_ros.sim.libero.assets import STANDIN
 
 pytestmark = pytest.mark.libero
 if not (find_spec('libero') and find_spec('bddl')):
     pytest.skip('hf-libero or bddl is not installed', allow_module_level=True)
 
-SIZES = {
-    'libero_spatial': 10,
-    'libero_object': 10,
-    'libero_goal': 10,
-    'libero_10': 10,
-    'libero_90': 90,
+# Suite -> number of tasks, step limit, instruction of the first task.
+SUITES = {
+    'libero_spatial': (
+        10,
+        220,
+        'pick up the black bowl between the plate and the ramekin and place it on the plate',
+    ),
+    'libero_object': (10, 280, 'pick up the alphabet soup and place it in the basket'),
+    'libero_goal': (10, 300, 'open the middle drawer of the cabinet'),
+    'libero_10': (10, 520, 'put both the alphabet soup and the tomato sauce in the basket'),
+    'libero_90': (90, 400, 'close the top drawer of the cabinet'),
 }
 
 
@@ -36,39 +42,24 @@ def configured():
 
 
 def test_protocol_is_the_published_one():
-    assert dict(libero_suites.MAX_STEPS) == {
-        'libero_spatial': 220,
-        'libero_object': 280,
-        'libero_goal': 300,
-        'libero_10': 520,
-        'libero_90': 400,
-    }
+    steps = {suite: limit for suite, (_, limit, _) in SUITES.items()}
+    assert steps == libero_suites.MAX_STEPS
     assert libero_suites.ENV_SEED == 0 and libero_suites.TRIALS_PER_TASK == 50
     assert panda.SETTLING_STEPS == 10 and panda.CONTROL_HZ == 20.0
     assert panda.OPEN_AND_STILL.tolist() == [0, 0, 0, 0, 0, 0, -1]
 
 
-@pytest.mark.parametrize('suite', SIZES)
+@pytest.mark.parametrize('suite', SUITES)
 def test_task_list_and_instructions(suite):
-    tasks = libero_suites.suite_tasks(suite)
-    assert [task.index for task in tasks] == list(range(SIZES[suite]))
+    tasks, (count, _, first) = libero_suites.suite_tasks(suite), SUITES[suite]
+    assert [task.index for task in tasks] == list(range(count))
+    assert tasks[0].instruction == first
     on_disk = {path.stem for path in tasks[0].bddl_file.parent.glob('*.bddl')}
     assert {task.name for task in tasks} == on_disk
     for task in tasks:
         assert task.suite == suite
-        words = re.sub(r'^[A-Z_]+SCENE\d+_', '', task.name).replace('_', ' ')
-        assert task.instruction == words and words == words.lower()
-
-
-def test_the_first_tasks_are_those_of_the_benchmark():
-    first = {suite: libero_suites.suite_tasks(suite)[0].instruction for suite in SIZES}
-    assert first['libero_spatial'] == (
-        'pick up the black bowl between the plate and the ramekin and place it on the plate'
-    )
-    assert first['libero_object'] == 'pick up the alphabet soup and place it in the basket'
-    assert first['libero_goal'] == 'open the middle drawer of the cabinet'
-    assert first['libero_10'] == 'put both the alphabet soup and the tomato sauce in the basket'
-    assert first['libero_90'] == 'close the top drawer of the cabinet'
+        instruction = re.sub(r'^[A-Z_]+SCENE\d+_', '', task.name).replace('_', ' ')
+        assert task.instruction == instruction == instruction.lower()
 
 
 def test_tasks_by_name_and_by_number():
@@ -83,20 +74,24 @@ def test_an_unknown_task_is_refused_by_name(name):
         libero_suites.suite_tasks('libero_goal', [name])
 
 
-def numbers_in_a_state(problem: str) -> int:
+def categories(problem, sections='objects|fixtures'):
+    """Instance -> category of what a BDDL file names there."""
+    found = {}
+    for section in re.findall(rf'\(:(?:{sections})(.*?)\n  \)', problem, re.DOTALL):
+        for line in section.strip().splitlines():
+            names, category = line.strip().split(' - ')
+            found |= dict.fromkeys(names.split(), category)
+    return found
+
+
+def numbers_in_a_state(problem):
     """Time, positions and velocities by what a BDDL file names: arm 9, object 7 + 6, joint 2."""
-    sections = dict(re.findall(r'\(:(objects|fixtures)(.*?)\n  \)', problem, re.DOTALL))
     joints = {'wooden_cabinet': 3, 'white_cabinet': 3, 'flat_stove': 1, 'microwave': 1}
-    movable = articulated = 0
-    for line in sections['objects'].strip().splitlines():
-        movable += len(line.split(' - ')[0].split())
-    for line in sections['fixtures'].strip().splitlines():
-        names, category = line.strip().split(' - ')
-        articulated += len(names.split()) * joints.get(category, 0)
-    return 1 + 18 + 13 * movable + 2 * articulated
+    articulated = sum(joints.get(c, 0) for c in categories(problem, 'fixtures').values())
+    return 1 + 18 + 13 * len(categories(problem, 'objects')) + 2 * articulated
 
 
-@pytest.mark.parametrize('suite', SIZES)
+@pytest.mark.parametrize('suite', SUITES)
 def test_fifty_initial_states_for_every_task(suite):
     for task in libero_suites.suite_tasks(suite)[:10]:
         states = task.initial_states()
@@ -132,3 +127,57 @@ def test_unreadable_states_name_the_file(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(VlaPruneError, match='states.pruned_init cannot be read'):
         libero_suites._load_states(path)
+
+
+ROOMS = {'table', 'kitchen_table', 'living_room_table', 'study_table', 'floor'}
+
+
+@pytest.fixture(scope='module')
+def problems():
+    """Text of every task file."""
+    package = Path(find_spec('libero').submodule_search_locations[0]) / 'libero'
+    paths = sorted((package / 'bddl_files').glob('*/*.bddl'))
+    assert len(paths) == 130
+    return [path.read_text(encoding='utf-8') for path in paths]
+
+
+@pytest.fixture(scope='module')
+def documents():
+    """File name without its ending -> parsed XML."""
+    return {path.stem: xml.parse(path).getroot() for path in STANDIN.rglob('*.xml')}
+
+
+def test_every_object_of_every_task_has_a_file(problems, documents):
+    wanted = {c for problem in problems for c in categories(problem).values()} - ROOMS
+    assert len(wanted) == 33
+    assert wanted <= set(documents)
+
+
+def test_every_region_of_every_task_has_a_site(problems, documents):
+    wanted = defaultdict(set)
+    for problem in problems:
+        instances = categories(problem)
+        for region, target in re.findall(r'\((\w+)\s+\(:target (\w+)\)', problem):
+            if instances.get(target, 'floor') not in ROOMS:
+                wanted[instances[target]].add(region)
+    assert sum(len(regions) for regions in wanted.values()) > 15
+    for category, regions in wanted.items():
+        sites = {site.get('name') for site in documents[category].iter('site')}
+        assert regions <= sites, category
+
+
+def test_objects_can_be_placed_seen_and_touched(documents):
+    for name, document in documents.items():
+        if document.find("./worldbody/body/body[@name='object']") is None:
+            continue  # a room
+        outer = {site.get('name') for site in document.findall('./worldbody/body/site')}
+        assert outer == {'bottom_site', 'top_site', 'horizontal_radius_site'}, name
+        groups = [geom.get('group') for geom in document.iter('geom')]
+        assert groups.count('0') == groups.count('1') > 0, name
+
+
+def test_no_file_is_needed_that_is_not_there():
+    for path in STANDIN.rglob('*.xml'):
+        for element in xml.parse(path).iter():
+            if element.get('file'):
+                assert (path.parent / element.get('file')).is_file(), path

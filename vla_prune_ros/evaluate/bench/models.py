@@ -205,7 +205,7 @@ class ReferenceForward:
         with inputs.stage('language'):
             x = embeddings = model.embed(inputs.visual, inputs.prompt_ids, inputs.proprio, layout)
             positions = torch.arange(x.shape[1], device=x.device)
-            tables = text._rope(positions, x.dtype)
+            tables = text.model.rope(positions, x.dtype)
             cache, states = DynamicCache(), []
             for layer in text.model.layers:
                 x = layer(

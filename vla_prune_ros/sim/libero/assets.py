@@ -1,8 +1,5 @@
-"""LIBERO made ready without questions or downloads, and where its meshes and textures come from.
-
-hf-libero asks on standard input where its files shall be when it finds no ``config.yaml``, and
-downloads assets when it finds none. Both are settled here before it is imported.
-"""
+"""Where LIBERO's meshes and textures come from. Without a ``config.yaml`` hf-libero asks on
+standard input, without assets it downloads them: both are settled here before it is imported."""
 
 import contextlib
 import hashlib
@@ -22,9 +19,7 @@ INSTALL = 'pip install "vla_prune_ros[sim,libero]", then --no-deps hf-libero==0.
 REINSTALL = 'pip install --no-deps --force-reinstall hf-libero==0.1.4'
 
 ASSETS_VARIABLE = 'VLA_PRUNE_LIBERO_ASSETS'
-
 HUB_ASSETS = 'lerobot/libero-assets'
-
 PARTS = (
     'articulated_objects',
     'scenes',
@@ -34,8 +29,7 @@ PARTS = (
     'turbosquid_objects',
 )
 
-STANDIN = Path(__file__).with_name('standin')
-"""Primitives in place of LIBERO's assets; ``GENERATED.txt`` there says what they are."""
+STANDIN = Path(__file__).with_name('standin')  # primitives in place of LIBERO's assets
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,6 @@ class Assets:
 
     @property
     def label(self) -> str:
-        """What every result made with them must say."""
         if self.generated:
             return 'generated primitive assets: not comparable with published results'
         return f'LIBERO assets of {self.folder}'
@@ -62,13 +55,13 @@ def libero_version() -> str:
 
 
 def configure() -> Path:
-    """Make ``import libero.libero`` silent; returns the configuration file in force.
-
-    A ``config.yaml`` of the user (in ``LIBERO_CONFIG_PATH`` or ``~/.libero``) is used as it is;
-    without one, ``LIBERO_CONFIG_PATH`` is set to a private folder with one."""
+    """The configuration file in force: the user's (in ``LIBERO_CONFIG_PATH`` or ``~/.libero``) as
+    it is; without one, a private one that ``LIBERO_CONFIG_PATH`` is set to."""
     libero_version()
-    file = _users_config()
-    if file is None:
+    loaded = sys.modules.get('libero.libero')
+    folder = Path(os.environ.get('LIBERO_CONFIG_PATH') or Path.home() / '.libero')
+    file = Path(loaded.config_file) if loaded else folder / 'config.yaml'
+    if not file.is_file():
         file = _private_config()
         os.environ['LIBERO_CONFIG_PATH'] = str(file.parent)
     paths = _read(file)
@@ -82,22 +75,21 @@ def configure() -> Path:
 
 
 def find_assets(wanted: str | Path = 'auto') -> Assets:
-    """The asset folder to use; nothing is downloaded unless ``'hub'`` says so.
-
+    """Nothing is downloaded unless ``'hub'`` says so.
     :param wanted: ``'auto'``: what :data:`ASSETS_VARIABLE` says, else the folder that LIBERO's
         configuration names, the package's own, or that of an earlier download, else the generated
         primitives; ``'generated'``: these; ``'hub'``: download, where that was not done before;
-        else a folder.
-    """
+        else a folder."""
     config = configure()
+    downloaded = Path.home() / '.cache' / 'libero' / 'assets'
     wanted = (os.environ.get(ASSETS_VARIABLE) or wanted) if wanted == 'auto' else wanted
     if wanted == 'generated':
         folder = STANDIN
     elif wanted == 'hub':
-        folder = _download()
+        folder = _download(downloaded)
     elif wanted == 'auto':
         named = Path(_read(config).get('assets', ''))
-        candidates = [named, _package() / 'assets', _hub_folder()]
+        candidates = [named, _package() / 'assets', downloaded]
         folder = next((found for found in candidates if not _missing(found)), STANDIN)
     else:
         folder = Path(wanted).expanduser().resolve()
@@ -112,18 +104,9 @@ def find_assets(wanted: str | Path = 'auto') -> Assets:
 
 
 def use_assets(assets: Assets) -> None:
-    """Environments made from now on take their assets from here; hf-libero downloads nothing."""
     import libero.libero
 
     libero.libero._assets_path_cache = str(assets.folder)
-
-
-def _users_config() -> Path | None:
-    loaded = sys.modules.get('libero.libero')
-    named = os.environ.get('LIBERO_CONFIG_PATH')
-    folder = Path(named) if named else Path.home() / '.libero'
-    file = Path(loaded.config_file) if loaded else folder / 'config.yaml'
-    return file if file.is_file() else None
 
 
 def _private_config() -> Path:
@@ -138,24 +121,20 @@ def _private_config() -> Path:
     # One per installation: several environments of one user do not share their paths.
     name = 'config-' + hashlib.sha256(str(package).encode()).hexdigest()[:12]
     file = Path.home() / '.cache' / 'vla_prune_ros' / 'libero' / name / 'config.yaml'
+    text = yaml.safe_dump(paths)
     try:
-        _write(file, yaml.safe_dump(paths))
+        if not file.is_file() or file.read_text(encoding='utf-8') != text:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f'.{file.name}-')
+            with os.fdopen(handle, 'w', encoding='utf-8') as stream:
+                stream.write(text)
+            os.replace(draft, file)
     except OSError as error:
         raise VlaPruneError(
             f'{file.parent} cannot be written ({error.strerror or error})',
             'set HOME to a folder that can',
         ) from None
     return file
-
-
-def _write(file: Path, text: str) -> None:
-    if file.is_file() and file.read_text(encoding='utf-8') == text:
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f'.{file.name}-')
-    with os.fdopen(handle, 'w', encoding='utf-8') as stream:
-        stream.write(text)
-    os.replace(draft, file)
 
 
 def _read(file: Path) -> dict[str, str]:
@@ -170,27 +149,16 @@ def _read(file: Path) -> dict[str, str]:
 
 
 def _package() -> Path:
-    spec = importlib.util.find_spec('libero')
-    places = list(spec.submodule_search_locations or []) if spec else []
-    if not places:
-        raise VlaPruneError('hf-libero is not installed', INSTALL)
-    return Path(places[0]) / 'libero'
-
-
-def _hub_folder() -> Path:
-    return Path.home() / '.cache' / 'libero' / 'assets'
+    return Path(importlib.util.find_spec('libero').submodule_search_locations[0]) / 'libero'
 
 
 def _missing(folder: Path) -> list[str]:
-    if folder == Path():
-        return list(PARTS)
-    return [part for part in PARTS if not (folder / part).is_dir()]
+    return [part for part in PARTS if folder == Path() or not (folder / part).is_dir()]
 
 
-def _download() -> Path:
+def _download(folder: Path) -> Path:
     from huggingface_hub import snapshot_download
 
-    folder = _hub_folder()
     done = folder.parent / 'assets.complete'
     if done.is_file() and not _missing(folder):
         return folder

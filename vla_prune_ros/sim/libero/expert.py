@@ -1,17 +1,16 @@
-"""A scripted expert with privileged sight for libero_spatial: the black bowl onto the plate.
+"""A scripted expert for libero_spatial that reads the simulator's state: the bowl onto the plate.
 
-It keeps nothing from step to step. Proportional control towards a target that follows from where
-things are: over the bowl's rim, down, close; then up, over the plate, down, open, and away. Made
-for the generated assets, whose bowl is 5 cm high.
-"""
+Proportional control towards a target that follows from where things are: over the bowl's rim,
+down, close; then up, over the plate, down, open, and away. Made for the generated assets, whose
+bowl is 5 cm high."""
 
 import numpy as np
 
 from ...errors import VlaPruneError
+from ..expert import CLOSE, OPEN
+from ..panda import FINGER_BODIES, contacts
 from ..scene import LINEAR_UNIT_M, SceneState
 from .scene import LiberoScene
-
-OPEN, CLOSE = -1.0, 1.0
 
 SUITE = 'libero_spatial'
 
@@ -31,17 +30,9 @@ _CENTRED_M = 0.020  # LIBERO asks for 3 cm
 _RELEASE_M = 0.018  # bowl over the plate's foot when it may drop
 _RISE_M = 0.02  # error at most, upwards: a bowl that is held by its rim is lifted gently
 _SLOPE = 3.0  # height over the target per distance aside of it
-_FINGERS = (
-    {'gripper0_leftfinger', 'gripper0_finger_joint1_tip'},
-    {'gripper0_rightfinger', 'gripper0_finger_joint2_tip'},
-)
 
 
 def libero_expert_action(scene: LiberoScene) -> np.ndarray:
-    """The next action (7,) towards the present task, from the present state alone.
-
-    :raises VlaPruneError: the scene's suite is another one.
-    """
     if scene.suite != SUITE:
         raise VlaPruneError(
             f'the scripted expert knows no task of {scene.suite}', f'use it with {SUITE}'
@@ -63,16 +54,13 @@ def _approach(state: SceneState, grasp: np.ndarray, hover: float) -> np.ndarray:
     """Over the rim on the robot's left, down between its inside and outside, close."""
     error = grasp - state.ee_position
     aside = float(np.hypot(error[0], error[1]))
-    near = _STILL_NEAR_M if _closing(state) else _NEAR_M
+    gap = state.joint_positions[-2] - state.joint_positions[-1]
+    speed = state.joint_velocities[-2] - state.joint_velocities[-1]
+    closing = _SHUT_GAP_M < gap < _OPEN_GAP_M and speed < 0.005
+    near = _STILL_NEAR_M if closing else _NEAR_M
     if aside < near and abs(error[2]) < near:
         return _action(np.zeros(3), CLOSE)
     return _action(_funnel(error, min(hover, _SLOPE * max(0.0, aside - 0.8 * _NEAR_M))), OPEN)
-
-
-def _closing(state: SceneState) -> bool:
-    gap = state.joint_positions[-2] - state.joint_positions[-1]
-    speed = state.joint_velocities[-2] - state.joint_velocities[-1]
-    return bool(_SHUT_GAP_M < gap < _OPEN_GAP_M and speed < 0.005)
 
 
 def _carry(bowl: np.ndarray, plate: np.ndarray, above: float) -> np.ndarray:
@@ -85,28 +73,17 @@ def _carry(bowl: np.ndarray, plate: np.ndarray, above: float) -> np.ndarray:
 
 
 def _funnel(error: np.ndarray, height: float) -> np.ndarray:
-    """Towards a point ``height`` over the target, and no sideways motion while far below that
-    point.
-
-    The height falls steadily with the distance aside, so there is no threshold at which the motion
-    would turn to and fro."""
+    """Towards a point ``height`` over the target, and not sideways while far below it. The height
+    falls steadily with the distance aside, so that no threshold makes the hand turn back."""
     rise = error[2] + height
     sideways = min(1.0, max(0.0, 1.0 - (rise - 0.03) / 0.05))
     return np.array([error[0] * sideways, error[1] * sideways, min(rise, _RISE_M)])
 
 
 def _held(scene: LiberoScene, bowl: str) -> bool:
-    sim = scene.env.sim
-    touching = set()
-    for contact in sim.data.contact[: sim.data.ncon]:
-        one, other = (
-            sim.model.body_id2name(sim.model.geom_bodyid[geom])
-            for geom in (contact.geom1, contact.geom2)
-        )
-        for mine, its in ((one, other), (other, one)):
-            if mine.startswith(f'{bowl}_'):
-                touching.add(its)
-    return all(touching & finger for finger in _FINGERS)
+    pairs = contacts(scene.env.sim)
+    touching = {other for body, other in pairs if body.startswith(f'{bowl}_')}
+    return all(touching & finger for finger in FINGER_BODIES)
 
 
 def _action(error_m: np.ndarray, gripper: float) -> np.ndarray:

@@ -31,16 +31,11 @@ _PLACEMENT_TRIALS = 100
 
 
 class LiberoScene(PandaScene):
-    """The tasks of one LIBERO suite.
-
-    The episode of a seed has task ``seed % n`` of the n tasks and fixed initial state ``seed //
+    """The episode of a seed has task ``seed % n`` of the n tasks and fixed initial state ``seed //
     n`` modulo their number (50): seeds 0 .. 50 n - 1 are the published protocol.
-
-    :param tasks: names or numbers of the suite's tasks; none: all of them.
-    :param assets: as for :func:`~.assets.find_assets`.
+    :param tasks, assets: as for :func:`.suite_tasks` and :func:`.find_assets`.
     :param fast_visuals: None: with generated assets only; published policies were trained on
-        images that have shadows and reflections.
-    """
+        images that have shadows and reflections."""
 
     def __init__(
         self,
@@ -98,10 +93,7 @@ class LiberoScene(PandaScene):
 
 class LiberoEnv:
     """The environment of one task: made once, then set to fixed initial states.
-
-    :param fast_size: side of the images for which :func:`~.panda.use_fast_visuals` is applied; 0
-        leaves shadows and multisampling as LIBERO has them.
-    """
+    :param fast_size: side of images without shadows and multisampling; 0 keeps these."""
 
     def __init__(self, task: LiberoTask, render: bool, fast_size: int) -> None:
         self._render = render
@@ -160,11 +152,8 @@ class LiberoEnv:
             close_env(self.env, self._render and context is not None)
 
     def _place_fixtures(self, task: str) -> None:
-        """Draw the fixtures' places once, as the first episode after ``env.seed`` has them.
-
-        OpenVLA-OFT seeds an environment once, so its fixtures move by a centimetre from episode to
-        episode; here they stay, and an episode follows from task and initial state alone. The
-        objects' places come from the initial state in both."""
+        """Once, as the first episode after ``env.seed`` has them. In OpenVLA-OFT they move by a
+        centimetre from episode to episode; here an episode follows from task and state alone."""
         from robosuite.utils.errors import RandomizationError
 
         self.env.has_offscreen_renderer = self._render

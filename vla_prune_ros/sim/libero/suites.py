@@ -10,6 +10,8 @@ import numpy as np
 from ...errors import VlaPruneError
 from .assets import REINSTALL
 
+# Control steps after settling within which a task must be done (OpenVLA-OFT's
+# ``run_libero_eval.py``: longest demonstration of the suite plus a margin).
 MAX_STEPS: Mapping[str, int] = {
     'libero_spatial': 220,
     'libero_object': 280,
@@ -17,9 +19,6 @@ MAX_STEPS: Mapping[str, int] = {
     'libero_10': 520,
     'libero_90': 400,
 }
-"""Control steps after settling within which a task must be done (OpenVLA-OFT's
-``run_libero_eval.py``: longest demonstration of the suite plus a margin)."""
-
 SUITES = tuple(MAX_STEPS)
 ENV_SEED = 0  # of every environment, whatever the episode (same source); it moves the fixtures
 TRIALS_PER_TASK = 50  # episodes per task in published results, one per fixed initial state
@@ -42,31 +41,15 @@ class LiberoTask:
 
 
 def suite_tasks(suite: str, names: Sequence[str] = ()) -> tuple[LiberoTask, ...]:
-    """Tasks of a suite; LIBERO must have been configured, see :mod:`.assets`.
-
-    :param names: names of tasks or their numbers as text (``'0'`` is the first); none: all.
-    """
+    """LIBERO must have been configured, see :mod:`.assets`.
+    :param names: names of tasks or their numbers as text (``'0'`` is the first); none: all."""
     if suite not in MAX_STEPS:
         raise VlaPruneError(f'LIBERO suite {suite!r} is unknown', f'choose from {SUITES}')
-    everything = _all_tasks(suite)
-    by_name = {task.name: task for task in everything}
-    by_name |= {str(task.index): task for task in everything}
-    for name in names:
-        if name not in by_name:
-            raise VlaPruneError(
-                f'{suite} has no task {name!r}',
-                f'name one of its {len(everything)} tasks or a number from 0 to '
-                f'{len(everything) - 1}',
-            )
-    return tuple(by_name[name] for name in names) or everything
-
-
-def _all_tasks(suite: str) -> tuple[LiberoTask, ...]:
     from libero.libero import get_libero_path
     from libero.libero.benchmark import task_maps
 
     bddl, states = (Path(get_libero_path(key)) for key in ('bddl_files', 'init_states'))
-    return tuple(
+    everything = tuple(
         LiberoTask(
             suite=suite,
             index=index,
@@ -77,6 +60,16 @@ def _all_tasks(suite: str) -> tuple[LiberoTask, ...]:
         )
         for index, task in enumerate(task_maps[suite].values())
     )
+    by_name = {task.name: task for task in everything}
+    by_name |= {str(task.index): task for task in everything}
+    for name in names:
+        if name not in by_name:
+            raise VlaPruneError(
+                f'{suite} has no task {name!r}',
+                f'name one of its {len(everything)} tasks or a number from 0 to '
+                f'{len(everything) - 1}',
+            )
+    return tuple(by_name[name] for name in names) or everything
 
 
 def _load_states(path: Path) -> np.ndarray:
@@ -92,12 +85,8 @@ def _load_states(path: Path) -> np.ndarray:
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise VlaPruneError(
-            f'initial states {path} cannot be read ({reason})',
-            REINSTALL,
+            f'initial states {path} cannot be read ({reason})', REINSTALL
         ) from None
     if states.ndim != 2 or not len(states):
-        raise VlaPruneError(
-            f'initial states {path} have shape {states.shape}',
-            REINSTALL,
-        )
+        raise VlaPruneError(f'initial states {path} have shape {states.shape}', REINSTALL)
     return states

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from vla_prune_ros.model.checkpoint import Variant, find_variant, read_size
-from vla_prune_ros.model.export import write_configs, write_weights
+from vla_prune_ros.model.files import write_configs, write_weights
 from vla_prune_ros.model.openvla import OpenVLAOFT
 from vla_prune_ros.model.synthetic import Preset, model_size
 from vla_prune_ros.model.vision import film_tensors
@@ -46,20 +46,17 @@ def test_every_weight_is_written_once_in_bfloat16(tmp_path, film):
     state, main, parts = written(tmp_path, film)
     names = {f'{c}--7_checkpoint.pt' for c in (*COMPONENTS, *(('vision_backbone',) * film))}
     assert set(parts) == names
+    assert film != any(name.startswith('vision_backbone') for name in main)
     found = dict(main)
-    for component in COMPONENTS:
-        for name, value in parts[f'{component}--7_checkpoint.pt'].items():
-            assert name.startswith('module.')
-            found[f'{component}.{name.removeprefix("module.")}'] = value
-    if film:
-        towers = parts['vision_backbone--7_checkpoint.pt']
-        assert not any(name.startswith('vision_backbone') for name in main)
-        plain = {name.removeprefix('module.'): value for name, value in towers.items()}
-        found.update(film_tensors(plain))
-        assert len(found) == len(main) + len(towers) + sum(
-            len(parts[f'{c}--7_checkpoint.pt']) for c in COMPONENTS
-        )
-    assert set(found) == set(state)
+    for file, part in parts.items():
+        assert all(name.startswith('module.') for name in part)
+        component = file.split('--')[0]
+        plain = {name.removeprefix('module.'): value for name, value in part.items()}
+        if component == 'vision_backbone':
+            found.update(film_tensors(plain))
+        else:
+            found.update({f'{component}.{name}': value for name, value in plain.items()})
+    assert set(found) == set(state) and len(found) == len(main) + sum(map(len, parts.values()))
     for name, value in found.items():
         assert value.dtype == torch.bfloat16 and torch.equal(value, state[name].bfloat16()), name
 
@@ -68,16 +65,11 @@ def test_film_blocks_have_the_published_names(tmp_path):
     _, _, parts = written(tmp_path, True)
     names = set(parts['vision_backbone--7_checkpoint.pt'])
     tower = 'module.vision_backbone.featurizer'
-    for name in (
-        'pos_embed',
-        'patch_embed.proj.weight',
-        'blocks.0.scale.weight',
-        'blocks.0.shift.bias',
-        'blocks.1.block.attn.qkv.weight',
-        'blocks.1.block.ls1.scale_factor',
-        'blocks.1.block.mlp.fc2.bias',
-    ):
-        assert f'{tower}.{name}' in names, name
+    wanted = """
+        pos_embed patch_embed.proj.weight blocks.0.scale.weight blocks.0.shift.bias
+        blocks.1.block.attn.qkv.weight blocks.1.block.ls1.scale_factor blocks.1.block.mlp.fc2.bias
+    """
+    assert {f'{tower}.{name}' for name in wanted.split()} <= names
     for name in names:
         if '.blocks.' in name:
             part = name.split('.blocks.')[1].split('.')[1]
