@@ -16,18 +16,8 @@ from vla_prune_ros.evaluate.check import CheckOptions, check_checkpoint
 from vla_prune_ros.model.synthetic import make_checkpoint, standin_tokenizer
 
 LLAMA2 = {
-    '▁In': 512,
-    ':': 29901,
-    '▁What': 1724,
-    '▁action': 3158,
-    '▁should': 881,
-    '▁the': 278,
-    '▁robot': 19964,
-    '▁take': 2125,
-    '▁to': 304,
-    '?': 29973,
-    '\n': 13,
-    'Out': 3744,
+    **{'▁In': 512, ':': 29901, '▁What': 1724, '▁action': 3158, '▁should': 881, '▁the': 278},
+    **{'▁robot': 19964, '▁take': 2125, '▁to': 304, '?': 29973, '\n': 13, 'Out': 3744},
 }
 
 
@@ -39,13 +29,15 @@ def folder(data_dir, tmp_path):
 
 
 @pytest.fixture
-def check(capsys, monkeypatch):
-    """Runs the command; exit code, what it prints and what it says on stderr."""
-    monkeypatch.setenv('COLUMNS', '200')
+def check(capsys, tmp_path):
+    """Runs the command: exit code, last line that it prints, stderr, and its JSON."""
 
     def run(folder, *options):
-        code = main(['check', str(folder), *options])
-        return code, *capsys.readouterr()
+        file = tmp_path / 'out.json'
+        code = main(['check', str(folder), *options, '--json', str(file)])
+        out, err = capsys.readouterr()
+        last = out.strip().rpartition('\n')[2].strip()
+        return code, last, err, json.loads(file.read_text())
 
     return run
 
@@ -56,50 +48,40 @@ def edit(path, change):
     path.write_text(json.dumps(data))
 
 
-def row(out, name):
-    """What stands behind a name in the table."""
-    found = [line for line in out.splitlines() if line.startswith(f'{name}  ')]
-    return found[-1].removeprefix(name).strip()
+def values(result):
+    return {check['name']: check['value'] for check in result['checks']}
 
 
 class TestGood:
-    def test_the_table_tells_what_is_there(self, check, folder):
-        code, out, err = check(folder)
-        assert (code, err) == (0, '')
-        assert out.splitlines()[-1].strip() == 'OK'
-        assert row(out, 'parameters') == '2,430,998 in use, bfloat16 on cpu'
-        assert row(out, 'tensors') == '151 of 151 published ones'
-        assert row(out, 'head') == 'l1'
-        assert row(out, 'cameras').startswith('primary, wrist (')
-        assert row(out, 'proprio') == '8 values'
-        assert row(out, 'FiLM') == 'no'
-        assert row(out, 'chunk') == '8 steps x 7 (delta_pose)'
-        assert row(out, 'statistics').startswith("OK  'libero_spatial_no_noops'")
-        assert row(out, 'tokenizer') == 'OK  Llama-2 by its ids'
-        # 2 430 998 weights of 4 and 2 bytes
-        assert row(out, 'weights need').startswith('0.00972 GB in float32, 0.00486 GB in bfloat16')
-
-    def test_json_has_every_check(self, check, folder, tmp_path):
-        code, _, _ = check(folder, '--json', str(tmp_path / 'out.json'), '--dtype', 'float32')
-        result = json.loads((tmp_path / 'out.json').read_text())
-        assert (code, result['ok'], result['failed']) == (0, True, 0)
-        assert len(result['checks']) == 10
-        assert all(set(c) == {'name', 'ok', 'value', 'reason'} for c in result['checks'])
-        assert result['weights_gb']['float32'] == pytest.approx(4 * 2430998e-9)
+    def test_what_is_there_and_every_check(self, check, folder):
+        code, last, err, result = check(folder)
+        assert (code, last, err) == (0, 'OK', '')
+        found = result['found']
+        assert found['parameters'] == '2,430,998 in use, bfloat16 on cpu'
+        assert found['tensors'] == '151 of 151 published ones'
+        assert (found['head'], found['proprio'], found['FiLM']) == ('l1', '8 values', 'no')
+        assert found['cameras'].startswith('primary, wrist (')
+        assert found['chunk'] == '8 steps x 7 (delta_pose)'
+        assert values(result)['statistics'].startswith("'libero_spatial_no_noops'")
+        assert values(result)['tokenizer'] == 'Llama-2 by its ids'
+        sizes = result['weights_gb']  # of 4 and 2 bytes
+        assert sizes['float32'] == 2 * sizes['bfloat16'] == pytest.approx(4 * 2430998e-9)
+        assert (result['ok'], result['failed'], len(result['checks'])) == (True, 0, 10)
 
     def test_untrained_weights_and_their_tokenizer_are_named(self, check, tmp_path):
-        code, out, _ = check(make_checkpoint(tmp_path / 'untrained', 'micro'))
-        assert code == 0 and row(out, 'training') == 'UNTRAINED random weights'
-        assert row(out, 'tokenizer') == 'OK  stand-in, not Llama-2'
-        assert row(out, 'tensors') == '107 of 151 published ones; the other 44 are not needed'
+        code, *_, result = check(make_checkpoint(tmp_path / 'untrained', 'micro'))
+        assert code == 0 and result['found']['training'] == 'UNTRAINED random weights'
+        assert values(result)['tokenizer'] == 'stand-in, not Llama-2'
+        tensors = '107 of 151 published ones; the other 44 are not needed'
+        assert result['found']['tensors'] == tensors
 
     def test_another_head_and_a_tokenizer_elsewhere(self, check, folder, tmp_path):
         (tmp_path / 'elsewhere').mkdir()
         (folder / 'tokenizer.json').rename(tmp_path / 'elsewhere' / 'tokenizer.json')
         options = ('--head', 'discrete', '--tokenizer', str(tmp_path / 'elsewhere'))
-        code, out, _ = check(folder, *options)
-        assert code == 0 and row(out, 'head') == 'discrete'
-        assert main(['check', str(folder), '--head', 'discrete']) == 1
+        code, *_, result = check(folder, *options)
+        assert code == 0 and result['found']['head'] == 'discrete'
+        assert check(folder, '--head', 'discrete')[0] == 1
 
     def test_several_keys_and_one_that_is_chosen(self, check, folder):
         def two(data):
@@ -107,9 +89,9 @@ class TestGood:
 
         edit(folder / 'dataset_statistics.json', two)
         assert check(folder)[0] == 1
-        code, out, _ = check(folder, '--unnorm-key', 'libero_spatial')
-        assert code == 0
-        assert 'statistics       libero_spatial_no_noops of libero_spatial_no_noops, other' in out
+        code, *_, result = check(folder, '--unnorm-key', 'libero_spatial')
+        keys = 'libero_spatial_no_noops of libero_spatial_no_noops, other'
+        assert (code, result['found']['statistics']) == (0, keys)
 
     @pytest.mark.parametrize('dtype', ['int8', 'int4'])
     def test_quantised_weights(self, folder, dtype):
@@ -166,15 +148,13 @@ FAILS = {
 
 
 @pytest.mark.parametrize('spoil', FAILS, ids=lambda v: v.__name__)
-def test_a_failed_check_is_named_and_gives_1(check, folder, tmp_path, spoil):
+def test_a_failed_check_is_named_and_gives_1(check, folder, spoil):
     spoil(folder)
-    name, says = FAILS[spoil]
-    code, out, _ = check(folder, '--json', str(tmp_path / 'out.json'))
-    assert code == 1
-    assert row(out, name).startswith('FAILED') and says in row(out, name)
-    result = json.loads((tmp_path / 'out.json').read_text())
-    assert name in [c['name'] for c in result['checks'] if not c['ok']]
-    assert out.splitlines()[-1].strip() == f'{result["failed"]} of 10 checks failed'
+    name, reason = FAILS[spoil]
+    code, last, _, result = check(folder)
+    failed = {c['name']: c['reason'] for c in result['checks'] if not c['ok']}
+    assert code == 1 and reason in failed[name]
+    assert last == f'{len(failed)} of 10 checks failed'
 
 
 def no_shard(folder):
@@ -212,12 +192,11 @@ UNLOADABLE = {
 
 
 @pytest.mark.parametrize('spoil', UNLOADABLE, ids=lambda v: v.__name__)
-def test_what_cannot_be_loaded_gives_one_line_and_1(check, folder, tmp_path, spoil):
+def test_what_cannot_be_loaded_gives_one_line_and_1(check, folder, spoil):
     spoil(folder)
-    code, _, err = check(folder, '--json', str(tmp_path / 'out.json'))
+    code, _, err, result = check(folder)
     assert code == 1
     assert err.startswith('error: ') and err.count('\n') == 1 and UNLOADABLE[spoil] in err
-    result = json.loads((tmp_path / 'out.json').read_text())
     assert result == {'ok': False, 'error': err.removeprefix('error: ').strip()}
 
 
@@ -233,12 +212,12 @@ def test_what_cannot_be_loaded_gives_one_line_and_1(check, folder, tmp_path, spo
     ],
 )
 def test_options_that_do_not_fit(check, folder, options, says):
-    code, _, err = check(folder, *options)
+    code, _, err, _ = check(folder, *options)
     assert code == 1 and says in err and err.count('\n') == 1
 
 
-def test_wrong_usage_gives_2():
-    for words in (['check'], ['check', 'a', '--head', 'psychic']):
-        with pytest.raises(SystemExit) as end:
-            main(words)
-        assert end.value.code == 2
+@pytest.mark.parametrize('arguments', [['check'], ['check', 'a', '--head', 'psychic']])
+def test_wrong_usage_gives_2(arguments):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
