@@ -7,7 +7,6 @@ tells its episode and frame in black and white bars, which a video codec leaves 
 
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -62,9 +61,8 @@ def picture(value: int) -> np.ndarray:
 
 def read_number(view: np.ndarray) -> int:
     """The number that a picture tells, after a codec."""
-    return sum(
-        int(view[:, bit * BAR + 2 : (bit + 1) * BAR - 2].mean() > 127) << bit for bit in range(11)
-    )
+    bars = (view[:, bit * BAR + 2 : (bit + 1) * BAR - 2].mean() for bit in range(11))
+    return sum(int(mean > 127) << bit for bit, mean in enumerate(bars))
 
 
 def actions(spec: Spec, episode: int) -> np.ndarray:
@@ -92,14 +90,15 @@ def write(root: Path, spec: Spec) -> Path:
 
 
 def _info(spec: Spec) -> dict[str, Any]:
-    def feature(dtype: str, shape: list[int]) -> dict[str, Any]:
-        return {'dtype': dtype, 'shape': shape, 'names': None}
+    def feature(dtype: str, *shape: int) -> dict[str, Any]:
+        return {'dtype': dtype, 'shape': list(shape), 'names': None}
 
-    pictures = {name: feature('image', [HEIGHT, WIDTH, 3]) for name in spec.embedded}
-    pictures |= {name: feature('video', [HEIGHT, WIDTH, 3]) for name in spec.filmed}
-    v3 = spec.version == 'v3.0'
-    v3_place = 'chunk-{chunk_index:03d}/file-{file_index:03d}'
-    v2_place = 'episode_{episode_index:06d}'
+    chunk, name = 'chunk-{episode_chunk:03d}', 'episode_{episode_index:06d}'
+    video = f'{chunk}/{{video_key}}'
+    if spec.version == 'v3.0':
+        chunk, name = 'chunk-{chunk_index:03d}', 'file-{file_index:03d}'
+        video = f'{{video_key}}/{chunk}'
+    numbers = ('frame_index', 'episode_index', 'index', 'task_index')
     return {
         'codebase_version': spec.version,
         'robot_type': 'panda',
@@ -107,44 +106,34 @@ def _info(spec: Spec) -> dict[str, Any]:
         'total_frames': sum(spec.lengths),
         'chunks_size': 1000,
         'fps': spec.fps,
-        'data_path': f'data/{v3_place}.parquet'
-        if v3
-        else f'data/chunk-{{episode_chunk:03d}}/{v2_place}.parquet',
-        'video_path': f'videos/{{video_key}}/{v3_place}.mp4'
-        if v3
-        else f'videos/chunk-{{episode_chunk:03d}}/{{video_key}}/{v2_place}.mp4',
+        'data_path': f'data/{chunk}/{name}.parquet',
+        'video_path': f'videos/{video}/{name}.mp4',
         'features': {
-            'observation.state': feature('float32', [spec.state]),
-            'action': feature('float32', [spec.action]),
-            **pictures,
-            'timestamp': feature('float32', [1]),
-            **{
-                name: feature('int64', [1])
-                for name in ('frame_index', 'episode_index', 'index', 'task_index')
-            },
+            'observation.state': feature('float32', spec.state),
+            'action': feature('float32', spec.action),
+            **{camera: feature('image', HEIGHT, WIDTH, 3) for camera in spec.embedded},
+            **{camera: feature('video', HEIGHT, WIDTH, 3) for camera in spec.filmed},
+            'timestamp': feature('float32', 1),
+            **{number: feature('int64', 1) for number in numbers},
         },
     }
 
 
 def _write_v2(root: Path, spec: Spec) -> None:
-    def lines(name: str, entries: Rows) -> None:
+    tasks = [{'task_index': i, 'task': words} for i, words in enumerate(TASKS)]
+    episodes = [
+        {'episode_index': i, 'tasks': [TASKS[task(i)]], 'length': length}
+        for i, length in enumerate(spec.lengths)
+    ]
+    for name, entries in (('tasks', tasks), ('episodes', episodes)):
         text = ''.join(json.dumps(entry) + '\n' for entry in entries)
-        (root / 'meta' / name).write_text(text, encoding='utf-8')
-
-    lines('tasks.jsonl', [{'task_index': i, 'task': words} for i, words in enumerate(TASKS)])
-    lines(
-        'episodes.jsonl',
-        [
-            {'episode_index': i, 'tasks': [TASKS[task(i)]], 'length': length}
-            for i, length in enumerate(spec.lengths)
-        ],
-    )
+        (root / 'meta' / f'{name}.jsonl').write_text(text, encoding='utf-8')
     for episode in range(len(spec.lengths)):
         name = f'episode_{episode:06d}'
         _write_rows(root / 'data' / 'chunk-000' / f'{name}.parquet', spec, (episode,))
         for camera, key in enumerate(spec.filmed):
             video = root / 'videos' / 'chunk-000' / key / f'{name}.mp4'
-            _write_video(video, spec, _views(spec, (episode,), camera))
+            _write_video(video, spec, (episode,), camera)
 
 
 def _write_v3(root: Path, spec: Spec) -> None:
@@ -156,8 +145,7 @@ def _write_v3(root: Path, spec: Spec) -> None:
         place = f'chunk-000/file-{file:03d}'
         _write_rows(root / 'data' / f'{place}.parquet', spec, episodes)
         for camera, key in enumerate(spec.filmed):
-            video = root / 'videos' / key / f'{place}.mp4'
-            _write_video(video, spec, _views(spec, episodes, camera))
+            _write_video(root / 'videos' / key / f'{place}.mp4', spec, episodes, camera)
         begin = 0
         for episode in episodes:
             length = spec.lengths[episode]
@@ -168,8 +156,7 @@ def _write_v3(root: Path, spec: Spec) -> None:
                 span = {'from': begin / spec.fps, 'to': (begin + length) / spec.fps}
                 entry |= {f'videos/{key}/{end}_timestamp': time for end, time in span.items()}
                 entry |= {f'videos/{key}/chunk_index': 0, f'videos/{key}/file_index': file}
-            entry |= {'stats/action/mean': [0.0] * spec.action}
-            entries.append(entry)
+            entries.append(entry | {'stats/action/mean': [0.0] * spec.action})
             begin += length
     (root / 'meta' / 'episodes' / 'chunk-000').mkdir(parents=True)
     where = root / 'meta' / 'episodes' / 'chunk-000' / 'file-000.parquet'
@@ -197,19 +184,15 @@ def _write_rows(file: Path, spec: Spec, episodes: tuple[int, ...]) -> None:
     pq.write_table(table, file, row_group_size=spec.row_group)
 
 
-def _views(spec: Spec, episodes: tuple[int, ...], camera: int) -> Iterator[np.ndarray]:
-    for episode in episodes:
-        for frame in range(spec.lengths[episode]):
-            yield picture(number(episode, frame, camera))
-
-
-def _write_video(file: Path, spec: Spec, views: Iterator[np.ndarray]) -> None:
+def _write_video(file: Path, spec: Spec, episodes: tuple[int, ...], camera: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     codec, options = spec.codec
     with av.open(str(file), 'w') as container:
         stream = container.add_stream(codec, rate=spec.fps, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, 'yuv420p'
         stream.time_base = Fraction(1, spec.fps)
-        for view in views:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(view, format='rgb24')))
+        for episode in episodes:
+            for frame in range(spec.lengths[episode]):
+                view = picture(number(episode, frame, camera))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(view, format='rgb24')))
         container.mux(stream.encode())

@@ -1,10 +1,10 @@
 """Bags of rosbag2, written without ROS: MCAP or sqlite3, whole or not at all."""
 
-import shutil
-import tempfile
 from collections.abc import Collection
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -59,20 +59,19 @@ class BagWriter:
         from rosbags.rosbag2 import StoragePlugin, Writer
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=f'.{self.path.name}.', dir=self.path.parent))
-        try:
-            plugin = StoragePlugin[self._storage.upper()]
-            self._writer = Writer(
-                self._folder / self.path.name, version=_VERSION, storage_plugin=plugin
+        hidden, plugin = f'.{self.path.name}.', StoragePlugin[self._storage.upper()]
+        with ExitStack() as stack:
+            folder = TemporaryDirectory(
+                prefix=hidden, dir=self.path.parent, ignore_cleanup_errors=True
             )
+            self._bag = Path(stack.enter_context(folder)) / self.path.name
+            self._writer = Writer(self._bag, version=_VERSION, storage_plugin=plugin)
             self._writer.open()
-        except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        try:
+        with self._stack:
             if kind is not None:
                 self._writer.abort()
                 return
@@ -82,10 +81,8 @@ class BagWriter:
             self._writer.close()
             self._require_free()
             if self.path.exists():  # out of the way as shortly as it can
-                self.path.rename(self._folder / 'replaced')
-            (self._folder / self.path.name).rename(self.path)
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+                self.path.rename(self._bag.with_name('replaced'))
+            self._bag.rename(self.path)
 
     def write(self, topic: str, receipt_ns: int, message: Any) -> None:
         """:param message: of :func:`message_builder`, or any of ``rosbags``."""
