@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -69,9 +69,6 @@ class ActionChunk:
         return len(self.deltas)
 
 
-Record = TypeVar('Record', bound='QueryRecord')
-
-
 def reported(
     default: Any, unit: str, doc: str, *, key: str = '', items: Mapping[str, str] | None = None
 ) -> Any:
@@ -120,15 +117,6 @@ class QueryRecord:
     reason: str = reported(
         '', 'word', 'Why the method chose the mode, in its own words.', key='pruning_reason'
     )
-
-    def to_json(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
-
-    @classmethod
-    def from_json(cls: type[Record], values: Mapping[str, Any]) -> Record:
-        """:raises TypeError: a field is unknown."""
-        return cls(**values)
 
     def flat(self) -> dict[str, Any]:
         """Key of ``~/inference`` -> value, of all that is known."""

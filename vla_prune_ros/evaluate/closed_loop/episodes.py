@@ -50,7 +50,7 @@ class EpisodeResult:
     def from_json(values: Mapping[str, Any]) -> 'EpisodeResult':
         """:raises VlaPruneError: fields are missing or unknown."""
         try:
-            queries = tuple(EpisodeQuery.from_json(query) for query in values['queries'])
+            queries = tuple(EpisodeQuery(**query) for query in values['queries'])
             refresh_ms = tuple(values['refresh_ms'])
             return EpisodeResult(**{**values, 'queries': queries, 'refresh_ms': refresh_ms})
         except (KeyError, TypeError) as error:
