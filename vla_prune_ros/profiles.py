@@ -54,16 +54,12 @@ class Profile:
         if not self.cameras or len(set(self.cameras)) != len(self.cameras):
             raise ProfileError(f'{where}: cameras is {self.cameras}', 'name each camera once')
         if self.action_kind == 'delta_pose' and self.action_dim != 7:
-            raise ProfileError(
-                f'{where}: delta_pose has action_dim {self.action_dim}',
-                'use 7: six deltas and the gripper',
-            )
+            what = f'{where}: delta_pose has action_dim {self.action_dim}'
+            raise ProfileError(what, 'use 7: six deltas and the gripper')
         for name in ('action_names', 'action_scale'):
             if len(getattr(self, name)) != self.action_dim:
-                raise ProfileError(
-                    f'{where}: {name} has {len(getattr(self, name))} items',
-                    f'give {self.action_dim}',
-                )
+                what = f'{where}: {name} has {len(getattr(self, name))} items'
+                raise ProfileError(what, f'give {self.action_dim}')
 
     def to_si(self, actions: np.ndarray) -> np.ndarray:
         """Checkpoint units -> m, rad and gripper fraction. float64 (K, D) -> float64 (K, D)."""
@@ -134,10 +130,8 @@ def load_profile(profile: 'str | Path | Profile') -> Profile:
         return PROFILES[str(profile)]
     path = Path(profile).expanduser()
     if path.suffix not in ('.yaml', '.yml'):
-        raise ProfileError(
-            f'unknown profile {str(profile)!r}',
-            f'use one of {sorted(PROFILES)} or the path of a .yaml profile',
-        )
+        what = f'unknown profile {str(profile)!r}'
+        raise ProfileError(what, f'use one of {sorted(PROFILES)} or the path of a .yaml profile')
     data, where = load_yaml(path, 'profile file'), f'profile file {path}'
     base = data.pop('base', None)
     if not isinstance(base, str) or base not in PROFILES:

@@ -72,11 +72,8 @@ class BagMessage:
         try:
             return self._deserialize(self.raw, self.type)
         except Exception:  # whatever bytes that mean nothing make a deserialiser raise
-            raise InputRefused(
-                'corrupt',
-                f'{self.topic}: a message received at {self.receipt_ns} ns is no {self.type}',
-                'check the recorder',
-            ) from None
+            what = f'{self.topic}: a message received at {self.receipt_ns} ns is no {self.type}'
+            raise InputRefused('corrupt', what, 'check the recorder') from None
 
     def read(self, reader: Callable[[Any], _Value]) -> _Value:
         """:raises InputRefused: ``corrupt``, or the reader's own; DataError: another type."""
@@ -235,10 +232,8 @@ class Bag:
                 else:
                     self._storages.append((path, rest))
         if not self._storages:
-            raise DataError(
-                f'bag {self.path} cannot be read: {"; ".join(self.lost)}',
-                'record it again; for ROS 1 try `rosbag reindex`',
-            )
+            what = f'bag {self.path} cannot be read: {"; ".join(self.lost)}'
+            raise DataError(what, 'record it again; for ROS 1 try `rosbag reindex`')
 
     def _files(self) -> list[Path]:
         if not self.path.exists():

@@ -96,10 +96,8 @@ class BagWriter:
             )
         before = self.topics.get(topic, Topic(kind, 0))
         if before.type != kind:
-            raise DataError(
-                f'topic {topic!r} has messages of {before.type}, this one is {kind}',
-                'use another topic',
-            )
+            what = f'topic {topic!r} has messages of {before.type}, this one is {kind}'
+            raise DataError(what, 'use another topic')
         raw = self._store.serialize_cdr(message, kind)
         self._writer.write(self._connections[topic], receipt_ns, raw)
         self.topics[topic] = Topic(kind, before.count + 1)

@@ -65,11 +65,8 @@ class Guard:
         bad = np.argwhere(~np.isfinite(actions))
         if len(bad):
             step, column = (int(i) for i in bad[0])
-            raise ActionRefused(
-                'non_finite',
-                f'action step {step} {names[column]} is {actions[step, column]}',
-                'check the checkpoint and its dtype',
-            )
+            what = f'action step {step} {names[column]} is {actions[step, column]}'
+            raise ActionRefused('non_finite', what, 'check the checkpoint and its dtype')
         limits = self.limits
         deltas = actions[:, :6] * limits.speed_scale
         largest_m, scaled_m = self._scale(deltas[:, :3], 'translation', limits.max_step_m, 'm')
@@ -135,11 +132,8 @@ def _as_chunk(actions_si: np.ndarray, names: Sequence[str]) -> np.ndarray:
             'shape', 'the actions are not numbers', 'check the action head'
         ) from None
     if actions.ndim != 2 or not actions.shape[1] == len(names) == 7 or not len(actions):
-        raise ActionRefused(
-            'shape',
-            f'the actions have shape {actions.shape} and {len(names)} names, not (K, 7)',
-            'use a profile and checkpoint with 7 numbers per step',
-        )
+        what = f'the actions have shape {actions.shape} and {len(names)} names, not (K, 7)'
+        raise ActionRefused('shape', what, 'use a profile and checkpoint with 7 numbers per step')
     return actions
 
 

@@ -135,11 +135,8 @@ def _compressed_size(data: memoryview, format: str) -> tuple[int, int]:
         return _big(data[20:24]), _big(data[16:20])
     if re.search('jpe?g|png', format):
         raise _corrupt()
-    raise InputRefused(
-        'encoding',
-        f'compressed image format {format!r} is neither JPEG nor PNG',
-        'set the transport to jpeg or png',
-    )
+    what = f'compressed image format {format!r} is neither JPEG nor PNG'
+    raise InputRefused('encoding', what, 'set the transport to jpeg or png')
 
 
 def _jpeg_size(data: memoryview) -> tuple[int, int]:

@@ -102,11 +102,8 @@ def read_chunk(message: Any) -> ActionChunk:
         )
     if not rows or any(len(row) != len(names) for row in rows):
         lengths = sorted({len(row) for row in rows})
-        raise InputRefused(
-            'points',
-            f'chunk has {len(rows)} points of lengths {lengths}',
-            f'give each point {len(names)} positions',
-        )
+        what = f'chunk has {len(rows)} points of lengths {lengths}'
+        raise InputRefused('points', what, f'give each point {len(names)} positions')
     times = [to_ns(point.time_from_start) for point in message.points]
     if times[0] <= 0 or np.abs(np.diff([0, *times]) - times[0]).max() > 1000:  # 1 us of rounding
         raise InputRefused(

@@ -190,10 +190,8 @@ class JointSpeedMotion(JointMotion):
     def __init__(self, reach_m: float, joints: Names = (), gripper_joints: Names = ()) -> None:
         super().__init__()
         if not (np.isfinite(reach_m) and reach_m > 0):
-            raise ProfileError(
-                f'motion source {self.name!r} has a reach of {reach_m} m',
-                'give the length of the stretched arm, in m',
-            )
+            what = f'motion source {self.name!r} has a reach of {reach_m} m'
+            raise ProfileError(what, 'give the length of the stretched arm, in m')
         self._reach_m = reach_m
         # ROS has no empty array of strings with a type: such a parameter holds one ''.
         self._joints, self._gripper = tuple(filter(None, joints)), frozenset(gripper_joints)
@@ -433,10 +431,8 @@ class ArmKinematics:
         where = f'between base {base or "(root)"} and tip {tip}'
         for joint in ids:
             if model.joints[joint].nv != 1:
-                raise ProfileError(
-                    f'joint {model.names[joint]!r} {where} is floating or planar',
-                    'name a base link above which it lies',
-                )
+                what = f'joint {model.names[joint]!r} {where} is floating or planar'
+                raise ProfileError(what, 'name a base link above which it lies')
         if not ids:
             raise ProfileError(f'no joint {where} moves', 'name links with the arm between them')
         joints = [(model.names[i], model.joints[i]) for i in ids]

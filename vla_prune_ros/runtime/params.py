@@ -117,10 +117,8 @@ class SessionParams:
         self.fingers()
         unknown = sorted(set(self.rotate_180) - set(profile.cameras))
         if unknown:
-            raise ProfileError(
-                f'rotate_180 names camera {", ".join(map(repr, unknown))}',
-                f'use names of {list(profile.cameras)}',
-            )
+            what = f'rotate_180 names camera {", ".join(map(repr, unknown))}'
+            raise ProfileError(what, f'use names of {list(profile.cameras)}')
         if len(self.pose_offset_m) != 3:
             raise ProfileError(
                 f'pose_offset_m has {len(self.pose_offset_m)} numbers', 'give x, y and z in m'

@@ -64,10 +64,8 @@ class Processes:
             if child.poll() is not None:
                 log = self.log_path(name).read_text(errors='replace')
                 last = log.strip().rpartition('\n')[2]
-                raise VlaPruneError(
-                    f'process {name} ended with code {child.returncode}: {last}',
-                    f'see {self.log_path(name)}',
-                )
+                what = f'process {name} ended with code {child.returncode}: {last}'
+                raise VlaPruneError(what, f'see {self.log_path(name)}')
 
     def stop(self) -> None:
         """End all children and wait for them; a second Ctrl-C meanwhile kills them at once."""

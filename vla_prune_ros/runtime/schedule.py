@@ -145,22 +145,16 @@ class ChunkSchedule:
             return False
         behind_ns = self._chunk.stamp_ns - stamp_ns
         if behind_ns <= _RESET_NS:
-            raise ActionRefused(
-                'not_newer',
-                f'chunk is {behind_ns / 1e6:.1f} ms behind the current one',
-                'let one policy node publish chunks',
-            )
+            what = f'chunk is {behind_ns / 1e6:.1f} ms behind the current one'
+            raise ActionRefused('not_newer', what, 'let one policy node publish chunks')
         return True
 
 
 def _require_usable(chunk: ActionChunk) -> None:
     deltas, gripper = np.asarray(chunk.deltas), np.asarray(chunk.gripper)
     if not len(deltas) or deltas.shape != (len(deltas), 6) or gripper.shape != (len(deltas),):
-        raise ActionRefused(
-            'shape',
-            f'chunk has deltas {deltas.shape} and gripper {gripper.shape}',
-            'publish 6 deltas and a gripper value for each step',
-        )
+        what = f'chunk has deltas {deltas.shape} and gripper {gripper.shape}'
+        raise ActionRefused('shape', what, 'publish 6 deltas and a gripper value for each step')
     if not (np.isfinite(deltas).all() and np.isfinite(gripper).all()):
         raise ActionRefused(
             'non_finite', 'chunk has a value that is not finite', 'check its publisher'
@@ -179,10 +173,8 @@ class GripperLatch:
 
     def __init__(self, close_below: float = 0.4, open_above: float = 0.6) -> None:
         if not 0.0 <= close_below <= open_above <= 1.0:  # False for NaN as well
-            raise ProfileError(
-                f'gripper thresholds are {close_below} and {open_above}',
-                'use 0 <= close_below <= open_above <= 1',
-            )
+            what = f'gripper thresholds are {close_below} and {open_above}'
+            raise ProfileError(what, 'use 0 <= close_below <= open_above <= 1')
         self.close_below = close_below
         self.open_above = open_above
         self.command: float | None = None

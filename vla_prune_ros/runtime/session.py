@@ -404,21 +404,15 @@ class PolicySession(Observer):
         limit = self.params.max_input_age_s
         for stream, age in () if self.params.synchronous else pair.ages_s.items():
             if age + waited_s > limit:
-                raise InputRefused(
-                    'stale',
-                    f'{stream} grew older than {limit:g} s while another query ran',
-                    'use a faster policy or raise max_input_age_s',
-                )
+                what = f'{stream} grew older than {limit:g} s while another query ran'
+                raise InputRefused('stale', what, 'use a faster policy or raise max_input_age_s')
 
     def _check_frozen(self, items: Mapping[str, Any]) -> dict[str, int]:
         repeats = self._count_frozen(items)
         for camera, count in repeats.items():
             if 0 < self.params.frozen_frames <= count:
-                raise InputRefused(
-                    'frozen',
-                    f'camera {camera!r} sent {count + 1} identical frames',
-                    'restart its driver, or raise frozen_frames',
-                )
+                what = f'camera {camera!r} sent {count + 1} identical frames'
+                raise InputRefused('frozen', what, 'restart its driver, or raise frozen_frames')
         return {camera: n for camera, n in repeats.items() if n >= FROZEN_WARNING}
 
     def _count_frozen(self, items: Mapping[str, Any]) -> dict[str, int]:
@@ -481,11 +475,8 @@ def clean_instruction(text: str) -> str:
     training data had. A trailing full stop alone makes the published LIBERO checkpoints fail.
     :raises InputRefused: nothing is left, or it is longer than :data:`MAX_CHARACTERS`."""
     if len(text) > MAX_CHARACTERS:  # before anything goes through a megabyte
-        raise InputRefused(
-            'instruction',
-            f'instruction has {len(text)} characters',
-            f'use at most {MAX_CHARACTERS}',
-        )
+        what = f'instruction has {len(text)} characters'
+        raise InputRefused('instruction', what, f'use at most {MAX_CHARACTERS}')
     words = ''.join(c if c.isprintable() else ' ' for c in text).lower().split()
     cleaned = ' '.join(words).rstrip(' .!?;:,')
     if not cleaned:

@@ -27,10 +27,8 @@ class GripperJoints:
         if not self.names or len(set(self.names)) != len(self.names):
             raise ProfileError(f'gripper joints are {self.names}', 'name each finger joint once')
         if len(self.signs) != len(self.names) or any(abs(sign) != 1 for sign in self.signs):
-            raise ProfileError(
-                f'gripper signs are {self.signs} for {len(self.names)} joints',
-                'give 1 or -1 for each joint',
-            )
+            what = f'gripper signs are {self.signs} for {len(self.names)} joints'
+            raise ProfileError(what, 'give 1 or -1 for each joint')
 
     def pick(self, names: Sequence[str], positions: Sequence[float]) -> np.ndarray:
         """Signed finger positions out of a joint state, as :func:`joints_proprio`."""
@@ -112,11 +110,8 @@ def unit_quaternion(quat_xyzw: Vector) -> np.ndarray:
     quat = np.asarray(quat_xyzw, np.float64)
     norm = float(np.linalg.norm(quat)) if quat.shape == (4,) else 0.0
     if not np.isfinite(norm) or norm < 1e-6:
-        raise InputRefused(
-            'quaternion',
-            f'orientation {quat.tolist()} is no rotation',
-            'make the driver send a unit quaternion x y z w',
-        )
+        what = f'orientation {quat.tolist()} is no rotation'
+        raise InputRefused('quaternion', what, 'make the driver send a unit quaternion x y z w')
     return quat if abs(norm - 1.0) <= _UNIT_TOLERANCE else quat / norm
 
 
