@@ -204,18 +204,6 @@ def test_an_interrupted_run_goes_on(options, plain, tmp_path, asked, monkeypatch
     assert stored(options(tmp_path), '.memory') == []
 
 
-def test_answers_that_the_memory_is_ahead_of_are_given_anew(
-    options, plain, tmp_path, asked, monkeypatch
-):
-    given = options(tmp_path)
-    interrupt(given, asked, monkeypatch, 7)
-    (memory,) = stored(given, '.memory')
-    answers = memory.with_suffix('.jsonl')
-    answers.write_bytes(answers.read_bytes()[:-40])  # the third is torn, the memory is behind it
-    assert same(run_replay(given, Watch()), plain)
-    assert counts(asked.queries) == (9, 13)
-
-
 @pytest.mark.parametrize('of', ['other code', 'half'])
 def test_a_memory_that_cannot_be_used_is_left(options, plain, tmp_path, asked, monkeypatch, of):
     """In a checkout the version does not tell; the method that was interrupted begins anew."""

@@ -262,15 +262,6 @@ def test_zero_stamps_are_named_and_replaced_by_the_time_of_receipt(tmp_path):
     assert [text.split(':')[0] for _, text in found.problems] == ['/joint_states', '/wrist']
 
 
-def test_a_pause_of_everything_is_a_jump_of_time(tmp_path):
-    later = [(topic, at + 1800 * MS, message) for topic, at, message in drive(600)]
-    for topic, at, message in later:
-        recorded.stamp(message, at - (8 if topic in ('/primary', '/wrist') else 1) * MS)
-    found = read(tmp_path, drive(600) + later)
-    assert asked(found) == [(0, 12), (0, 212), (0, 412), (1, 1812), (1, 2012), (1, 2212)]
-    assert found.losses == {'clock_jump': 1} and found.problems == ()
-
-
 def test_a_bag_without_actions_says_where_they_were_looked_for(tmp_path):
     """No speeds; and speeds with a gripper of which nothing is known before the last moment."""
     found = read(tmp_path / 'a', drive(), replace(PLAIN, actions='twist'))

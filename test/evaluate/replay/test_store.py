@@ -4,7 +4,6 @@ Expected values: what went in, bit by bit; torn files are cut here at every leng
 """
 
 import json
-import struct
 
 import numpy as np
 import pytest
@@ -70,17 +69,13 @@ queries = st.builds(
 )
 
 
-def bits(value):
-    """A number's eight bytes: -0.0 is not 0.0 there."""
-    return struct.pack('<d', value)
-
-
 @settings(max_examples=150, deadline=None)
 @given(queries)
 def test_a_query_survives_to_the_last_bit(query):
     found = loads(dumps(query), ReplayedQuery)
-    for name in ('number', 'epoch', 'stamp_ns', 'refusal', 'record'):
+    for name in ('number', 'epoch', 'stamp_ns', 'refusal'):
         assert getattr(found, name) == getattr(query, name)
+    assert repr(found.record) == repr(query.record)  # where -0.0 is not 0.0
     if query.actions is None:
         assert found.actions is None
     else:
@@ -90,9 +85,6 @@ def test_a_query_survives_to_the_last_bit(query):
     for camera, mask in query.kept.items():
         assert found.kept[camera].dtype == bool
         assert found.kept[camera].tolist() == mask.tolist()
-    assert list(found.record.stages_ms) == list(query.record.stages_ms)
-    for name, value in query.record.stages_ms.items():
-        assert bits(found.record.stages_ms[name]) == bits(value)
 
 
 @pytest.mark.parametrize(
