@@ -17,9 +17,9 @@ from vla_prune_ros.model import hub
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*arguments):
+def python(*arguments):
     return subprocess.run(
-        [sys.executable, '-m', 'vla_prune_ros.cli', *map(str, arguments)],
+        [sys.executable, *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, 'PYTHONPATH': str(ROOT)},
@@ -43,12 +43,7 @@ def test_help_needs_neither_torch_nor_ros():
         'import sys; from vla_prune_ros import cli; cli.build_parser().format_help(); '
         'print(sorted({"torch", "rclpy", "cv2", "mujoco"} & set(sys.modules)))'
     )
-    done = subprocess.run(
-        [sys.executable, '-c', code],
-        capture_output=True,
-        text=True,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    )
+    done = python('-c', code)
     assert done.stdout.strip() == '[]', done.stderr
 
 
@@ -58,61 +53,49 @@ def test_version(capsys):
     assert end.value.code == 0 and capsys.readouterr().out.strip() == __version__
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'word'),
-    [
-        ([], 'COMMAND'),
-        (['fly'], "'fly'"),
-        (['demo', '--episodes', '0'], '--episodes'),
-        (['demo', '--steps', '-3'], '--steps'),
-        (['demo', '--steps', 'many'], 'many'),
-        (['make-checkpoint'], 'folder'),
-        (['make-checkpoint', 'x', '--preset', 'huge'], 'huge'),
-        (['bench', '--pruning'], '--pruning'),
-        (['bench', '--pruning', 'dense', '--node'], 'not allowed with'),
-        (['bench', '--pruning', 'dense', '--preset', 'huge'], 'huge'),
-        (['bench', '--pruning', 'dense', '--queries', '0'], '--queries'),
-        (['evaluate', '--episodes', '0'], '--episodes'),
-        (['evaluate', '--workers', 'two'], 'two'),
-        (['evaluate', '--methods'], '--methods'),
-        (['record-demo', '--driver', 'me'], "'me'"),
-        (['record-demo', '--steps', '0'], '--steps'),
-        (['train'], 'KIND'),
-        (['train', 'everything'], "'everything'"),
-        (['train', 'reference', '--demonstrations', '0'], '--demonstrations'),
-        (['train', 'reference', '--corrections', '240', '-1'], '--corrections'),
-        (['train', 'reference', '--steps', 'many'], 'many'),
-        (['train', 'reference', '--seed', 'one'], 'one'),
-        (['train', 'reference', '--fast'], '--fast'),
-        (['train', 'corrections', 'out/lightvla'], '--out'),
-        (['train', 'corrections', 'x', '--out', 'y', '--episodes', '0'], '--episodes'),
-    ],
-    ids=str,
-)
-def test_wrong_usage_is_exit_code_2(arguments, word, capsys):
+WRONG = {  # arguments -> what the message names
+    '': 'COMMAND',
+    'fly': "'fly'",
+    'demo --episodes 0': '--episodes',
+    'demo --steps -3': '--steps',
+    'demo --steps many': 'many',
+    'make-checkpoint': 'folder',
+    'make-checkpoint x --preset huge': 'huge',
+    'bench --pruning': '--pruning',
+    'bench --pruning dense --node': 'not allowed with',
+    'bench --pruning dense --preset huge': 'huge',
+    'bench --pruning dense --queries 0': '--queries',
+    'evaluate --workers two': 'two',
+    'evaluate --methods': '--methods',
+    'record-demo --driver me': "'me'",
+    'train': 'KIND',
+    'train everything': "'everything'",
+    'train reference --corrections 240 -1': '--corrections',
+    'train corrections out/lightvla': '--out',
+    'train corrections x --out y --episodes 0': '--episodes',
+}
+
+
+@pytest.mark.parametrize('arguments', WRONG)
+def test_wrong_usage_is_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as end:
-        cli.main(arguments)
-    assert end.value.code == 2 and word in capsys.readouterr().err
+        cli.main(arguments.split())
+    assert end.value.code == 2 and WRONG[arguments] in capsys.readouterr().err
 
 
-def test_a_checkpoint_is_made_and_the_result_written(tmp_path, capsys):
+def test_a_checkpoint_is_made_where_nothing_else_is_and_the_result_written(tmp_path, capsys):
     folder, result = tmp_path / 'checkpoint', tmp_path / 'new' / 'result.json'
-    arguments = ['make-checkpoint', str(folder), '--preset', 'micro', '--json', str(result)]
-    assert cli.main(arguments) == 0
-    assert json.loads(result.read_text()) == {
-        'folder': str(folder),
-        'preset': 'micro',
-        'seed': 0,
-        'trained': False,
-    }
+    arguments = ['--preset', 'micro', '--json', str(result)]
+    assert cli.main(['make-checkpoint', str(folder), *arguments]) == 0
+    written = {'folder': str(folder), 'preset': 'micro', 'seed': 0, 'trained': False}
+    assert json.loads(result.read_text()) == written
     assert (folder / 'config.json').is_file() and 'untrained' in capsys.readouterr().out
-
-
-def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path, capsys):
-    (tmp_path / 'thesis.txt').write_text('years of work')
-    assert cli.main(['make-checkpoint', str(tmp_path), '--preset', 'micro']) == 1
+    other = tmp_path / 'other'
+    other.mkdir()
+    (other / 'thesis.txt').write_text('years of work')
+    assert cli.main(['make-checkpoint', str(other), *arguments]) == 1
     assert 'exists and is not a synthetic checkpoint; choose another' in capsys.readouterr().err
-    assert [p.name for p in tmp_path.iterdir()] == ['thesis.txt']
+    assert [p.name for p in other.iterdir()] == ['thesis.txt']
 
 
 @pytest.mark.ros
@@ -120,7 +103,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path, capsys):
 def test_a_missing_checkpoint_is_one_line_before_anything_starts(command, tmp_path):
     pytest.importorskip('rclpy')
     arguments = ['--out', tmp_path] if command[0] == 'demo' else []
-    done = run(*command, '--checkpoint', '/nope', *arguments)
+    done = python('-m', 'vla_prune_ros.cli', *command, '--checkpoint', '/nope', *arguments)
     assert done.returncode == 1 and done.stdout == ''
     assert done.stderr == (
         "error: checkpoint '/nope' is not a folder; give the folder that holds config.json and "
@@ -140,11 +123,7 @@ def test_a_missing_checkpoint_is_one_line_before_anything_starts(command, tmp_pa
             1,
             'error: the arm is unplugged; plug',
         ),
-        (
-            PermissionError(13, 'Permission denied', '/out'),
-            1,
-            'error: [Errno 13] Permission denied',
-        ),
+        (PermissionError(13, 'denied', '/out'), 1, "error: [Errno 13] denied: '/out'"),
         (KeyboardInterrupt(), 130, 'interrupted'),
     ],
     ids=str,
@@ -169,30 +148,25 @@ def test_without_ros_the_remedy_is_named(monkeypatch, capsys):
     assert "'vla_prune_ros[ros]'" in err
 
 
-def test_the_default_checkpoint_is_made_once_in_the_users_cache(monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv('HOME', str(tmp_path))
-    console = cli.Console()
-    folder = output.choose_checkpoint(None, 'micro', console)
-    assert folder.is_relative_to(tmp_path) and 'untrained' in folder.name
-    stamp = (folder / 'vla_prune.json').stat().st_mtime_ns
-    assert output.choose_checkpoint(None, 'micro', console) == folder
-    assert (folder / 'vla_prune.json').stat().st_mtime_ns == stamp
-
-
 def test_the_default_policy_is_the_reference_or_else_an_untrained_one(
     monkeypatch, tmp_path, capsys
 ):
     monkeypatch.setenv('HOME', str(tmp_path))
+    console = cli.Console()
     monkeypatch.setattr(hub, 'reference_folder', lambda: tmp_path / 'reference')
-    assert output.choose_policy(None, cli.Console()) == tmp_path / 'reference'
-    assert output.choose_policy(str(tmp_path), cli.Console()) == tmp_path
+    assert output.choose_policy(None, console) == tmp_path / 'reference'
+    assert output.choose_policy(str(tmp_path), console) == tmp_path
 
     def absent():
         raise CheckpointError('the reference policy is not installed', 'train it')
 
     monkeypatch.setattr(hub, 'reference_folder', absent)
-    assert 'untrained' in output.choose_policy(None, cli.Console()).name
+    folder = output.choose_policy(None, console)
+    assert 'untrained' in folder.name and folder.is_relative_to(tmp_path)
     assert 'the reference policy is not installed' in capsys.readouterr().out
+    made = (folder / 'vla_prune.json').stat().st_mtime_ns  # once, in the user's cache
+    assert output.choose_checkpoint(None, 'demo', console) == folder
+    assert (folder / 'vla_prune.json').stat().st_mtime_ns == made
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,7 @@ class LineScene(Scene):
 class ScriptPolicy:
     """Moves at full speed with the gripper closed, 8 steps a query; keeps half the patches.
 
-    :param history_s: of its pruner; 0 for one that compares no frames.
-    :param refresh_ms: what every refresh takes; None where there is nothing to refresh.
+    :param limit: queries that it answers before it fails.
     """
 
     profile = LIBERO

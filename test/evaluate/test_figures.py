@@ -1,4 +1,4 @@
-"""Pictures of a result: they are drawn, of everything that is there, or a line says why not."""
+"""Figures of a result: they are drawn, of everything that is there, or a line says why not."""
 
 import sys
 from dataclasses import asdict
@@ -6,8 +6,10 @@ from dataclasses import asdict
 import cv2
 import pytest
 
+pytest.importorskip('matplotlib', reason='the plot extra is not installed')
+
 from vla_prune_ros.errors import VlaPruneError
-from vla_prune_ros.evaluate import figures as results_plot
+from vla_prune_ros.evaluate import figures as module
 from vla_prune_ros.evaluate.closed_loop.episodes import EpisodeKey, EpisodeQuery, EpisodeResult
 from vla_prune_ros.evaluate.closed_loop.tables import result_rows
 from vla_prune_ros.evaluate.figures import plot_modes, plot_success
@@ -41,10 +43,12 @@ def result_of(episodes):
     return {'rows': rows, 'settings': settings, 'untrained': True, 'generated_assets': False}
 
 
-@pytest.fixture(autouse=True)
-def _matplotlib(request):
-    if 'missing' not in request.node.name:
-        pytest.importorskip('matplotlib', reason='the libero extra is not installed')
+@pytest.fixture
+def figures(monkeypatch):
+    """Those that are drawn, in place of files."""
+    found = []
+    monkeypatch.setattr(module, 'save_figure', lambda figure, *rest, **named: found.append(figure))
+    return found
 
 
 def test_both_pictures_are_files_that_can_be_read(episodes, tmp_path):
@@ -55,11 +59,7 @@ def test_both_pictures_are_files_that_can_be_read(episodes, tmp_path):
         assert picture.shape[1] == 990 and picture.std() > 5
 
 
-def test_success_has_a_marker_per_method_and_task(episodes, tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(
-        results_plot, 'save_figure', lambda figure, *rest, **named: figures.append(figure)
-    )
+def test_success_has_a_marker_per_method_and_task(episodes, figures, tmp_path):
     plot_success(result_of(episodes), tmp_path / 'x.png')
     shown = [axis for axis in figures[0].axes if axis.get_visible()]
     assert [axis.get_title() for axis in shown] == ['all', *TASKS]
@@ -72,25 +72,14 @@ def test_success_has_a_marker_per_method_and_task(episodes, tmp_path, monkeypatc
     assert 'UNTRAINED' in figures[0].get_suptitle()
 
 
-def test_modes_show_the_first_episodes_that_all_methods_have(episodes, tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(
-        results_plot, 'save_figure', lambda figure, *rest, **named: figures.append(figure)
-    )
+def test_modes_show_the_first_episodes_that_all_methods_have(episodes, figures, tmp_path):
     del episodes[EpisodeKey('dense', 'pick_red', 0)]
     plot_modes(episodes, tmp_path / 'x.png')
     titles = [axis.get_title() for axis in figures[0].axes if axis.get_title()]
-    assert titles == [
-        'stack_red_on_green, seed 0',
-        'pick_red, seed 1',
-        'stack_red_on_green, seed 1',
-    ]
-    bars = figures[0].axes[0].patches
-    assert [(b.get_x(), b.get_width(), b.get_height()) for b in bars] == [
-        (0, 8, 512),
-        (8, 8, 128),
-        (16, 4, 256),
-    ]
+    pick, stack = TASKS
+    assert titles == [f'{stack}, seed 0', f'{pick}, seed 1', f'{stack}, seed 1']
+    bars = [(b.get_x(), b.get_width(), b.get_height()) for b in figures[0].axes[0].patches]
+    assert bars == [(0, 8, 512), (8, 8, 128), (16, 4, 256)]
 
 
 def test_nothing_in_common_is_no_picture(episodes, tmp_path):

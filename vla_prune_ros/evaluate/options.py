@@ -203,15 +203,12 @@ class PruningBenchOptions(BenchModelOptions):
 
 
 @dataclass(frozen=True)
-class DtypeBenchOptions:
-    checkpoint: str | Path | None = None
-    profile: str = 'libero'
+class DtypeBenchOptions(BenchModelOptions):
     dtypes: tuple[str, ...] = option(
         (),
         'time and memory of the policy in each dtype',
         flags={'metavar': 'DTYPE', 'exclusive': True},
     )
-    device: str = 'cpu'
     runs: int = option(20, 'counted inferences (--dtypes)', low=1)
 
 

@@ -81,7 +81,7 @@ _worker: Worker | None = None  # of a worker process
 def run_jobs(
     kind: Kind, jobs: Sequence[Any], setting: Setting, workers: int = 1, ray: str = ''
 ) -> Iterator[Any]:
-    """Run every job once; outcomes come as they are ready. Closing the iterator ends the workers.
+    """Outcomes of all jobs as they are ready. Closing the iterator ends the workers.
 
     :param workers: processes; 1 runs in this one. With ``ray`` they are actors.
     :param ray: address of a cluster, ``'auto'`` for the one that runs, ``'local'`` for one that

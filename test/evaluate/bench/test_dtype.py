@@ -16,7 +16,7 @@ def checkpoint(tmp_path_factory):
 
 
 def test_rows_weights_and_ratio(checkpoint):
-    options = DtypeBenchOptions(checkpoint, dtypes=('float32', 'bfloat16'), runs=3)
+    options = DtypeBenchOptions(checkpoint=checkpoint, dtypes=('float32', 'bfloat16'), runs=3)
     result = run_dtype_bench(options)
     full, half = result.rows
     assert full.weights_mib == pytest.approx(2 * half.weights_mib, rel=1e-3)

@@ -35,6 +35,7 @@ from vla_prune_ros.evaluate.options import PruningBenchOptions
 from vla_prune_ros.profiles import ALOHA, LIBERO
 from vla_prune_ros.pruning.base import Pruner, PruningSite
 from vla_prune_ros.pruning.registry import PRUNERS
+from vla_prune_ros.records import Inference
 
 MICRO = PruningBenchOptions('micro', published=False, dtype='float32')
 RED = np.array([200, 40, 30])
@@ -177,28 +178,20 @@ def test_a_whole_run_counts_its_dense_query():
 class RecordingPolicy:
     """Takes the place of a policy and writes down what is asked of it."""
 
-    statistics = SimpleNamespace(proprio=None)
-    profile = LIBERO
+    statistics, profile = SimpleNamespace(proprio=None), LIBERO
+    pruner = SimpleNamespace(sites=())
+    model = SimpleNamespace(size=SimpleNamespace(head='diffusion'), layout=lambda *sizes: None)
 
     def __init__(self, name, log):
         self.name, self.log = name, log
-        self.pruner = SimpleNamespace(sites=())
-        self.model = SimpleNamespace(
-            size=SimpleNamespace(head='diffusion'), layout=lambda *sizes: None
-        )
 
     def tokenizer(self, text):
         return [1]
 
     def infer(self, observation, motion):
         self.log.append((self.name, 'infer', observation.stamp_ns, motion))
-        return SimpleNamespace(
-            mode='dense',
-            visual_tokens=512,
-            timings_ms={'selection': 0.0, 'total': 1.0},
-            kept_by_site={},
-            actions=np.zeros((8, 7)),
-        )
+        timings = {'selection': 0.0, 'total': 1.0}
+        return Inference(np.zeros((8, 7)), np.zeros((8, 7)), {}, {}, 'dense', timings, {})
 
     def watch(self, camera, stamp_ns, frame):
         self.log.append((self.name, 'watch', stamp_ns, camera))

@@ -106,11 +106,9 @@ def test_what_stops_every_episode_is_the_outcomes(worker):
 
 def frames(path):
     video, found = cv2.VideoCapture(str(path)), []
-    while True:
-        good, frame = video.read()
-        if not good:
-            return found
-        found.append(frame)
+    while (frame := video.read())[0]:
+        found.append(frame[1])
+    return found
 
 
 def test_a_video_has_a_frame_per_query_and_an_ending(worker, tmp_path):

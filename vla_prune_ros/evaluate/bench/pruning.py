@@ -9,6 +9,7 @@ import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -288,40 +289,33 @@ def torch_threads(count: int | None) -> Iterator[int]:
 
 def pruning_rows(samples: Samples, first: Samples) -> list[PruningRow]:
     """``first``: the queries behind :meth:`Policy.warm_up`."""
-    p50 = {m: _p50([s.timings_ms['total'] for s in taken]) for m, taken in samples.items()}
+    medians = {m: _p50([s.timings_ms['total'] for s in taken]) for m, taken in samples.items()}
+    dense, published = medians[DENSE], medians.get(PUBLISHED)
     rows = []
-    for method, taken in samples.items():
-        for mode in MODES:
-            of_mode = [s for s in taken if s.mode == mode]
-            early = [s.timings_ms['total'] for s in first[method] if s.mode == mode]
-            if of_mode:
-                row = _row(method, of_mode, p50[DENSE], p50.get(PUBLISHED))
-                row.first_ms = early[0] if early else None
-                rows.append(row)
+    for method, mode in product(samples, MODES):
+        taken = [s for s in samples[method] if s.mode == mode]
+        if not taken:
+            continue
+        stages = {n: [s.timings_ms[n] for s in taken] for n in taken[0].timings_ms}
+        total = stages.pop('total')
+        flops = [s.flops for s in taken if s.flops is not None]
+        p50 = _p50(total)
+        row = PruningRow(
+            method=method,
+            mode=mode,
+            queries=len(taken),
+            visual_tokens=float(np.mean([s.visual_tokens for s in taken])),
+            latency_ms=percentiles(total),
+            stages_ms={name: percentiles(values) for name, values in stages.items()},
+            refresh_ms=percentiles([s.refresh_ms for s in taken if s.refresh_ms is not None]),
+            tflops=float(np.mean(flops)) / 1e12 if flops else None,
+            speedup_vs_dense=dense / p50,
+            selection_percent_of_dense=100.0 * _p50(stages[SELECTION]) / dense,
+            speedup_vs_published=None if published is None else published / p50,
+            first_ms=next((s.timings_ms['total'] for s in first[method] if s.mode == mode), None),
+        )
+        rows.append(row)
     return rows
-
-
-def _row(
-    method: str, taken: Sequence[Sample], dense_p50: float, published_p50: float | None
-) -> PruningRow:
-    stages = {n: [s.timings_ms[n] for s in taken] for n in taken[0].timings_ms}
-    total = stages.pop('total')
-    flops = [s.flops for s in taken if s.flops is not None]
-    p50 = _p50(total)
-    return PruningRow(
-        method=method,
-        mode=taken[0].mode,
-        queries=len(taken),
-        visual_tokens=float(np.mean([s.visual_tokens for s in taken])),
-        latency_ms=percentiles(total),
-        stages_ms={name: percentiles(values) for name, values in stages.items()},
-        refresh_ms=percentiles([s.refresh_ms for s in taken if s.refresh_ms is not None]),
-        tflops=float(np.mean(flops)) / 1e12 if flops else None,
-        speedup_vs_dense=dense_p50 / p50,
-        selection_percent_of_dense=100.0 * _p50(stages[SELECTION]) / dense_p50,
-        speedup_vs_published=None if published_p50 is None else published_p50 / p50,
-        first_ms=None,
-    )
 
 
 def _p50(values: Sequence[float]) -> float:
@@ -381,14 +375,10 @@ _STAGES = (
 
 def pruning_report(result: PruningBench) -> list[Any]:
     title = f'pruning methods in ms, {bench_title(result)}'
-    return [
+    tables = [
         rich_table(title, _TOTALS, result.rows),
         rich_table('stages in ms, p50', _STAGES, result.rows),
-        *pruning_notes(result),
     ]
-
-
-def pruning_notes(result: PruningBench) -> list[str]:
     model, settings, machine = result.model, result.settings, result.machine
     roof = machine['roofline']
     notes = [
@@ -433,7 +423,7 @@ def pruning_notes(result: PruningBench) -> list[str]:
         )
     if not result.ok:
         notes.append('Some actions were not finite: the times are not to be trusted.')
-    return notes
+    return [*tables, *notes]
 
 
 def _first_in_p50(row: PruningRow) -> float:

@@ -60,7 +60,6 @@ class EpisodeResult:
             ) from None
 
 
-FILE = 'episodes.jsonl'
 _FIELDS = ('method', 'task', 'seed', 'fingerprint', 'setting', 'versions', 'episode')
 
 
@@ -68,7 +67,7 @@ class EpisodeStore:
     """The episodes of a folder, made where missing; one process at a time may have it open."""
 
     def __init__(self, folder: Path, setting: Setting, versions: Mapping[str, str]) -> None:
-        self.path = folder / FILE
+        self.path = folder / 'episodes.jsonl'
         self._setting, self._versions = asdict(setting), dict(versions)
         folder.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open('a+', encoding='utf-8')

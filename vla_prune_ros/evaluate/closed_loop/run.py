@@ -112,26 +112,22 @@ def _evaluation(
     card: dict[str, Any],
     episodes: dict[EpisodeKey, EpisodeResult],
 ) -> Evaluation:
-    folders = {method.folder for method in methods}
-    cards = {str(f): card if f == options.checkpoint else checkpoint_card(f) for f in folders}
+    folders = dict.fromkeys(method.folder for method in methods)
+    cards = [card if f == options.checkpoint else checkpoint_card(f) for f in folders]
     ran = {k: episodes[k] for k in _keys(options) if k in episodes}
     errors = [f'{k.method} {k.task} {k.seed}: {e.error}' for k, e in ran.items() if e.error]
     result = EvaluateResult(
         ok=not errors,
-        untrained=any(c['untrained'] for c in cards.values()),
+        untrained=any(c['untrained'] for c in cards),
         rows=result_rows(ran, options.methods, options.tasks),
         errors=errors[:_ERRORS_SHOWN],
         settings={
             **asdict(options.setting),
-            'methods': list(options.methods),
-            'tasks': list(options.tasks),
-            'episodes': options.episodes,
-            'first_seed': options.first_seed,
-            'workers': options.workers,
-            'ray': options.ray,
+            **{name: list(getattr(options, name)) for name in ('methods', 'tasks')},
+            **{n: getattr(options, n) for n in ('episodes', 'first_seed', 'workers', 'ray')},
         },
         command=options.command,
-        checkpoints=list(cards.values()),
+        checkpoints=cards,
         scenes=list(dict.fromkeys(e.scene for e in ran.values() if e.scene)),
         generated_assets=any(e.generated_assets for e in ran.values()),
         versions=versions(),

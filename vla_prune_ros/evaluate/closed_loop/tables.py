@@ -142,10 +142,6 @@ class EvaluateResult:
     machine: dict[str, Any]
 
 
-def _shares(row: ResultRow) -> str:
-    return '/'.join(f'{100 * row.mode_shares.get(mode, 0.0):.0f}' for mode in MODES)
-
-
 def _of_versus(head: str, cell: Any) -> Column:
     return Column(head, lambda r: NOTHING if r.versus_first is None else cell(r.versus_first))
 
@@ -175,7 +171,10 @@ COST = (
     *_NAMES,
     _of_queries('tokens', lambda r: f'{r.visual_tokens:.0f}'),
     _of_queries('%', lambda r: f'{100 * r.visual_share:.0f}'),
-    _of_queries('dense/coarse/fine %', _shares),
+    _of_queries(
+        f'{"/".join(MODES)} %',
+        lambda r: '/'.join(f'{100 * r.mode_shares.get(mode, 0.0):.0f}' for mode in MODES),
+    ),
     _of_queries('queries', lambda r: fixed(r.queries_per_success)),
     _of_queries('ms p50', lambda r: quantile(r.latency_ms)),
     _of_queries('p95', lambda r: quantile(r.latency_ms, 'p95')),
@@ -189,7 +188,10 @@ def result_tables(result: EvaluateResult) -> tuple[Table, Table]:
     labels = ', UNTRAINED' if result.untrained else ''
     labels += ', GENERATED ASSETS' if result.generated_assets else ''
     title = f'closed loop in {setting["simulator"]}{instruction}{labels}'
-    cost = f'what a query costs, {setting["dtype"]} on {_where(result)}'
+    device, threads = setting['device'], setting['threads']
+    if device == 'cpu':
+        device = f'{result.machine["cpu"]}, {threads} thread{"s" * (threads > 1)}'
+    cost = f'what a query costs, {setting["dtype"]} on {device}'
     return (
         rich_table(title, SUCCESS, result.rows, section=lambda row: row.task),
         rich_table(cost, COST, result.rows, section=lambda row: row.task),
@@ -238,10 +240,3 @@ def missing_episodes(result: EvaluateResult) -> tuple[int, int]:
     settings = result.settings
     wanted = settings['episodes'] * len(settings['methods']) * len(settings['tasks'])
     return wanted - sum(row.episodes for row in result.rows if row.task != ALL), wanted
-
-
-def _where(result: EvaluateResult) -> str:
-    device, threads = result.settings['device'], result.settings['threads']
-    if device != 'cpu':
-        return device
-    return f'{result.machine["cpu"]}, {threads} thread{"s" * (threads > 1)}'
