@@ -1,7 +1,6 @@
 """Checkpoints by hub name, without a network: ``snapshot_download`` is replaced.
 
-The listing is a published repository's (moojink/openvla-7b-oft-finetuned-libero-spatial), with
-the kinds of files that others add; the filter is the hub client's own.
+The listing is a published repository's, with files that others add; the filter is the client's.
 """
 
 import threading

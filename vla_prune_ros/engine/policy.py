@@ -168,10 +168,9 @@ class Policy:
 
     @torch.inference_mode()
     def refresh(self, proceed: Callable[[], bool] = lambda: True) -> float | None:
-        """Run the last query once more, un-pruned, for what the pruner learns from it, while the
-        robot executes a chunk: scores from pruned passes feed on themselves. It changes no chunk.
-        :param proceed: asked before each layer; False gives the refresh up.
-        :returns: milliseconds, or None where there was nothing to refresh or it was given up."""
+        """Run the last query once more, un-pruned, for what the pruner learns from it: scores from
+        pruned passes feed on themselves. It changes no chunk. False of ``proceed``, asked before
+        each layer, gives it up. Milliseconds, or None where it was given up or not possible."""
         refresher = self.pruner.refresher()
         if refresher is None or self._last is None:
             return None

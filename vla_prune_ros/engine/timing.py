@@ -35,8 +35,7 @@ class StageTimer:
                 self._inner[-1] += spent
 
     def milliseconds(self) -> dict[str, float]:
-        """Stage -> ms in order of first entry, and ``total``: from the start of the first stage to
-        the end of the latest, gaps included."""
+        """In order of first entry, and ``total``: from the first start to the last end."""
         total = 0.0 if self._first is None else (self._last - self._first) / 1e6
         return {**{name: ns / 1e6 for name, ns in self._stages.items()}, 'total': total}
 

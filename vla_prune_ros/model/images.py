@@ -118,8 +118,7 @@ def prepare_image(image: np.ndarray, pre_resize: int = 0, fast: bool = False) ->
 
     A frame that is 224 x 224 already counts as resized by the caller, as in the published server.
     :param pre_resize: side of a bicubic resize before everything else (ALOHA: 256), 0 for none.
-    :param fast: resize and crop in Pillow: about half the time, at most one level off on average
-        (its weights have 8 bits, its box has other sample points)."""
+    :param fast: resize and crop in Pillow: half the time, at most one level off on average."""
     if not fast or image.shape == _RESIZED:
         return center_crop(resized_image(image, pre_resize))
     side = IMAGE_SIZE, IMAGE_SIZE

@@ -88,8 +88,7 @@ class Task:
 
 def _pick(target: str) -> Task:
     def lifted(cubes: Cubes) -> bool:
-        cube = cubes[target]
-        return bool(cube.position[2] - cube.rest[2] > LIFTED_M)
+        return bool(cubes[target].position[2] - cubes[target].rest[2] > LIFTED_M)
 
     return Task(f'pick_{target}', f'pick up the {target} cube', target, reached=lifted)
 
