@@ -46,9 +46,6 @@ class Counted:
         return frame(self.value)
 
 
-# Against a list ----------------------------------------------------------------------------------
-
-
 class ListModel:
     """All stored frames as ``[stamp, answer, queried]``; the rules are written out one by one."""
 
@@ -143,30 +140,6 @@ def test_history_equals_a_list(steps, spacing, length, stamped):
         assert ours.count('a') == len(model.stored)
 
 
-# Rates, jitter and stamps ------------------------------------------------------------------------
-
-
-@given(
-    st.sampled_from([15, 20, 30, 60, 90]),
-    st.lists(st.integers(-8, 8), min_size=60, max_size=60),
-    st.integers(1, 6),
-)
-@settings(max_examples=60, deadline=None)
-def test_a_reference_is_as_old_as_asked_at_any_camera_rate(rate, jitter_ms, steps_back):
-    """20 Hz control, a query every 8 steps; a frame's number is its stamp."""
-    ours, period = history(), 1_000_000_000 // rate
-    stamps = sorted(MS * 1000 + i * period + j * MS for i, j in enumerate(jitter_ms))
-    back, next_query = steps_back * 50 * MS, stamps[0] + 400 * MS
-    for stamp in stamps:
-        ours.push('a', stamp, frame(stamp))
-        if stamp >= next_query:
-            next_query += 400 * MS
-            ours.push_prepared(stamp, {'a': frame(-stamp)})
-            age = stamp + number(ours.before('a', stamp, back))
-            # Half the spacing earlier at most; later by what lies between two stored frames.
-            assert back - SPACING // 2 <= age <= back + SPACING // 2 + period + SPACING + 16 * MS
-
-
 def test_a_silent_camera_shows_as_a_gap_once():
     ours = history()
     assert not ours.watched and ours.take_gap_ns() == 0
@@ -193,9 +166,6 @@ def test_drawing_on_a_queried_image_leaves_the_history_alone():
     ours.push_prepared(1000 * MS, {'a': image})
     image[:] = 99
     assert number(ours.before('a', 1400 * MS, 50 * MS)) == 5
-
-
-# Work, faults, threads and memory ----------------------------------------------------------------
 
 
 def test_frames_are_prepared_once_and_only_when_asked():
