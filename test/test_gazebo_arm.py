@@ -35,9 +35,7 @@ def panda(world) -> xml.Element:
 
 @pytest.fixture(scope='module')
 def pin():
-    return pytest.importorskip(
-        'pinocchio', reason='no pinocchio: pip install vla_prune_ros[motion]'
-    )
+    return pytest.importorskip('pinocchio', reason='pip install vla_prune_ros[motion]')
 
 
 def assets() -> Path:
@@ -105,7 +103,7 @@ def inertia(link: xml.Element) -> tuple[float, np.ndarray, np.ndarray]:
     return float(part.findtext('mass')), transform(part.find('pose'))[:3, 3], matrix
 
 
-def test_every_moving_body_has_a_physical_inertia(world):
+def test_every_moving_body_has_a_physical_inertia_and_cubes_that_of_a_cube(world):
     moving = [m for m in world.iter('model') if m.findtext('static') != 'true']
     links = [link for m in moving for link in m.findall('link')]
     assert len(links) == 8 + 3 + 1 + 2
@@ -114,12 +112,9 @@ def test_every_moving_body_has_a_physical_inertia(world):
         principal = np.linalg.eigvalsh(matrix)
         assert mass > 0 and principal[0] > 0, link.get('name')
         assert principal[0] + principal[1] >= principal[2], link.get('name')  # else no body has it
-
-
-@pytest.mark.parametrize(('name', 'side'), [('red_cube', 0.04), ('green_cube', 0.05)])
-def test_cubes_have_the_inertia_of_a_cube(world, name, side):
-    mass, _, matrix = inertia(world.find(f"world/model[@name='{name}']/link"))
-    np.testing.assert_allclose(matrix, np.eye(3) * mass * side**2 / 6, rtol=1e-3, atol=1e-12)
+    for name, side in (('red_cube', 0.04), ('green_cube', 0.05)):
+        mass, _, matrix = inertia(world.find(f"world/model[@name='{name}']/link"))
+        np.testing.assert_allclose(matrix, np.eye(3) * mass * side**2 / 6, rtol=1e-3, atol=1e-12)
 
 
 def test_the_arm_is_one_tree_on_the_world(panda):
@@ -209,14 +204,9 @@ class Simulated:
         self.data = self.model.createData()
         arm = panda.find(".//plugin[@name='gz::sim::systems::JointTrajectoryController']")
         assert [e.text for e in arm.findall('joint_name')] == ARM
+        tags = ('initial_position', *(f'position_{t}' for t in ('p_gain', 'cmd_min', 'cmd_max')))
         self.start, self.gain, low, high = (
-            np.array([float(e.text) for e in arm.findall(tag)])
-            for tag in (
-                'initial_position',
-                'position_p_gain',
-                'position_cmd_min',
-                'position_cmd_max',
-            )
+            np.array([float(e.text) for e in arm.findall(tag)]) for tag in tags
         )
         effort = limits(panda, ARM, 'effort')
         np.testing.assert_allclose((low, high), (-effort, effort))
@@ -244,12 +234,8 @@ class Simulated:
         return self.data.oMf[self.model.getFrameId('grip')].translation.copy()
 
 
-@pytest.fixture
-def simulated(pin, panda) -> Simulated:
-    return Simulated(pin, panda)
-
-
-def test_the_controller_brings_the_arm_to_robosuites_start_above_the_table(simulated):
+def test_the_controller_brings_the_arm_to_robosuites_start_above_the_table(pin, panda):
+    simulated = Simulated(pin, panda)
     np.testing.assert_allclose(simulated.start, START, atol=1e-4)
     lowest = np.inf
     for _ in range(1500):
@@ -259,8 +245,8 @@ def test_the_controller_brings_the_arm_to_robosuites_start_above_the_table(simul
     assert lowest > -0.112 + 0.05 + 0.05  # the table's top, a cube, and air
 
 
-def test_the_controller_follows_a_twist_and_stops_without_overshoot(simulated):
-    pin, arm = simulated.pin, simulated
+def test_the_controller_follows_a_twist_and_stops_without_overshoot(pin, panda):
+    arm = Simulated(pin, panda)
     arm.q[:7] = arm.start
     target, frame = arm.q.copy(), arm.model.getFrameId('grip')
     lags, speed = [], 0.2
@@ -278,7 +264,8 @@ def test_the_controller_follows_a_twist_and_stops_without_overshoot(simulated):
 
 
 @pytest.mark.parametrize('seed', range(4))
-def test_the_controller_is_stable_anywhere(simulated, panda, seed):
+def test_the_controller_is_stable_anywhere(pin, panda, seed):
+    simulated = Simulated(pin, panda)
     simulated.q[:7] = random_angles(panda, seed)
     target = simulated.q[:7] + 0.05
     for _ in range(500):

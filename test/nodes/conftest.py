@@ -60,18 +60,15 @@ class Spinning:
         self._executor.shutdown()
         self._thread.join(10.0)
         self.node.destroy_node()
-        # rclpy keeps the services of a lifecycle node in the graph, with nobody to answer, until
-        # the node is freed; it is part of cycles, so that might be in the middle of the next test.
+        # rclpy keeps the services of a lifecycle node in the graph until the node is freed; it is
+        # part of cycles, so that might be in the middle of the next test.
         del self.node, self._executor, self._thread
         gc.collect()
 
 
 class Robot:
-    """Sends one whole observation about ten times a second while it waits.
-
-    ``spoil`` may change, or delete, any of the messages before they leave; ``now_ns`` is the time
-    they are stamped with.
-    """
+    """Sends one whole observation about ten times a second while it waits; ``spoil`` may change,
+    or delete, any of its messages before they leave."""
 
     def __init__(self) -> None:
         self.client = Client('robot', idle=self.tick)
@@ -284,10 +281,8 @@ class PolicyRig:
 
 
 class RecordingPruner(Pruner):
-    """Keeps everything, asks for motion and frames, and remembers what it was told.
-
-    ``harvest`` is called at every layer of a refresh.
-    """
+    """Keeps everything, asks for motion and frames, and remembers its queries; ``harvest`` is
+    called at every layer of a refresh."""
 
     name = 'recorder'
     sites = ()
@@ -380,8 +375,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def rig(ros: None, micro: Path) -> Iterator[Callable[..., PolicyRig]]:
-    """Makes a policy node of the micro checkpoint, with an instruction and no pause between
-    queries."""
+    """Makes a policy node of the micro checkpoint, without a pause between queries."""
     made = []
 
     def make(*rules: str, **parameters: Any) -> PolicyRig:

@@ -24,18 +24,11 @@ STREAMS = (*CAMERAS, 'ee_pose', 'joint_states')
 
 def test_the_page_is_what_the_script_prints():
     pytest.importorskip('rosbags', reason='needs the extra with rosbags')
-    done = subprocess.run(
-        [sys.executable, ROOT / 'scripts' / 'interface.py'],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=400,
-        check=False,
-    )
+    command = [sys.executable, ROOT / 'scripts' / 'interface.py']
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=400)
     assert done.returncode == 0, done.stderr
-    assert PAGE.read_text(encoding='utf-8') == done.stdout, (
-        'run: python scripts/interface.py > docs/interface.md'
-    )
+    same = PAGE.read_text(encoding='utf-8') == done.stdout
+    assert same, 'run: python scripts/interface.py > docs/interface.md'
 
 
 def test_the_overrides_shown_on_the_page_reach_the_subscription(ros, micro, tmp_path):

@@ -3,6 +3,7 @@
 Ranges are tried at and beyond the limits that the record states.
 """
 
+import contextlib
 import math
 from dataclasses import fields
 from pathlib import Path
@@ -44,16 +45,15 @@ FIELDS = [
 @pytest.fixture
 def node(ros):
     """Makes a bare node with parameter values given from outside."""
-    made = []
+    with contextlib.ExitStack() as made:
 
-    def make(**values):
-        overrides = [Parameter(k, value=v) for k, v in values.items()]
-        made.append(Node('bare', parameter_overrides=overrides))
-        return made[-1]
+        def make(**values):
+            overrides = [Parameter(k, value=v) for k, v in values.items()]
+            bare = Node('bare', parameter_overrides=overrides)
+            made.callback(bare.destroy_node)
+            return bare
 
-    yield make
-    for one in made:
-        one.destroy_node()
+        yield make
 
 
 def refused(node, record, name, value):
@@ -112,14 +112,11 @@ def test_a_wrong_type_and_no_choice_are_refused_by_name(node, record, f):
         assert all(choice in text for choice in f.metadata['choices'])
 
 
-def test_only_live_parameters_change_on_a_node_that_never_configures(node):
+def test_a_node_that_configures_reads_again_and_no_other_changes(node):
     bare = node()
     declare(bare, FakeRobotParams)
     result = bare.set_parameters([Parameter('rate_hz', value=10.0)])[0]
     assert not result.successful and 'read-only' in result.reason
-
-
-def test_a_node_that_configures_reads_again(node):
     bare = node()
     declare(bare, PolicyParams, configures=True)
     assert bare.set_parameters([Parameter('checkpoint', value='/x')])[0].successful

@@ -4,6 +4,8 @@ Expected frames are those the test's robot sent, prepared by the function that t
 go through; ``RecordingPruner`` keeps what it was told.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ from vla_prune_ros.runtime.messages import status_values
 @pytest.fixture
 def watching(rig, recorder):
     """A rig whose pruner looks back in time and may refresh."""
-    return lambda **parameters: rig(pruning='recorder', **parameters)
+    return partial(rig, pruning='recorder')
 
 
 def which_frame(robot, camera, image, turned):
@@ -61,10 +63,8 @@ def test_a_message_that_pairing_refuses_is_not_shown(watching):
     one.robot.spoil = no_stamp
     inputs = one.pipeline.inputs
     heard = inputs.counts()['wrist_received']
-    one.robot.until(
-        lambda: inputs.counts()['wrist_received'] >= heard + 5 and len(seen) >= 3,
-        'five frames of the wrist and three that are shown',
-    )
+    one.robot.until(lambda: inputs.counts()['wrist_received'] >= heard + 5, 'five wrist frames')
+    one.robot.until(lambda: len(seen) >= 3, 'three frames that are shown')
     assert {camera for camera, stamp_ns in seen if stamp_ns == 0} == set()
     assert 'primary' in {camera for camera, _ in seen}
 
@@ -118,16 +118,13 @@ def test_no_frame_of_before_a_reset_survives_and_none_of_after_is_taken_for_it(w
     assert seen is not None and first <= seen
 
 
-def refresh_with(one, harvest):
-    one.policy.pruner.harvest = harvest
-    return one
-
-
 def test_a_refresh_follows_the_chunk_and_is_reported_with_the_next(watching):
     one = watching(replan_period_s=0.5).bring_up()
+    one.robot.next_chunk()
+    assert 'refresh_ms' not in one.robot.inference_of(one.robot.next_chunk())
     layers, order, publish = [], [], one.pipeline.outputs.publish
     one.pipeline.outputs.publish = lambda answer: (publish(answer), order.append('chunk'))
-    refresh_with(one, lambda layer: (layers.append(layer), order.append('layer')))
+    one.policy.pruner.harvest = lambda layer: (layers.append(layer), order.append('layer'))
     one.robot.until(lambda: order.count('chunk') >= 3, 'three chunks')
     assert layers[:3] == [0, 1, 2]  # all layers of the checkpoint
     begin = order.index('chunk')
@@ -143,20 +140,14 @@ def _values(diagnostics, concern):
     return {} if status is None else status_values(status)
 
 
-def test_without_a_refresh_nothing_is_reported_of_one(watching):
-    one = watching().bring_up()
-    one.robot.next_chunk()
-    assert 'refresh_ms' not in one.robot.inference_of(one.robot.next_chunk())
-
-
 def test_a_refresh_makes_way_for_a_waiting_query_after_one_layer(watching, hold):
     """It is held in its first layer until a query waits; its other layers are not walked."""
     one = watching().bring_up()
     one.robot.next_chunk()
     first = hold()
-    refresh_with(one, first)
+    one.policy.pruner.harvest = first
     one.robot.until(first.begun.is_set, 'refresh')
-    one.robot.until(lambda: not one.pipeline.worker.idle, 'waiting query')
+    one.robot.until(lambda: one.pipeline.worker.busy_s() > 0, 'waiting query')
     chunks = len(one.robot.chunks)
     one.policy.pruner.harvest = None  # no further refresh
     first.go.set()
@@ -167,10 +158,10 @@ def test_a_refresh_makes_way_for_a_waiting_query_after_one_layer(watching, hold)
 def test_a_refresh_ends_with_the_episode_it_belongs_to(watching, hold):
     one = watching(replan_period_s=10.0).bring_up()
     first = hold()
-    refresh_with(one, first)
+    one.policy.pruner.harvest = first
     one.robot.until(first.begun.is_set, 'refresh')
     one.robot.client.trigger('/vla_policy/stop')
-    refresh_with(one, None)
+    one.policy.pruner.harvest = None
     first.go.set()
     one.robot.until_state('STOPPED')
     one.robot.client.trigger('/vla_policy/start')
@@ -181,7 +172,7 @@ def test_a_refresh_ends_with_the_episode_it_belongs_to(watching, hold):
 def test_a_refresh_is_no_hung_inference_unless_a_query_waits_for_it(watching, hold):
     one = watching(inference_timeout_s=0.2, replan_period_s=10.0).bring_up()
     first = hold()
-    refresh_with(one, first)
+    one.policy.pruner.harvest = first
     one.robot.until(first.begun.is_set, 'refresh')
     ticks = one.robot.ticks
     one.robot.until(lambda: one.robot.ticks >= ticks + 5, 'half a second of the refresh')
@@ -199,12 +190,11 @@ def test_failed_refreshes_latch_like_failed_queries(watching):
     def fail(layer):
         raise RuntimeError('device lost')
 
-    refresh_with(one, fail)
-    one.robot.until_says(
-        'FAULT', '3 failed', 'last refresh after the chunk: RuntimeError: device lost'
-    )
+    one.policy.pruner.harvest = fail
+    reason = 'last refresh after the chunk: RuntimeError: device lost'
+    one.robot.until_says('FAULT', '3 failed', reason)
     assert one.robot.status.level == DiagnosticStatus.ERROR
-    refresh_with(one, None)
+    one.policy.pruner.harvest = None
     one.robot.no_chunk_for(3)
     one.robot.client.trigger('/vla_policy/reset')
     one.robot.next_chunk()
@@ -220,7 +210,7 @@ def test_a_refresh_that_fails_once_is_forgiven_with_the_next(watching):
         if len(done) == 1:
             raise RuntimeError('device lost')
 
-    refresh_with(one, fail_once)
+    one.policy.pruner.harvest = fail_once
     one.robot.until(lambda: len(done) > 4, 'later refreshes')
     one.robot.next_chunk()
     one.robot.until_state('RUNNING')
@@ -239,15 +229,10 @@ def test_what_the_pruner_says_is_in_the_record_and_in_the_diagnostics(watching):
     diagnostics.clear()
     one.robot.until(lambda: bool(_values(diagnostics, 'pruning')), 'diagnostics')
     assert diagnostics['vla_policy: pruning'].level == DiagnosticStatus.OK
-    assert _values(diagnostics, 'pruning') == {
-        'method': 'recorder',
-        'motion_source': 'pose',
-        'mode': 'fine',
-        'reason': 'recorded',
-        'motion': 'pose',
-        'motion_why': '',
-        'visual_tokens': '512',
-    }
+    motion = {'motion_source': 'pose', 'motion': 'pose', 'motion_why': ''}
+    pruning = {'method': 'recorder', 'mode': 'fine', 'reason': 'recorded'}
+    want = {**motion, **pruning, 'visual_tokens': '512'}
+    assert _values(diagnostics, 'pruning') == want
 
 
 def test_names_presets_and_yaml_choose_a_method(rig, recorder, tmp_path):
@@ -261,8 +246,5 @@ def test_names_presets_and_yaml_choose_a_method(rig, recorder, tmp_path):
     ):
         assert one.set('pruning', spec) == ''
         one.bring_up()
-        count = len(one.robot.chunks)
-        one.robot.until(lambda before=count: len(one.robot.chunks) > before, 'chunk')
-        values = one.robot.inference_of(one.robot.chunks[-1])
-        assert values['visual_tokens'] == tokens
+        assert one.robot.inference_of(one.robot.next_chunk())['visual_tokens'] == tokens
         assert one.change(DEACTIVATE) and one.change(CLEANUP)

@@ -30,10 +30,8 @@ def demo(command, micro, *arguments):
 
 def test_demo_runs_shows_and_writes_what_it_measured(command, micro, tmp_path):
     methods = ('dense', 'uniform:64')
-    one = demo(
-        *(command, micro, '--episodes', 1, '--steps', 40, '--json', 'new/result.json'),
-        *('--methods', *methods),
-    )
+    arguments = ('--episodes', 1, '--steps', 40, '--json', 'new/result.json')
+    one = demo(command, micro, *arguments, '--methods', *methods)
     assert one.wait() == 0, one.out + one.err
     result = json.loads((tmp_path / 'out' / 'demo.json').read_text())
     assert json.loads((tmp_path / 'new' / 'result.json').read_text()) == result
@@ -96,9 +94,8 @@ def test_a_simulator_that_cannot_start_is_one_line(command, micro, tmp_path):
 def test_node_benchmark_writes_its_verdict(command, micro, tmp_path):
     arguments = ('--checkpoint', micro, '--seconds', 4, '--json', 'bench.json')
     one = command('bench', '--node', *arguments)
-    assert one.wait() in (0, 1), (
-        one.out + one.err
-    )  # the figures depend on how busy this machine is
+    # The figures depend on how busy this machine is.
+    assert one.wait() in (0, 1), one.out + one.err
     result = json.loads((tmp_path / 'bench.json').read_text())
     assert result['ok'] is (one.process.returncode == 0)
     assert result['queries'] > 0 and result['overhead_ms']['p50'] > 0

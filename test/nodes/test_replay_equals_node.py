@@ -1,8 +1,8 @@
 """The offline replay and a live node give the same chunks for the same bag.
 
 Two ways that share no clock and no transport: ``vla-prune replay``'s worker reads the file; the
-node hears it through DDS from ``bag_player`` at half speed, so that the dense look behind a chunk
-is over before the next query. All queries are compared: none may be missing on either side.
+node hears it through DDS from ``bag_player`` at a fifth of its speed, so that the refresh after a
+chunk is over before the next query. All queries are compared: none may be missing on either side.
 """
 
 import numpy as np
@@ -35,13 +35,13 @@ def position(step):
     return (0.03 * min(step, 20) + 0.001 * max(step - 20, 0), 0.0, 1.1)
 
 
-def picture(step, camera, texture):
+def image(step, camera, texture):
     """A still scene with a block that moves, and a little noise."""
-    image = texture.copy()
+    pixels = texture.copy()
     left = (2 * step) % 40
-    image[20:36, left : left + 16] = (200, 30, 30) if camera == 'primary' else (30, 30, 200)
-    noise = np.random.default_rng([step, camera == 'primary']).normal(0, 2, image.shape)
-    return np.clip(image + noise, 0, 255).astype(np.uint8)
+    pixels[20:36, left : left + 16] = (200, 30, 30) if camera == 'primary' else (30, 30, 200)
+    noise = np.random.default_rng([step, camera == 'primary']).normal(0, 2, pixels.shape)
+    return np.clip(pixels + noise, 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope='module')
@@ -54,12 +54,12 @@ def bag(tmp_path_factory):
         rows.append(('/arm/pose', at + MS, writer.pose_message(at, position(step), (1, 0, 0, 0))))
         rows.append(('/joint_states', at + MS, writer.joints_message(at, FINGERS, (0.02, -0.02))))
         for delay, camera in ((2, 'primary'), (4, 'wrist')):
-            message = writer.image_message(at, picture(step, camera, texture))
+            message = writer.image_message(at, image(step, camera, texture))
             rows.append((f'/cam/{camera}', at + delay * MS, message))
         if step == 41:  # 70 ms of the bag behind a query, 350 ms as it is played: its answer is
             # out, else the node would discard it
-            words = writer.text_message('pick up the green cube')
-            rows.append(('/task', at + 20 * MS, words))
+            task = writer.text_message('pick up the green cube')
+            rows.append(('/task', at + 20 * MS, task))
     return writer.write(tmp_path_factory.mktemp('bags') / 'run', rows)
 
 
@@ -74,13 +74,8 @@ def test_same_bag_same_chunks(rig, ros, bag, micro, pruning):
     one = rig(use_sim_time=True, instruction='', replan_period_s=0.2, pruning=pruning, **WIDE)
     one.robot.silent = True
     one.bring_up()
-    player = BagPlayerNode(
-        parameter_overrides=[
-            Parameter('bag', value=str(bag)),
-            Parameter('rate', value=0.2),
-            Parameter('wait_for_subscribers_s', value=30.0),
-        ]
-    )
+    values = {'bag': str(bag), 'rate': 0.2, 'wait_for_subscribers_s': 30.0}
+    player = BagPlayerNode(parameter_overrides=[Parameter(k, value=v) for k, v in values.items()])
     one.robot.client.executor.add_node(player)
     try:
         with pytest.raises(ExternalShutdownException):  # the end of the bag

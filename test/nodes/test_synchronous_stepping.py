@@ -20,7 +20,7 @@ from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from trajectory_msgs.msg import JointTrajectory
 
 from vla_prune_ros.errors import ProfileError, VlaPruneError
 from vla_prune_ros.nodes import interface
@@ -321,15 +321,9 @@ def test_commands_of_another_time_or_of_one_kind_move_nothing(loop):
     one.until(lambda: all(o.get_subscription_count() for o in outs), 'subscriptions')
 
     def send(stamp_ns, kinds):
-        message = TwistStamped()
-        message.header.stamp = build.time(stamp_ns)
-        message.twist.linear.x = 0.4
-        closing = JointTrajectory(
-            joint_names=['gripper'], points=[JointTrajectoryPoint(positions=[0.0])]
-        )
-        closing.header.stamp = build.time(stamp_ns)
+        parts = (build.twist((0.4, 0, 0, 0, 0, 0), stamp_ns), build.gripper(0.0, stamp_ns))
         for _ in range(4):  # as the executor repeats itself
-            for out, part in zip(outs, (message, closing), strict=True):
+            for out, part in zip(outs, parts, strict=True):
                 if out in kinds:
                     out.publish(part)
             one.client.spin_for(0.1)

@@ -273,21 +273,18 @@ class ExecutorNode(Node):
             self._schedule.clear()  # arming never continues an old chunk
             self._latch.reset()
 
-    def _arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+    def _arm(self, request: SetBool.Request) -> tuple[bool, str]:
         others = self._rivals()
         if request.data and others:
-            response.success, response.message = False, f'{others} first'
-            return response
-        self._set_armed(bool(request.data))
-        response.success, response.message = True, 'armed' if self._armed else 'disarmed'
+            return False, f'{others} first'
+        self._set_armed(request.data)
         if self._armed and self._params.output == 'none':
-            response.message = "armed, but output is 'none': set it to twist or pose to move"
-        return response
+            return True, "armed, but output is 'none': set it to twist or pose to move"
+        return True, 'armed' if self._armed else 'disarmed'
 
-    def _stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _stop(self, request: Trigger.Request) -> tuple[bool, str]:
         self._set_armed(False)
-        response.success, response.message = True, 'disarmed'
-        return response
+        return True, 'disarmed'
 
     def _report(self, due: Due | None) -> None:
         values = {'armed': self._armed, 'output': self._params.output}

@@ -102,12 +102,17 @@ def rivals(node: Node, publisher: Publisher) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Service:
-    """A service; ``doc`` is for docs/interface.md."""
+    """A Trigger or SetBool; ``doc`` is for docs/interface.md."""
 
     name: str
     kind: type
     doc: str
 
-    def serve(self, node: Node, callback: Callable[[Any, Any], Any]) -> Any:
-        """:param callback: takes request and response, returns the response."""
+    def serve(self, node: Node, answer: Callable[[Any], tuple[bool, str]]) -> Any:
+        """:param answer: request -> success and message."""
+
+        def callback(request: Any, response: Any) -> Any:
+            response.success, response.message = answer(request)
+            return response
+
         return node.create_service(self.kind, self.name, callback)

@@ -370,35 +370,30 @@ class SimulatorNode(Node):
         if 'seed' in values and self._session is not None:
             self._session.restart_seeds(values['seed'])
         named = {name: values[name] for name in ('simulator', 'tasks') if name in values}
-        if not named:
-            return SetParametersResult(successful=True)
         if 'tasks' in named:
             named['tasks'] = tuple(task for task in named['tasks'] if task)
         try:
-            self._open(replace(self._params, **named))
+            if named:
+                self._open(replace(self._params, **named))
         except VlaPruneError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
-    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _on_reset(self, request: Trigger.Request) -> tuple[bool, str]:
         session = self._session
         if session is None:
-            response.message = 'there is no scene; set the parameters simulator and tasks'
-            return response
+            return False, 'there is no scene; set the parameters simulator and tasks'
         # In synchronous stepping time jumps ahead, so that policy and executor forget the episode
         # before of their own accord: nothing is left to the moment at which somebody tells them.
         session.next_episode(GAP_NS if self._lockstep else 0)
         self._begin(session)
-        task = session.scene.instruction
-        response.success = True
-        response.message = f'episode {session.episode} seed {session.seed} {task}'
-        self.get_logger().info(response.message)
-        return response
+        begun = f'episode {session.episode} seed {session.seed} {session.scene.instruction}'
+        self.get_logger().info(begun)
+        return True, begun
 
-    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+    def _on_pause(self, request: SetBool.Request) -> tuple[bool, str]:
         self._paused = request.data
-        response.success, response.message = True, 'paused' if request.data else 'running'
-        return response
+        return True, 'paused' if request.data else 'running'
 
 
 def main(args: list[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
 from ...errors import InputRefused, ProfileError
-from ...records import ActionChunk, MotionHint
+from ...records import MotionHint
 from ...runtime.messages import read_image, read_joints, read_pose, to_ns
 from ...runtime.motion import LISTENS, JacobianMotion, MotionSource
 from ...runtime.pairing import NotReady
@@ -94,19 +94,9 @@ class DescribedMotion(MotionSource):
         self._problem = self._description = ''
         self._subscription = DESCRIPTION.subscription(node, self._on_description)
 
-    def on_joints(
-        self,
-        stamp_ns: int,
-        names: Sequence[str],
-        positions: Sequence[float],
-        velocities: Sequence[float],
-    ) -> None:
+    def on_joints(self, stamp_ns: int, *joints: Any) -> None:
         if self._source is not None:
-            self._source.on_joints(stamp_ns, names, positions, velocities)
-
-    def on_chunk(self, chunk: ActionChunk) -> None:
-        if self._source is not None:
-            self._source.on_chunk(chunk)
+            self._source.on_joints(stamp_ns, *joints)
 
     def reset(self) -> None:
         super().reset()
@@ -166,7 +156,6 @@ class Inputs:
     ) -> None:
         self._node, self._session = node, session
         self._on_image, self._on_jump, self._on_refused = on_image, on_jump, on_refused
-        self._topics: dict[str, str] = {}
         self._last_receipt: dict[str, int] = {}
         self._refusals: dict[str, InputRefused] = {}  # of the newest message, if it was bad
         params, cameras = session.params, session.profile.cameras
@@ -175,12 +164,10 @@ class Inputs:
         states = (*session.states, *heard)
         self._periods = {name: deque(maxlen=60) for name in (*cameras, *states)}
         self._received = dict.fromkeys(self._periods, 0)
-        self._subscriptions = [self._subscribe(STATES[s], s) for s in states]
+        self._subscriptions = {s: self._subscribe(STATES[s], s) for s in states}
         # Behind the state: of what is ready together, the images complete the pair.
         image = COMPRESSED if image_transport == 'compressed' else IMAGE
-        self._subscriptions += [
-            self._subscribe(image, camera, camera=camera) for camera in cameras
-        ]
+        self._subscriptions |= {c: self._subscribe(image, c, camera=c) for c in cameras}
 
     def now(self) -> Now:
         return Now(self._node.get_clock().now().nanoseconds, time.monotonic_ns())
@@ -202,7 +189,7 @@ class Inputs:
             return NotReady(f'{refusal.reason}:{stream}', str(refusal))
         if kind != 'missing':
             return wait
-        topic = self._topics[stream]
+        topic = self._subscriptions[stream].topic_name
         publishers = self._node.count_publishers(topic)
         absent = 'start its driver or remap the topic'
         remedy = 'check its QoS and stamps' if publishers else absent
@@ -222,19 +209,17 @@ class Inputs:
         self._refusals.clear()
 
     def destroy(self) -> None:
-        for subscription in self._subscriptions:
+        for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
 
     def _subscribe(self, topic: Topic, stream: str, **names: str) -> Any:
-        subscription = topic.subscription(
+        return topic.subscription(
             self._node,
             lambda message: self._on_message(stream, message),
             lossless() if self._session.params.synchronous else None,
             **names,
         )
-        self._topics[stream] = subscription.topic_name
-        return subscription
 
     def _on_message(self, stream: str, message: Any) -> None:
         now = self.now()

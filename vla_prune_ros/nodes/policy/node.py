@@ -160,28 +160,26 @@ class PolicyNode(LifecycleNode):
         ]
         return SetParametersResult(successful=not any(refused), reason=''.join(refused))
 
-    def _start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _start(self, request: Trigger.Request) -> tuple[bool, str]:
         if not self._active:
-            return self._reply(response, False, 'not active; activate the node first')
+            return False, 'not active; activate the node first'
         self._pipeline.wanted = True
-        return self._reply(response, True, 'started')
+        self._watch()
+        return True, 'started'
 
-    def _stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _stop(self, request: Trigger.Request) -> tuple[bool, str]:
         if self._pipeline is not None:
             self._pipeline.wanted = False
         self._forget('stopped')
-        return self._reply(response, True, 'stopped')
+        self._watch()
+        return True, 'stopped'
 
-    def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _reset(self, request: Trigger.Request) -> tuple[bool, str]:
         if self._pipeline is not None:
             self._pipeline.clear_faults()
         self._forget('reset')
-        return self._reply(response, True, 'forgot buffers, pruning memory and faults')
-
-    def _reply(self, response: Trigger.Response, success: bool, message: str) -> Trigger.Response:
-        response.success, response.message = success, message
         self._watch()
-        return response
+        return True, 'forgot buffers, pruning memory and faults'
 
     def _about(self) -> dict[str, Any]:
         about = {} if self._pipeline is None else self._pipeline.about

@@ -98,10 +98,12 @@ def run_demo(
         with ros_context(processes.check) as idle:
             recorder = Recorder(idle, on_images)
             with Progress(console) as progress:
-                runs = _drive(recorder, options, progress)
-            about = recorder.about
+                progress.stage('starting simulator, policy and executor')
+                _expect(recorder, lambda: bool(recorder.episode), 60.0, 'simulator')
+                _expect(recorder, lambda: recorder.state('vla_policy') != '', 60.0, 'vla_policy')
+                runs = [_run_method(recorder, options, m, progress) for m in options.methods]
             recorder.destroy_node()
-    return runs, about
+    return runs, recorder.about
 
 
 def _start(processes: Processes, options: DemoOptions) -> None:
@@ -117,13 +119,6 @@ def _start(processes: Processes, options: DemoOptions) -> None:
         {'output': 'twist', 'use_sim_time': True},
         ['~/action_chunk:=/vla_policy/action_chunk', *remaps],
     )
-
-
-def _drive(recorder: Recorder, options: DemoOptions, progress: Progress) -> list[MethodRun]:
-    progress.stage('starting simulator, policy and executor')
-    _expect(recorder, lambda: bool(recorder.episode), 60.0, 'simulator')
-    _expect(recorder, lambda: recorder.state('vla_policy') != '', 60.0, 'vla_policy')
-    return [_run_method(recorder, options, method, progress) for method in options.methods]
 
 
 def _run_method(
