@@ -30,8 +30,8 @@ def test_it_is_small_trained_and_described(policy):
     assert note['trained'] is True and policy.untrained is False
     assert note['task_names'] == list(TASKS)
     card = (folder / 'README.md').read_text(encoding='utf-8')
-    for said in (str(FIRST_DEMONSTRATION), str(FIRST_CORRECTION), 'vla-prune train reference'):
-        assert said in card
+    for named in (str(FIRST_DEMONSTRATION), str(FIRST_CORRECTION), 'vla-prune train reference'):
+        assert named in card
     assert (folder / 'curves.png').is_file() and '](curves.png)' in card
 
 
@@ -56,7 +56,7 @@ def test_it_solves_its_tasks(policy, scene):
     assert not any(run.wrong_object == 'lifted' for run in runs)
 
 
-def test_it_listens(policy, scene):
+def test_it_follows_its_instruction(policy, scene):
     for seed in (0, 1):  # pick up the red cube, pick up the green one
         scene.reset(seed)
         run = run_episode(policy, scene, seed, instruction=swapped(scene.instruction))

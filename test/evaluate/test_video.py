@@ -35,17 +35,12 @@ def test_cameras_stand_side_by_side_in_their_colours(tmp_path):
     np.testing.assert_allclose(right, BLUE, atol=30)
 
 
-def test_without_pictures_there_is_no_file(tmp_path):
-    with VideoWriter(tmp_path / 'video.mp4', fps=5.0) as video:
-        pass
-    assert video.frames == 0 and not video.path.exists()
-
-
-def test_an_error_in_the_block_still_finishes_the_file(tmp_path):
+def test_a_file_is_finished_in_spite_of_an_error_and_made_with_the_first_frame(tmp_path):
     with (
         pytest.raises(KeyboardInterrupt),
         VideoWriter(tmp_path / 'video.mp4', fps=5.0) as video,
     ):
+        assert video.frames == 0 and not video.path.exists()
         video.add([plain(RED)])
         raise KeyboardInterrupt
     assert len(read(video.path)[0]) == 1

@@ -96,15 +96,12 @@ def test_stamps_are_a_control_period_apart_and_chunks_follow_each_other(scene):
     assert (scene.frames(last)['wrist'] == second.images['wrist']).all()
 
 
-def test_the_last_step_of_any_profile_has_frames():
+def test_a_long_episode_stays_in_the_image_to_the_last_step():
+    scene = BenchScene(LIBERO, queries=40)
+    assert all(20 <= block_x(scene.frames(s)['primary']) <= 236 for s in range(0, 321, 20))
     for profile in (ALOHA, replace(LIBERO, cameras=('one',))):
         scene = BenchScene(profile, queries=2)
         assert list(scene.frames(2 * profile.chunk)) == list(profile.cameras)
-
-
-def test_a_long_episode_stays_in_the_picture():
-    scene = BenchScene(LIBERO, queries=40)
-    assert all(20 <= block_x(scene.frames(s)['primary']) <= 236 for s in range(0, 321, 7))
 
 
 def sample(mode, total, selection=0.0, tokens=512, refresh=None, flops=None):
@@ -163,14 +160,9 @@ def test_a_whole_run_counts_its_dense_query():
     }
     dense, clever = whole_run(samples)
     assert dense.speedup_vs_dense == 1.0 and dense.modes == {'dense': 2}
-    assert asdict(clever) == {
-        'method': 'clever',
-        'queries': 3,
-        'modes': {'dense': 1, 'fine': 2},
-        'mean_ms': 100.0,
-        'speedup_vs_dense': 2.0,
-        'speedup_vs_published': None,
-    }
+    assert (clever.queries, clever.modes) == (3, {'dense': 1, 'fine': 2})
+    assert (clever.mean_ms, clever.speedup_vs_dense) == (100.0, 2.0)
+    assert clever.speedup_vs_published is None
     samples['published'] = [sample('dense', 500.0)]
     assert [row.speedup_vs_published for row in whole_run(samples)] == [2.5, 5.0, 1.0]
 

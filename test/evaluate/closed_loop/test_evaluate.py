@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import quick_worker
@@ -111,21 +112,18 @@ def test_tasks_of_the_two_cubes_by_name():
 
 
 def test_tasks_of_a_suite_are_asked_of_its_scene(monkeypatch):
-    class Suite:
-        closed = False
+    closed = []
 
-        def __init__(self, simulator, tasks, render):
-            assert (simulator, render) == ('libero_spatial', False)
-            names = {'0': 'bowl', '1': 'plate'}
-            self.task_names = tuple(names.get(t, t) for t in tasks or names)
+    def suite(simulator, tasks, render):
+        assert (simulator, render) == ('libero_spatial', False)
+        names = {'0': 'bowl', '1': 'plate'}
+        found = tuple(names.get(t, t) for t in tasks or names)
+        return SimpleNamespace(task_names=found, close=lambda: closed.append(found))
 
-        def close(self):
-            Suite.closed = True
-
-    monkeypatch.setattr(closed_loop, 'make_scene', Suite)
+    monkeypatch.setattr(closed_loop, 'make_scene', suite)
     for given in ((), ['all']):
         assert task_names('libero_spatial', given) == ('bowl', 'plate')
-    assert task_names('libero_spatial', ['1', 'plate']) == ('plate',) and Suite.closed
+    assert task_names('libero_spatial', ['1', 'plate']) == ('plate',) and len(closed) == 3
 
 
 def test_rows_hold_what_happened_and_a_second_run_runs_nothing(options, line):
