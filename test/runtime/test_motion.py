@@ -111,15 +111,6 @@ class TestPose:
             hint = source.at(NOW + round(now * 1e9))
             assert hint.linear_m_s == pytest.approx(now + since, abs=1e-6)
 
-    def test_noise_of_a_fast_pose_source_does_not_look_like_motion(self):
-        """0.1 mm at 1 kHz, at rest: single differences show 0.1 m/s and more."""
-        noise = np.random.default_rng(0).normal(0, 1e-4, (500, 3))
-        source, hints = PoseMotion(), []
-        for n, x in enumerate(noise):
-            source.on_pose(NOW + n * MS, x, UPRIGHT)
-            hints.append(source.at(NOW + n * MS))
-        assert max(h.linear_m_s for h in hints[60:]) < 0.02
-
     def moving(self) -> PoseMotion:
         """0.3 m/s to the side and 0.4 m/s down."""
         source = PoseMotion()

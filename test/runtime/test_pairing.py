@@ -22,14 +22,9 @@ CAMERAS, STREAMS = ('primary', 'wrist', 'side'), ('pose', 'joints')
 
 
 def pairing(cameras=CAMERAS[:2], streams=STREAMS[:1], **changes: float) -> Pairing:
-    values = {
-        'slop_s': SLOP / 1e3,
-        'max_age_s': AGE / 1e3,
-        'future_s': FUTURE / 1e3,
-        'reorder_s': REORDER / 1e3,
-        **changes,
-    }
-    return Pairing(cameras, streams, PairingLimits(**values))
+    values = {'slop_s': SLOP, 'max_age_s': AGE, 'future_s': FUTURE, 'reorder_s': REORDER}
+    limits = {name: ms / 1e3 for name, ms in values.items()} | changes
+    return Pairing(cameras, streams, PairingLimits(**limits))
 
 
 class Clocked:
@@ -148,85 +143,30 @@ def check_pair(pair: Pair, clocked: Clocked, cameras: tuple[str, ...]) -> None:
         assert pair.ages_s[name] == pytest.approx((clocked.now - stamp) / 1e3)
 
 
-@pytest.mark.parametrize('strict', [False, True])
-def test_a_strict_pair_waits_for_the_state_of_its_instant(strict):
-    """Images of 50 ms with a state of 0 ms are a pair, unless states must be of the instant."""
-    changes = {'slop_s': 0.0, 'state_slop_s': 0.0} if strict else {}
-    clocked = Clocked(pairing(**changes))
+def test_a_strict_pair_waits_for_the_state_of_its_instant():
+    clocked = Clocked(pairing(slop_s=0.0, state_slop_s=0.0))
     clocked.push_all()
     assert clocked.take().items == {'primary': 0, 'wrist': 0, 'pose': 0}
     clocked.advance(50)
     for camera in CAMERAS[:2]:
         clocked.push(camera)
-    early = clocked.take()
+    assert clocked.take().reason == 'skew'
     clocked.push('pose')
-    late = clocked.take()
-    if strict:
-        assert isinstance(early, NotReady) and early.reason == 'skew'
-        assert late.items == {'primary': 50, 'wrist': 50, 'pose': 50}
-    else:
-        assert early.items == {'primary': 50, 'wrist': 50, 'pose': 0}
-        assert isinstance(late, NotReady)
+    assert clocked.take().items == {'primary': 50, 'wrist': 50, 'pose': 50}
 
 
 class TestTime:
-    @pytest.mark.parametrize('jitter', [0, 7])
-    def test_a_bag_played_four_times_gives_the_same_pairs_each_time(self, jitter):
-        """10 s, two cameras at 30 Hz, state at 100 Hz, stamps and /clock start over each time."""
-        messages = sorted(
-            [
-                (k * 1000 // 30 + i * jitter, name)
-                for k in range(300)
-                for i, name in enumerate(CAMERAS[:2])
-            ]
-            + [(k * 10, 'pose') for k in range(1000)]
-        )
-        clocked, loops = Clocked(pairing()), []
-        for _ in range(4):
-            stamps = []
-            for stamp, name in messages:
-                clocked.advance(stamp - clocked.now, max(0, stamp - clocked.now))
-                clocked.push(name, stamp)
-                got = clocked.take()
-                stamps += [got.items] if isinstance(got, Pair) else []
-            loops.append(stamps)
-        assert loops[0] == loops[1] == loops[2] == loops[3]
-        assert len({s['wrist'] for s in loops[0]}) >= 299
-        assert clocked.pairs.losses == {'time_jump': 3}
-
     def test_a_jump_back_without_the_clock_is_a_reset_not_starvation(self):
         """Stamps restart while the ROS clock stays: stale, with the remedy."""
         clocked = Clocked(pairing())
         clocked.push_all()
-        assert isinstance(clocked.take(), Pair)
+        assert isinstance(clocked.take(), Pair) and clocked.take().reason == 'nothing_new'
         clocked.advance(50)
         names = ('primary', 'wrist', 'pose')
         assert [clocked.push(name, -3_600_000) for name in names] == [True, False, False]
         wait = clocked.take()
         assert wait.reason == 'stale:primary' and 'use_sim_time' in wait.detail
-
-    def test_clock_forward_by_an_hour(self):
-        """No burst, and nothing from before."""
-        clocked = Clocked(pairing())
-        for _ in range(10):
-            clocked.push_all()
-            clocked.advance(33)
-        clocked.advance(3_600_000, 33)
-        assert clocked.take().reason == 'stale:primary'
-        clocked.push_all()
-        assert clocked.take().items == dict.fromkeys(('primary', 'wrist', 'pose'), clocked.now)
-        assert clocked.take().reason == 'nothing_new'
-
-    def test_a_paused_clock_is_no_error_and_resumes(self):
-        clocked = Clocked(pairing())
-        clocked.push_all()
-        clocked.take()
-        clocked.advance(0, 5000)
-        wait = clocked.take()
-        assert wait.reason == 'stale:primary' and 'no message for 5.000 s' in wait.detail
-        clocked.advance(33)
-        clocked.push_all()
-        assert isinstance(clocked.take(), Pair)
+        assert clocked.pairs.losses == {'time_jump': 1}
 
     def test_clear_forgets_the_last_pair(self):
         clocked = Clocked(pairing())
@@ -328,22 +268,6 @@ class TestMemory:
         for name in names:
             clocked.pairs.push(name, clock + 20_000 * MS, 0, None, clock + 20_000 * MS)
         assert not items
-
-    def test_nothing_that_may_still_be_fresh_is_dropped(self):
-        """The newest stamp may run ahead of the clock, and must not age what is behind it."""
-        clocked = Clocked(pairing(CAMERAS[:1]))
-        for name, stamp in (('pose', -AGE), ('pose', FUTURE), ('primary', -AGE)):
-            clocked.push(name, stamp)
-        assert clocked.take().items == {'primary': -AGE, 'pose': -AGE}
-
-    def test_a_slow_camera_finds_its_state_among_fast_ones(self):
-        """Images that arrive 150 ms old need the state of then: 500 Hz must not push it out."""
-        clocked = Clocked(pairing(CAMERAS[:1], depth=3))
-        for _ in range(500):
-            clocked.advance(2)
-            clocked.push('pose')
-        clocked.push('primary', clocked.now - 150)
-        assert clocked.take().items['pose'] == clocked.now - 150
 
 
 @pytest.mark.parametrize(

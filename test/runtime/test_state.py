@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
@@ -88,6 +88,7 @@ class TestResolveAxisAngle:
 
     @settings(deadline=None)
     @given(quaternions, st.tuples(*[st.floats(-4, 4)] * 3))
+    @example((0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 0.0))
     def test_does_not_depend_on_the_sign(self, quat, reference):
         one = resolve_axis_angle(quat, reference)
         other = resolve_axis_angle([-v for v in quat], reference)
@@ -101,22 +102,6 @@ class TestResolveAxisAngle:
         unit = np.array(axis) / np.linalg.norm(axis)
         quat = np.append(unit * np.sin(angle / 2), np.cos(angle / 2)) * (-1 if flip else 1)
         np.testing.assert_allclose(resolve_axis_angle(quat, unit * angle), unit * angle, atol=1e-9)
-
-    def test_a_tie_does_not_depend_on_the_sign(self):
-        half_turn = np.array([0.0, 1.0, 0.0, 0.0])
-        np.testing.assert_array_equal(
-            resolve_axis_angle(half_turn, np.zeros(3)), resolve_axis_angle(-half_turn, np.zeros(3))
-        )
-
-    @settings(deadline=None)
-    @given(quaternions, st.floats(0.01, 100))
-    def test_length_does_not_matter(self, quat, length):
-        assume(abs(abs(quat[3]) / np.linalg.norm(quat) - 1) > 1e-6)
-        unit = np.array(quat) / np.linalg.norm(quat)
-        reference = resolve_axis_angle(unit, LIBERO_MEAN)
-        np.testing.assert_allclose(
-            resolve_axis_angle(unit * length, reference), reference, atol=1e-6
-        )
 
     @pytest.mark.parametrize(
         'quat', [(0, 0, 0, 0), (0, 0, np.nan, 1), (0, np.inf, 0, 1), (0, 0, 1), (1e-9, 0, 0, 0)]
