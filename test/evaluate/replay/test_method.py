@@ -225,8 +225,8 @@ def test_the_guard_scales_a_little_and_refuses_what_is_far(
 
 def bits(query):
     """Everything but times."""
-    times = ('total_ms', 'stages_ms', 'node_ms', 'refresh_ms')
-    record = {name: value for name, value in vars(query.record).items() if name not in times}
+    stamped = ('skew_ms', 'ages_ms')
+    record = {k: v for k, v in vars(query.record).items() if k in stamped or '_ms' not in k}
     actions = None if query.actions is None else query.actions.tobytes()
     kept = {camera: mask.tolist() for camera, mask in query.kept.items()}
     at = query.number, query.epoch, query.stamp_ns

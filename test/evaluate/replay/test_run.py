@@ -35,7 +35,7 @@ from vla_prune_ros.runtime.params import SessionParams
 ROOT = Path(__file__).resolve().parents[3]
 METHODS = ('dense', 'specprune')
 QUERIES = {'a': 4, 'b': 6, 'c': 3}
-TIMES = {'latency_ms', 'refresh_ms', 'machine', 'command', 'workers', 'ray'}
+TIMES = {'machine', 'command', 'workers', 'ray'}
 
 
 class Watch:
@@ -60,7 +60,8 @@ class Watch:
 def figures(value):
     """A result without what a clock or another number of workers changes."""
     if isinstance(value, dict):
-        return {k: figures(v) for k, v in value.items() if k not in TIMES}
+        timed = TIMES | {k for k in value if k.endswith('_ms') and k != 'offset_ms'}
+        return {k: figures(v) for k, v in value.items() if k not in timed}
     return [figures(v) for v in value] if isinstance(value, list | tuple) else value
 
 
