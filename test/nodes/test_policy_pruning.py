@@ -184,7 +184,7 @@ def test_a_refresh_is_no_hung_inference_unless_a_query_waits_for_it(watching, ho
 
 
 def test_failed_refreshes_latch_like_failed_queries(watching):
-    one = watching(max_faults=3).bring_up()
+    one = watching(max_faults=3, replan_period_s=0.4).bring_up()
     one.robot.next_chunk()
 
     def fail(layer):
@@ -202,7 +202,7 @@ def test_failed_refreshes_latch_like_failed_queries(watching):
 
 
 def test_a_refresh_that_fails_once_is_forgiven_with_the_next(watching):
-    one = watching(max_faults=2).bring_up()
+    one = watching(max_faults=2, replan_period_s=0.4).bring_up()
     done = []
 
     def fail_once(layer):
