@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
 import bag_writer as writer
-from rosbags.rosbag1 import Writer as Writer1
-from rosbags.typesys import Stores, get_typestore
 
 from vla_prune_ros.bags.playback import JUMP_NS, LaterBag, Serializer, Timeline, stamped
 from vla_prune_ros.bags.reader import Bag
@@ -156,23 +154,13 @@ def test_a_stamp_of_zero_becomes_the_time_of_receipt_and_a_given_one_wins(tmp_pa
 
 
 def test_messages_of_ros_1_become_those_of_ros_2(tmp_path):
-    store = get_typestore(Stores.ROS1_NOETIC)
-    of = store.types
-    head = of['std_msgs/msg/Header'](
-        seq=256, stamp=of['builtin_interfaces/msg/Time'](sec=5, nanosec=6), frame_id='hand'
-    )
-    image = of['sensor_msgs/msg/Image'](head, 1, 2, 'rgb8', 0, 6, np.arange(6, dtype=np.uint8))
-    text = of['std_msgs/msg/String'](data='lift')
-    path = tmp_path / 'old.bag'
-    with Writer1(path) as out:
-        for topic, message in (('/image', image), ('/task', text)):
-            name = message.__msgtype__
-            connection = out.add_connection(topic, name, typestore=store)
-            out.write(connection, T0, store.serialize_ros1(message, name))
+    image = writer.image_message(5, np.arange(6, dtype=np.uint8).reshape(1, 2, 3))
+    rows = [('/image', T0, image), ('/task', T0, writer.text_message('lift'))]
+    path = writer.write_ros1(tmp_path / 'old.bag', rows)
     serializer = Serializer(path)
     raw = serializer.cdr(first(path, '/image'), T0)
     found = STORE.deserialize_cdr(raw, 'sensor_msgs/msg/Image')
-    assert (ns(found.header.stamp), found.header.frame_id) == (T0, 'hand')
+    assert (ns(found.header.stamp), found.header.frame_id) == (T0, 'base')
     assert (found.encoding, found.step, found.data.tolist()) == ('rgb8', 6, list(range(6)))
     raw = serializer.cdr(first(path, '/task'))
     assert STORE.deserialize_cdr(raw, 'std_msgs/msg/String').data == 'lift'

@@ -7,6 +7,7 @@ with rounded means (OpenCV's), BT.601 limited range in floating point (so YUV co
 
 import io
 import itertools
+import re
 from array import array
 
 import numpy as np
@@ -96,13 +97,6 @@ class TestPacked:
             copy = decode_image(encoding, 2, width, 4 if encoding == 'nv24' else 12, False, data)
             assert not np.shares_memory(copy, np.frombuffer(data, np.uint8)), encoding
 
-    def test_any_buffer(self):
-        data = noise(24)
-        arrays = array('B', data), np.frombuffer(data, np.uint8)
-        for buffer in (data, bytearray(data), memoryview(data), *arrays):
-            got = decode_image('bgr8', 2, 4, 12, False, buffer)
-            assert got[..., ::-1].tobytes() == data
-
 
 class TestBayer:
     @pytest.mark.parametrize('big', [False, True])
@@ -173,18 +167,12 @@ class TestYuv:
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        'encoding, word',
-        [
-            *((encoding, 'depth') for encoding in ('16UC1', '32FC1')),
-            *((encoding, 'no colour') for encoding in ('8UC1', '8UC3', '8UC4', '64FC2')),
-            *((encoding, 'unknown') for encoding in ('', 'RGB8', 'h264', 'bgr8; jpeg')),
-        ],
+        'encoding', ['16UC1', '32FC1', '8UC3', '64FC2', '', 'RGB8', 'h264', 'bgr8; jpeg']
     )
-    def test_encodings_are_refused_by_name(self, encoding, word):
-        with pytest.raises(InputRefused) as caught:
+    def test_encodings_are_refused_by_name(self, encoding):
+        with pytest.raises(InputRefused, match=re.escape(repr(encoding))) as caught:
             decode_image(encoding, 2, 2, 32, False, bytes(64))
         assert caught.value.reason == 'encoding'
-        assert word in caught.value.what and repr(encoding) in caught.value.what
 
     @pytest.mark.parametrize(
         'expected, headers',
@@ -231,15 +219,18 @@ class TestRefusals:
 def picture(height: int = 24, width: int = 40) -> np.ndarray:
     """Smooth and coloured, so that JPEG is close to it and a swap of channels is not."""
     rows, columns = np.mgrid[:height, :width]
-    return np.stack([rows * 255 // height, columns * 255 // width, 0 * rows + 40], axis=-1).astype(
-        np.uint8
-    )
+    channels = rows * 255 // height, columns * 255 // width, 0 * rows + 40
+    return np.stack(channels, axis=-1).astype(np.uint8)
 
 
 def encoded(kind: str, image: np.ndarray | None = None, **options: object) -> bytes:
     out = io.BytesIO()
     Image.fromarray(picture() if image is None else image).save(out, kind, **options)
     return out.getvalue()
+
+
+TURNED = Image.Exif()
+TURNED[0x0112] = 6  # an orientation, which must not turn the frame
 
 
 class TestCompressed:
@@ -256,6 +247,7 @@ class TestCompressed:
             ('jpg', {'progressive': True}),
             ('bgr8; jpeg compressed bgr8', {'subsampling': 0}),
             ('', {}),
+            ('jpeg', {'exif': TURNED}),
         ],
     )
     def test_jpeg_is_near(self, format, options):
@@ -279,12 +271,6 @@ class TestCompressed:
         data = encoded('PNG', np.ascontiguousarray(picture()[..., ::-1]))
         got = decode_compressed(data, 'rgb8; png compressed rgb8')
         np.testing.assert_array_equal(got, picture())
-
-    def test_an_orientation_tag_does_not_turn_the_frame(self):
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        got = decode_compressed(encoded('JPEG', quality=98, exif=exif), 'jpeg')
-        np.testing.assert_allclose(got.astype(int), picture(), atol=12)
 
     @pytest.mark.parametrize(
         'kind, format, expected',
@@ -341,34 +327,28 @@ class TestCompressed:
 
 @pytest.mark.ros
 @pytest.mark.parametrize('big', [0, 1])
-@pytest.mark.parametrize('encoding', [*PLAIN, *BAYER, 'yuv422', 'yuv422_yuy2'])
-def test_cv_bridge_gives_the_same_pixels(encoding, big):
+@pytest.mark.parametrize(
+    ('encoding', 'refused'),
+    [
+        *((e, False) for e in (*PLAIN, *BAYER, 'yuv422', 'yuv422_yuy2')),
+        *((e, True) for e in ('8UC1', '8UC3', '8UC4', '16UC1', '32FC1', 'nonsense')),
+    ],
+)
+def test_cv_bridge_gives_the_same_pixels_or_refuses_as_well(encoding, refused, big):
     cv_bridge = pytest.importorskip('cv_bridge')
     from sensor_msgs.msg import Image as ImageMessage
 
     step = 96  # cv_bridge's Python half needs a whole number of pixels of every size
-    message = ImageMessage(
-        height=6,
-        width=10,
-        encoding=encoding,
-        is_bigendian=big,
-        step=step,
-        data=array('B', noise(6 * step)),
-    )
-    ours = decode_image(encoding, 6, 10, step, bool(big), message.data)
-    np.testing.assert_array_equal(ours, cv_bridge.CvBridge().imgmsg_to_cv2(message, 'rgb8'))
-
-
-@pytest.mark.ros
-@pytest.mark.parametrize('encoding', ['8UC1', '8UC3', '8UC4', '16UC1', '32FC1', 'nonsense'])
-def test_cv_bridge_refuses_what_we_refuse(encoding):
-    cv_bridge = pytest.importorskip('cv_bridge')
-    from sensor_msgs.msg import Image as ImageMessage
-
-    message = ImageMessage(height=2, width=2, encoding=encoding, step=8, data=bytes(16))
-    with pytest.raises((cv_bridge.CvBridgeError, KeyError, ValueError)):
-        cv_bridge.CvBridge().imgmsg_to_cv2(message, 'rgb8')
-    assert reason(decode_image, encoding, 2, 2, 8, False, message.data) == 'encoding'
+    message = ImageMessage(height=6, width=10, encoding=encoding, is_bigendian=big, step=step)
+    message.data = array('B', noise(6 * step))
+    raw = encoding, 6, 10, step, bool(big), message.data
+    bridge = cv_bridge.CvBridge()
+    if refused:
+        with pytest.raises((cv_bridge.CvBridgeError, KeyError, ValueError)):
+            bridge.imgmsg_to_cv2(message, 'rgb8')
+        assert reason(decode_image, *raw) == 'encoding'
+    else:
+        np.testing.assert_array_equal(decode_image(*raw), bridge.imgmsg_to_cv2(message, 'rgb8'))
 
 
 @pytest.mark.parametrize(('size', 'side'), [(224, 16), (8, 2), (12, 4)])

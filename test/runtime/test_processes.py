@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command_process import alive
 
 from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.runtime import processes
@@ -53,14 +54,6 @@ def pids(group):
     return [child.pid for child in group._children.values()]
 
 
-def running(pid):
-    """The process exists and is no zombie."""
-    try:
-        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
-    except OSError:
-        return False
-
-
 def says(group, name, text='ready'):
     return text in group.log_path(name).read_text()
 
@@ -72,8 +65,8 @@ def test_output_goes_to_a_log_of_its_own_and_leaving_ends_all(tmp_path, env):
         until(lambda: says(group, 'a') and says(group, 'b'))
         group.check()
         children = pids(group)
-        assert all(map(running, children))
-    assert not any(map(running, children))
+        assert all(map(alive, children))
+    assert not any(map(alive, children))
     assert says(group, 'a', 'bye')
     assert group.log_path('a') == tmp_path / 'logs' / 'deep' / 'a.log'
 
@@ -85,7 +78,7 @@ def test_an_error_in_the_block_ends_all(tmp_path, env):
         children = pids(group)
         assert os.getsid(children[0]) == children[0] != os.getsid(0)
         raise KeyboardInterrupt
-    assert not any(map(running, children))
+    assert not any(map(alive, children))
 
 
 def test_who_does_not_listen_is_killed(tmp_path, env, monkeypatch):
@@ -94,7 +87,7 @@ def test_who_does_not_listen_is_killed(tmp_path, env, monkeypatch):
         group.start('a', 'stubborn')
         until(lambda: says(group, 'a'))
         children = pids(group)
-    assert not any(map(running, children))
+    assert not any(map(alive, children))
 
 
 @pytest.fixture
@@ -114,7 +107,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_grace(tmp_path, env, monkeypatch,
         again = threading.Timer(0.3, signal.raise_signal, (signal.SIGINT,))
         again.start()
     again.join()
-    assert not any(map(running, children))
+    assert not any(map(alive, children))
 
 
 @pytest.mark.parametrize(
@@ -156,5 +149,5 @@ def test_children_do_not_outlive_their_parent(tmp_path, env, number):
         child = int(parent.stdout.readline())
         until((tmp_path / 'logs' / 'child.log').exists)
         parent.send_signal(number)
-        until(lambda: not running(child))
+        until(lambda: not alive(child))
         parent.wait(20.0)

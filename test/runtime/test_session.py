@@ -240,14 +240,6 @@ def test_what_was_commanded_is_a_motion_of_its_own_epoch(replayed):
     assert request.motion is None and 'no chunk' in request.motion_why
 
 
-def test_cameras_that_hang_upside_down_are_turned():
-    one = Driver(rotate_180=('wrist',))
-    pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    one.session.reader = READER._replace(image=lambda sample: pixels)
-    np.testing.assert_array_equal(one.session.image('wrist', None), pixels[::-1, ::-1])
-    np.testing.assert_array_equal(one.session.image('primary', None), pixels)
-
-
 # --- frozen cameras: consecutive frames with the very same bytes ---------------------------------
 
 SIZE = 20_000

@@ -25,7 +25,7 @@ class Rig:
 
     def __init__(
         self,
-        held: tuple[str, ...] = (),
+        held: tuple[object, ...] = (),
         on_result: Callable[[object], None] = lambda result: None,
         patience_s: float = 0.0,
     ) -> None:
@@ -44,7 +44,7 @@ class Rig:
             self.fail,
             lambda: self.now,
             spare=lambda proceed: self.spare(proceed),
-            ahead=self.ahead,
+            ahead=lambda part: self.run(part, 'part'),
             patience_s=patience_s,
         )
 
@@ -54,20 +54,13 @@ class Rig:
             self.log.append(entry)
             self._changed.notify_all()
 
-    def run(self, job: object) -> object:
-        self.note(f'run {job}')
+    def run(self, job: object, what: str = 'run') -> object:
+        self.note(f'{what} {job}')
         if job in self.gates:
             assert self.gates[job].wait(LONG)
         if isinstance(job, BaseException):
             raise job
         return job
-
-    def ahead(self, part: object) -> None:
-        self.note(f'part {part}')
-        if part in self.gates:
-            assert self.gates[part].wait(LONG)
-        if isinstance(part, BaseException):
-            raise part
 
     def take(self, result: object) -> None:
         self.note(f'result {result}')
@@ -184,21 +177,14 @@ def test_an_exception_is_reported_and_the_thread_lives_on(rig, error):
     assert one.errors == [repr(error)] * 3
 
 
-def test_an_exception_of_a_discarded_job_is_reported():
+def test_an_exception_of_a_discarded_job_is_reported(rig):
     """A broken device matters whoever asked."""
-    running, gate, errors = threading.Event(), threading.Event(), []
-
-    def run(job: object) -> None:
-        running.set()
-        assert gate.wait(LONG)
-        raise RuntimeError('device lost')
-
-    worker = InferenceWorker(run, lambda result: None, errors.append)
-    worker.submit('x')
-    assert running.wait(LONG)
-    worker.invalidate()
-    gate.set()
-    assert worker.close(LONG) and [str(error) for error in errors] == ['device lost']
+    error = RuntimeError('device lost')
+    one = rig(error)
+    one.submit(error)
+    one.worker.invalidate()
+    one.end()
+    assert one.errors == [repr(error)]
 
 
 def test_broken_handlers_do_not_kill_the_thread():
