@@ -19,7 +19,7 @@ from PIL import Image
 
 from vla_prune_ros.errors import DataError, ProfileError
 from vla_prune_ros.model.normalization import read_statistics
-from vla_prune_ros.profiles import LIBERO
+from vla_prune_ros.profiles import ALOHA, LIBERO
 from vla_prune_ros.sim.two_cubes import TASKS
 from vla_prune_ros.train import dataset
 from vla_prune_ros.train.config import Data
@@ -200,8 +200,8 @@ def test_a_turned_view_is_stored_as_it_looks():
     assert got[168, 168, 0] > 230 and got[56, 56, 0] < 20
 
 
-def opened(folder, **options):
-    return open_source(Data(format='two_cubes', path=folder, options=options), LIBERO)
+def opened(folder, profile=LIBERO, **options):
+    return open_source(Data(format='two_cubes', path=folder, options=options), profile)
 
 
 def test_as_a_source_samples_are_the_recorded_frames(recorded, six_episodes):
@@ -232,3 +232,5 @@ def test_what_cannot_be_read_is_refused(recorded, tmp_path):
         opened(tmp_path / 'nothing')
     with pytest.raises(ProfileError, match='two_cubes .*colour'):
         opened(recorded, colour='red')
+    with pytest.raises(DataError, match='aloha'):
+        opened(recorded, ALOHA)

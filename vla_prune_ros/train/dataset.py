@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config import from_mapping, option
+from ..errors import DataError
 from ..model.images import pixel_values
 from ..model.normalization import normalize
 from ..model.vision import IMAGE_SIZE, PATCH
@@ -226,6 +227,11 @@ class TwoCubes:
     def __init__(self, path: Path, profile: Profile, **options: Any) -> None:
         chosen = from_mapping(TwoCubesOptions, options, 'format two_cubes')
         parts = split(sorted(Path(path).expanduser().glob('*.npz')))
+        if len(profile.cameras) != 2:
+            raise DataError(
+                f'the recorded scene has two cameras, {profile.name!r} has {len(profile.cameras)}',
+                'take a profile with two cameras',
+            )
         self._cameras = profile.cameras
         self._episodes = parts[chosen.split == 'validation']
         self._index = [(e, f) for e in self._episodes for f in range(len(e))]
