@@ -235,7 +235,14 @@ def _bag(
                 moments = thumbnails(bag, recording, answers, profile, robot)
         except DataError as error:  # it is on another machine
             problems.append(('unread', f'no images of it: {error}'))
-    return BagAnswers(scanned.job.folder.name, path, recording, answers, problems, moments)
+    return BagAnswers(
+        name=scanned.job.folder.name,
+        path=path,
+        recording=recording,
+        answers=answers,
+        problems=problems,
+        moments=moments,
+    )
 
 
 def _result(
