@@ -1,14 +1,15 @@
 """The offline replay and a live node give the same chunks for the same bag.
 
 Two ways that share no clock and no transport: ``vla-prune replay``'s worker reads the file; the
-node hears it through DDS from ``bag_player`` at a fifth of its speed, so that the refresh after a
-chunk is over before the next query. All queries are compared: none may be missing on either side.
+node hears it through DDS from ``bag_player`` at a tenth of its speed, so that the refresh after a
+chunk is over before the next query. A busy machine does not promise that, so ``make test`` leaves
+this out. All queries are compared: none may be missing on either side.
 """
 
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 pytest.importorskip('rclpy')
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
@@ -56,17 +57,14 @@ def bag(tmp_path_factory):
         for delay, camera in ((2, 'primary'), (4, 'wrist')):
             message = writer.image_message(at, image(step, camera, texture))
             rows.append((f'/cam/{camera}', at + delay * MS, message))
-        if step == 41:  # 70 ms of the bag behind a query, 350 ms as it is played: its answer is
+        if step == 41:  # 70 ms of the bag behind a query, 700 ms as it is played: its answer is
             # out, else the node would discard it
             task = writer.text_message('pick up the green cube')
             rows.append(('/task', at + 20 * MS, task))
     return writer.write(tmp_path_factory.mktemp('bags') / 'run', rows)
 
 
-SLOW = pytest.param('specprune:paper', marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize('pruning', ['dense', 'specprune', SLOW])
+@pytest.mark.parametrize('pruning', ['dense', 'specprune', 'specprune:paper'])
 def test_same_bag_same_chunks(rig, ros, bag, micro, pruning):
     setting = ReplaySetting(robot=SessionParams(**WIDE))
     with Bag(bag) as opened:
@@ -74,12 +72,12 @@ def test_same_bag_same_chunks(rig, ros, bag, micro, pruning):
     one = rig(use_sim_time=True, instruction='', replan_period_s=0.2, pruning=pruning, **WIDE)
     one.robot.silent = True
     one.bring_up()
-    values = {'bag': str(bag), 'rate': 0.2, 'wait_for_subscribers_s': 30.0}
+    values = {'bag': str(bag), 'rate': 0.1, 'wait_for_subscribers_s': 30.0}
     player = BagPlayerNode(parameter_overrides=[Parameter(k, value=v) for k, v in values.items()])
     one.robot.client.executor.add_node(player)
     try:
         with pytest.raises(ExternalShutdownException):  # the end of the bag
-            one.robot.client.spin_for(60.0)
+            one.robot.client.spin_for(120.0)
         one.robot.until(lambda: len(one.robot.chunks) == len(offline), 'as many chunks')
         one.robot.until(lambda: len(one.robot.inferences) == len(offline), 'as many records')
     finally:
