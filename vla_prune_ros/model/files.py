@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..pruning.layout import TENSORS
 from .openvla import ModelSize
 from .vision import DINO_ID, SIGLIP_ID
 
@@ -44,7 +43,7 @@ def weight_files(folder: Path) -> list[Path]:
     if index.is_file():
         files = [folder / n for n in sorted(set(read_json(index).get('weight_map', {}).values()))]
     else:
-        files = sorted(f for f in folder.glob('*.safetensors') if f.name != TENSORS)
+        files = sorted(folder.glob('model*.safetensors'))
     missing = [f.name for f in files if not f.is_file()]
     if missing:
         raise CheckpointError(
