@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,10 +58,8 @@ WRONG = {  # arguments -> what the message names
     '': 'COMMAND',
     'fly': "'fly'",
     'demo --episodes 0': '--episodes',
-    'demo --steps -3': '--steps',
     'demo --steps many': 'many',
     'make-checkpoint': 'folder',
-    'make-checkpoint x --preset huge': 'huge',
     'bench --pruning': '--pruning',
     'bench --pruning dense --node': 'not allowed with',
     'bench --pruning dense --preset huge': 'huge',
@@ -68,6 +67,13 @@ WRONG = {  # arguments -> what the message names
     'evaluate --workers two': 'two',
     'evaluate --methods': '--methods',
     'record-demo --driver me': "'me'",
+    'check': 'checkpoint',
+    'check a --head psychic': 'psychic',
+    'replay': 'BAG',
+    'replay bag --pruning ,': 'name a method',
+    'replay bag --workers 0': '--workers',
+    'replay bag --actions wishes': "'wishes'",
+    'replay bag --period nan': '--period',
     'train': 'KIND',
     'train everything': "'everything'",
     'train reference --corrections 240 -1': '--corrections',
@@ -105,10 +111,7 @@ def test_a_missing_checkpoint_is_one_line_before_anything_starts(command, tmp_pa
     arguments = ['--out', tmp_path] if command[0] == 'demo' else []
     done = python('-m', 'vla_prune_ros.cli', *command, '--checkpoint', '/nope', *arguments)
     assert done.returncode == 1 and done.stdout == ''
-    assert done.stderr == (
-        "error: checkpoint '/nope' is not a folder; give the folder that holds config.json and "
-        'the weights\n'
-    )
+    assert "checkpoint '/nope' is not a folder" in done.stderr and done.stderr.count('\n') == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,11 +121,7 @@ def test_a_missing_checkpoint_is_one_line_before_anything_starts(command, tmp_pa
         ({'ok': True}, 0, ''),
         ({}, 0, ''),
         ({'ok': False}, 1, ''),
-        (
-            VlaPruneError('the arm is unplugged', 'plug it in'),
-            1,
-            'error: the arm is unplugged; plug',
-        ),
+        (VlaPruneError('no arm', 'plug it in'), 1, 'error: no arm; plug it in'),
         (PermissionError(13, 'denied', '/out'), 1, "error: [Errno 13] denied: '/out'"),
         (KeyboardInterrupt(), 130, 'interrupted'),
     ],
@@ -167,26 +166,6 @@ def test_the_default_policy_is_the_reference_or_else_an_untrained_one(
     made = (folder / 'vla_prune.json').stat().st_mtime_ns  # once, in the user's cache
     assert output.choose_checkpoint(None, 'demo', console) == folder
     assert (folder / 'vla_prune.json').stat().st_mtime_ns == made
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'words'),
-    [
-        (['/nope'], "checkpoint '/nope' is not a folder"),
-        (['{folder}', '--simulator', 'moon', '--tasks', 'land'], "simulator 'moon' is unknown"),
-        (['{folder}', '--tasks', 'pick_red', 'juggle'], "task 'juggle' is unknown; choose from"),
-        (['{folder}', '--methods', 'dense', 'fly'], "unknown pruning method 'fly'"),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_evaluated_is_one_line(arguments, words, tmp_path, capsys):
-    from vla_prune_ros.model.synthetic import make_checkpoint
-
-    folder = make_checkpoint(tmp_path / 'checkpoint', 'micro')
-    given = [a.format(folder=folder) for a in arguments]
-    assert cli.main(['evaluate', *given, '--out', str(tmp_path / 'out')]) == 1
-    err = capsys.readouterr().err
-    assert words in err and err.count('\n') == 1
 
 
 def test_options_of_evaluate_become_those_of_the_run(monkeypatch, tmp_path):
@@ -239,7 +218,7 @@ def trained(monkeypatch):
     return seen
 
 
-def test_options_of_train_become_those_of_the_plan(trained, tmp_path, capsys):
+def test_options_of_train_become_those_of_the_plan(trained, tmp_path):
     note = tmp_path / 'note.json'
     words = (
         f'--out {tmp_path}/out --work {tmp_path}/work --demonstrations 12 --steps 30 '
@@ -253,8 +232,6 @@ def test_options_of_train_become_those_of_the_plan(trained, tmp_path, capsys):
     assert plan.towers.towers_only and not plan.first.towers_only
     assert plan.further.lr < plan.first.lr
     assert json.loads(note.read_text())['checkpoint'] == str(tmp_path / 'out')
-    said = capsys.readouterr().out
-    assert '3/4' in said and 'recording demonstrations' in said
 
 
 def test_without_options_the_plans_own_numbers_are_taken(trained):
@@ -263,10 +240,10 @@ def test_without_options_the_plans_own_numbers_are_taken(trained):
     assert cli.main(['train', 'reference']) == 0
     assert cli.main(['train', 'reference', '--corrections']) == 0
     (plain, _), (without, _) = trained
-    own = Plan(plain.work)
-    for field in ('demonstrations', 'towers', 'first', 'corrections', 'further', 'checks'):
-        assert getattr(plain, field) == getattr(own, field), field
-    assert without.corrections == ()
+    assert plain == replace(
+        Plan(plain.work), workers=plain.workers, seed=plain.seed, device=plain.device
+    )
+    assert without == replace(plain, corrections=())
 
 
 def test_where_nothing_renders_training_does_not_begin(trained, monkeypatch, capsys):

@@ -173,41 +173,22 @@ def without(pattern):
 
 
 @pytest.mark.parametrize(
-    ('spoil', 'message'),
+    ('spoil', 'options', 'message'),
     [
-        (without('model-00002-*'), 'shard model-00002-of-00002.safetensors is missing'),
-        (shard_cut_short, 'is broken'),
-        (swapped_limits, 'not q01 < q99'),
-        (without('config.json'), 'config.json is missing'),
-        (without('action_head--*'), 'needs exactly one action_head'),
+        (None, ('--profile', 'aloha'), "profile 'aloha' has 14"),
+        (None, ('--unnorm-key', 'nope'), "unnorm_key 'nope' is not in"),
+        (None, ('--device', 'tpu'), "device 'tpu'"),
+        (None, ('--tokenizer', '/nowhere'), 'no tokenizer.json or tokenizer.model in /nowhere'),
+        (without('model-00002-*'), (), 'shard model-00002-of-00002.safetensors is missing'),
+        (shard_cut_short, (), 'is broken'),
+        (swapped_limits, (), 'not q01 < q99'),
+        (without('config.json'), (), 'config.json is missing'),
+        (without('action_head--*'), (), 'needs exactly one action_head'),
     ],
 )
-def test_what_cannot_be_loaded_gives_one_line_and_1(check, folder, spoil, message):
-    spoil(folder)
-    code, _, err, result = check(folder)
-    assert code == 1
-    assert err.startswith('error: ') and err.count('\n') == 1 and message in err
+def test_what_cannot_be_loaded_gives_one_line_and_1(check, folder, spoil, options, message):
+    if spoil:
+        spoil(folder)
+    code, _, err, result = check(folder, *options)
+    assert code == 1 and err.startswith('error: ') and err.count('\n') == 1 and message in err
     assert result == {'ok': False, 'error': err.removeprefix('error: ').strip()}
-
-
-@pytest.mark.parametrize(
-    ('options', 'says'),
-    [
-        (('--profile', 'nope'), "unknown profile 'nope'"),
-        (('--profile', 'aloha'), "profile 'aloha' has 14"),
-        (('--unnorm-key', 'nope'), "unnorm_key 'nope' is not in"),
-        (('--dtype', 'int3'), "dtype 'int3' is unknown"),
-        (('--device', 'tpu'), "device 'tpu'"),
-        (('--tokenizer', '/nowhere'), 'no tokenizer.json or tokenizer.model in /nowhere'),
-    ],
-)
-def test_options_that_do_not_fit(check, folder, options, says):
-    code, _, err, _ = check(folder, *options)
-    assert code == 1 and says in err and err.count('\n') == 1
-
-
-@pytest.mark.parametrize('arguments', [['check'], ['check', 'a', '--head', 'psychic']])
-def test_wrong_usage_gives_2(arguments):
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    assert end.value.code == 2

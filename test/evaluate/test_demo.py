@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from vla_prune_ros.evaluate.demo import demo_row, node_result, report_demo, stage_percentiles
+from vla_prune_ros.evaluate.demo import demo_row, node_result, report_demo
 from vla_prune_ros.records import MethodRun
 
 VIDEO = SimpleNamespace(path=Path('/somewhere/demo.mp4'), frames=7)
@@ -30,14 +30,6 @@ def record(i):
 def run(method='dense', queries=101):
     records = [record(i) for i in range(queries)]
     return MethodRun(method, records, chunks=queries - 1, episodes=2, successes=1, moved_m=1.23456)
-
-
-def test_stages_come_in_the_order_they_happen_and_count_the_queries_that_have_them():
-    stages = stage_percentiles([{**record(1), 'later_ms': '1', 'node_pairing_ms': '1'}, record(3)])
-    assert list(stages) == [
-        *('node_pairing', 'policy_vision', 'node_guard', 'policy_total', 'overhead', 'later')
-    ]
-    assert stages['policy_total']['p50'] == 2.0 and stages['later']['p50'] == 1.0
 
 
 def test_row_of_a_method():
@@ -66,19 +58,13 @@ def report(out, about, *runs):
     return report_demo(runs, about, VIDEO, out, console), text.getvalue()
 
 
-def test_result_is_returned_written_and_pointed_at(tmp_path):
-    result, text = report(tmp_path, {'untrained': 'False', 'device': 'cpu'}, run())
+@pytest.mark.parametrize('untrained', [True, False])
+def test_result_is_returned_written_and_pointed_at(tmp_path, untrained):
+    result, text = report(tmp_path, {'untrained': str(untrained), 'device': 'cpu'}, run())
     assert json.loads((tmp_path / 'demo.json').read_text()) == asdict(result)
     assert result.ok is True and result.policy['device'] == 'cpu'
     assert '/somewhere/demo.mp4' in text and str(tmp_path / 'demo.json') in text
-    assert '50.00 / 95.00' in text
-
-
-@pytest.mark.parametrize(('value', 'untrained'), [('True', True), ('False', False)])
-def test_random_weights_are_labelled(tmp_path, value, untrained):
-    result, text = report(tmp_path, {'untrained': value}, run())
-    assert result.untrained is untrained
-    assert ('UNTRAINED' in text) is untrained
+    assert result.untrained is untrained and ('UNTRAINED' in text) is untrained
 
 
 def test_a_method_without_chunks_is_bad_and_still_in_the_table(tmp_path):
@@ -105,11 +91,8 @@ def test_the_node_is_held_to_5_ms_and_97_percent_of_the_images(overhead_ms, rece
         received_hz=dict(zip(('primary', 'wrist'), received, strict=True)),
         transport_profile=True,
     )
-    assert result.ok is good
+    assert result.ok is good and result.queries == 5
     back = json.loads(json.dumps(asdict(result)))
     assert back['overhead_ms'] == {'p50': overhead_ms, 'p95': overhead_ms}
-    assert back['queries'] == 5 and back['asked_hz'] == 30.0 and back['target_ms'] == 5.0
-    assert back['received_hz'] == {'primary': received[0], 'wrist': received[1]}
     assert back['stages_ms']['policy_total']['p50'] == 30.0
-    assert back['transport_profile'] is True
     assert back['machine']['cores'] >= 1 and back['machine']['packages']['numpy']

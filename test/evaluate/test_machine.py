@@ -3,11 +3,10 @@
 import hashlib
 
 import pytest
-import torch
 
 from vla_prune_ros.errors import CheckpointError
 from vla_prune_ros.evaluate import machine as module
-from vla_prune_ros.evaluate.machine import checkpoint_card, checkpoint_fingerprint, versions
+from vla_prune_ros.evaluate.machine import checkpoint_card, checkpoint_fingerprint
 from vla_prune_ros.model.hub import reference_folder
 
 
@@ -17,30 +16,18 @@ def folder(tmp_path):
         ('config.json', b'{}'),
         ('model.safetensors', bytes(range(250)) * 100),
         ('action_head--0_checkpoint.pt', b'head'),
+        ('README.md', b'no part of a checkpoint'),
     ):
         (tmp_path / name).write_bytes(content)
     return tmp_path
 
 
-def test_it_is_the_hash_of_names_sizes_and_contents(folder):
+def test_it_is_the_hash_of_names_sizes_and_contents_of_its_files(folder):
     digest = hashlib.sha256()
     for name in ('action_head--0_checkpoint.pt', 'config.json', 'model.safetensors'):
         content = (folder / name).read_bytes()
         digest.update(f'{name} {len(content)}\n'.encode() + content)
     assert checkpoint_fingerprint(folder) == digest.hexdigest()[:16]
-
-
-@pytest.mark.parametrize(
-    'name', ['config.json', 'model.safetensors', 'action_head--0_checkpoint.pt']
-)
-def test_every_file_of_a_checkpoint_counts_and_no_other(folder, name):
-    before = checkpoint_fingerprint(folder)
-    (folder / 'README.md').write_text('a model card')
-    assert checkpoint_fingerprint(folder) == before
-    content = bytearray((folder / name).read_bytes())
-    content[-1] ^= 1
-    (folder / name).write_bytes(content)
-    assert checkpoint_fingerprint(folder) != before
 
 
 @pytest.mark.parametrize('at', [0, 12_000, -1])
@@ -75,7 +62,3 @@ def test_the_packages_own_policy_is_named_without_its_place(folder):
         card = checkpoint_card(reference_folder(name))
         assert card['folder'] == name and card['untrained'] is False
     assert checkpoint_card(folder)['folder'] == str(folder)
-
-
-def test_versions_are_those_that_are_installed():
-    assert versions()['torch'] == torch.__version__ and 'vla_prune_ros' in versions()

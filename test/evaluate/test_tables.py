@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from vla_prune_ros.evaluate.tables import Column, fixed, markdown_table, quantile, rich_table
+from vla_prune_ros.evaluate.tables import Column, fixed, markdown_table, rich_table
 
 COLUMNS = (
     Column('method', lambda row: row[0], is_name=True, is_code=True),
@@ -23,8 +23,3 @@ def test_names_are_no_markup_on_the_console():
         console.print(rich_table('[red]title', COLUMNS, ROWS, section=lambda row: row[1]))
     text = capture.get()
     assert '[bold]dense' in text and '[red]title' in text and '{a: 1|2}' in text
-
-
-def test_what_is_unknown_is_a_dash():
-    assert (fixed(None), quantile(None)) == ('-', '-')
-    assert fixed(0.5, '.0f', 100) == '50' and quantile({'p50': 1.0, 'p95': 2.0}, 'p95') == '2.0'

@@ -20,7 +20,6 @@ from vla_prune_ros.evaluate.bench.cost import (
     measure_roofline,
     policy_flops,
     reference_flops,
-    rows_per_layer,
     vision_flops,
 )
 from vla_prune_ros.evaluate.bench.models import (
@@ -128,14 +127,6 @@ def test_recommended_needs_less_than_1_in_1_7_of_dense(mode):
         assert set(kept) <= early
         ratio[preset] = dense / policy_flops(size, layout, kept, early)
     assert ratio['recommended'] > 1.7 and ratio['recommended'] > ratio['careful'] > 1.4
-
-
-def test_rows_follow_the_sites():
-    layout = Layout(('a', 'b'), patches=16, proprio=1, prompt=20, slots=8)
-    assert layout.length == 62
-    kept = {'before_L0': 30, 'after_L1': 12, 'after_L3': 10}
-    assert rows_per_layer(layout, 4, kept) == [60, 60, 42, 42]
-    assert rows_per_layer(layout, 3, {}) == [62, 62, 62]
 
 
 def test_a_diffusion_head_is_not_covered():

@@ -20,6 +20,7 @@ HERE = {'torch': '2.13.0', 'mujoco': '3.3.7'}
 DENSE = Method('dense', 'dense', Path('weights'), 'aaaa')
 OWN = Method('fastv:64@tuned', 'fastv:64', Path('tuned'), 'bbbb')
 SETTING = Setting(threads=1, max_steps=40)
+UNKNOWN = '{"method": "dense", "queries": [{"speed": 1}], "refresh_ms": []}'
 
 
 def episode(seed, success=True):
@@ -134,7 +135,7 @@ def test_one_run_at_a_time(folder):
     opened(folder).__exit__(None, None, None)
 
 
-@pytest.mark.parametrize('line', ['nonsense', '[1, 2]', '{"method": "dense"}', '3'])
+@pytest.mark.parametrize('line', ['nonsense', '[1, 2]', '{"method": "dense"}', UNKNOWN])
 def test_a_line_of_something_else_is_named(folder, line):
     path = folder / 'episodes.jsonl'
     path.write_text(line + '\n' + path.read_text())

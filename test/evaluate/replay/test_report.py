@@ -2,7 +2,6 @@
 out as a reader would, and the page as Chromium shows it."""
 
 import base64
-import io
 import re
 import sys
 
@@ -21,7 +20,6 @@ from replay_result import (
     result,
     row,
 )
-from rich.console import Console
 
 from vla_prune_ros.evaluate.replay import report
 from vla_prune_ros.evaluate.replay.report import replay_html, replay_notes, replay_tables
@@ -41,12 +39,6 @@ def no_figures(monkeypatch):
 # --- console ----------------------------------------------------------------------------------
 
 
-def printed(table, width=110):
-    text = io.StringIO()
-    Console(width=width, file=text).print(table)
-    return text.getvalue()
-
-
 def has(table, **cells):
     """Whether a row has these cells under these heads; ``_`` for a blank."""
     heads = [column.header.replace(' ', '_') for column in table.columns]
@@ -63,15 +55,6 @@ def test_figures_of_the_result_stand_in_the_tables():
     assert has(error, against='dense', end_mm='11.0', flips='5/4/3', apart_ms='52.5')
     assert has(bags, bag='first', **asked, ms_p50='32.0', mm_to_dense='1.38', to_recorded='6.62')
     assert has(bags, bag='third', method='dense', mm_to_dense='-', to_recorded='6.62')
-
-
-def test_names_are_not_read_as_markup():
-    method = '{name: x, budget: [56, 52]}'
-    bags = [bag('[red]b', [method]), bag('c', [method])]
-    tables = replay_tables(result(bags, rows=(row(method),)))
-    for table in tables:
-        assert '[56,52]' in printed(table, 150).replace(' ', '')
-    assert '[red]b' in printed(tables[3], 150)
 
 
 def test_notes_name_losses_refusals_and_problems():

@@ -1,7 +1,4 @@
-"""What a replay keeps on disk: records, names, keys, and files that were torn at any byte.
-
-Expected values: what went in, bit by bit; torn files are cut here at every length.
-"""
+"""What a replay keeps on disk: records, names, keys, and files that were torn at any byte."""
 
 import json
 
@@ -219,12 +216,8 @@ def test_a_recording_comes_back_to_the_last_bit_under_its_key(tmp_path):
     save_recording(tmp_path, KEY, given)
     found = load_recording(tmp_path, KEY)
     assert found.actions.tobytes() == numbers.tobytes()
-    assert found.valid.tolist() == given.valid.tolist()
-    assert found.instants[0].position.tobytes() == instants[0].position.tobytes()
-    assert found.instants[1].position is None
+    assert found.valid.tolist() == given.valid.tolist() and found.losses == given.losses
     assert [i.images for i in found.instants] == [places, places]
-    for name in ('topics', 'guessed', 'losses', 'source'):
-        assert getattr(found, name) == getattr(given, name)
     assert dumps(found) == dumps(given)
     assert load_recording(tmp_path, {**KEY, 'bag': []}) is None
     (file,) = tmp_path.iterdir()
