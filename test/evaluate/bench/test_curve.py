@@ -1,7 +1,4 @@
-"""The cost curve: which points are measured, and on what.
-
-Expected: token counts are budgets times cameras; operations grow with each axis.
-"""
+"""The cost curve: which points are measured, and on what."""
 
 import json
 from dataclasses import asdict

@@ -1,9 +1,4 @@
-"""Random models: the published shapes, weights that stay finite, shared layers, refusals; and the
-published execution against ours.
-
-Expected numbers: 7 541 237 184 parameters in 982 tensors of the published state dict, 151.1 M of
-LIBERO's L1 head and 16.8 M of the state's projector; 32 for the published depth.
-"""
+"""Random models: the published shapes and counts, and the published execution against ours."""
 
 from dataclasses import replace
 from pathlib import Path

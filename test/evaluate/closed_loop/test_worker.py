@@ -1,7 +1,4 @@
-"""One job after another: no episode finds a trace of the one before, and no error stops the rest.
-
-The policy and the scene are scripted; what they were asked is counted.
-"""
+"""No episode finds a trace of the one before, and no error stops the rest; all is scripted."""
 
 from pathlib import Path
 

@@ -12,7 +12,6 @@ import torch
 
 pytest.importorskip('rosbags', reason='needs the extra with rosbags')
 
-import bag_writer as writer
 import formula_bag as recorded
 from formula_bag import FINGERS, MS, T0, TASK, TURN, VELOCITY, drive, task
 
@@ -344,20 +343,6 @@ def test_a_jump_of_time_begins_anew_and_the_speed_with_it(tmp_path, script_polic
     assert speeds == pytest.approx([np.linalg.norm(VELOCITY)] * 6)
 
 
-def test_a_new_task_may_begin_with_the_frame_of_before(tmp_path, script_policy):
-    """The first camera repeats the frame of 400 ms: 612, and of the new task all but the first."""
-    rows = [row for row in drive() if row[0] != '/primary']
-    rows += recorded.images('primary', range(0, 400, 50))
-    still = recorded.pixels('primary', 400)
-    for ms in range(400, 1200, 50):
-        image = writer.image_message(T0 + ms * MS, still)
-        rows.append(('/primary', T0 + (ms + 8) * MS, image))
-    path = bag(tmp_path, rows + task(650, OTHER))
-    found = asked(script_policy(), path, with_robot(frozen_frames=1))
-    refused = [(q.stamp_ns - T0) // MS for q in found if q.refusal]
-    assert refused == [612, 912, 1112]
-
-
 def test_what_cannot_be_decoded_is_refused_and_the_next_is_not(tmp_path, script_policy):
     rows = drive()
     for topic, at, message in rows:
@@ -372,27 +357,6 @@ def test_what_cannot_be_decoded_is_refused_and_the_next_is_not(tmp_path, script_
     assert "camera 'wrist'" in found[1].refusal and FINGERS[0] in found[2].refusal
     assert len(policy.seen) == 4
     np.testing.assert_allclose(policy.seen[1].proprio[:3], recorded.position(610), atol=1e-12)
-
-
-@pytest.mark.parametrize(('period', 'speeds'), [(200, [1.0] * 5), (500, [None, None])])
-def test_a_commanded_speed_is_that_of_the_step_that_is_due(
-    tmp_path, script_policy, period, speeds
-):
-    """0.05 m per 50 ms; a chunk of 400 ms is over when the next query comes after 500."""
-    policy = script_policy()
-    setting = replace(with_robot(motion_source='actions'), period_s=1e-3 * period)
-    asked(policy, bag(tmp_path, drive()), setting)
-    told = [None if hint is None else hint.linear_m_s for hint in policy.hints]
-    assert told == [None, *(None if s is None else pytest.approx(s) for s in speeds)]
-
-
-def test_a_new_task_stops_what_was_commanded(tmp_path, script_policy):
-    """The chunk of 612 ms would be active until 1012: the query of 712 ms does not count on it."""
-    policy = script_policy()
-    path = bag(tmp_path, drive() + task(650, OTHER))
-    found = asked(policy, path, with_robot(motion_source='actions'))
-    unknown = [(q.stamp_ns - T0) // MS for q in found if q.record.motion_m_s is None]
-    assert unknown == [12, 712]
 
 
 def test_a_chunk_that_was_refused_moves_nothing(tmp_path, script_policy):

@@ -1,8 +1,5 @@
-"""A whole replay of small bags by the micro checkpoint: bags, order, workers, interruptions.
-
-Expected values: those of one process that nothing interrupted, to the last bit; numbers of queries
-follow from the rates in ``arm_recording``. A query is counted where the policy is asked.
-"""
+"""Whole replays by the micro checkpoint, bit for bit those of one process without interruption; a
+query is counted where the policy is asked."""
 
 import itertools
 import json

@@ -41,21 +41,14 @@ def codes(found):
     return [code for code, _ in found.problems]
 
 
-def expected_actions(found, known, moved=lambda begin: 1.0, closed=lambda begin: False):
-    """(actions, valid) as functions of the millisecond at which a step begins.
-
-    :param moved: which part of the step the arm moves.
-    """
+def check_actions(found, known, moved=lambda begin: 1.0, closed=lambda begin: False):
+    """By functions of the millisecond at which a step begins; ``moved``: in which part of it."""
     begins = np.array(stamps(found))[:, None] + 50 * np.arange(K)
     valid = np.vectorize(known, otypes=[bool])(begins)
     part = np.vectorize(moved, otypes=[float])(begins)
     grip = np.where(np.vectorize(closed, otypes=[bool])(begins), 0.0, 1.0)
     actions = np.concatenate((part[..., None] * STEP, grip[..., None]), axis=2)
-    return np.where(valid[..., None], actions, 0.0), valid
-
-
-def check_actions(found, *functions, **more):
-    actions, valid = expected_actions(found, *functions, **more)
+    actions = np.where(valid[..., None], actions, 0.0)
     np.testing.assert_array_equal(found.valid, valid)
     np.testing.assert_allclose(found.actions, actions, rtol=0, atol=1e-9)
 
@@ -78,21 +71,13 @@ def test_a_bag_is_read_the_same_from_every_storage(tmp_path, storage):
             'wrist': ('/wrist', (begin + 20) * MS, 0),
         }
         np.testing.assert_allclose(instant.position, recorded.position(begin + 10), atol=1e-12)
-    assert found.topics == {
-        'primary': '/primary',
-        'wrist': '/wrist',
-        'ee_pose': '/ee_pose',
-        'joint_states': '/joint_states',
-        'instruction': '/instruction',
-    }
+    counts = {'ee_pose': 120, 'instruction': 1, 'joint_states': 120, 'primary': 24, 'wrist': 12}
+    assert found.topics == {name: f'/{name}' for name in counts}
     assert found.guessed and found.span_ns == (T0, T0 + 1191 * MS)
-    assert found.there == {
-        '/ee_pose': ('geometry_msgs/msg/PoseStamped', 120),
-        '/instruction': ('std_msgs/msg/String', 1),
-        '/joint_states': ('sensor_msgs/msg/JointState', 120),
-        '/primary': ('sensor_msgs/msg/Image', 24),
-        '/wrist': ('sensor_msgs/msg/Image', 12),
+    assert {topic: count for topic, (_, count) in found.there.items()} == {
+        f'/{name}': count for name, count in counts.items()
     }
+    assert found.there['/wrist'][0] == 'sensor_msgs/msg/Image'
     assert (found.problems, found.losses) == ((), {'new_instruction': 1})
     assert found.source == 'ee_pose'
     check_actions(found, lambda begin: begin + 50 <= 1190)

@@ -171,18 +171,6 @@ def test_unknown_motion_keeps_more_and_says_so():
     assert episode.query()[0] == 'coarse' and episode.pruner.report()['motion'] == 'pose'
 
 
-def test_moving_patches_are_counted_and_stay():
-    """The square moves by one patch: where it was and where it is, in each camera."""
-    episode = Episode('legacy_2026', mode='coarse', watched=True)
-    episode.query()
-    _, state, _, _ = episode.query()
-    assert episode.pruner.report()['changed_a'] == 2
-    changed = [i for i in range(16) if episode.pruner.token_scores.moved[i]]
-    rows = {SIDE * ((episode.number - n) % SIDE) + 1 for n in (0, 1)}
-    assert set(changed) == rows
-    assert rows <= set(state.kept_by_site['after_L1'].tolist())
-
-
 def test_a_reference_that_cannot_be_decoded_makes_every_patch_a_moved_one():
     episode = Episode(mode='coarse')
     episode.query()
