@@ -17,8 +17,7 @@ from vla_prune_ros.errors import InputRefused
 from vla_prune_ros.pruning.frames import FrameHistory
 
 MS = 1_000_000
-SPACING = 25 * MS
-"""Half a control period of 20 Hz, as the policy has it."""
+SPACING = 25 * MS  # half a control period of 20 Hz, as the policy has it
 
 
 def frame(number):

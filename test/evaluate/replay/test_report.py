@@ -113,9 +113,6 @@ def decoded(uri):
     return cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1].astype(float)
 
 
-LOSS = 10  # of JPEG, in the middle of a patch
-
-
 def test_pruned_patches_are_darker_and_kept_ones_are_not():
     """On a flat grey image a kept patch keeps its grey and a pruned one has a quarter of it."""
     kept = np.random.default_rng(3).random(256) < 0.4
@@ -125,13 +122,13 @@ def test_pruned_patches_are_darker_and_kept_ones_are_not():
         y, x = divmod(patch, 16)
         inside = image[14 * y + 4 : 14 * y + 10, 14 * x + 4 : 14 * x + 10]
         grey = GREY if kept[patch] else GREY / 4
-        assert abs(inside - grey).max() < LOSS, patch
+        assert abs(inside - grey).max() < 10, patch  # the loss of JPEG
 
 
 def test_colours_stay_in_their_channels():
     image = np.zeros((224, 224, 3), np.uint8)
     image[...] = (220, 60, 20)
-    assert abs(decoded(overlay_uri(image_uri(image), '1' * 256)) - image).max() < LOSS
+    assert abs(decoded(overlay_uri(image_uri(image), '1' * 256)) - image).max() < 10
 
 
 def test_without_matplotlib_the_page_has_no_figures(monkeypatch):

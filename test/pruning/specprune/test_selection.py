@@ -120,9 +120,6 @@ def test_global_memory_unites_the_best_of_each_layer(case):
     assert memory.top(4, counts, joint).nonzero()[:, 0].tolist() == sorted(want)
 
 
-UNIT = st.floats(0, 1, width=32)
-
-
 def test_float32_cannot_tell_ranks_from_89_on_float64_can():
     """exp overflows float32 above ln(3.4e38) = 88.7 (pruning-methods, correction 7)."""
     assert [i for i, w in enumerate(rank_weights(120, 1.0, torch.zeros(0))) if w == 0][0] == 89
@@ -131,7 +128,7 @@ def test_float32_cannot_tell_ranks_from_89_on_float64_can():
 
 
 @given(
-    st.lists(st.tuples(st.booleans(), UNIT, UNIT), min_size=1, max_size=20),
+    st.lists(st.tuples(st.booleans(), *[st.floats(0, 1, width=32)] * 2), min_size=1, max_size=20),
     st.floats(0, 1),
     st.floats(0.1, 50),
 )
