@@ -1,6 +1,7 @@
 """The observations of the goldens, and a tokenizer that gives their prompts the golden's ids."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -29,6 +30,12 @@ def tokenizer(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp('tokenizer')
     standin_tokenizer(pieces).save(str(folder / 'tokenizer.json'))
     return folder
+
+
+@pytest.fixture(scope='session')
+def load(data_dir, tokenizer):
+    """Loads the micro checkpoint."""
+    return partial(load_policy, data_dir / 'micro' / 'checkpoint', tokenizer=tokenizer)
 
 
 @pytest.fixture(scope='session')

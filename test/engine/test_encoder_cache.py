@@ -9,14 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import vla_prune_ros
 from vla_prune_ros.errors import InputRefused
 
 
 @pytest.fixture(scope='module')
-def policies(data_dir, tokenizer):
-    folder = data_dir / 'micro' / 'checkpoint'
-    dense = vla_prune_ros.load_policy(folder, tokenizer=tokenizer)
+def policies(load):
+    dense = load()
     return {'dense': dense, 'specprune': dense.with_pruning('specprune')}
 
 

@@ -25,7 +25,6 @@ from vla_prune_ros.engine.policy import Policy
 from vla_prune_ros.errors import ProfileError
 from vla_prune_ros.evaluate.bench.models import BenchModelOptions, build_bench_model
 from vla_prune_ros.evaluate.bench.pruning import BenchScene
-from vla_prune_ros.pruning.base import Pruner, PruningSite, Selection
 from vla_prune_ros.pruning.registry import PRUNERS, read_spec
 
 STATIC = (
@@ -136,33 +135,6 @@ def test_what_cannot_be_recorded_runs_and_says_why(bench_model, method):
     policy = recorded(bench_model.policy(method))
     assert isinstance(policy.forward, Eager)
     assert 'depends on the data' in policy.describe()['engine']
-
-
-class Counting(Pruner):
-    name, capturable = 'counting', True
-    sites = (PruningSite(-1),)
-
-    def __init__(self, keep):
-        self._keep, self.begin = keep, lambda query: 'coarse'
-
-    def keep(self, view):
-        return self._keep(view)
-
-
-@pytest.mark.parametrize(
-    'keep',
-    [
-        lambda view: view.ids[: int(view.hidden.abs().sum() > 0) + 8],
-        lambda view: view.ids[view.hidden[1 : 1 + len(view.ids), 0] > 0],
-        lambda view: Selection(torch.tensor([3, 260], device=view.ids.device), (1, 1)),
-    ],
-)
-def test_what_needs_the_host_is_found(bench_model, keep):
-    """The tape would not notice otherwise that a graph cannot hold it."""
-    policy = recorded(bench_model.policy(Counting(keep)))
-    scene = BenchScene(bench_model.profile, 1)
-    with pytest.raises(tape.NotStatic):
-        policy.infer(scene.observation(0, policy.statistics.proprio.mean))
 
 
 def test_another_instruction_is_another_graph(bench_model):

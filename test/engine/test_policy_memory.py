@@ -1,8 +1,4 @@
-"""What a policy remembers between queries, and how another goes on from its memory.
-
-Expected values of a restored policy: the answers of the one that was never interrupted, to the
-last bit.
-"""
+"""What a policy remembers between queries, and how another goes on from its memory."""
 
 import time
 from dataclasses import replace
@@ -13,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import vla_prune_ros
 from vla_prune_ros import MotionHint
 from vla_prune_ros.errors import DataError, InputRefused
 from vla_prune_ros.evaluate.bench.models import BenchModelOptions, build_bench_model
@@ -30,14 +25,8 @@ METHODS = """dense uniform:64 fastv:64 divprune:64 vla_adp vla_pruner:64 vla_cac
 
 
 @pytest.fixture(scope='module')
-def load(data_dir, tokenizer):
-    folder = data_dir / 'micro' / 'checkpoint'
-    return lambda pruning: vla_prune_ros.load_policy(folder, tokenizer=tokenizer, pruning=pruning)
-
-
-@pytest.fixture(scope='module')
 def policy(load):
-    return load('specprune')
+    return load(pruning='specprune')
 
 
 @pytest.fixture
@@ -86,7 +75,7 @@ class Slow(Pruner):
 
 def test_rule_7_all_work_of_a_pruner_is_in_the_reported_time(load, observation):
     """A sleep is never shorter than asked for, so the bound does not depend on the machine."""
-    policy = load(Slow())
+    policy = load(pruning=Slow())
 
     def decode():
         time.sleep(0.01)
@@ -165,7 +154,7 @@ def test_a_watched_frame_that_is_no_image_stops_nothing(fresh, observation, fram
 
 
 def test_nothing_to_refresh_without_a_pruner_that_learns(load, observation):
-    dense = load('dense')
+    dense = load(pruning='dense')
     dense.infer(observation)
     assert dense.refresh() is None
     dense.watch('primary', 0, observation.images['primary'])  # ignored

@@ -3,7 +3,6 @@ made in the model itself. Fixed ids and the hash are those of the published Llam
 
 import copy
 import re
-import shutil
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -25,7 +24,7 @@ from vla_prune_ros.errors import CheckpointError
 from vla_prune_ros.model import language
 from vla_prune_ros.model.openvla import OpenVLAOFT
 from vla_prune_ros.model.prompt import PromptTokenizer
-from vla_prune_ros.model.synthetic import make_checkpoint, standin_tokenizer
+from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.pruning.base import Layout
 
 VARIANTS = {
@@ -41,8 +40,8 @@ VARIANTS = {
 
 
 @pytest.fixture(scope='module')
-def loaded(data_dir, tokenizer):
-    return vla_prune_ros.load_policy(data_dir / 'micro' / 'checkpoint', tokenizer=tokenizer)
+def loaded(load):
+    return load()
 
 
 @pytest.fixture
@@ -73,10 +72,8 @@ def test_probes_leave_no_trace(load_variant, observation):
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_a_causal_mask_is_found(data_dir, tokenizer, monkeypatch, dtype):
-    policy = vla_prune_ros.load_policy(
-        data_dir / 'micro' / 'checkpoint', tokenizer=tokenizer, dtype=dtype
-    )
+def test_a_causal_mask_is_found(load, monkeypatch, dtype):
+    policy = load(dtype=dtype)
     attend = F.scaled_dot_product_attention
 
     def causal(q, k, v, **options):
@@ -107,7 +104,6 @@ def test_a_norm_that_is_left_out_is_found(policy):
 @pytest.mark.parametrize(
     ('module', 'field', 'eps'),
     [
-        ('language_model.model.layers.1.input_layernorm', 'variance_epsilon', 1e-5),
         ('language_model.model.norm', 'variance_epsilon', 1e-5),
         ('vision_backbone.featurizer.blocks.0.norm1', 'eps', 1e-5),
         ('action_head.model.layer_norm1', 'eps', 1e-6),
@@ -128,10 +124,6 @@ def test_rotary_frequencies_in_bfloat16_are_found(policy, monkeypatch):
 
     monkeypatch.setattr(language, 'rope', rounded)
     assert list(failures(policy)) == ['rotary angles']
-
-    monkeypatch.undo()
-    policy.model.language_model.model.config.rope_parameters['rope_theta'] = 500000.0
-    assert '500000' in failures(policy)['rotary angles']
 
 
 @pytest.mark.parametrize(
@@ -204,6 +196,7 @@ class TestTokenizer:
 
     def test_the_published_one(self, policy, golden_dir):
         assert self.value(policy) == 'Llama-2 by its ids'  # without its hash
+        assert not policy.untrained
         policy.tokenizer = PromptTokenizer(golden_dir / 'tokenizer')
         assert self.value(policy) == 'Llama-2'
         assert tokenizer_hash(golden_dir / 'tokenizer' / 'tokenizer.model') == LLAMA2_SHA256
@@ -211,16 +204,7 @@ class TestTokenizer:
     def test_a_stand_in_is_named_and_does_not_fail(self, tmp_path):
         policy = vla_prune_ros.load_policy(make_checkpoint(tmp_path / 'ck', 'micro'))
         assert failures(policy) == {} and self.value(policy) == 'stand-in, not Llama-2'
-
-    def test_another_vocabulary_or_file(self, policy, tokenizer, tmp_path):
-        standin_tokenizer({'▁In': 300, '▁What': 301}).save(str(tmp_path / 'tokenizer.json'))
-        policy.tokenizer = PromptTokenizer(tmp_path)
-        assert 'expected [1, 512, 29901, 1724,' in failures(policy)['tokenizer']
-        shutil.copy(tokenizer / 'tokenizer.json', tmp_path)
-        (tmp_path / 'tokenizer.model').write_bytes(b'abc')
-        policy.tokenizer = PromptTokenizer(tmp_path)
-        # SHA-256 of b'abc', as FIPS 180-2 appendix B.1 gives it: ba7816bf 8f01...
-        assert 'SHA-256 ba7816bf8f01...' in failures(policy)['tokenizer']
+        assert policy.untrained and policy.describe()['untrained'] is True
 
     @pytest.mark.parametrize(
         'spoil',
@@ -241,5 +225,3 @@ class TestTokenizer:
 def test_a_dry_run_that_cannot_be(policy):
     for actions in (np.full((8, 7), np.inf), np.ones(7)):
         assert 'dry run' in failures(policy, replace(policy.warm_up(), actions=actions))
-    policy.model.action_head.model.fc2.weight.mul_(1000)  # far beyond the training
-    assert 'dry run' in failures(policy)

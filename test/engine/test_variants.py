@@ -12,13 +12,7 @@ from safetensors.numpy import load_file
 
 from vla_prune_ros import Observation
 from vla_prune_ros.errors import CheckpointError, ProfileError
-from vla_prune_ros.model.heads import (
-    alphas_cumprod,
-    bins_to_actions,
-    denoise,
-    time_embedding,
-    timesteps,
-)
+from vla_prune_ros.model.heads import bins_to_actions, denoise
 from vla_prune_ros.model.normalization import unnormalize
 from vla_prune_ros.model.vision import fold_lora, language_mean
 from vla_prune_ros.profiles import LIBERO
@@ -44,18 +38,14 @@ def aloha_observation(golden):
 
 
 class TestFilm:
-    def test_frames_to_actions(self, load_variant, observation, golden):
+    @torch.inference_mode()
+    def test_frames_to_actions_by_stages(self, load_variant, observation, golden):
         policy = load_variant('micro/checkpoint_film')
-        want = golden('micro/film_fp32')
+        model, want = policy.model, golden('micro/film_fp32')
         out = policy.infer(observation)
         assert policy.describe()['film'] is True
         close(out.normalized, want['normalized_actions'][0])
         close(out.actions, want['actions'])
-
-    @torch.inference_mode()
-    def test_stages(self, load_variant, golden):
-        model = load_variant('micro/checkpoint_film').model
-        want = golden('micro/film_fp32')
         pixels = torch.from_numpy(golden('micro/l1_fp32')['pixel_values']).view(2, 6, 224, 224)
         ids = torch.cat([torch.from_numpy(want['input_ids_prompt']), torch.tensor([[29871]])], 1)
         table = model.language_model.model.embed_tokens
@@ -163,14 +153,6 @@ class TestDiffusion:
         assert policy.describe()['head'] == 'diffusion'
         close(out.actions, want['actions'], 5e-3)  # see above for why not 1e-4
 
-    def test_schedule_and_time_embedding(self, golden):
-        want = golden('micro/diffusion_fp32')
-        close(alphas_cumprod(), want['alphas_cumprod'], 1e-6)
-        assert timesteps(10) == want['timesteps'].tolist()
-        step = int(want['timesteps'][0])
-        got = time_embedding(step, 64, torch.device('cpu'), torch.float32)
-        close(got[0], want['time_embedding.first'])
-
     @pytest.mark.parametrize('steps', [1, 7, 50])
     def test_any_number_of_steps(self, load_variant, observation, steps):
         policy = load_variant('micro/checkpoint_diffusion', diffusion_steps=steps)
@@ -179,10 +161,12 @@ class TestDiffusion:
         assert np.isfinite(first.actions).all() and np.abs(first.normalized).max() <= 1 + 1e-6
         close(policy.infer(observation).actions, first.actions, 0)
 
-    @pytest.mark.parametrize('steps', [0, 51])
-    def test_impossible_steps_are_refused(self, load_variant, steps):
-        with pytest.raises(ProfileError, match='diffusion_steps'):
-            load_variant(diffusion_steps=steps)
+    @pytest.mark.parametrize(
+        'option', [{'diffusion_steps': 0}, {'diffusion_steps': 51}, {'head': 'psychic'}]
+    )
+    def test_impossible_options_are_refused(self, load_variant, option):
+        with pytest.raises(ProfileError, match=next(iter(option))):
+            load_variant(**option)
 
 
 class TestContradictions:

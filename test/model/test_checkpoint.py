@@ -23,9 +23,9 @@ from vla_prune_ros.model.normalization import read_statistics
 from vla_prune_ros.model.openvla import ModelSize, OpenVLAOFT
 from vla_prune_ros.model.synthetic import make_checkpoint
 from vla_prune_ros.model.vision import dino_size, siglip_size
-from vla_prune_ros.profiles import ALOHA, LIBERO
+from vla_prune_ros.profiles import LIBERO
 
-HEAD, LAST = 'action_head--150000_checkpoint.pt', 'model-00002-of-00002.safetensors'
+HEAD = 'action_head--150000_checkpoint.pt'
 STATISTICS = 'dataset_statistics.json'
 
 
@@ -34,9 +34,8 @@ def folder(data_dir, tmp_path):
     return shutil.copytree(data_dir / 'micro' / 'checkpoint', tmp_path / 'checkpoint')
 
 
-def load(folder, profile=LIBERO):
-    variant = find_variant(folder, profile)
-    return load_model(folder, profile, variant, 'cpu', torch.float32)
+def load(folder):
+    return load_model(folder, LIBERO, find_variant(folder, LIBERO), 'cpu', torch.float32)
 
 
 def edit_json(path, change):
@@ -80,13 +79,9 @@ def _wrong_shape(folder):
 @pytest.mark.parametrize(
     ('harm', 'says'),
     [
-        (lambda f: (f / 'config.json').unlink(), 'config.json is missing'),
         (lambda f: (f / 'config.json').write_text('{'), 'config.json'),
         (lambda f: edit_json(f / 'config.json', lambda c: c.update(model_type='x')), 'OpenVLA'),
-        (lambda f: (f / LAST).unlink(), LAST),
         (_lacks_a_tensor, 'projector.fc1.bias'),
-        (lambda f: (f / LAST).write_bytes((f / LAST).read_bytes()[:1000]), f'{LAST} is broken'),
-        (lambda f: (f / HEAD).unlink(), 'exactly one action_head--N_checkpoint.pt, found none'),
         (lambda f: shutil.copy(f / HEAD, f / f'5{HEAD}'), 'exactly one action_head'),
         (lambda f: (f / HEAD).write_bytes(b'cos\nsystem\n(S"true"\ntR.'), 'plain state dict'),
         (_wrong_shape, r'module|action_head.model.fc2.weight is \(3, 64\), expected \(7, 64\)'),
@@ -97,11 +92,6 @@ def test_a_broken_folder_is_named_in_one_line(folder, harm, says):
     with pytest.raises(CheckpointError, match=says) as caught:
         load(folder)
     assert '\n' not in str(caught.value)
-
-
-def test_a_checkpoint_of_another_profile_is_refused(folder):
-    with pytest.raises(CheckpointError, match='choose the profile'):
-        load(folder, ALOHA)
 
 
 def test_unnorm_key_is_chosen_or_the_keys_are_listed(folder):
@@ -121,7 +111,6 @@ def test_unnorm_key_is_chosen_or_the_keys_are_listed(folder):
     [
         (lambda e: e['action']['q01'].pop(), 'dimensions'),
         (lambda e: e['proprio']['q99'].__setitem__(0, float('nan')), 'not finite'),
-        (lambda e: e['action']['q99'].__setitem__(2, -5.0), 'not q01 < q99'),
         (lambda e: e['action'].pop('q01'), 'no usable q01/q99'),
     ],
 )

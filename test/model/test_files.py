@@ -1,8 +1,7 @@
 """What is written is what the published loaders expect: names, files, dtype, and back again.
 
-Names are those of the released OFT+ files: FiLM wraps a block as ``blocks.N.block`` with
-``scale`` and ``shift`` beside it, components carry ``module.``, and the towers of a FiLM run do
-not stand among the main weights.
+In the released OFT+ files FiLM wraps a block as ``blocks.N.block`` with ``scale`` and ``shift``
+beside it, components carry ``module.``, and towers with FiLM are not among the main weights.
 """
 
 import json
@@ -21,7 +20,10 @@ from vla_prune_ros.model.vision import film_tensors
 from vla_prune_ros.profiles import LIBERO
 
 SIZE = model_size(Preset((16, 3, 2), (20, 2, 2), 16, 24, 2, 2))
-COMPONENTS = ('action_head', 'proprio_projector')
+FILM_NAMES = """
+    pos_embed patch_embed.proj.weight blocks.0.scale.weight blocks.0.shift.bias
+    blocks.1.block.attn.qkv.weight blocks.1.block.ls1.scale_factor blocks.1.block.mlp.fc2.bias
+"""
 
 
 def weights(film):
@@ -29,60 +31,39 @@ def weights(film):
     return OpenVLAOFT(replace(SIZE, film=film)).state_dict()
 
 
-def written(folder, film, step=7):
-    state = weights(film)
-    write_weights(folder, state, film=film, step=step)
-    main = {}
-    for shard in sorted(folder.glob('*.safetensors')):
-        main.update(load_file(shard))
-    parts = {
-        path.name: torch.load(path, weights_only=True) for path in folder.glob('*_checkpoint.pt')
-    }
-    return state, main, parts
-
-
 @pytest.mark.parametrize('film', [False, True])
 def test_every_weight_is_written_once_in_bfloat16(tmp_path, film):
-    state, main, parts = written(tmp_path, film)
-    names = {f'{c}--7_checkpoint.pt' for c in (*COMPONENTS, *(('vision_backbone',) * film))}
-    assert set(parts) == names
-    assert film != any(name.startswith('vision_backbone') for name in main)
-    found = dict(main)
+    """And the index names the shard of each, and towers with FiLM have the published names."""
+    state = weights(film)
+    write_weights(tmp_path, state, film=film, step=7)
+    shards = {path.name: load_file(path) for path in tmp_path.glob('*.safetensors')}
+    index = json.loads((tmp_path / 'model.safetensors.index.json').read_text())
+    assert index['weight_map'] == {name: file for file, shard in shards.items() for name in shard}
+    found = {name: value for shard in shards.values() for name, value in shard.items()}
+    assert index['metadata']['total_size'] == 2 * sum(v.numel() for v in found.values())
+    assert film != any(name.startswith('vision_backbone') for name in found)
+    parts = {
+        path.name: torch.load(path, weights_only=True) for path in tmp_path.glob('*_checkpoint.pt')
+    }
+    components = ('action_head', 'proprio_projector', *(('vision_backbone',) * film))
+    assert set(parts) == {f'{component}--7_checkpoint.pt' for component in components}
     for file, part in parts.items():
         assert all(name.startswith('module.') for name in part)
         component = file.split('--')[0]
         plain = {name.removeprefix('module.'): value for name, value in part.items()}
         if component == 'vision_backbone':
+            assert {f'vision_backbone.featurizer.{name}' for name in FILM_NAMES.split()} <= set(
+                plain
+            )
+            of_blocks = [name.split('.blocks.')[1] for name in plain if '.blocks.' in name]
+            assert {n.split('.')[1] for n in of_blocks} == {'block', 'scale', 'shift'}
             found.update(film_tensors(plain))
         else:
             found.update({f'{component}.{name}': value for name, value in plain.items()})
-    assert set(found) == set(state) and len(found) == len(main) + sum(map(len, parts.values()))
+    written = [*shards.values(), *parts.values()]
+    assert set(found) == set(state) and len(found) == sum(map(len, written))
     for name, value in found.items():
         assert value.dtype == torch.bfloat16 and torch.equal(value, state[name].bfloat16()), name
-
-
-def test_film_blocks_have_the_published_names(tmp_path):
-    _, _, parts = written(tmp_path, True)
-    names = set(parts['vision_backbone--7_checkpoint.pt'])
-    tower = 'module.vision_backbone.featurizer'
-    wanted = """
-        pos_embed patch_embed.proj.weight blocks.0.scale.weight blocks.0.shift.bias
-        blocks.1.block.attn.qkv.weight blocks.1.block.ls1.scale_factor blocks.1.block.mlp.fc2.bias
-    """
-    assert {f'{tower}.{name}' for name in wanted.split()} <= names
-    for name in names:
-        if '.blocks.' in name:
-            part = name.split('.blocks.')[1].split('.')[1]
-            assert part in ('block', 'scale', 'shift'), name
-
-
-def test_the_index_names_the_shard_of_every_tensor(tmp_path):
-    _, main, _ = written(tmp_path, False)
-    index = json.loads((tmp_path / 'model.safetensors.index.json').read_text())
-    assert set(index['weight_map']) == set(main)
-    for name, file in index['weight_map'].items():
-        assert name in load_file(tmp_path / file)
-    assert index['metadata']['total_size'] == 2 * sum(v.numel() for v in main.values())
 
 
 @pytest.mark.parametrize('film', [False, True])

@@ -3,8 +3,9 @@
 The listing is a published repository's, with files that others add; the filter is the client's.
 """
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import huggingface_hub
 import pytest
@@ -37,15 +38,8 @@ def hub(monkeypatch):
     return lambda download: monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
 
 
-def failing(error):
-    def download(name, **options):
-        raise error
-
-    return download
-
-
 def test_a_folder_wins_over_a_hub_name(tmp_path, hub, monkeypatch):
-    hub(failing(AssertionError('asked the hub')))
+    hub(Mock(side_effect=AssertionError('asked the hub')))
     assert checkpoint_folder(tmp_path) == checkpoint_folder(str(tmp_path)) == tmp_path
     (tmp_path / 'org' / 'name').mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -88,7 +82,7 @@ def test_only_the_files_that_are_read_are_fetched(hub, tmp_path):
     ids=lambda v: type(v).__name__,
 )
 def test_what_goes_wrong_is_said_in_one_line(hub, error):
-    hub(failing(error))
+    hub(Mock(side_effect=error))
     with pytest.raises(CheckpointError, match=NAME) as refused:
         checkpoint_folder(NAME)
     assert '\n' not in str(refused.value)
@@ -110,11 +104,9 @@ def test_progress_of_several_threads_grows_and_is_short(hub, tmp_path, capfd):
                     bar.update(15_080_000)
             files.update(1)
 
-        threads = [threading.Thread(target=load) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(4) as pool:
+            for job in [pool.submit(load) for _ in range(4)]:
+                job.result()
         for bar in bars:
             bar.refresh()
             bar.close()

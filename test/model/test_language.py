@@ -85,12 +85,6 @@ def worst(got, want):
     )
 
 
-def test_bfloat16_tables_are_rounded_float32_tables():
-    got = language.rope(torch.arange(600), 128, 10000.0, torch.bfloat16)
-    assert all(t.dtype == torch.bfloat16 for t in got)
-    assert worst(got, angle_tables(600, 128, 10000.0)) <= 1
-
-
 @pytest.mark.parametrize(
     'cast',
     [lambda m: m.to(torch.bfloat16), lambda m: m.to(torch.bfloat16).float().bfloat16()],
@@ -178,6 +172,11 @@ class TestJoinedWeights:
     def parts(self, attn, y, only=slice(None)):
         return attn.q_proj(y[:, only]), attn.k_proj(y), attn.v_proj(y)
 
+    @torch.inference_mode()
+    def check_queries(self, attn, y):
+        got = query_key_value(attn, y)
+        torch.testing.assert_close(got, self.parts(attn, y), rtol=0, atol=1e-6)
+
     def check(self, layer, y, joined=True):
         """Products are those of the parts, and how many parts were called for them."""
         attn, rows, calls = layer.self_attn, torch.tensor([2, 5, 6]), []
@@ -252,9 +251,7 @@ class TestJoinedWeights:
         setattr(attn, name, Adapted(getattr(attn, name)))
         if before:
             fuse(layers)
-        with torch.inference_mode():
-            got = query_key_value(attn, y)
-        torch.testing.assert_close(got, self.parts(attn, y), rtol=0, atol=1e-6)
+        self.check_queries(attn, y)
 
     def test_weights_that_moved_are_multiplied_one_by_one(self, layers, y):
         fuse(layers)
@@ -278,6 +275,4 @@ class TestJoinedWeights:
         layer = LlamaDecoderLayer(config, 0).requires_grad_(False)
         nn.init.ones_(layer.self_attn.k_proj.bias)
         fuse([layer])
-        with torch.inference_mode():
-            got = query_key_value(layer.self_attn, y)
-        torch.testing.assert_close(got, self.parts(layer.self_attn, y), rtol=0, atol=1e-6)
+        self.check_queries(layer.self_attn, y)

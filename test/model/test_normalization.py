@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from vla_prune_ros.model.normalization import normalize, unnormalize
@@ -52,16 +50,11 @@ def test_axis_angle_in_closed_form(quaternion, vector):
 
 
 def test_normalize_is_the_published_table(golden, statistics):
-    bounds = statistics['proprio']
-    ours = normalize(golden['table.proprio_raw'], np.array(bounds['q01']), np.array(bounds['q99']))
+    """But for its input, which the published code overwrites."""
+    bounds, raw = statistics['proprio'], golden['table.proprio_raw'].copy()
+    ours = normalize(raw, np.array(bounds['q01']), np.array(bounds['q99']))
     np.testing.assert_allclose(ours, golden['table.proprio_normalized'], rtol=0, atol=1e-15)
-
-
-def test_normalize_leaves_its_input_alone():
-    """The published code overwrites the state, so that asking twice normalises twice."""
-    state = np.full(3, 0.25)
-    normalize(state, np.zeros(3), np.ones(3))
-    np.testing.assert_array_equal(state, 0.25)
+    np.testing.assert_array_equal(raw, golden['table.proprio_raw'])
 
 
 def test_masked_dimensions_pass_through_but_are_clipped():
@@ -78,15 +71,6 @@ def test_unnormalize_is_the_published_run_to_the_last_bit(statistics):
     )
     assert got.dtype == np.float64
     np.testing.assert_array_equal(got, run['actions'].reshape(8, 7))
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.floats(-5, 5), st.floats(0.01, 5))
-def test_unnormalize_inverts_normalize(values, low, span):
-    """For values inside the bounds, to within the 1e-8 that the reference adds to every range."""
-    lows, highs = np.full(3, low), np.full(3, low + span)
-    raw = unnormalize(np.array(values), lows, highs)
-    np.testing.assert_allclose(normalize(raw, lows, highs), values, atol=1e-9)
 
 
 def test_unnormalize_does_not_clip():

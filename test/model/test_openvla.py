@@ -36,21 +36,6 @@ def layout(model, golden):
     return model.layout(LIBERO.cameras, golden['input_ids_prompt'].shape[1] + 1, LIBERO.chunk)
 
 
-@pytest.mark.parametrize(
-    ('tower', 'channels', 'name', 'blocks'),
-    [('featurizer', slice(0, 3), 'dino', 2), ('fused_featurizer', slice(3, 6), 'siglip', 3)],
-)
-@torch.inference_mode()
-def test_towers(model, golden, pixels, tower, channels, name, blocks):
-    trace = []
-    getattr(model.vision_backbone, tower)(pixels[:1, channels], trace=trace)
-    embedding, *outputs = trace
-    assert len(outputs) == blocks
-    close(embedding, golden[f'image0.{name}.patch_embed'])
-    for i, output in enumerate(outputs):
-        close(output, golden[f'image0.{name}.block{i}'])
-
-
 @torch.inference_mode()
 def test_features_projectors_and_sequence(model, golden, pixels, layout):
     ids = torch.cat([golden['input_ids_prompt'], torch.tensor([[29871]])], dim=1)

@@ -119,18 +119,6 @@ def test_a_small_object_that_moved_by_one_patch_is_found(scene, chosen, row, col
     assert seen[touched == 0].mean() <= 0.02
 
 
-def test_black_patches():
-    black = torch.zeros(28, 28, 3, dtype=torch.uint8)
-    assert cosine_similarity(black, black).tolist() == [0] * 4
-    assert compare(black, black, AUTHORS_2026).changed.all()  # to the letter
-    for chosen in (RECOMMENDED, RECOMMENDED_COSINE):
-        change = compare(black, black, chosen)
-        assert change.amount.tolist() == [0] * 4 and not change.changed.any()
-    white = torch.full_like(black, 255)
-    for chosen in (AUTHORS_2026, RECOMMENDED, RECOMMENDED_COSINE):
-        assert compare(black, white, chosen).changed.all()
-
-
 def test_dark_noise_does_not_outrank_motion():
     """Half the image is black with noise; the amounts of the other half's motion are larger."""
     image = flat(120)

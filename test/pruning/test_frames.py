@@ -1,7 +1,6 @@
 """The frame history against a list that forgets nothing by itself, and its promises one by one.
 
-Expected frames come from the list model below or from the stamps of the scenario. A frame is an
-array that holds its own number; prepared, it is negative.
+A frame is an array that holds its own number; prepared, it is negative.
 """
 
 import sys

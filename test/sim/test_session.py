@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vla_prune_ros.errors import InputRefused
 from vla_prune_ros.sim.scene import Scene, SceneState, twist_to_action
-from vla_prune_ros.sim.session import PARTS, Lockstep, Pacer, Session
+from vla_prune_ros.sim.session import Pacer, Session
 
 STEP_NS = 50_000_000
 START_NS = 1_000_000_000
@@ -99,12 +99,6 @@ def test_seeds_count_up_and_can_start_anew(s):
     assert s.scene.seeds == [7, 8, 7, 8]
 
 
-def test_the_report_says_where_shapes_stand_in_for_files(s):
-    assert s.report()['generated_assets'] == 'false'
-    s.scene.generated_assets = True
-    assert s.report()['generated_assets'] == 'true'
-
-
 def test_a_twist_is_held_until_it_is_older_than_the_timeout(s):
     s.commands.set_twist(FORWARD, STILL, s.now_ns)
     advance(s, 8)
@@ -114,9 +108,10 @@ def test_a_twist_is_held_until_it_is_older_than_the_timeout(s):
     assert s.report()['commands'] == 1
 
 
-def test_a_newer_twist_replaces_the_older_and_a_reset_drops_it(s):
+def test_a_newer_command_replaces_the_older_and_a_reset_drops_it(s):
     s.commands.set_twist(FORWARD, STILL, s.now_ns)
     s.advance()
+    s.commands.set_gripper(-3.0)  # clipped to closed
     s.commands.set_twist([0.0, 0.0, -0.1], STILL, s.now_ns)
     s.advance()
     np.testing.assert_allclose(s.scene.actions[1][:3], [0.0, 0.0, -0.1])
@@ -124,6 +119,7 @@ def test_a_newer_twist_replaces_the_older_and_a_reset_drops_it(s):
     s.next_episode()
     s.advance()
     assert not s.scene.actions[2][:6].any() and s.commands.applied == 0
+    assert [a[6] for a in s.scene.actions] == [-1.0, 1.0, -1.0]  # open at first and anew
 
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
@@ -141,15 +137,6 @@ def test_what_is_not_finite_is_refused_and_the_older_stays(s, bad):
     np.testing.assert_allclose(s.scene.actions[0], [0.1, 0, 0, 0, 0, 0, 0.5], atol=1e-12)
 
 
-def test_the_gripper_is_open_at_first_then_held_then_open_after_a_reset(s):
-    s.advance()
-    s.commands.set_gripper(-3.0)  # clipped to closed
-    advance(s, 10)
-    s.next_episode()
-    s.advance()
-    assert [a[6] for a in s.scene.actions] == [-1.0] + [1.0] * 10 + [-1.0]
-
-
 @settings(max_examples=30)
 @given(st.floats(0.1, 20.0))
 def test_due_happens_at_the_asked_rate(rate):
@@ -161,24 +148,6 @@ def test_due_happens_at_the_asked_rate(rate):
     assert abs(count - rate * 20.0) <= 1  # 400 steps are 20 s
     s.next_episode()
     assert s.due(rate)
-
-
-@pytest.mark.parametrize('stamp_ns', [0, 9, 11])
-def test_a_step_waits_for_all_parts_of_its_instant_in_any_order(stamp_ns):
-    lockstep = Lockstep()
-    lockstep.expect(10)
-    for part in PARTS:
-        assert not lockstep.wants(part, stamp_ns)
-        lockstep.got(part, stamp_ns)
-    assert lockstep.missing == PARTS == ('twist', 'gripper')
-    lockstep.got('gripper', 10)
-    assert lockstep.missing == ('twist',)
-    assert lockstep.wants('twist', 10) and not lockstep.wants('gripper', 10)  # the first is taken
-    lockstep.got('twist', 10)
-    assert lockstep.missing == ()
-    lockstep.expect(20)
-    assert lockstep.missing == PARTS
-    assert lockstep.wants('twist', 20) and not lockstep.wants('twist', 10)
 
 
 def paced(factor):

@@ -133,16 +133,6 @@ def test_contacts_with_fingers_and_table_are_seen(scene, put, colour):
     assert scene.cubes()[colour].between_fingers
 
 
-def test_cubes_tell_pose_and_rest(scene, put):
-    scene.reset(1)
-    rest = scene.cube_position('red')
-    put(scene, 'red', (0.03, 0.04, 0.9))
-    red = scene.cubes()['red']
-    np.testing.assert_allclose(red.position, [0.03, 0.04, 0.9], atol=1e-9)
-    np.testing.assert_allclose(red.rest, rest, atol=1e-12)
-    assert {name: c.half_m for name, c in scene.cubes().items()} == pytest.approx(HALF)
-
-
 @pytest.mark.parametrize(
     ('colour', 'shift', 'found'),
     [

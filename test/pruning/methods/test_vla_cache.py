@@ -1,9 +1,7 @@
 """VLA-Cache against a plain re-implementation that never leaves a token out.
 
-The twin walks ``transformers``' own layer modules over the full sequence with attention written
-out; keys and values of reused tokens are overwritten by those that a dict recorded when the token
-was last computed, and nothing is read from the rows of reused tokens. Which tokens are reused it
-finds with loops over Python floats.
+The twin runs ``transformers``' own layers over the full sequence with attention written out; keys
+and values of reused tokens come from a dict, and nothing is read from their rows.
 """
 
 import math

@@ -1,13 +1,11 @@
-"""Where LIBERO's files come from: no question, no download without consent, the user's first.
-
-Expected values: the layout of LIBERO's asset folder and of its ``config.yaml``.
-"""
+"""Where LIBERO's files come from: no question, no download without consent, the user's first."""
 
 import os
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -142,9 +140,7 @@ def test_the_hub_is_asked_only_where_that_is_said(home, monkeypatch):
 
 
 def test_a_failed_download_says_what_else_there_is(home, monkeypatch):
-    def download(*arguments, **options):
-        raise OSError('no route to host\nsecond line')
-
+    download = Mock(side_effect=OSError('no route to host\nsecond line'))
     monkeypatch.setattr('huggingface_hub.snapshot_download', download)
     with pytest.raises(VlaPruneError, match="no route to host.*assets='generated'") as error:
         libero_assets.find_assets('hub')

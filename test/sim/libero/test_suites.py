@@ -111,22 +111,20 @@ class Planted:
         return Path.touch, (self.target,)
 
 
-def test_a_file_of_states_cannot_run_anything(tmp_path):
+def test_unreadable_states_name_the_file_and_run_nothing(tmp_path):
     import torch
 
-    torch.save(Planted(tmp_path / 'ran'), tmp_path / 'states.pruned_init')
-    with pytest.raises(VlaPruneError, match='cannot be read.*hf-libero'):
-        libero_suites._load_states(tmp_path / 'states.pruned_init')
-    assert not (tmp_path / 'ran').exists()
-
-
-@pytest.mark.parametrize('content', [None, b'', b'no archive'])
-def test_unreadable_states_name_the_file(tmp_path, content):
     path = tmp_path / 'states.pruned_init'
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(VlaPruneError, match='states.pruned_init cannot be read'):
-        libero_suites._load_states(path)
+    for write in (
+        lambda: None,
+        lambda: path.write_bytes(b''),
+        lambda: path.write_bytes(b'no archive'),
+        lambda: torch.save(Planted(tmp_path / 'ran'), path),
+    ):
+        write()
+        with pytest.raises(VlaPruneError, match='states.pruned_init cannot be read'):
+            libero_suites._load_states(path)
+    assert not (tmp_path / 'ran').exists()
 
 
 ROOMS = {'table', 'kitchen_table', 'living_room_table', 'study_table', 'floor'}
