@@ -43,11 +43,6 @@ def test_units_go_there_and_back(actions):
     assert profile.to_si(actions.astype(np.float32)).dtype == np.float64
 
 
-def test_a_profile_is_passed_through():
-    profile = replace(PROFILES['libero'], name='mine')
-    assert load_profile(profile) is profile
-
-
 def write(tmp_path, content):
     path = tmp_path / 'my_robot.yaml'
     path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))

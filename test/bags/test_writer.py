@@ -13,36 +13,33 @@ from vla_prune_ros.bags.writer import BagWriter, message_builder
 from vla_prune_ros.errors import DataError
 from vla_prune_ros.records import ActionChunk
 
-BUILD = message_builder()
 STAMP = 1_700_000_000_123_456_789
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)
 SMOOTH = np.tile(np.arange(32, dtype=np.uint8)[:, None, None] * 8, (1, 48, 3))
-DELTAS, GRIPPER = RNG.normal(size=(8, 6)) * 0.01, RNG.uniform(size=8)
-CHUNK = ActionChunk(STAMP, 0.05, DELTAS, GRIPPER, 'base_link')
-POSITION, QUAT = RNG.normal(size=3), np.array([0.5, -0.5, 0.5, 0.5])
-NAMES, JOINTS, SPEEDS = ['a', 'b'], np.array([0.1, -0.2]), np.array([1.5, 0.0])
-TWIST = RNG.normal(size=6)
+CHUNK = ActionChunk(STAMP, 0.05, RNG.normal(size=(8, 6)) * 0.01, RNG.uniform(size=8), 'base_link')
+POSITION, TWIST, SPEEDS = RNG.normal(size=3), RNG.normal(size=6), np.array([1.5, 0.0])
 PLAIN = {'visual_tokens': 128, 'policy_total_ms': 12.34567, 'mode': 'fine', 'armed': True}
 
 
-def status(build):
-    return build.status('n', PLAIN, message='late', level=build.WARN, hardware_id='hw')
+def messages(build):
+    status = build.status('n', PLAIN, message='late', level=build.WARN, hardware_id='hw')
+    return {
+        '/image': build.image(PIXELS, STAMP, 'optical'),
+        '/jpeg': build.compressed_image(SMOOTH, STAMP, 'optical'),
+        '/pose': build.pose(POSITION, np.array([0.5, -0.5, 0.5, 0.5]), STAMP, 'world'),
+        '/joints': build.joints(['a', 'b'], np.array([0.1, -0.2]), SPEEDS, STAMP),
+        '/task': build.text('pick up the cube'),
+        '/twist': build.twist(TWIST, STAMP, 'world'),
+        '/gripper': build.gripper(0.25, STAMP, 'finger', 0.3),
+        '/chunk': build.chunk(CHUNK),
+        '/path': build.path(CHUNK, POSITION),
+        '/inference': build.diagnostics([status], STAMP),
+        '/number': build.number(2.5),
+    }
 
 
-MESSAGES = {
-    '/image': BUILD.image(PIXELS, STAMP, 'optical'),
-    '/jpeg': BUILD.compressed_image(SMOOTH, STAMP, 'optical'),
-    '/pose': BUILD.pose(POSITION, QUAT, STAMP, 'world'),
-    '/joints': BUILD.joints(NAMES, JOINTS, SPEEDS, STAMP),
-    '/task': BUILD.text('pick up the cube'),
-    '/twist': BUILD.twist(TWIST, STAMP, 'world'),
-    '/gripper': BUILD.gripper(0.25, STAMP, 'finger', 0.3),
-    '/chunk': BUILD.chunk(CHUNK),
-    '/path': BUILD.path(CHUNK, POSITION),
-    '/inference': BUILD.diagnostics([status(BUILD)], STAMP),
-    '/number': BUILD.number(2.5),
-}
+MESSAGES = messages(message_builder())
 
 
 def write(path, storage='mcap', topics=MESSAGES, **options):
@@ -71,7 +68,7 @@ def test_another_reader_finds_every_message_with_its_values(bag):
         assert (stamp.sec, stamp.nanosec) == (1_700_000_000, 123_456_789), topic
     assert (m['/image'].encoding, m['/image'].step) == ('rgb8', 21)
     np.testing.assert_array_equal(m['/image'].data, PIXELS.reshape(-1))
-    assert m['/joints'].name == NAMES and m['/task'].data == 'pick up the cube'
+    assert m['/joints'].name == ['a', 'b'] and m['/task'].data == 'pick up the cube'
     np.testing.assert_array_equal(m['/joints'].velocity, SPEEDS)
     assert m['/number'].data == 2.5 and m['/inference'].status[0].message == 'late'
 
@@ -82,17 +79,9 @@ def test_a_node_reads_the_bytes_as_what_it_would_have_sent(bag):
 
     from vla_prune_ros.nodes.messages import build
 
-    sent = {
-        '/image': build.image(PIXELS, STAMP, 'optical'),
-        '/pose': build.pose(POSITION, QUAT, STAMP, 'world'),
-        '/gripper': build.gripper(0.25, STAMP, 'finger', 0.3),
-        '/chunk': build.chunk(CHUNK),
-        '/path': build.path(CHUNK, POSITION),
-        '/inference': build.diagnostics([status(build)], STAMP),
-    }
     with AnyReader([bag]) as reader:
         raws = {c.topic: bytes(raw) for c, _, raw in reader.messages()}
-    for topic, message in sent.items():
+    for topic, message in messages(build).items():
         assert deserialize_message(raws[topic], type(message)) == message, topic
 
 

@@ -13,10 +13,7 @@ TYPES = STORE.types
 BUILD = message_builder()
 T0 = 1_700_000_000_000_000_000
 MS = 1_000_000
-
-
-def header(stamp_ns, frame='base'):
-    return BUILD.header(stamp_ns, frame)
+text_message = BUILD.text
 
 
 def pose_message(stamp_ns, position=(0, 0, 0), quat=(0, 0, 0, 1)):
@@ -35,10 +32,6 @@ def joints_message(stamp_ns, names, positions):
     return BUILD.joints(names, positions, (), stamp_ns)
 
 
-def text_message(text):
-    return BUILD.text(text)
-
-
 def trajectory_message(stamp_ns, names, rows, dt_ns):
     none = np.zeros(0)
     points = [
@@ -52,7 +45,7 @@ def trajectory_message(stamp_ns, names, rows, dt_ns):
         for i, row in enumerate(rows)
     ]
     kind = TYPES['trajectory_msgs/msg/JointTrajectory']
-    return kind(header=header(stamp_ns), joint_names=list(names), points=points)
+    return kind(header=BUILD.header(stamp_ns, 'base'), joint_names=list(names), points=points)
 
 
 def write(path, rows, storage='mcap', compression=None):

@@ -49,9 +49,6 @@ def test_the_file_of_the_simulator():
         ee_link='panda_hand',
         max_step_m=0.09,
     )
-    assert robot.replan_period_s == 0.2
-    limits = robot.limits()
-    assert (limits.max_step_m, limits.max_step_rad, limits.speed_scale) == (0.09, 0.35, 1.0)
     robot.check(LIBERO)
 
 
