@@ -100,19 +100,10 @@ def row(method, **changes):
 
 def empty_row(method):
     """A method that was never asked."""
-    return MethodRow(
-        method=method,
-        queries=0,
-        refused=0,
-        refusals={},
-        visual_tokens=None,
-        latency_ms=None,
-        refresh_ms=None,
-        modes={},
-        versus_dense=None,
-        versus_recorded=None,
-        borders=Borders(borders=0, jump_mm=None, inside_mm=None, jerk_m_s3=None),
-    )
+    nothing = dict.fromkeys(('visual_tokens', 'latency_ms', 'refresh_ms'))
+    nothing |= dict.fromkeys(('versus_dense', 'versus_recorded'))
+    borders = Borders(borders=0, jump_mm=None, inside_mm=None, jerk_m_s3=None)
+    return row(method, queries=0, refused=0, refusals={}, modes={}, borders=borders, **nothing)
 
 
 def series(method, **changes):

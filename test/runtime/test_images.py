@@ -132,37 +132,27 @@ class TestBayer:
         return (sum(samples) + len(samples) // 2) // len(samples)
 
 
-class TestYuv:
-    @pytest.mark.parametrize('padding', [0, 3])
-    @pytest.mark.parametrize('encoding', YUV)
-    def test_packed(self, encoding, padding):
-        height, width, order = 3, 6, YUV[encoding]
-        step = 2 * width + padding
-        data = noise(height * step)
-        got = decode_image(encoding, height, width, step, False, data)
-        luma = [i for i, c in enumerate(order) if c == 'y']
-        for r, c in itertools.product(range(height), range(width)):
-            at = r * step + 4 * (c // 2)
-            want = rgb_of_yuv(
-                data[at + luma[c % 2]], data[at + order.index('u')], data[at + order.index('v')]
-            )
-            np.testing.assert_allclose(got[r, c].astype(int), want, atol=1)
-
-    @pytest.mark.parametrize('padding', [0, 4])
-    @pytest.mark.parametrize('encoding', PLANAR)
-    def test_semi_planar(self, encoding, padding):
-        """nv12 (u first) and nv21 (v first) share chroma among 2 x 2 pixels; nv24 does not."""
-        height, width = 4, 6
-        step = width + padding
-        full = encoding == 'nv24'
-        data = noise(height * step * 3 if full else height * step * 3 // 2)
-        got = decode_image(encoding, height, width, step, False, data)
-        assert got.shape == (4, 6, 3) and got.flags.c_contiguous
-        for r, c in itertools.product(range(height), range(width)):
-            at = height * step + (r * 2 * step + 2 * c if full else r // 2 * step + c // 2 * 2)
+@pytest.mark.parametrize('padding', [0, 3, 4])
+@pytest.mark.parametrize('encoding', [*YUV, *PLANAR])
+def test_every_yuv_pixel(encoding, padding):
+    """nv12 (u first) and nv21 (v first) share chroma among 2 x 2 pixels; nv24 does not."""
+    height, width, order = 4, 6, YUV.get(encoding)
+    step = (2 * width if order else width) + padding
+    data = noise(height * step * 3)
+    size = height * step * {'nv12': 3, 'nv21': 3, 'nv24': 6}.get(encoding, 2) // 2
+    got = decode_image(encoding, height, width, step, False, data[:size])
+    assert got.shape == (4, 6, 3) and got.flags.c_contiguous
+    for r, c in itertools.product(range(height), range(width)):
+        if order:
+            at, second = r * step + 4 * (c // 2), c % 2
+            luma = [i for i, channel in enumerate(order) if channel == 'y'][second]
+            yuv = [data[at + i] for i in (luma, order.index('u'), order.index('v'))]
+        else:
+            at = height * step
+            at += r * 2 * step + 2 * c if encoding == 'nv24' else r // 2 * step + c // 2 * 2
             chroma = data[at : at + 2][::-1] if encoding == 'nv21' else data[at : at + 2]
-            want = rgb_of_yuv(data[r * step + c], *chroma)
-            np.testing.assert_allclose(got[r, c].astype(int), want, atol=1)
+            yuv = data[r * step + c], *chroma
+        np.testing.assert_allclose(got[r, c].astype(int), rgb_of_yuv(*yuv), atol=1)
 
 
 class TestRefusals:

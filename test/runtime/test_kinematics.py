@@ -70,20 +70,15 @@ def rotation(axis: np.ndarray, angle: float) -> np.ndarray:
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
-def numbers(element: ElementTree.Element | None, key: str, default: str) -> np.ndarray:
-    text = default if element is None else element.get(key, default)
-    return np.array([float(v) for v in text.split()])
-
-
 def transform(element: ElementTree.Element, position: float) -> np.ndarray:
     """Pose of a joint's child in its parent, homogeneous (4, 4)."""
-    origin, axis = element.find('origin'), numbers(element.find('axis'), 'xyz', '1 0 0')
-    roll, pitch, yaw = numbers(origin, 'rpy', '0 0 0')
-    out = np.eye(4)
-    x, y, z = np.eye(3)
-    out[:3, :3] = rotation(z, yaw) @ rotation(y, pitch) @ rotation(x, roll)
-    out[:3, 3] = numbers(origin, 'xyz', '0 0 0')
-    move = np.eye(4)
+    xyz, rpy, axis = (
+        np.array(element.find(tag).get(key).split(), float)
+        for tag, key in (('origin', 'xyz'), ('origin', 'rpy'), ('axis', 'xyz'))
+    )
+    out, move, (x, y, z) = np.eye(4), np.eye(4), np.eye(3)
+    out[:3, :3] = rotation(z, rpy[2]) @ rotation(y, rpy[1]) @ rotation(x, rpy[0])
+    out[:3, 3] = xyz
     if element.get('type') in ('revolute', 'continuous'):
         move[:3, :3] = rotation(axis, position)
     elif element.get('type') == 'prismatic':
@@ -92,14 +87,13 @@ def transform(element: ElementTree.Element, position: float) -> np.ndarray:
 
 
 def link_pose(urdf: str, link: str, where: Mapping[str, float]) -> np.ndarray:
-    """Pose of a link in the root, joints that ``where`` lacks at 0."""
-    parents = {
-        j.find('child').get('link'): j for j in ElementTree.fromstring(urdf).findall('joint')
-    }
+    """Pose of a link in the root."""
+    joints = ElementTree.fromstring(urdf).findall('joint')
+    parents = {j.find('child').get('link'): j for j in joints}
     out = np.eye(4)
     while link in parents:
         element = parents[link]
-        out = transform(element, where.get(element.get('name'), 0.0)) @ out
+        out = transform(element, where[element.get('name')]) @ out
         link = element.find('parent').get('link')
     return out
 

@@ -226,14 +226,10 @@ def test_frames_are_shown_within_an_episode_only():
     assert [e for e in still.policy.log if e[0] == 'watch'] == [('watch', 'wrist', 50)]
 
 
-@pytest.mark.parametrize('replayed', [False, True])
-def test_what_was_commanded_is_a_motion_of_its_own_epoch(replayed):
+def test_what_was_replayed_is_a_motion_of_its_own_epoch():
     one = Driver(motion_source='actions')
     result = one.infer(0)
-    if replayed:
-        one.session.replayed(result.request, result.chunk)
-    else:
-        one.session.published(result.request, result.chunk)
+    one.session.replayed(result.request, result.chunk)
     assert one.request(200).motion.linear_m_s == pytest.approx(0.001 / 0.05)
     one.session.reset('user')
     request = one.request(250)
