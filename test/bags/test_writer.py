@@ -120,17 +120,12 @@ def left(folder):
     return sorted(p.name for p in folder.rglob('*'))
 
 
-def test_what_exists_is_left_alone(tmp_path):
+def test_only_a_bag_is_overwritten_and_only_if_asked(tmp_path):
     path = write(tmp_path / 'bag', topics=['/task'])
     before = (path / 'bag.mcap').read_bytes()
     with pytest.raises(DataError, match='exists'):
         write(path)
     assert (path / 'bag.mcap').read_bytes() == before
-    assert left(tmp_path) == ['bag', 'bag.mcap', 'metadata.yaml']
-
-
-def test_only_a_bag_is_overwritten(tmp_path):
-    path = write(tmp_path / 'bag', topics=['/task'])
     write(path, 'sqlite3', overwrite=True)
     assert left(tmp_path) == ['bag', 'bag.db3', 'metadata.yaml']
     (path / 'thesis.txt').write_text('years of work')

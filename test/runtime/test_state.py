@@ -1,5 +1,5 @@
 """Robot state to proprioception, against the golden observation of the published code and rotation
-matrices built by Rodrigues' formula (independent of any quaternion)."""
+matrices of scipy."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
+from scipy.spatial.transform import Rotation
 
 from vla_prune_ros.errors import InputRefused, ProfileError
 from vla_prune_ros.runtime.state import GripperJoints, pose_gripper_proprio, resolve_axis_angle
@@ -24,27 +25,6 @@ def refusal(call, *arguments) -> InputRefused:
     with pytest.raises(InputRefused) as caught:
         call(*arguments)
     return caught.value
-
-
-def rodrigues(vector: np.ndarray) -> np.ndarray:
-    angle = np.linalg.norm(vector)
-    if angle == 0:
-        return np.eye(3)
-    x, y, z = vector / angle
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-
-
-def matrix(quat: np.ndarray) -> np.ndarray:
-    """Rotation matrix of any quaternion x y z w that is not zero."""
-    x, y, z, w = np.asarray(quat) / np.linalg.norm(quat)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
 
 
 class TestGripperJoints:
@@ -84,7 +64,8 @@ class TestResolveAxisAngle:
     @given(quaternions)
     def test_is_the_same_rotation(self, quat):
         vector = resolve_axis_angle(quat, LIBERO_MEAN)
-        np.testing.assert_allclose(rodrigues(vector), matrix(quat), atol=1e-6)
+        got, want = Rotation.from_rotvec(vector), Rotation.from_quat(quat)
+        np.testing.assert_allclose(got.as_matrix(), want.as_matrix(), atol=1e-6)
 
     @settings(deadline=None)
     @given(quaternions, st.tuples(*[st.floats(-4, 4)] * 3))
