@@ -1,14 +1,11 @@
-"""Velocity of an arm's tip.
+"""Velocity of an arm's tip, against central differences of a forward kinematics that these tests
+compute themselves from the URDF: products of homogeneous transforms, rotations by scipy.
 
-Expected numbers: central differences of a forward kinematics that these tests compute themselves
-from the URDF (products of homogeneous transforms, rotations by scipy), and MuJoCo's Jacobian of
-another model of the same robot.
+Against MuJoCo: ``test_motion_in_the_scene.py``.
 """
 
 import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
 
@@ -147,34 +144,6 @@ def test_random_trees_against_differences_of_poses(case, data):
         return
     q, v = ([values[name] for name in arm.joints] for values in (where, speed))
     np.testing.assert_allclose(arm.twist(np.array(q), np.array(v)), expected, atol=1e-6)
-
-
-def test_the_panda_against_mujoco():
-    """robosuite's MJCF has the same seven joints; its hand sits half a millimetre lower."""
-    mujoco = pytest.importorskip('mujoco')
-    spec = find_spec('robosuite')
-    if spec is None:
-        pytest.skip('needs robosuite, which ships a URDF of the Panda')
-    assets = Path(spec.submodule_search_locations[0], 'models/assets')
-    urdf = (assets / 'bullet_data/panda_description/urdf/panda_arm_hand.urdf').read_text()
-    panda = ArmKinematics(urdf, 'panda_hand', 'panda_link0')
-    assert panda.joints == tuple(f'panda_joint{i}' for i in range(1, 8))
-    flange = ArmKinematics(urdf, 'panda_link7')
-    model = mujoco.MjModel.from_xml_path(str(assets / 'robots/panda/robot.xml'))
-    data = mujoco.MjData(model)
-    for q, v in np.random.default_rng(7).uniform(-1.5, 1.5, (5, 2, 7)):
-        data.qpos[:] = q
-        mujoco.mj_forward(model, data)
-        twists = {}
-        for body in ('link7', 'right_hand'):
-            jacobian = np.zeros((6, model.nv))
-            mujoco.mj_jacBody(model, data, jacobian[:3], jacobian[3:], model.body(body).id)
-            twists[body] = jacobian @ v
-        np.testing.assert_allclose(flange.twist(q, v), twists['link7'], atol=1e-9)
-        got = panda.twist(q, v)
-        apart = np.linalg.norm(got[:3] - twists['right_hand'][:3])
-        assert apart <= 0.0005 * np.linalg.norm(got[3:]) + 1e-9
-        np.testing.assert_allclose(got[3:], twists['right_hand'][3:], atol=1e-9)
 
 
 class TestRead:
