@@ -269,6 +269,13 @@ class TestMemory:
             clocked.pairs.push(name, clock + 20_000 * MS, 0, None, clock + 20_000 * MS)
         assert not items
 
+    def test_nothing_that_may_still_be_fresh_is_dropped(self):
+        """The newest stamp may run ahead of the clock, and must not age what is behind it."""
+        clocked = Clocked(pairing(CAMERAS[:1]))
+        for name, stamp in (('pose', -AGE), ('pose', FUTURE), ('primary', -AGE)):
+            clocked.push(name, stamp)
+        assert clocked.take().items == {'primary': -AGE, 'pose': -AGE}
+
 
 @pytest.mark.parametrize(
     'cameras, streams, changes',
