@@ -48,13 +48,6 @@ def test_colours_are_tensorflows():
         assert np.abs(found[row, 0] - 255 * np.array(expected)).max() <= 1.0
 
 
-def test_nothing_drawn_is_nothing_changed():
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    same = coloured(image, Drawn(0.0, 1.0, 1.0, 0.0))
-    assert np.abs(same.astype(int) - image).max() <= 1
-
-
 @pytest.mark.parametrize('shape', [(256, 256, 3), (224, 224, 3), (120, 160, 3)])
 def test_any_frame_becomes_a_picture_of_224(shape):
     rng = np.random.default_rng(1)

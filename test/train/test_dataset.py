@@ -101,13 +101,6 @@ def test_a_batch_is_its_samples_one_by_one(samples, six_episodes, statistics, wo
         assert tensor.dtype == (torch.int64 if name in ('prompts', 'patches') else torch.float32)
 
 
-def test_families_have_prompts_of_one_length(samples, words):
-    assert set(samples.families) == FAMILIES and len(samples) == 18
-    for group in samples.families.values():
-        names = {name for e in group.episodes for name in (e.task, e.sister)}
-        assert len({len(words.prompts[TASKS[n].instruction]) for n in names}) == 1
-
-
 @pytest.mark.parametrize('ratio', [0.0, 0.25, 1.0])
 def test_the_ratio_of_other_instructions(samples, ratio, monkeypatch):
     monkeypatch.setattr(dataset, 'pixel_values', lambda views: torch.zeros(len(views)))
@@ -183,21 +176,14 @@ def test_a_write_that_breaks_off_leaves_no_episode(tmp_path, episode, monkeypatc
     assert list(tmp_path.glob('*.npz')) == []
 
 
-def test_colour_is_kept_at_full_resolution():
+def test_a_turned_view_keeps_its_place_and_the_full_resolution_of_its_colours():
     """Columns in turn red and green: with halved chroma all of them would turn olive."""
     image = np.zeros((224, 224, 3), np.uint8)
-    image[:, ::2, 0] = image[:, 1::2, 1] = 200
+    image[:112, ::2, 0] = image[:112, 1::2, 1] = 200
+    image = image[::-1, ::-1]  # of negative strides
     data = compress(image)
     assert simplejpeg.decode_jpeg_header(data)[3] == '444'
     assert np.abs(decoded(data) - image).mean() < 6
-
-
-def test_a_turned_view_is_stored_as_it_looks():
-    """``[::-1, ::-1]`` gives arrays with negative strides."""
-    image = np.zeros((224, 224, 3), np.uint8)
-    image[:112, :112] = (250, 30, 30)
-    got = decoded(compress(image[::-1, ::-1]))
-    assert got[168, 168, 0] > 230 and got[56, 56, 0] < 20
 
 
 def opened(folder, profile=LIBERO, **options):

@@ -1,5 +1,5 @@
-"""Samples and chunks against a twin that walks through the episodes frame by frame; gripper
-conventions, units and formats by numbers made here."""
+"""Samples and chunks against a twin that walks through the episodes frame by frame; units
+and formats by numbers made here."""
 
 from types import SimpleNamespace
 
@@ -10,16 +10,13 @@ from hypothesis import strategies as st
 
 from vla_prune_ros.errors import DataError
 from vla_prune_ros.model.normalization import Bounds, Statistics
-from vla_prune_ros.profiles import ALOHA, LIBERO
+from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.train.config import Data
 from vla_prune_ros.train.sources import rosbag
 from vla_prune_ros.train.sources.base import (
     FORMATS,
-    GRIPPERS,
     Steps,
-    gripper_columns,
     open_source,
-    require_finite,
     require_units,
 )
 
@@ -47,22 +44,6 @@ def test_chunks_as_a_walk_through_the_episodes(lengths, chunk, stride, whole):
     for outside in (-1, len(expected)):
         with pytest.raises(IndexError):
             steps.locate(outside)
-
-
-def test_gripper_conventions():
-    values = np.array([-1.0, 0.0, 0.25, 1.0])
-    assert GRIPPERS['open_high'](values).tolist() == [-1.0, 0.0, 0.25, 1.0]
-    assert GRIPPERS['open_low'](values).tolist() == [2.0, 1.0, 0.75, 0.0]
-    assert GRIPPERS['libero'](values).tolist() == [1.0, 1.0, 0.75, 0.0]
-    assert (gripper_columns(LIBERO), gripper_columns(ALOHA)) == ([6], [6, 13])
-
-
-def test_the_first_frame_that_is_not_finite_is_named():
-    values = np.zeros((4, 2))
-    require_finite(values, 'episode 3')
-    values[2:, 1] = np.inf
-    with pytest.raises(DataError, match='episode 3, frame 2'):
-        require_finite(values, 'episode 3')
 
 
 MASK = np.array([True, True, False])
@@ -124,9 +105,3 @@ def test_a_bag_takes_the_branch_of_its_poses_from_the_checkpoint(monkeypatch, tm
     open_source(data, LIBERO, Statistics('a', bounds, bounds))
     assert seen['rotation_reference'] == (given or [3.0, 4.0, 5.0])
     assert (seen['actions'], seen['path']) == ('commands', tmp_path)
-
-
-def test_an_empty_source_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(rosbag, 'Rosbag', lambda *_, **__: [])
-    with pytest.raises(DataError, match='holds no samples'):
-        open_source(Data(format='rosbag', path=tmp_path), LIBERO)

@@ -18,7 +18,7 @@ from vla_prune_ros.errors import DataError, ProfileError
 from vla_prune_ros.profiles import ALOHA, LIBERO
 from vla_prune_ros.train.config import Data
 from vla_prune_ros.train.sources.base import open_source
-from vla_prune_ros.train.sources.rosbag import Rosbag, agreeing_reference
+from vla_prune_ros.train.sources.rosbag import Rosbag
 
 T0, MS, write = writer.T0, writer.MS, writer.write
 close = np.testing.assert_allclose
@@ -276,15 +276,6 @@ def test_states_keep_to_one_branch_whatever_the_signs(tmp_path):
     close(states[:, 3], expected, atol=1e-9)
     other = Rosbag(tmp_path / 'bag', SI, **OPTIONS, rotation_reference=(-side * 3, 0, 0))
     close(other.numbers()[1][:, 3], expected - side * 2 * np.pi, atol=1e-9)
-
-
-def test_the_agreeing_reference_is_the_mean_of_what_it_resolves():
-    rng = np.random.default_rng(1)
-    angles = np.pi + rng.normal(scale=0.3, size=40)
-    quats = [rng.choice((-1, 1)) * np.array(quat((0, 1, 0), a)) for a in angles]
-    reference = agreeing_reference(quats)
-    near = np.where(reference[1] > 0, angles, angles - 2 * np.pi)
-    close(reference, (0, near.mean(), 0), atol=1e-9)
 
 
 def test_a_task_that_changes_ends_the_chunks_before(tmp_path):
