@@ -73,14 +73,11 @@ def test_a_sample_of_the_second_source(make, tokenizer):
     assert make([Made(1)], state=False)[0, 0].state.shape == (0,)
 
 
-def test_images_of_a_camera_are_prepared_as_for_a_query(make):
-    raw = make([Made(1, first=7, prepared=False)])[0, 0]
+def test_raw_images_are_prepared_as_for_a_query_or_augmented_by_the_seed(make):
+    sources = [Made(1, first=7, prepared=False), Made(1, first=8)]
     views = [prepare_image(shade(value, 64)) for value in (70, 71)]
-    assert torch.equal(raw.pixels, pixel_values(views))
-
-
-def test_augmentation_is_drawn_by_the_seed_and_leaves_prepared_images_alone(make):
-    data = make([Made(1, first=7, prepared=False), Made(1, first=8)], augment=True)
+    assert torch.equal(make(sources)[0, 0].pixels, pixel_values(views))
+    data = make(sources, augment=True)
     assert torch.equal(data[0, 5].pixels, data[0, 5].pixels)
     assert not torch.equal(data[0, 5].pixels, data[0, 6].pixels)
     assert torch.equal(data[1, 5].pixels, data[1, 6].pixels)

@@ -51,11 +51,6 @@ def test_a_field_that_is_not_usable_is_named(read, change, words):
         read(GOOD.replace(*change))
 
 
-def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(ProfileError, match='cannot be read.*check the path'):
-        read_settings(tmp_path / 'none.yaml')
-
-
 def test_the_noise_falls_in_a_line():
     noise = Noise(first=1.0, last=0.2)
     assert [noise.at(share) for share in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.6, 0.2])

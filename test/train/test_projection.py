@@ -13,6 +13,7 @@ from vla_prune_ros.train.collect import seen_at
 
 CAMERAS = {'primary': 'agentview', 'wrist': 'robot0_eye_in_hand'}
 CHANNEL = {'red': 0, 'green': 1}
+NOWHERE = (np.nan, np.nan)
 CROP = 0.9**0.5  # side of the crop, of the picture's side
 
 
@@ -41,19 +42,13 @@ ALONG_X = np.array([[0, -1, 0], [0, 0, 1], [-1, 0, 0]]).T  # right is -y, up is 
             (3.0, 1.5, 3.25),
             (0.5 - 0.125 / CROP, 0.5 - 0.0625 / CROP),
         ),
+        # Behind the camera, in it, and outside of the crop.
+        *((camera(), point, NOWHERE) for point in [(0, 0, 1), (0, 0, 0), (0.2, 0.1, 2.0)]),
+        *((camera(), point, NOWHERE) for point in [(0.99, 0, -1), (0, -0.96, -1), (9, 9, -1)]),
     ],
 )
 def test_a_camera_set_up_by_hand(eye, point, want):
-    np.testing.assert_allclose(seen_at(eye, 'eye', np.array(point)), want, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    'point',
-    [(0, 0, 1), (0, 0, 0), (0.2, 0.1, 2.0), (0.99, 0, -1), (0, -0.96, -1), (9, 9, -1)],
-)
-def test_behind_and_outside_is_nowhere(point):
-    got = seen_at(camera(), 'eye', np.array(point, float))
-    assert got.shape == (2,) and np.isnan(got).all()
+    np.testing.assert_allclose(seen_at(eye, 'eye', np.array(point, float)), want, atol=1e-12)
 
 
 def upright(scene):

@@ -46,43 +46,32 @@ def test_chunks_as_a_walk_through_the_episodes(lengths, chunk, stride, whole):
             steps.locate(outside)
 
 
-MASK = np.array([True, True, False])
-ACTION = Bounds(np.array([-1.0, 0.2, 0.0]), np.array([1.0, 0.4, 1.0]), MASK, np.zeros(3))
-STATE = Bounds(np.array([-1.0, -1.0]), np.array([1.0, 1.0]), np.ones(2, bool), np.zeros(2))
-KNOWN = Statistics('a', ACTION, STATE)
-
-
-def check(actions, states, known=KNOWN):
-    require_units(SimpleNamespace(numbers=lambda: (actions, states)), 'mine', known)
-
-
-@pytest.fixture
-def numbers():
+def test_other_units_and_widths_and_absent_states_are_refused():
+    mask, one = np.array([True, True, False]), np.ones(2)
+    bounds = Bounds(np.array([-1.0, 0.2, 0.0]), np.array([1.0, 0.4, 1.0]), mask, np.zeros(3))
+    known = Statistics('a', bounds, Bounds(-one, one, np.ones(2, bool), np.zeros(2)))
     rng = np.random.default_rng(0)
-    return rng.uniform([-1, 0.2, 0], [1, 0.4, 1], (100, 3)), rng.uniform(-1, 1, (100, 2))
+    actions = rng.uniform([-1, 0.2, 0], [1, 0.4, 1], (100, 3))
+    states = rng.uniform(-1, 1, (100, 2))
 
+    def check(actions, states, known=known):
+        require_units(SimpleNamespace(numbers=lambda: (actions, states)), 'mine', known)
 
-def test_what_training_saw_passes(numbers):
-    actions, states = numbers
     check(actions, states)
-    check(actions, None, Statistics('a', ACTION, None))
+    check(actions, None, Statistics('a', bounds, None))
+    for numbers, what in (
+        ((actions * [1, 1, 100], states), 'number 2'),  # a gripper in per cent
+        ((actions, np.degrees(states)), 'states: number'),
+        ((actions[:, :2], states), '2 numbers.* 3'),
+        ((actions, None), 'no states'),
+    ):
+        with pytest.raises(DataError, match=what):
+            check(*numbers)
     actions[:5, 0] = 50.0  # five of a hundred may be far off
     check(actions, states)
     actions[5, 0] = 50.0
     with pytest.raises(DataError, match='mine: actions: number 0'):
         check(actions, states)
-
-
-def test_other_units_and_widths_and_absent_states_are_refused(numbers):
-    actions, states = numbers
-    with pytest.raises(DataError, match='number 2'):
-        check(actions * [1, 1, 100], states)  # a gripper in per cent
-    with pytest.raises(DataError, match='states: number'):
-        check(actions, np.degrees(states))
-    with pytest.raises(DataError, match='2 numbers.* 3'):
-        check(actions[:, :2], states)
-    with pytest.raises(DataError, match='no states'):
-        check(actions, None)
 
 
 def test_every_format_of_the_settings_has_a_source():

@@ -113,7 +113,6 @@ def test_every_frame_is_a_sample_where_that_is_wanted(file):
     assert len(source) == 5 + 4
     same(source[4].valid, [True, False, False])
     same(source[4].chunk, np.repeat(source[4].chunk[:1], 3, axis=0))
-    same(source[3].valid, [True, True, False])
 
 
 def test_gripper_is_clipped_as_in_the_published_training(tmp_path):

@@ -9,15 +9,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
 
 from vla_prune_ros.model.openvla import ActInputs
-from vla_prune_ros.model.prompt import PromptTokenizer, build_prompt
+from vla_prune_ros.model.prompt import build_prompt
 from vla_prune_ros.model.synthetic import VOCABULARY
 from vla_prune_ros.profiles import LIBERO
 from vla_prune_ros.pruning.methods.baselines import Dense
 from vla_prune_ros.sim.two_cubes import TASKS
-from vla_prune_ros.train.tasks.policy import PIECES, grid_waves, make_tokenizer
+from vla_prune_ros.train.tasks.policy import PIECES, grid_waves
 
 INSTRUCTIONS = [task.instruction for task in TASKS.values()]
 RED, GREEN = 'pick up the red cube', 'pick up the green cube'
@@ -90,15 +89,11 @@ def test_prompts_are_the_tokenizers_ids_through_the_table(words, tokenizer):
     assert len(used) == words.rows
 
 
-def test_words_of_the_instructions_are_single_pieces(tmp_path):
-    made = make_tokenizer()
-    made.save(str(tmp_path / 'tokenizer.json'))
-    assert isinstance(made, Tokenizer) and len(set(PIECES)) == len(PIECES)
-    tokens = PromptTokenizer(tmp_path)
-    lengths = {text: len(tokens(build_prompt(text))) for text in INSTRUCTIONS}
-    fixed = {n - len(text.split()) for text, n in lengths.items()}
+def test_words_of_the_instructions_are_single_pieces(tokenizer):
+    assert len(set(PIECES)) == len(PIECES)
+    fixed = {len(tokenizer(build_prompt(text))) - len(text.split()) for text in INSTRUCTIONS}
     assert len(fixed) == 1  # one piece per word, and the same frame around them
-    frame = tokens(build_prompt('x'))
+    frame = tokenizer(build_prompt('x'))
     assert frame[0] == 1 and frame[-1] == 29871
 
 
