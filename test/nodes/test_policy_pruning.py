@@ -15,7 +15,6 @@ pytest.importorskip('rclpy')
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from vla_prune_ros.model.images import prepare_image
-from vla_prune_ros.nodes.client import CLEANUP, DEACTIVATE
 from vla_prune_ros.nodes.messages import build
 from vla_prune_ros.runtime.messages import status_values
 
@@ -155,34 +154,6 @@ def test_a_refresh_makes_way_for_a_waiting_query_after_one_layer(watching, hold)
     assert first.calls == [(0,)]
 
 
-def test_a_refresh_ends_with_the_episode_it_belongs_to(watching, hold):
-    one = watching(replan_period_s=10.0).bring_up()
-    first = hold()
-    one.policy.pruner.harvest = first
-    one.robot.until(first.begun.is_set, 'refresh')
-    one.robot.client.trigger('/vla_policy/stop')
-    one.policy.pruner.harvest = None
-    first.go.set()
-    one.robot.until_state('STOPPED')
-    one.robot.client.trigger('/vla_policy/start')
-    one.robot.next_chunk()
-    assert first.calls == [(0,)]
-
-
-def test_a_refresh_is_no_hung_inference_unless_a_query_waits_for_it(watching, hold):
-    one = watching(inference_timeout_s=0.2, replan_period_s=10.0).bring_up()
-    first = hold()
-    one.policy.pruner.harvest = first
-    one.robot.until(first.begun.is_set, 'refresh')
-    ticks = one.robot.ticks
-    one.robot.until(lambda: one.robot.ticks >= ticks + 5, 'half a second of the refresh')
-    assert one.robot.state == 'RUNNING' and one.pipeline.worker.busy_s() == 0.0
-    one.robot.client.trigger('/vla_policy/reset')  # the next image is a query again
-    one.robot.until_says('TIMEOUT', 'runs longer than 0.2 s')
-    first.go.set()
-    one.robot.until_state('RUNNING')
-
-
 def test_failed_refreshes_latch_like_failed_queries(watching):
     one = watching(max_faults=3, replan_period_s=0.4).bring_up()
     one.robot.next_chunk()
@@ -233,18 +204,3 @@ def test_what_the_pruner_says_is_in_the_record_and_in_the_diagnostics(watching):
     pruning = {'method': 'recorder', 'mode': 'fine', 'reason': 'recorded'}
     want = {**motion, **pruning, 'visual_tokens': '512'}
     assert _values(diagnostics, 'pruning') == want
-
-
-def test_names_presets_and_yaml_choose_a_method(rig, recorder, tmp_path):
-    one = rig()
-    (tmp_path / 'pruning.yaml').write_text('name: uniform\nbudget: [64, 32]\n', encoding='utf-8')
-    for spec, tokens in (
-        ('uniform:128,64', '192'),
-        ('{name: uniform, budget: [64, 16]}', '80'),
-        (str(tmp_path / 'pruning.yaml'), '96'),
-        ('recorder', '512'),
-    ):
-        assert one.set('pruning', spec) == ''
-        one.bring_up()
-        assert one.robot.inference_of(one.robot.next_chunk())['visual_tokens'] == tokens
-        assert one.change(DEACTIVATE) and one.change(CLEANUP)

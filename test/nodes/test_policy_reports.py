@@ -88,18 +88,3 @@ def test_diagnostics_count_what_arrives_and_what_is_refused(rig):
     one.robot.until(lambda: bool(inputs()), 'diagnostics')
     assert int(inputs()['lost_stamp_zero']) == one.robot.ticks - before
     assert int(inputs()['ee_pose_received']) <= one.robot.ticks
-
-
-def test_a_frozen_camera_stops_inference_until_it_moves_again(rig):
-    one = rig(frozen_frames=3).bring_up()
-    frozen = np.zeros((64, 64, 3), np.uint8).tobytes()
-
-    def freeze(messages):
-        messages['wrist'].data = frozen
-
-    one.robot.spoil = freeze
-    one.robot.until_says('REFUSED', "camera 'wrist'", 'identical frames', 'restart its driver')
-    one.robot.no_chunk_for(3)
-    one.robot.spoil = lambda messages: None
-    one.robot.next_chunk()
-    one.robot.until_state('RUNNING')
