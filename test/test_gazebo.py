@@ -103,11 +103,6 @@ def test_the_bridge_carries_every_topic_of_the_world_its_way():
     assert carried == gazebo_topics()
 
 
-def test_both_fingers_listen_to_one_topic():
-    fingers = WORLD.findall(".//plugin[@name='gz::sim::systems::JointPositionController']")
-    assert len(fingers) == 2 and len({p.findtext('topic') for p in fingers}) == 1
-
-
 def test_every_topic_of_our_nodes_is_served():
     entities = started()
     rules = remaps(entities)

@@ -105,22 +105,6 @@ def test_the_world_keeps_to_sdformat(root):
     assert faults(root, 'sdf') == []
 
 
-@pytest.mark.parametrize(
-    ('old', 'new', 'fault'),
-    [
-        ('<mass>0.73</mass>', '<weight>0.73</weight>', 'inertial: element weight'),
-        ('<lower>0</lower>', '<lower>none</lower>', "lower: 'none' is no double"),
-        ('<child>panda_hand</child>', '', 'joint: 0 times child'),
-        ('<size>6 6</size>', '<size>6 6 6</size>', "size: '6 6 6' is no vector2d"),
-        ('type="camera"', 'kind="camera"', 'sensor: attribute kind'),
-        ('<gravity>false</gravity>', '<gravity>no</gravity>', "gravity: 'no' is no bool"),
-    ],
-)
-def test_a_fault_is_found(old, new, fault):
-    text = WORLD.read_text(encoding='utf-8')
-    assert old in text and fault in faults(xml.fromstring(text.replace(old, new)), 'sdf')
-
-
 def own_parser() -> list[str]:
     """Command that reads a file with SDFormat's own parser and fails where it finds errors."""
     for program in ('gz', 'ign'):
@@ -134,17 +118,12 @@ def own_parser() -> list[str]:
     return []
 
 
-def test_sdformats_own_parser_takes_the_world(tmp_path):
+def test_sdformats_own_parser_takes_the_world():
     command = own_parser()
     if not command:
         pytest.skip('no SDFormat: apt install libsdformat12-12, or Gazebo')
     done = subprocess.run([*command, str(WORLD)], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and 'Error' not in done.stderr, done.stdout + done.stderr
-    broken = tmp_path / 'broken.sdf'
-    text = WORLD.read_text(encoding='utf-8')
-    broken.write_text(text.replace('<child>panda_link3</child>', '<child>nothing</child>'))
-    done = subprocess.run([*command, str(broken)], capture_output=True, check=False)
-    assert done.returncode != 0
 
 
 def test_systems_are_those_of_gz_sim_and_take_their_parameters(root):
@@ -200,18 +179,14 @@ def rotation(pose: np.ndarray) -> np.ndarray:
     return Rotation.from_euler('xyz', pose[3:]).as_matrix()
 
 
-def test_the_primary_camera_stands_where_robosuites_does(root):
+def test_cameras_stand_where_robosuites_do(root):
     # robosuite 1.4, arena of Stack: agentview; base of the robot at (-0.56, 0, 0.912).
     pose = model_pose(root, 'primary_camera')
     np.testing.assert_allclose(pose[:3], np.array([0.5, 0, 1.35]) - [-0.56, 0, 0.912], atol=1e-9)
     view = mujoco_view([0.65309797, 0.27104066, 0.27104066, 0.65309797])
     np.testing.assert_allclose(rotation(pose), view, atol=1e-4)
-
-
-def test_the_wrist_camera_looks_along_the_fingers(root):
-    # robosuite 1.4, robots/panda/robot.xml: camera eye_in_hand of the body right_hand.
-    sensor = root.find(".//sensor[@name='wrist']")
-    pose = np.array(numbers(sensor.findtext('pose')))
+    # robots/panda/robot.xml: camera eye_in_hand of the body right_hand, along the fingers.
+    pose = np.array(numbers(root.find(".//sensor[@name='wrist']").findtext('pose')))
     np.testing.assert_allclose(pose[:3], [0.05, 0, 0])
     np.testing.assert_allclose(rotation(pose), mujoco_view([0, 0.707108, 0.707108, 0]), atol=1e-5)
 
