@@ -49,6 +49,7 @@ def scene(renderer):
     scene.close()
 
 
+@pytest.mark.slow
 def test_it_solves_its_tasks(policy, scene):
     runs = [run_episode(policy, scene, seed) for seed in range(6)]
     assert [run.task for run in runs] == list(TASKS)

@@ -1,11 +1,13 @@
 """The speed of the end effector from each source, as the query gets it and as the node reports it.
 
-Expected speeds are closed forms: a steady translation, and one joint that swings a lever.
+Expected speeds are closed forms: a steady translation, one joint that swings a lever, and the
+step of a received chunk that is due at the image.
 """
 
 import array
 from functools import partial
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.ros
@@ -84,6 +86,21 @@ def test_speed_is_that_of_the_closed_form(asking, source):
     assert motion.source == source
     got = (motion.linear_m_s, motion.angular_rad_s, motion.vertical_m_s)
     assert got == pytest.approx(want, rel=1e-4, abs=1e-9)
+    assert_reported(motion, values)
+
+
+def test_due_step_of_the_last_chunk(asking):
+    one = asking(motion_source='actions', max_step_m=1.0, max_step_rad=3.0).bring_up()
+    motion, values = until_known(one)
+    now = next(q.stamp_ns for q in one.policy.pruner.queries if q.motion)
+    due = []
+    for chunk in one.robot.chunks:
+        step = (now - to_ns(chunk.header.stamp)) // 50_000_000
+        if 0 <= step < 8 and to_ns(chunk.header.stamp) < now:
+            due.append(np.array(chunk.points[step].velocities[:6]))
+    speeds = [(np.linalg.norm(v[:3]), np.linalg.norm(v[3:]), v[2]) for v in due]
+    got = (motion.linear_m_s, motion.angular_rad_s, motion.vertical_m_s)
+    assert any(got == pytest.approx(want, rel=1e-6) for want in speeds)
     assert_reported(motion, values)
 
 

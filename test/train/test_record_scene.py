@@ -74,6 +74,13 @@ def test_states_and_images_are_those_of_the_replayed_episode(scene):
                 assert np.abs(decoded(view) - want.astype(float)).mean() < 2.0
 
 
-@pytest.mark.parametrize('seed', [FIRST_DEMONSTRATION + n for n in (3, 4, 7)])
+@pytest.mark.parametrize(
+    'seed',
+    [
+        FIRST_DEMONSTRATION + 3,
+        pytest.param(FIRST_DEMONSTRATION + 4, marks=pytest.mark.slow),
+        pytest.param(FIRST_DEMONSTRATION + 7, marks=pytest.mark.slow),
+    ],
+)
 def test_disturbed_demonstrations_of_every_family_succeed(scene, seed):
     demonstration(scene, seed)

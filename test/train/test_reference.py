@@ -123,6 +123,7 @@ def test_a_second_run_records_trains_and_measures_nothing(finished, drawn, monke
     assert_same_weights(again, out)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_thrice_ends_with_the_same_weights(finished, drawn, tmp_path):
     _, out, _, log = finished
     drawn.clear()

@@ -148,6 +148,7 @@ def test_the_order_of_bags_changes_no_figure(options, plain, tmp_path):
     assert figures(turned.to_json()['bags']) == figures(plain.result.to_json()['bags'][::-1])
 
 
+@pytest.mark.slow
 def test_processes_change_no_figure(options, plain, folder, tmp_path):
     """And a folder stands for its bags."""
     assert same(run_replay(options(tmp_path, bags=(folder,), workers=2), Watch()), plain)
@@ -269,7 +270,11 @@ sys.exit(cli.main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize('signal_', [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    'signal_',
+    [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT],
+    ids=lambda s: s.name,
+)
 def test_the_command_goes_on_after_it_was_killed(
     options, plain, folder, checkpoint, tmp_path, asked, signal_
 ):

@@ -123,6 +123,7 @@ def test_fixtures_stay_where_they_are(scene):
     np.testing.assert_allclose(places[0][:2], [0.03, -0.27], atol=0.0101)
 
 
+@pytest.mark.slow
 def test_drawers_stove_and_few_environments():
     np.random.seed(5)
     expected = np.random.rand()
@@ -189,7 +190,7 @@ def test_tasks_build_start_unsolved_and_can_be_seen(suite):
             assert all(image.std() > 10 for image in scene.images().values())
 
 
-@pytest.mark.parametrize('task', ['0', '2'])
+@pytest.mark.parametrize('task', ['0', pytest.param('2', marks=pytest.mark.slow)])
 def test_the_expert_puts_the_bowl_onto_the_plate(task):
     with closing(open_scene('libero_spatial', [task], render=False)) as scene:
         for _ in range(scene.max_steps):
