@@ -21,13 +21,10 @@ setup: ## install everything into .venv
 demo: ## simulator, policy and executor as ROS 2 processes: table, report, video
 	@exec $(BOOTSTRAP) vla-prune demo $(ARGS)
 
-# 5 is pytest's word for "nothing selected", which ARGS may do to one of the two parts.
+# One worker more than cores: tests of nodes and processes mostly wait.
 test: colcon-env ## lint and the test suite
 	@$(BOOTSTRAP) ruff check --quiet . && lint=0 || lint=1; \
-	$(BOOTSTRAP) python -m pytest --part computing -m 'not slow' -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS); first=$$?; \
-	$(BOOTSTRAP) python -m pytest --part alone -m 'not slow' $(ARGS); second=$$?; \
-	if [ $$first = 5 ]; then tests=$$second; elif [ $$second = 5 ]; then tests=$$first; \
-	else tests=$$((first ? first : second)); fi; \
+	$(BOOTSTRAP) python -m pytest -m 'not slow' -n $$(( $$(nproc) + 1 )) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS); tests=$$?; \
 	if [ $$lint != 0 ]; then echo 'lint failed: run make lint' >&2; fi; \
 	exit $$((tests ? tests : lint))
 

@@ -5,7 +5,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -75,32 +75,11 @@ NEEDS = {
 }
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--part``: running nodes and processes answer in real time, so their tests want the machine
-    to themselves."""
-    parser.addoption(
-        '--part',
-        choices=('computing', 'alone'),
-        help='only the tests that may share the machine, or only the others',
-    )
-
-
-def _long_files_first(items: list[pytest.Item]) -> Callable[[pytest.Item], bool]:
-    """Sorts files with slow tests to the front: one that begins last would end alone."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what cannot run here, with the reason."""
+    # Files with slow tests take longest without them, too. One that begins last would end alone.
     slow = {item.path for item in items if item.get_closest_marker('slow')}
-    return lambda item: item.path not in slow
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Select the part, and skip what cannot run here, with the reason."""
-    part = config.getoption('part')
-    if part:
-        parts: dict[str, list[pytest.Item]] = {'computing': [], 'alone': []}
-        for item in items:
-            alone = item.get_closest_marker('ros') or item.get_closest_marker('alone')
-            parts['alone' if alone else 'computing'].append(item)
-        items[:] = sorted(parts.pop(part), key=_long_files_first(items))
-        config.hook.pytest_deselected(items=[*parts.popitem()[1]])
+    items.sort(key=lambda item: item.path not in slow)
     for name, (present, reason) in NEEDS.items():
         marked = [item for item in items if item.get_closest_marker(name)]
         if marked and not present():

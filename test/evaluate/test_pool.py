@@ -12,8 +12,6 @@ from vla_prune_ros.errors import VlaPruneError
 from vla_prune_ros.evaluate import pool as process_pool
 from vla_prune_ros.evaluate.pool import in_processes
 
-pytestmark = pytest.mark.alone
-
 
 def test_every_job_gives_its_result_once():
     found = list(in_processes(math.sqrt, [(float(n * n),) for n in range(20)], 2))

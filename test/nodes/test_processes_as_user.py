@@ -91,6 +91,7 @@ def test_a_simulator_that_cannot_start_is_one_line(command, micro, tmp_path):
     assert 'process simulator ended with code 1' in line and 'real_time_factor' in line
 
 
+@pytest.mark.slow
 def test_node_benchmark_writes_its_verdict(command, micro, tmp_path):
     arguments = ('--checkpoint', micro, '--seconds', 4, '--json', 'bench.json')
     one = command('bench', '--node', *arguments)

@@ -27,8 +27,6 @@ POLITE = (
 )
 FAILS = 'import sys\nprint("first")\nprint("error: no such robot; plug it in")\nsys.exit(3)\n'
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture
 def env(tmp_path):
