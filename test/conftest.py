@@ -89,6 +89,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _children() -> dict[int, str]:
     """Process id -> command line of this process's living children and adopted grandchildren."""
+    try:  # the search through /proc is slow, and nearly every test has no children
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return {}
     found = {}
     for stat in Path('/proc').glob('[0-9]*/stat'):
         with contextlib.suppress(OSError):
